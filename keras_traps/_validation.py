@@ -1,0 +1,124 @@
+"""Checks of what users pass in: images, labels, rates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+def check_images(
+    images: npt.ArrayLike,
+    shape: Sequence[int | None] | None = None,
+    *,
+    name: str = "images",
+) -> FloatArray:
+    """Returns images as a float32 array, or says what is wrong with them.
+
+    Args:
+        images: What the caller passed: `(batch, ...)`.
+        shape: The shape that one image must have; `None` entries fit any size.
+        name: The argument's name in the caller.
+
+    Returns:
+        The same images, float32, without a copy where they were float32.
+
+    Raises:
+        TypeError: If they are not floating point.
+        ValueError: If there are none, the shape differs, or a pixel is not in [0, 1].
+    """
+    array = np.asarray(images)
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"Invalid value for argument `{name}`. Expected floating point pixels in "
+            f"[0, 1]; divide integer pixels by 255. Received: dtype={array.dtype}"
+        )
+    if shape is not None and not _fits(array.shape[1:], shape):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected images of shape (batch, "
+            f"{', '.join(str(size) for size in shape)}). Received: shape={array.shape}"
+        )
+    if array.size == 0:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected at least one image. "
+            f"Received: shape={array.shape}"
+        )
+    low, high = array.min(), array.max()
+    # A NaN makes both of them NaN, and the comparison false.
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected finite pixels in [0, 1]. "
+            f"Received: minimum {low}, maximum {high}."
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def check_labels(
+    labels: npt.ArrayLike, count: int, num_classes: int, *, name: str = "y"
+) -> IntArray:
+    """Returns labels as an int64 array, or says what is wrong with them.
+
+    Args:
+        labels: What the caller passed.
+        count: How many there must be.
+        num_classes: Labels lie in [0, num_classes).
+        name: The argument's name in the caller.
+
+    Returns:
+        The same labels, `(count,)`, int64.
+
+    Raises:
+        TypeError: If they are not integers.
+        ValueError: If the shape is another, or a label is out of range.
+    """
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == num_classes:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected integer class ids of shape "
+            f"({count},), not one-hot rows. Received: shape={array.shape}"
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"Invalid value for argument `{name}`. Expected integer class ids. "
+            f"Received: dtype={array.dtype}"
+        )
+    if array.shape != (count,):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected shape ({count},). "
+            f"Received: shape={array.shape}"
+        )
+    if array.size and (array.min() < 0 or array.max() >= num_classes):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected class ids from 0 to "
+            f"{num_classes - 1}. Received ids from {array.min()} to {array.max()}."
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def check_share(value: float, *, name: str) -> float:
+    """Returns a share strictly between 0 and 1.
+
+    Args:
+        value: What the caller passed.
+        name: The argument's name in the caller.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        ValueError: If it is not between 0 and 1.
+    """
+    if not 0 < value < 1:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a number between 0 and 1. "
+            f"Received: {name}={value}"
+        )
+    return float(value)
+
+
+def _fits(actual: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(actual) == len(expected) and all(
+        size is None or size == got for size, got in zip(expected, actual, strict=True)
+    )

@@ -1,0 +1,275 @@
+"""Chooses the decoder's constants for a given classifier from clean images alone."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_traps import ops
+from keras_traps._validation import FloatArray, check_images, check_share
+from keras_traps.attractors.injection import TrapSettings
+from keras_traps.layers import QIMDecoder
+from keras_traps.models.inference import predict
+from keras_traps.models.outputs import Output, check_classifier, check_outputs
+from keras_traps.ops.messages import MessageKind
+
+_TAIL = 0.999
+_SEARCH_STEPS = 40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What `calibrate` chose, and why.
+
+    Args:
+        settings: What `inject` takes.
+        changed_answers: Share of the calibration images whose class M and C answer
+            differently.
+        budget: The share that was allowed.
+        num_images: How many calibration images there were.
+        clean_mean: Mean distance Q of clean images to a message.
+        clean_spread: Standard deviation of the same.
+        explanation: Sentences for a reader.
+    """
+
+    settings: TrapSettings
+    changed_answers: float
+    budget: float
+    num_images: int
+    clean_mean: float
+    clean_spread: float
+    explanation: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain data, for a report or a file."""
+        return dataclasses.asdict(self)
+
+
+def calibrate(
+    classifier: keras.Model,
+    images: npt.ArrayLike,
+    *,
+    output: Output,
+    budget: float = 0.001,
+    seed: int = 0,
+    messages: MessageKind = "balanced",
+    steps: Sequence[float] = (3.0, 128.0),
+    small_step_share: float = 0.25,
+    soft_labels: bool = True,
+    ord: float = 1,  # noqa: A002
+    clean_position: float = 0.3,
+    clean_reach: float = 0.3,
+    largest_a2: float = 1.0,
+    batch_size: int = 256,
+) -> Calibration:
+    """Finds A0, A1, A2 and the step weights for a classifier.
+
+    Four rules, each from clean images alone and without labels:
+
+    1. The pixels of the largest step get the weight 1. Those of every other step get
+       the weight at which they add `small_step_share` as much to the spread of the
+       distances over clean images. So they pull with more force per grey level, for
+       attacks too small for the large step, and are outvoted where a large
+       perturbation throws them to another period.
+    2. A1 puts the mean distance of clean images at u = `clean_position`.
+    3. A0 puts 99.9 % of the clean images' distances within `clean_reach` of it.
+    4. A2 is the largest number up to `largest_a2` at which the share of images whose
+       answer M changes is at most `budget`. The accuracy on the same images can fall
+       by no more than that.
+
+    A classifier is surer of the images that it was trained on than of others, so that
+    more answers change on those others: calibrate on images it has not seen where
+    there are enough, or on a smaller budget.
+
+    Args:
+        classifier: A built Keras model from images to `(batch, num_classes)`.
+        images: `(images, height, width, channels)`, floating point, pixels in [0, 1]:
+            clean images, at least `1 / budget` of them.
+        output: What the classifier returns, `"logits"` or `"probabilities"`.
+        budget: Share of answers that may change. Defaults to `0.001`, 0.1 point.
+        seed: Seed of messages and steps. Defaults to `0`.
+        messages: How message bits are drawn. Defaults to `"balanced"`.
+        steps: Step sizes in grey levels. Defaults to `(3.0, 128.0)`.
+        small_step_share: See rule 1. Defaults to `0.25`.
+        soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
+        ord: Order of the sum's norm. Defaults to `1`.
+        clean_position: See rule 2. Defaults to `0.3`.
+        clean_reach: See rule 3. Defaults to `0.3`.
+        largest_a2: See rule 4. Defaults to `1.0`: a correlation is never larger than
+            a soft label can be.
+        batch_size: How many images at once. Defaults to `256`.
+
+    Returns:
+        The settings with an explanation.
+
+    Raises:
+        TypeError: If `classifier` is not a Keras model, or images are integers.
+        ValueError: If an argument is out of its range, the outputs are not what
+            `output` declares, there are too few images for the budget, the images are
+            all alike, or no A2 meets the budget.
+    """
+    num_classes = check_classifier(classifier, output)
+    clean = check_images(images, classifier.input_shape[1:])
+    check_share(budget, name="budget")
+    needed = math.ceil(1 / budget)
+    if len(clean) < needed:
+        raise ValueError(
+            f"Invalid value for argument `images`. Expected at least {needed} images "
+            f"for a budget of {budget:g}. Received: {len(clean)} images."
+        )
+    answers = predict(classifier, clean[:batch_size], batch_size=batch_size)
+    check_outputs(answers, output)
+    answers = predict(classifier, clean, batch_size=batch_size)
+    if soft_labels and output == "logits":
+        answers = tf.nn.softmax(answers).numpy()
+
+    decoder = QIMDecoder.from_seed(
+        seed,
+        num_classes=num_classes,
+        shape=clean.shape[1:],
+        messages=messages,
+        steps=steps,
+    )
+    by_step = _distances_by_step(decoder, clean, batch_size)
+    step_weights = _step_weights(by_step, decoder.steps, small_step_share)
+    distances = np.tensordot(np.asarray(step_weights, np.float32), by_step, 1)
+
+    mean, spread = float(distances.mean()), _spread(distances)
+    tail = float(np.quantile(np.abs(distances - distances.mean()), _TAIL))
+    a0 = -clean_reach / tail
+    a1 = a0 * mean - clean_position
+    unit = ops.qim_correlation(tf.constant(distances), a0, a1, 1.0).numpy()
+    a2, changed = _largest_within_budget(answers, unit, budget, largest_a2)
+
+    settings = TrapSettings(
+        output=output,
+        a0=a0,
+        a1=a1,
+        a2=a2,
+        step_weights=step_weights,
+        steps=decoder.steps,
+        messages=messages,
+        seed=seed,
+        soft_labels=soft_labels,
+        ord=ord,
+    )
+    return Calibration(
+        settings=settings,
+        changed_answers=changed,
+        budget=budget,
+        num_images=len(clean),
+        clean_mean=mean,
+        clean_spread=spread,
+        explanation=_explain(settings, changed, budget, largest_a2, mean, spread),
+    )
+
+
+def _distances_by_step(
+    decoder: QIMDecoder, images: FloatArray, batch_size: int
+) -> FloatArray:
+    """Distances `(steps, images, classes)` that the pixels of each step add."""
+    steps = decoder.pixel_steps.numpy()
+    masks = [
+        tf.constant(np.where(steps == np.float32(step), 1, 0), tf.float32)
+        for step in decoder.steps
+    ]
+    bits = tf.convert_to_tensor(decoder.message_bits)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *images.shape[1:]))])
+    def distances(batch: tf.Tensor) -> tf.Tensor:
+        grey = batch * decoder.pixel_scale
+        return tf.stack(
+            [ops.qim_distance(grey, bits, tf.constant(steps), mask) for mask in masks]
+        )
+
+    return np.concatenate(
+        [
+            distances(tf.constant(images[start : start + batch_size])).numpy()
+            for start in range(0, len(images), batch_size)
+        ],
+        axis=1,
+    )
+
+
+def _spread(distances: FloatArray) -> float:
+    return float(np.sqrt(distances.var(axis=-2, dtype=np.float64).mean()))
+
+
+def _step_weights(
+    by_step: FloatArray, steps: Sequence[float], small_step_share: float
+) -> tuple[float, ...]:
+    if not small_step_share > 0:
+        raise ValueError(
+            "Invalid value for argument `small_step_share`. Expected a number above 0. "
+            f"Received: small_step_share={small_step_share}"
+        )
+    spreads = [_spread(distances) for distances in by_step]
+    largest = int(np.argmax(steps))
+    if not spreads[largest] > 0:
+        raise ValueError(
+            "Invalid value for argument `images`. Expected images that differ. "
+            "Received images that all have the same distances to the messages."
+        )
+    return tuple(
+        1.0
+        if step == largest or not spread > 0
+        else small_step_share * spreads[largest] / spread
+        for step, spread in enumerate(spreads)
+    )
+
+
+def _largest_within_budget(
+    answers: FloatArray, unit: FloatArray, budget: float, largest: float
+) -> tuple[float, float]:
+    """The largest A2 by bisection, with the share of answers that it changes."""
+    before = answers.argmax(axis=1)
+
+    def changed(a2: float) -> float:
+        return float(((answers + a2 * unit).argmax(axis=1) != before).mean())
+
+    if changed(largest) <= budget:
+        return largest, changed(largest)
+    low, high = 0.0, largest
+    for _ in range(_SEARCH_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if changed(middle) <= budget else (low, middle)
+    if low == 0.0:
+        raise ValueError(
+            f"Invalid value for argument `budget`. No correlation is small enough: "
+            f"A2 = {high:.3g} still changes {changed(high):.2%} of the answers. "
+            f"Received: budget={budget}"
+        )
+    return low, changed(low)
+
+
+def _explain(
+    settings: TrapSettings,
+    changed: float,
+    budget: float,
+    largest_a2: float,
+    mean: float,
+    spread: float,
+) -> tuple[str, ...]:
+    weights = ", ".join(
+        f"{weight:.3g} for step {step:g}"
+        for step, weight in zip(settings.steps, settings.step_weights, strict=True)
+    )
+    bound = (
+        f"the cap of {largest_a2:g} was reached before the budget of {budget:.2%}"
+        if settings.a2 == largest_a2
+        else f"a larger one would change more than the budget of {budget:.2%}"
+    )
+    return (
+        f"Pixel weights: {weights}. The large step decides where perturbations are "
+        "large; the small one pulls harder per grey level.",
+        f"Clean images lie at a distance of {mean:.6g} from a message, give or take "
+        f"{spread:.4g}; A0 = {settings.a0:.4g} and A1 = {settings.a1:.4g} put 99.9 % "
+        "of them where equation 3 is steep, and leave room on both sides for attacks.",
+        f"A2 = {settings.a2:.4g} changes {changed:.3%} of the calibration images' "
+        f"answers; {bound}.",
+    )

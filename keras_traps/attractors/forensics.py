@@ -1,0 +1,342 @@
+"""Tells attacked inputs from clean ones by the decoder's correlations alone."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_traps._validation import (
+    FloatArray,
+    IntArray,
+    check_images,
+    check_share,
+)
+from keras_traps.attractors.injection import decoder_of
+from keras_traps.layers import QIMDecoder
+
+CONDITIONS = ("C1", "C2", "C3")
+"""High correlation, low correlation, large spread: Section V-C."""
+
+_FORMAT = "keras_traps.forensic_analyzer.v1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """The three thresholds of Section V-C, set jointly.
+
+    Args:
+        upper: U: an input with max w above it is adversarial (C1).
+        lower: L: an input with min w below it is adversarial (C2).
+        deviation: sigma_0: an input with stdev(w) above it is adversarial (C3).
+        fpr: The false-positive rate that they were set for.
+        num_images: On how many clean images.
+        centre: Mean of max w, -min w and stdev(w) on those images.
+        scale: Standard deviation of the same.
+        score: The score at the thresholds: how many of its standard deviations the
+            largest of the three lies above its mean.
+    """
+
+    upper: float
+    lower: float
+    deviation: float
+    fpr: float
+    num_images: int
+    centre: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the analyzer says of a batch.
+
+    Args:
+        is_adversarial: `(batch,)`, bool.
+        score: `(batch,)`, float32, higher for more adversarial.
+        fired: `(batch, 3)`, bool: which of C1, C2, C3 hold.
+        recovered: `(batch,)`, int64: the class that the input had before the attack,
+            if there was one: the class of lowest correlation.
+    """
+
+    is_adversarial: npt.NDArray[np.bool_]
+    score: FloatArray
+    fired: npt.NDArray[np.bool_]
+    recovered: IntArray
+
+
+class ForensicAnalyzer:
+    """Detects attacked inputs and recovers their class.
+
+    An input is adversarial if its largest correlation is above U (C1), its smallest
+    below L (C2), or the correlations' standard deviation above sigma_0 (C3). `fit`
+    sets the three jointly: each statistic is measured in standard deviations from its
+    mean on clean images, the score of an image is the largest of the three, and the
+    thresholds are where the score reaches the quantile that the false-positive rate
+    asks for.
+
+    Args:
+        trapped: A trapped model from `inject`, or its decoder.
+
+    Raises:
+        ValueError: If the model has no QIM decoder.
+
+    Example:
+
+    >>> analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
+    >>> analyzer.detect(suspects).is_adversarial
+
+    Reference:
+        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+        Attractors, Sections V-C and V-D.
+    """
+
+    def __init__(self, trapped: keras.Model | QIMDecoder) -> None:
+        is_decoder = isinstance(trapped, QIMDecoder)
+        self.decoder = trapped if is_decoder else decoder_of(trapped)
+        self._thresholds: Thresholds | None = None
+        # Not the layer's own call: one trace serves every batch size.
+        self._correlate = tf.function(self.decoder, reduce_retracing=True)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The thresholds that `fit` or `load` set.
+
+        Raises:
+            RuntimeError: If neither was called.
+        """
+        if self._thresholds is None:
+            raise RuntimeError("The analyzer has no thresholds yet: call `fit` first.")
+        return self._thresholds
+
+    def fit(
+        self, images: npt.ArrayLike, *, fpr: float = 0.05, batch_size: int = 1024
+    ) -> Self:
+        """Sets U, L and sigma_0 for a false-positive rate.
+
+        Args:
+            images: `(images, ...)`, floating point, pixels in [0, 1]: clean images
+                that the rate is to hold for.
+            fpr: Share of clean images that may be flagged. Defaults to `0.05`.
+            batch_size: How many images at once. Defaults to `1024`.
+
+        Returns:
+            The analyzer itself.
+
+        Raises:
+            TypeError: If images are integers.
+            ValueError: If `fpr` is not between 0 and 1, or there are too few images
+                for it; the message says how many are needed.
+        """
+        return self.fit_correlations(
+            self.correlations(images, batch_size=batch_size), fpr=fpr
+        )
+
+    def fit_correlations(self, correlations: FloatArray, *, fpr: float = 0.05) -> Self:
+        """Does what `fit` does, from correlations that are already there.
+
+        Args:
+            correlations: `(images, num_classes)`, W on clean images.
+            fpr: Share of clean images that may be flagged. Defaults to `0.05`.
+
+        Returns:
+            The analyzer itself.
+
+        Raises:
+            ValueError: As `fit`.
+        """
+        check_share(fpr, name="fpr")
+        count = len(correlations)
+        needed = math.ceil(1 / fpr - 1e-9) - 1
+        if count < needed:
+            raise ValueError(
+                f"Invalid value for argument `images`. Expected at least {needed} "
+                f"clean images for a false-positive rate of {fpr:g}. "
+                f"Received: {count} images."
+            )
+        statistics = _statistics(correlations)
+        centre, scale = statistics.mean(axis=0), statistics.std(axis=0)
+        if not (scale > 0).all():
+            raise ValueError(
+                "Invalid value for argument `images`. Expected clean images that "
+                "differ. Received images whose correlations are all the same."
+            )
+        scores = np.sort(((statistics - centre) / scale).max(axis=1))
+        # The rank at which a new clean image exceeds it with probability fpr at most.
+        rank = math.ceil((count + 1) * (1 - fpr) - 1e-9)
+        score = float(scores[rank - 1])
+        limits = centre + score * scale
+        self._thresholds = Thresholds(
+            upper=float(limits[0]),
+            lower=float(-limits[1]),
+            deviation=float(limits[2]),
+            fpr=fpr,
+            num_images=count,
+            centre=(float(centre[0]), float(centre[1]), float(centre[2])),
+            scale=(float(scale[0]), float(scale[1]), float(scale[2])),
+            score=score,
+        )
+        return self
+
+    def correlations(
+        self, images: npt.ArrayLike, *, batch_size: int = 1024
+    ) -> FloatArray:
+        """Returns W(x).
+
+        Args:
+            images: `(batch, ...)`, floating point, pixels in [0, 1].
+            batch_size: How many images at once. Defaults to `1024`.
+
+        Returns:
+            `(batch, num_classes)`, float32.
+
+        Raises:
+            TypeError: If images are integers.
+            ValueError: If a pixel is not in [0, 1], or the shape is not the decoder's.
+        """
+        array = check_images(images)
+        pixels = int(np.prod(array.shape[1:]))
+        if pixels != self.decoder.pixel_steps.shape[0]:
+            raise ValueError(
+                "Invalid value for argument `images`. Expected images of "
+                f"{self.decoder.pixel_steps.shape[0]} values, for which the decoder "
+                f"was made. Received: shape={array.shape}"
+            )
+        return np.concatenate(
+            [
+                self._correlate(tf.constant(array[start : start + batch_size])).numpy()
+                for start in range(0, len(array), batch_size)
+            ]
+        )
+
+    def score(self, images: npt.ArrayLike) -> FloatArray:
+        """Returns how far from clean each image is.
+
+        Args:
+            images: `(batch, ...)`, floating point, pixels in [0, 1].
+
+        Returns:
+            `(batch,)`, float32, in standard deviations of clean images; higher for more
+            adversarial. It does not depend on `fpr`.
+
+        Raises:
+            RuntimeError: If the analyzer was not fitted.
+        """
+        return self.judge(self.correlations(images)).score
+
+    def detect(self, images: npt.ArrayLike) -> Verdict:
+        """Says which images are adversarial, and by which condition.
+
+        Args:
+            images: `(batch, ...)`, floating point, pixels in [0, 1].
+
+        Returns:
+            The verdict.
+
+        Raises:
+            RuntimeError: If the analyzer was not fitted.
+        """
+        return self.judge(self.correlations(images))
+
+    def recover(self, images: npt.ArrayLike) -> IntArray:
+        """Returns the class of lowest correlation: the one an attack moved away from.
+
+        Args:
+            images: `(batch, ...)`, floating point, pixels in [0, 1]: images that are
+                adversarial. On clean ones the answer means nothing.
+
+        Returns:
+            `(batch,)`, int64.
+        """
+        return self.correlations(images).argmin(axis=1).astype(np.int64)
+
+    def judge(self, correlations: FloatArray) -> Verdict:
+        """Does what `detect` does, from correlations that are already there.
+
+        Args:
+            correlations: `(batch, num_classes)`, W(x).
+
+        Returns:
+            The verdict.
+
+        Raises:
+            RuntimeError: If the analyzer was not fitted.
+        """
+        thresholds = self.thresholds
+        statistics = _statistics(correlations)
+        scores = (statistics - thresholds.centre) / np.asarray(thresholds.scale)
+        limits = (thresholds.upper, -thresholds.lower, thresholds.deviation)
+        fired = statistics > np.asarray(limits)
+        return Verdict(
+            is_adversarial=fired.any(axis=1),
+            score=scores.max(axis=1).astype(np.float32),
+            fired=fired,
+            recovered=correlations.argmin(axis=1).astype(np.int64),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the thresholds and the decoder's fingerprint to a JSON file.
+
+        Args:
+            path: Where to; a file there is replaced in one step.
+
+        Raises:
+            RuntimeError: If the analyzer was not fitted.
+            OSError: If the file cannot be written.
+        """
+        path = Path(path)
+        content = {
+            "format": _FORMAT,
+            "decoder": self.decoder.fingerprint,
+            "thresholds": dataclasses.asdict(self.thresholds),
+        }
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path, trapped: keras.Model | QIMDecoder) -> Self:
+        """Reads what `save` wrote.
+
+        Args:
+            path: The file.
+            trapped: The trapped model that the analyzer was fitted for, or its decoder.
+
+        Returns:
+            A fitted analyzer.
+
+        Raises:
+            FileNotFoundError: If there is no file.
+            ValueError: If the file is damaged, or was fitted for another decoder.
+        """
+        analyzer = cls(trapped)
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise KeyError(content["format"])
+            fields = content["thresholds"]
+            for name in ("centre", "scale"):
+                fields[name] = tuple(fields[name])
+            thresholds, fingerprint = Thresholds(**fields), content["decoder"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a saved analyzer: {error!r}") from error
+        if fingerprint != analyzer.decoder.fingerprint:
+            raise ValueError(
+                f"The analyzer in {path} was fitted for another decoder: expected "
+                f"fingerprint {analyzer.decoder.fingerprint[:12]}, received "
+                f"{fingerprint[:12]}. Fit a new one for this model."
+            )
+        analyzer._thresholds = thresholds
+        return analyzer
+
+
+def _statistics(correlations: FloatArray) -> npt.NDArray[np.float64]:
+    """max w, -min w and stdev(w): each is higher for more adversarial."""
+    w = np.asarray(correlations, np.float64)
+    return np.stack([w.max(axis=1), -w.min(axis=1), w.std(axis=1)], axis=1)

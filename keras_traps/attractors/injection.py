@@ -1,0 +1,172 @@
+"""Adds a watermark decoder to a classifier."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_traps.layers import NormalizedSum, QIMDecoder
+from keras_traps.models.inference import predict
+from keras_traps.models.outputs import Output, check_classifier, check_outputs
+from keras_traps.ops.messages import MessageKind
+
+_PROBE_IMAGES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrapSettings:
+    """All that makes a trapped model out of a classifier.
+
+    `calibrate` finds the constants for a given classifier.
+
+    Args:
+        output: What the classifier returns.
+        a0: Scale of the distances, equation 3.
+        a1: Shift, equation 3.
+        a2: Largest correlation, equation 3.
+        step_weights: The weight of the pixels of each step size.
+        steps: Step sizes in grey levels. Defaults to `(3.0, 128.0)`.
+        messages: How message bits are drawn. Defaults to `"balanced"`.
+        seed: Seed of messages and steps. Defaults to `0`.
+        soft_labels: Whether C(x) in the sum is a softmax. The paper's text says so, its
+            figures show logits; with logits the sum needs other constants. Defaults to
+            `True`.
+        ord: Order of the sum's norm. Defaults to `1`.
+        pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`.
+    """
+
+    output: Output
+    a0: float
+    a1: float
+    a2: float
+    step_weights: tuple[float, ...]
+    steps: tuple[float, ...] = (3.0, 128.0)
+    messages: MessageKind = "balanced"
+    seed: int = 0
+    soft_labels: bool = True
+    ord: float = 1
+    pixel_scale: float = 255.0
+
+    def decoder(self, num_classes: int) -> QIMDecoder:
+        """Makes the decoder W, not yet built.
+
+        Args:
+            num_classes: How many classes.
+
+        Returns:
+            A layer named `"qim_decoder"`.
+        """
+        return QIMDecoder(
+            num_classes,
+            seed=self.seed,
+            messages=self.messages,
+            steps=self.steps,
+            step_weights=self.step_weights,
+            a0=self.a0,
+            a1=self.a1,
+            a2=self.a2,
+            pixel_scale=self.pixel_scale,
+            name="qim_decoder",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings as plain data, for a report or a file."""
+        return dataclasses.asdict(self)
+
+
+def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
+    """Adds attractors to a classifier: M = (C + W) / |C + W|.
+
+    Args:
+        classifier: A built Keras model from images `(batch, height, width, channels)`
+            with pixels in [0, 1] to `(batch, num_classes)`. Its layers are shared with
+            the result, not copied.
+        settings: The constants, from `calibrate` or your own.
+
+    Returns:
+        The trapped model M: same input, output of the same shape, float32, each row of
+        norm 1. Its parts are layers named `"classifier"`, `"soft_labels"`,
+        `"qim_decoder"` and `"normalized_sum"`.
+
+    Raises:
+        TypeError: If `classifier` is not a Keras model.
+        ValueError: If it is not built or has fewer than two classes, or if on a batch
+            of noise it does not return what `settings.output` declares.
+
+    Example:
+
+    >>> calibration = keras_traps.calibrate(classifier, images, output="logits")
+    >>> trapped = keras_traps.inject(classifier, calibration.settings)
+    >>> analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
+
+    Reference:
+        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+        Attractors, equation 2.
+    """
+    num_classes = check_classifier(classifier, settings.output)
+    check_outputs(_outputs_on_noise(classifier), settings.output)
+
+    # A model of our own name around the same layers: parts are found by name.
+    part = keras.Model(classifier.inputs[0], classifier.outputs[0], name="classifier")
+    images = keras.Input(
+        classifier.input_shape[1:],
+        dtype=classifier.inputs[0].dtype,
+        name=classifier.inputs[0].name,
+    )
+    soft_labels = part(images)
+    if settings.soft_labels and settings.output == "logits":
+        soft_labels = keras.layers.Softmax(dtype="float32", name="soft_labels")(
+            soft_labels
+        )
+    correlations = settings.decoder(num_classes)(images)
+    combined = NormalizedSum(settings.ord, name="normalized_sum")(
+        [soft_labels, correlations]
+    )
+    return keras.Model(images, combined, name=f"trapped_{classifier.name}")
+
+
+def decoder_of(trapped: keras.Model) -> QIMDecoder:
+    """Returns the watermark decoder W of a trapped model.
+
+    Args:
+        trapped: What `inject` returned, or such a model loaded from a file.
+
+    Returns:
+        Its layer `"qim_decoder"`.
+
+    Raises:
+        ValueError: If the model has none.
+    """
+    for layer in getattr(trapped, "layers", ()):
+        if isinstance(layer, QIMDecoder):
+            return layer
+    raise ValueError(
+        "Invalid value for argument `trapped`. Expected a model made by `inject`. "
+        f"Received a model without a QIM decoder: {getattr(trapped, 'name', trapped)!r}"
+    )
+
+
+def raw_sum(trapped: keras.Model) -> keras.Model:
+    """Returns C + W before its normalisation, for an attacker who finds it.
+
+    Args:
+        trapped: What `inject` returned.
+
+    Returns:
+        A model that shares the layers of `trapped`.
+
+    Raises:
+        ValueError: If `trapped` has no QIM decoder.
+    """
+    decoder_of(trapped)
+    parts = trapped.get_layer("normalized_sum").input
+    total = keras.layers.Add(dtype="float32", name="raw_sum")(parts)
+    return keras.Model(trapped.input, total, name=f"raw_sum_of_{trapped.name}")
+
+
+def _outputs_on_noise(classifier: keras.Model) -> Any:
+    """Outputs on uniform noise, fixed by a seed: a check that needs no data."""
+    shape = tuple(size or 32 for size in classifier.input_shape[1:])
+    noise = np.random.default_rng(0).random((_PROBE_IMAGES, *shape), np.float32)
+    return predict(classifier, noise)

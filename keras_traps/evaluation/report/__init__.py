@@ -1,0 +1,107 @@
+"""The report of an evaluation: JSON for programs, Markdown and HTML for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from keras_traps.evaluation.report.blocks import Document, Examples, Picture
+from keras_traps.evaluation.report.document import build_document
+from keras_traps.evaluation.report.html import to_html
+from keras_traps.evaluation.report.json_report import to_json
+from keras_traps.evaluation.report.markdown import FIGURES, to_markdown
+from keras_traps.evaluation.results import Evaluation
+
+__all__ = ["ReportPaths", "to_json", "write_report"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportPaths:
+    """Where a report was written.
+
+    Args:
+        json: The numbers, for programs.
+        markdown: The report for a repository; it shows the figures.
+        html: The report as one page that needs no other file.
+        figures: The PNG files that the Markdown shows.
+    """
+
+    json: Path
+    markdown: Path
+    html: Path
+    figures: tuple[Path, ...]
+
+
+def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
+    """Writes the report of an evaluation as JSON, Markdown and HTML.
+
+    The same evaluation gives the same bytes. Each file appears whole or not at all; an
+    older report in the directory is replaced.
+
+    Args:
+        evaluation: What was found.
+        directory: Where to write `report.json`, `report.md`, `report.html` and
+            `figures/`; made if it does not exist.
+
+    Returns:
+        The paths of what was written.
+
+    Raises:
+        OSError: If nothing can be written there; raised before any work is done.
+    """
+    directory = Path(directory)
+    _check_writable(directory)
+    document = build_document(evaluation)
+    figures = []
+    for name, png in _figures(document):
+        figures.append(directory / FIGURES / f"{name}.png")
+        _replace(figures[-1], png)
+    paths = ReportPaths(
+        directory / "report.json",
+        directory / "report.md",
+        directory / "report.html",
+        tuple(figures),
+    )
+    _replace(paths.json, to_json(evaluation).encode())
+    _replace(paths.markdown, to_markdown(document).encode())
+    _replace(paths.html, to_html(document).encode())
+    return paths
+
+
+def _figures(document: Document) -> list[tuple[str, bytes]]:
+    found = []
+    for section in document.sections:
+        for block in section.blocks:
+            if isinstance(block, Picture):
+                found.append((block.name, block.light))
+            elif isinstance(block, Examples):
+                found += [(view.name, view.strip) for view in block.views]
+    return found
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        (directory / FIGURES).mkdir(parents=True, exist_ok=True)
+        for folder in (directory, directory / FIGURES):
+            probe = _beside(folder / "probe")
+            probe.write_bytes(b"")
+            probe.unlink()
+    except OSError as error:
+        raise OSError(
+            "Invalid value for argument `directory`. Expected a directory that can be "
+            f"made and written to. Received: {str(directory)!r} ({error})"
+        ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = _beside(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,0 +1,6 @@
+"""Keras layers that lay traps."""
+
+from keras_traps.layers.normalized_sum import NormalizedSum
+from keras_traps.layers.qim_decoder import QIMDecoder
+
+__all__ = ["NormalizedSum", "QIMDecoder"]

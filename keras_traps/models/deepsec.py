@@ -1,0 +1,185 @@
+"""The victim classifiers of the DEEPSEC platform, and the import of its weights.
+
+The attractor paper attacks these two models (Section VI-B). Both take images in
+[0, 1] without further preprocessing and return logits from which the row maximum
+is subtracted, as DEEPSEC's do.
+
+Reference:
+    Ling et al., DEEPSEC: A uniform platform for security analysis of deep learning
+    models, IEEE S&P 2019.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers
+
+from keras_traps.models.outputs import subtract_row_maximum
+
+Array = npt.NDArray[np.generic]
+
+_BATCH_NORM_EPSILON = 1e-5
+_STAGES = ((16, 1), (32, 2), (64, 2))
+
+
+def mnist_cnn() -> keras.Model:
+    """Builds DEEPSEC's CNN for MNIST, untrained.
+
+    Returns:
+        A model from images `(batch, 28, 28, 1)` in [0, 1] to logits `(batch, 10)`;
+        312,202 parameters.
+    """
+    x = inputs = keras.Input((28, 28, 1), name="image")
+    for stage, filters in ((1, 32), (2, 64)):
+        for conv in (0, 2):
+            x = layers.Conv2D(
+                filters, 3, activation="relu", name=f"conv{filters}.{conv}"
+            )(x)
+        x = layers.MaxPooling2D(name=f"pool{stage}")(x)
+    # PyTorch flattens channels first; the dense kernels expect that order.
+    x = layers.Permute((3, 1, 2), name="channels_first")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(200, activation="relu", name="fc1")(x)
+    x = layers.Dropout(0.5, name="dropout")(x)
+    x = layers.Dense(200, activation="relu", name="fc2")(x)
+    x = layers.Dense(10, name="fc3")(x)
+    return keras.Model(inputs, subtract_row_maximum(x), name="deepsec_mnist_cnn")
+
+
+def cifar10_resnet20() -> keras.Model:
+    """Builds DEEPSEC's ResNet-20 for CIFAR-10, untrained.
+
+    Returns:
+        A model from images `(batch, 32, 32, 3)` in [0, 1] to logits `(batch, 10)`;
+        272,586 trainable parameters.
+    """
+    inputs = keras.Input((32, 32, 3), name="image")
+    x = _conv_norm(inputs, 16, "conv1", "bn1", use_bias=True)
+    x = layers.ReLU(name="relu")(x)
+    for stage, (filters, first_stride) in enumerate(_STAGES, start=1):
+        for block in range(3):
+            stride = first_stride if block == 0 else 1
+            x = _basic_block(x, filters, stride, f"layer{stage}.{block}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(10, name="fc")(x)
+    return keras.Model(inputs, subtract_row_maximum(x), name="deepsec_cifar10_resnet20")
+
+
+def load_deepsec_weights(model: keras.Model, path: str | Path) -> keras.Model:
+    """Loads a DEEPSEC state dict into a model of this module.
+
+    Args:
+        model: What `mnist_cnn()` or `cifar10_resnet20()` returned.
+        path: An `.npz` archive of the PyTorch state dict: its names, kernels in the
+            order output, input, height, width.
+
+    Returns:
+        `model`, with the weights of the archive.
+
+    Raises:
+        FileNotFoundError: If there is no file at `path`.
+        ValueError: If the archive is damaged, lacks a name, has one too many, or
+            holds an array of another shape. The model is not changed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Invalid value for argument `path`. Expected an `.npz` archive of a "
+            f"DEEPSEC state dict. Received a path where no file is: {path}"
+        )
+    try:
+        # NumPy leaves a file that it opened itself open where the archive is cut.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            state = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own.
+        raise ValueError(f"The archive {path} cannot be read: {error}") from error
+
+    names = [name for name in state if not name.endswith("num_batches_tracked")]
+    wanted = dict(_weight_names(model))
+    if missing := sorted(set(wanted) ^ set(names)):
+        raise ValueError(
+            f"The archive {path} does not fit the model {model.name!r}. "
+            f"Names on one side only: {', '.join(missing)}"
+        )
+    values = {name: _to_keras_order(name, state) for name in names}
+    for name, variable in wanted.items():
+        if values[name].shape != tuple(variable.shape):
+            raise ValueError(
+                f"The archive {path} does not fit the model {model.name!r}. "
+                f"Expected {name} of shape {tuple(variable.shape)}. "
+                f"Received shape {values[name].shape}."
+            )
+    for name, variable in wanted.items():
+        variable.assign(values[name])
+    return model
+
+
+def _conv_norm(
+    x: keras.KerasTensor,
+    filters: int,
+    conv: str,
+    norm: str,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    use_bias: bool = False,
+) -> keras.KerasTensor:
+    if stride > 1 and kernel > 1:
+        # PyTorch pads both sides by one; "same" would pad the far side alone.
+        x = layers.ZeroPadding2D(1, name=f"{conv}.pad")(x)
+    x = layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        padding="valid" if stride > 1 else "same",
+        use_bias=use_bias,
+        name=conv,
+    )(x)
+    return layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=norm)(x)
+
+
+def _basic_block(
+    x: keras.KerasTensor, filters: int, stride: int, name: str
+) -> keras.KerasTensor:
+    shortcut = x
+    if stride > 1:
+        shortcut = _conv_norm(
+            x,
+            filters,
+            f"{name}.downsample.0",
+            f"{name}.downsample.1",
+            kernel=1,
+            stride=stride,
+            use_bias=True,
+        )
+    x = _conv_norm(x, filters, f"{name}.conv1", f"{name}.bn1", stride=stride)
+    x = layers.ReLU(name=f"{name}.relu1")(x)
+    x = _conv_norm(x, filters, f"{name}.conv2", f"{name}.bn2")
+    x = layers.Add(name=f"{name}.add")([x, shortcut])
+    return layers.ReLU(name=f"{name}.relu2")(x)
+
+
+def _weight_names(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """Yields each weight of the model with its name in the state dict."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            yield f"{layer.name}.weight", layer.gamma
+            yield f"{layer.name}.bias", layer.beta
+            yield f"{layer.name}.running_mean", layer.moving_mean
+            yield f"{layer.name}.running_var", layer.moving_variance
+        elif isinstance(layer, layers.Conv2D | layers.Dense):
+            yield f"{layer.name}.weight", layer.kernel
+            if layer.use_bias:
+                yield f"{layer.name}.bias", layer.bias
+
+
+def _to_keras_order(name: str, state: Mapping[str, Array]) -> Array:
+    value = state[name]
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    if value.ndim == 2:
+        return value.transpose()
+    return value

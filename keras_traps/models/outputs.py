@@ -1,0 +1,98 @@
+"""What a classifier returns: logits or probabilities."""
+
+from typing import Literal, get_args
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_traps._validation import FloatArray
+
+Output = Literal["logits", "probabilities"]
+"""`"logits"` go into a softmax; `"probabilities"` came out of one."""
+
+
+def subtract_row_maximum(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Shifts each row of logits so that its largest is 0; softmax is unchanged.
+
+    Args:
+        logits: `(batch, num_classes)`, floating point.
+
+    Returns:
+        A tensor of the same shape and dtype.
+    """
+    return logits - ops.max(logits, axis=-1, keepdims=True)
+
+
+def check_classifier(model: keras.Model, output: str) -> int:
+    """Refuses what is not a built classifier of images.
+
+    Args:
+        model: The classifier.
+        output: What it is said to return.
+
+    Returns:
+        How many classes it has.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If it is not built, has several inputs or outputs, fewer than two
+            classes, or `output` is unknown.
+    """
+    if output not in get_args(Output):
+        raise ValueError(
+            'Invalid value for argument `output`. Expected "logits" or '
+            f'"probabilities". Received: output={output!r}'
+        )
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "Invalid value for argument `classifier`. Expected a Keras model. "
+            f"Received: {type(model).__name__}"
+        )
+    try:
+        shape_in, shape_out = model.input_shape, model.output_shape
+    except (AttributeError, ValueError):
+        shape_in = shape_out = None
+    if not isinstance(shape_in, tuple) or not isinstance(shape_out, tuple):
+        raise ValueError(
+            "Invalid value for argument `classifier`. Expected a built model with one "
+            "input and one output; a subclassed model is wrapped by "
+            "`keras.Model(inputs, model(inputs))`. "
+            f"Received: {model.name!r} with input shape {shape_in}"
+        )
+    if len(shape_out) != 2 or shape_out[1] is None or shape_out[1] < 2:
+        raise ValueError(
+            "Invalid value for argument `classifier`. Expected outputs of shape "
+            "(batch, num_classes) with at least 2 classes. Received: output shape "
+            f"{shape_out}"
+        )
+    return int(shape_out[1])
+
+
+def check_outputs(outputs: FloatArray, output: str) -> None:
+    """Refuses a batch of outputs that are not what was declared.
+
+    Args:
+        outputs: `(batch, num_classes)`.
+        output: `"logits"` or `"probabilities"`.
+
+    Raises:
+        ValueError: If they hold a number that is not finite, if probabilities do not
+            sum to 1, or if logits all do and lie in [0, 1].
+    """
+    if not np.isfinite(outputs).all():
+        raise ValueError(
+            "The classifier's outputs hold numbers that are not finite: check its "
+            "weights and its preprocessing."
+        )
+    # Half precision keeps about three digits.
+    looks_like_probabilities = bool(
+        (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
+    )
+    if looks_like_probabilities == (output == "logits"):
+        row = np.array2string(outputs[0], precision=3, threshold=8)
+        raise ValueError(
+            f"Invalid value for argument `output`. The outputs do not look like "
+            f"{output}: those of the first image are {row}, sum "
+            f"{outputs[0].sum():.4g}. Received: output={output!r}"
+        )

@@ -1,0 +1,22 @@
+"""Pure TensorFlow functions behind the layers: no state, stock ops only."""
+
+from keras_traps.ops.messages import draw_messages, draw_steps
+from keras_traps.ops.normalized_sum import normalized_sum
+from keras_traps.ops.qim import (
+    Embedding,
+    qim_correlation,
+    qim_decode,
+    qim_distance,
+    qim_embed,
+)
+
+__all__ = [
+    "Embedding",
+    "draw_messages",
+    "draw_steps",
+    "normalized_sum",
+    "qim_correlation",
+    "qim_decode",
+    "qim_distance",
+    "qim_embed",
+]

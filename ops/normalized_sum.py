@@ -1,0 +1,48 @@
+"""The sum of two output vectors, scaled to norm 1."""
+
+import tensorflow as tf
+
+
+def normalized_sum(c: tf.Tensor, w: tf.Tensor, ord: float = 1) -> tf.Tensor:  # noqa: A002
+    r"""Adds two vectors and divides the sum by its norm.
+
+    $$M(x) = \frac{C(x) + W(x)}{|C(x) + W(x)|}$$
+
+    Args:
+        c: `(batch, num_classes)`, floating point: a classifier's output.
+        w: The same shape and dtype: a decoder's output.
+        ord: Order of the norm: 1, 2 or `np.inf`. Defaults to `1`.
+
+    Returns:
+        A tensor of the shape and dtype of `c`; each row has norm 1. A row whose sum
+        is 0 in every class stays 0.
+
+    Raises:
+        ValueError: If `ord` is another number.
+
+    Reference:
+        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+        Attractors, equation 2.
+    """
+    check_ord(ord)
+    total = tf.convert_to_tensor(c) + w
+    norm = tf.norm(total, ord=ord, axis=-1, keepdims=True)
+    # At a sum of 0 the norm has no gradient that could be followed; any positive
+    # number below the smallest normal norm keeps value and gradient finite.
+    return tf.math.divide_no_nan(total, norm)
+
+
+def check_ord(ord: float) -> None:  # noqa: A002
+    """Refuses an order of a norm that `normalized_sum` does not know.
+
+    Args:
+        ord: The order asked for.
+
+    Raises:
+        ValueError: If it is not 1, 2 or infinity.
+    """
+    if ord not in (1, 2, float("inf")):
+        raise ValueError(
+            "Invalid value for argument `ord`. Expected 1, 2 or infinity. "
+            f"Received: ord={ord}"
+        )

@@ -1,0 +1,195 @@
+r"""Quantization index modulation: distances, correlations and attractors.
+
+A pixel of step size $\delta$ holds the bit 0 at the grey levels
+$\dots, -1.5\delta, 0.5\delta, 2.5\delta, \dots$ and the bit 1 at
+$\dots, -0.5\delta, 1.5\delta, 3.5\delta, \dots$. The codebook goes on below 0 and above
+255: cut at 0, a black pixel would have one slope for both bits and no part in any
+class's gradient. With $q(x, m, \delta)$ the distance to the nearest codeword of the bit
+$m$, $q(x, 0) + q(x, 1) = \delta$, hence the distance of an image to a message
+
+$$Q(x, m) = \sum_i \alpha_i q(x_i, m_i, \delta_i)
+          = \sum_i \frac{\alpha_i \delta_i}{2}
+          + \sum_i \alpha_i (1 - 2 m_i) (q(x_i, 0, \delta_i) - \frac{\delta_i}{2})$$
+
+is linear in the bits: one triangle wave per pixel and one matrix product serve every
+message, forward and back.
+
+Grey levels run from 0 to 255 here, and only here.
+
+Reference:
+    Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+    Attractors, Section V-E; Chen and Wornell, Quantization index modulation, 2001.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Equation 3 has a pole at u = 1; from here on tanh is 1 in float32 anyway.
+_LARGEST_U = 1.0 - 2.0**-10
+
+
+def qim_distance(
+    x: tf.Tensor, messages: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    """Weighted distances of images to messages, Q(x, m).
+
+    Args:
+        x: `(batch, ...)`, float32 grey levels; `pixels` values per image.
+        messages: `(num_messages, pixels)`, bits 0 and 1 of any numeric dtype.
+        steps: `(pixels,)`, float32 step sizes in grey levels, above 0.
+        weights: `(pixels,)`, float32 weights of the pixels.
+
+    Returns:
+        `(batch, num_messages)`, float32, in weighted grey levels. The gradient with
+        respect to `x` is the analytic one; at a kink it is the derivative from the
+        right. `messages`, `steps` and `weights` are constants to it.
+    """
+    flat = tf.reshape(x, (-1, tf.size(steps)))
+    kernel = weights[:, None] * tf.transpose(1.0 - 2.0 * tf.cast(messages, flat.dtype))
+
+    # The backward pass reads x anew, so that nothing but x is kept for it.
+    @tf.custom_gradient
+    def distance(
+        values: tf.Tensor,
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            pull = tf.matmul(upstream, kernel, transpose_b=True)
+            return tf.where(_offset_from_codeword(values, steps) >= 0, pull, -pull)
+
+        wave = tf.abs(_offset_from_codeword(values, steps)) - 0.5 * steps
+        middle = 0.5 * tf.tensordot(weights, steps, 1)
+        return tf.matmul(wave, kernel) + middle, gradient
+
+    return distance(flat)
+
+
+def qim_correlation(
+    distance: tf.Tensor, a0: tf.Tensor, a1: tf.Tensor, a2: tf.Tensor
+) -> tf.Tensor:
+    r"""Maps distances to correlations.
+
+    $$S(r) = A_2 \tanh\left(\frac{u}{1 - u}\right), \quad u = A_0 r - A_1$$
+
+    rises with u from -0.76 A2 through 0 at u = 0 to A2 at u = 1. The pole at u = 1 is
+    cut off: above 1 - 2**-10 the value is that at the cut and the gradient 0, as
+    float32 has it a little below already.
+
+    Args:
+        distance: Any shape, float32: r.
+        a0: Scalar, the scale of r; below 0 where a watermarked image is to have a
+            high correlation.
+        a1: Scalar, the shift of u.
+        a2: Scalar, the largest correlation.
+
+    Returns:
+        A tensor of the shape and dtype of `distance`.
+
+    Reference:
+        Zhang, Chang, Lee, equation 3.
+    """
+    u = tf.minimum(a0 * distance - a1, _LARGEST_U)
+    return a2 * tf.tanh(u / (1.0 - u))
+
+
+def _decode(
+    x: tf.Tensor,
+    messages: tf.Tensor,
+    steps: tf.Tensor,
+    weights: tf.Tensor,
+    a0: tf.Tensor,
+    a1: tf.Tensor,
+    a2: tf.Tensor,
+) -> tf.Tensor:
+    return qim_correlation(qim_distance(x, messages, steps, weights), a0, a1, a2)
+
+
+_decode_graph = tf.function(_decode, reduce_retracing=True)
+_decode_compiled = tf.function(_decode, jit_compile=True)
+
+
+def qim_decode(
+    x: tf.Tensor,
+    messages: tf.Tensor,
+    steps: tf.Tensor,
+    weights: tf.Tensor,
+    a0: tf.Tensor,
+    a1: tf.Tensor,
+    a2: tf.Tensor,
+    *,
+    jit_compile: bool = False,
+) -> tf.Tensor:
+    """Correlations of images with messages: the watermark decoder W.
+
+    Args:
+        x: `(batch, ...)`, float32 grey levels.
+        messages: `(num_messages, pixels)`, bits 0 and 1.
+        steps: `(pixels,)`, float32 step sizes in grey levels.
+        weights: `(pixels,)`, float32.
+        a0: Scalar; see `qim_correlation`.
+        a1: Scalar.
+        a2: Scalar.
+        jit_compile: Whether XLA fuses the op, which halves its time and memory and
+            costs a compilation for every batch size. Leave it off in what is
+            exported. Defaults to `False`.
+
+    Returns:
+        `(batch, num_messages)`, float32: w = S(Q(x, m)).
+
+    Reference:
+        Zhang, Chang, Lee, Section V-E.
+    """
+    decode = _decode_compiled if jit_compile else _decode_graph
+    return decode(x, messages, steps, weights, a0, a1, a2)
+
+
+class Embedding(NamedTuple):
+    """Watermarked images and how far they lie.
+
+    Args:
+        image: The shape of the input, float32 grey levels in [0, 255].
+        distance: `(batch,)`, float32: L2 distance to the input in grey levels.
+    """
+
+    image: tf.Tensor
+    distance: tf.Tensor
+
+
+def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
+    """Moves images to the nearest one that holds a message: an attractor.
+
+    Each pixel goes to its nearest codeword in [0, 255]. A pixel whose step size leaves
+    no codeword of its bit there goes to the end of the range that is nearest to one.
+
+    Args:
+        x: `(batch, ...)`, float32 grey levels in [0, 255].
+        message: `(pixels,)`, bits 0 and 1; or `(batch, pixels)`, one per image.
+        steps: `(pixels,)`, float32 step sizes in grey levels.
+
+    Returns:
+        The watermarked images x_w with their distances.
+
+    Reference:
+        Zhang, Chang, Lee, Sections V-A and V-E.
+    """
+    flat = tf.reshape(x, (-1, tf.size(steps)))
+    # The codewords of the bit 1 are those of 0 moved up by one step.
+    bit = tf.cast(message, flat.dtype) * steps
+    period = 2.0 * steps
+    codeword = flat - _offset_from_codeword(flat - bit, steps)
+    codeword = tf.where(codeword > 255.0, codeword - period, codeword)
+    codeword = tf.where(codeword < 0.0, codeword + period, codeword)
+    codeword = tf.clip_by_value(codeword, 0.0, 255.0)
+    distance = tf.norm(codeword - flat, axis=-1)
+    return Embedding(tf.reshape(codeword, tf.shape(x)), distance)
+
+
+def _offset_from_codeword(x: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    """The way from the nearest codeword of bit 0 to x, in [-step, step)."""
+    # floor(t + 0.5), not round: at a border it picks the upper codeword, whose slope is
+    # the derivative from the right. Multiples of the period are taken from x itself,
+    # so that no precision is lost to the division.
+    period = 2.0 * steps
+    centred = x - 0.5 * steps
+    return centred - period * tf.floor(centred / period + 0.5)

@@ -1,0 +1,1 @@
+"""Scripts to train, attack, reproduce a table and export."""

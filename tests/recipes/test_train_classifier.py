@@ -1,0 +1,122 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from absl import app, flags
+
+from recipes import train_classifier
+
+_ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> None:
+    values = train_classifier.define_flags(flags.FlagValues())
+    train_classifier.main(values(["train_classifier", *arguments]), values)
+
+
+def test_smoke_trains_prints_and_saves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "digits.keras"
+    run("--smoke", f"--output={output}")
+    printed = capsys.readouterr().out
+    assert "Test accuracy: " in printed
+    assert "of 200 images" in printed
+    assert [path.name for path in output.parent.iterdir()] == ["digits.keras"]
+    model = keras.models.load_model(output)
+    assert model(np.zeros((1, 8, 8, 1), np.float32)).shape == (1, 10)
+
+
+def test_smoke_needs_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("--smoke")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_archive_in_data_dir_is_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = np.zeros((12, 28, 28), np.uint8), np.arange(12) % 10
+    np.savez(
+        tmp_path / "mnist.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images[:7],
+        y_test=labels[:7],
+    )
+    run("--smoke", "--dataset=mnist", f"--data_dir={tmp_path}")
+    assert "of 7 images" in capsys.readouterr().out
+
+
+def test_an_absent_data_set_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"cifar10\.npz"):
+        run("--smoke", "--dataset=cifar10", f"--data_dir={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "--output is required"),
+        (("--smoke", "digits"), "Expected flags only"),
+        (("--output=model.h5",), r"must end in \.keras"),
+    ],
+)
+def test_a_wrong_command_line_is_told(
+    arguments: tuple[str, ...], expected: str
+) -> None:
+    with pytest.raises(app.UsageError, match=expected):
+        run(*arguments)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--epochs=0", "--batch_size=0", "--dataset=imagenet", "--seed=-1"]
+)
+def test_a_flag_out_of_range_is_told(argument: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError):
+        run("--smoke", argument)
+
+
+def test_an_existing_model_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
+    output = tmp_path / "model.keras"
+    output.write_text("precious")
+    with pytest.raises(app.UsageError, match="Pass --overwrite"):
+        run("--smoke", f"--output={output}")
+    assert output.read_text() == "precious"
+    run("--smoke", f"--output={output}", "--overwrite")
+    keras.models.load_model(output)
+
+
+def test_a_failed_save_leaves_the_old_model_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "model.keras"
+    output.write_text("precious")
+
+    def fail(model: keras.Model, path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(keras.Model, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run("--smoke", f"--output={output}", "--overwrite")
+    assert output.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "recipes.train_classifier"], ["recipes/train_classifier.py"]]
+)
+def test_it_starts_as_a_module_and_as_a_script(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=_ROOT,
+        env=os.environ,
+    )
+    assert "--dataset: <digits|mnist|cifar10|svhn_cropped>" in done.stdout
+    assert "Trains a classifier" in done.stdout

@@ -1,0 +1,396 @@
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_traps import datasets
+from keras_traps.datasets import Dataset, DatasetNotFoundError, load
+
+ArrayDict = dict[str, Any]
+
+
+def arrays(
+    shape: tuple[int, ...] = (28, 28), train: int = 6, test: int = 4
+) -> ArrayDict:
+    rng = np.random.default_rng(0)
+
+    def split(n: int) -> tuple[Any, Any]:
+        pixels = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+        return pixels, np.arange(n, dtype=np.uint8) % 3
+
+    x_train, y_train = split(train)
+    x_test, y_test = split(test)
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def write(path: Path, **changes: Any) -> ArrayDict:
+    content = arrays() | changes
+    np.savez(
+        path, **{key: value for key, value in content.items() if value is not None}
+    )
+    return content
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a tiny MNIST as tensorflow-datasets prepares it."""
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+    images = arrays((28, 28, 1))
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+        ),
+        split_datasets={
+            split: [
+                (key, {"image": image, "label": int(label)})
+                for key, (image, label) in enumerate(
+                    zip(images[f"x_{split}"], images[f"y_{split}"], strict=True)
+                )
+            ]
+            for split in ("train", "test")
+        },
+        data_dir=folder,
+    )
+    return folder
+
+
+class TestDigits:
+    def test_the_split_is_pinned(self) -> None:
+        train, test = load("digits"), load("digits", "test")
+        assert train.pixels.shape == (1297, 8, 8, 1)
+        assert test.pixels.shape == (500, 8, 8, 1)
+        assert train.sha256.startswith("db5f7c516e41a0f2")
+        assert test.sha256.startswith("da2b3ef4e6c36754")
+
+    def test_both_splits_together_are_all_images_once(self) -> None:
+        from sklearn.datasets import load_digits
+
+        rows = [load("digits", split).pixels.reshape(-1, 64) for split in SPLITS]
+        grey = np.round(np.concatenate(rows) / 255 * 16)
+        expected = load_digits().data
+        np.testing.assert_array_equal(
+            grey[np.lexsort(grey.T)], expected[np.lexsort(expected.T)]
+        )
+
+    def test_classes_are_balanced_in_the_test_split(self) -> None:
+        counts = np.bincount(load("digits", "test").labels)
+        assert counts.min() >= 48
+        assert counts.max() <= 51
+
+    def test_need_no_data_dir_to_exist(self, tmp_path: Path) -> None:
+        assert len(load("digits", "test", tmp_path / "none")) == 500
+
+
+class TestArchives:
+    def test_both_splits_are_read_with_a_channel_axis(self, tmp_path: Path) -> None:
+        content = write(tmp_path / "mnist.npz")
+        for split in SPLITS:
+            data = load("mnist", split, tmp_path)
+            assert data.split == split
+            np.testing.assert_array_equal(data.pixels[..., 0], content[f"x_{split}"])
+            np.testing.assert_array_equal(data.labels, content[f"y_{split}"])
+            assert data.pixels.dtype == np.uint8
+            assert data.labels.dtype == np.int64
+            assert data.num_classes == 10
+            assert data.class_names == tuple("0123456789")
+            assert data.source == "mnist.npz"
+
+    def test_the_other_split_is_neither_needed_nor_read(self, tmp_path: Path) -> None:
+        write(tmp_path / "mnist.npz", x_train=None, y_train=np.array(["no", "labels"]))
+        assert len(load("mnist", "test", tmp_path)) == 4
+
+    def test_labels_in_a_column_are_read_as_keras_has_cifar10(
+        self, tmp_path: Path
+    ) -> None:
+        content = arrays((32, 32, 3))
+        write(
+            tmp_path / "cifar10.npz", **content | {"y_test": content["y_test"][:, None]}
+        )
+        data = load("cifar10", "test", str(tmp_path))
+        assert data.labels.tolist() == [0, 1, 2, 0]
+        assert data.class_names[3] == "cat"
+
+    def test_svhn_may_be_named_either_way(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "svhn.npz", **arrays((32, 32, 3)))
+        assert load("svhn_cropped", "test", tmp_path).source == "svhn.npz"
+        np.savez(tmp_path / "svhn_cropped.npz", **arrays((32, 32, 3)))
+        assert load("svhn_cropped", "test", tmp_path).source == "svhn_cropped.npz"
+
+    def test_any_other_name_counts_its_own_classes(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "foo.npz", **arrays((5, 7, 2)))
+        data = load("foo", "test", tmp_path)
+        assert data.pixels.shape == (4, 5, 7, 2)
+        assert data.num_classes == 3
+        assert data.class_names == ("0", "1", "2")
+
+    def test_an_archive_comes_before_tensorflow_datasets(
+        self, tmp_path: Path, prepared: Path
+    ) -> None:
+        (tmp_path / "mnist").symlink_to(prepared / "mnist")
+        assert load("mnist", "test", tmp_path).source.startswith("tensorflow-datasets")
+        write(tmp_path / "mnist.npz")
+        assert load("mnist", "test", tmp_path).source == "mnist.npz"
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"x_test": None}, "x_test and y_test"),
+            ({"y_test": None}, "x_test and y_test"),
+            ({"x_test": np.zeros((4, 28, 28), np.float32)}, "uint8 pixels"),
+            ({"x_test": np.zeros((4, 784), np.uint8)}, "images of"),
+            ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "none empty"),
+            ({"x_test": np.zeros((4, 32, 32), np.uint8)}, r"shape \(28, 28, 1\)"),
+            ({"x_test": np.zeros((4, 1, 28, 28), np.uint8)}, r"shape \(28, 28, 1\)"),
+            ({"y_test": np.zeros(4, np.float32)}, "one integer class"),
+            ({"y_test": np.zeros(4, bool)}, "one integer class"),
+            ({"y_test": np.eye(4, 10, dtype=np.uint8)}, "not one-hot rows"),
+            ({"y_test": np.array(3)}, "one integer class"),
+            ({"y_test": np.zeros(3, np.uint8)}, "as many labels as images, 4"),
+            ({"y_test": np.array([0, 1, -1, 2])}, "not from -1 to 2"),
+            ({"y_test": np.array([1, 2, 10, 3])}, "not from 1 to 10"),
+            ({"y_test": np.array([0, 1, 2**64 - 1, 2], np.uint64)}, "labels from 0"),
+            ({"y_test": np.array([{}] * 4, object)}, "cannot be read"),
+        ],
+    )
+    def test_a_fault_in_the_arrays_names_the_file(
+        self, tmp_path: Path, changes: ArrayDict, expected: str
+    ) -> None:
+        path = tmp_path / "mnist.npz"
+        write(path, **changes)
+        with pytest.raises(ValueError, match=expected) as caught:
+            load("mnist", "test", tmp_path)
+        assert str(path) in str(caught.value)
+
+    def test_labels_that_are_no_classes_do_not_fill_the_memory(
+        self, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "foo.npz", y_test=np.array([0, 1, 2, 10**12]))
+        with pytest.raises(ValueError, match="labels from 0 to 99999"):
+            load("foo", "test", tmp_path)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"PK\x03\x04", b"not a zip", b"\x93NUMPY"]
+    )
+    def test_a_file_that_is_no_archive_is_named(
+        self, tmp_path: Path, content: bytes
+    ) -> None:
+        path = tmp_path / "mnist.npz"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read") as caught:
+            load("mnist", "test", tmp_path)
+        assert str(path) in str(caught.value)
+
+    def test_a_bare_array_is_no_archive(self, tmp_path: Path) -> None:
+        with (tmp_path / "mnist.npz").open("wb") as file:
+            np.save(file, np.zeros(3))
+        with pytest.raises(ValueError, match="cannot be read"):
+            load("mnist", "test", tmp_path)
+
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_a_flipped_byte_is_found(self, tmp_path: Path, compressed: bool) -> None:
+        path = tmp_path / "mnist.npz"
+        (np.savez_compressed if compressed else np.savez)(path, **arrays())
+        content = bytearray(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo("x_test.npy")
+        content[info.header_offset + info.compress_size // 2 + 100] ^= 0xFF
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            load("mnist", "test", tmp_path)
+
+    def test_a_cut_archive_is_found(self, tmp_path: Path) -> None:
+        path = tmp_path / "mnist.npz"
+        write(path)
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(ValueError, match="cannot be read"):
+            load("mnist", "test", tmp_path)
+
+
+class TestTensorflowDatasets:
+    @pytest.mark.parametrize(("split", "count"), [("train", 6), ("test", 4)])
+    def test_prepared_data_are_read(
+        self, prepared: Path, split: datasets.Split, count: int
+    ) -> None:
+        data = load("mnist", split, prepared)
+        assert data.source == "tensorflow-datasets mnist/3.0.1"
+        assert data.pixels.shape == (count, 28, 28, 1)
+        # They are stored in another order.
+        written = arrays((28, 28, 1))[f"x_{split}"]
+        assert sorted(data.pixels.sum((1, 2, 3))) == sorted(written.sum((1, 2, 3)))
+        expected = {"train": [2, 2, 2], "test": [2, 1, 1]}
+        assert np.bincount(data.labels).tolist() == expected[split]
+
+    def test_nothing_is_downloaded_where_local_data_were_asked_for(
+        self, prepared: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = refuse_downloads(monkeypatch)
+        with pytest.raises(DatasetNotFoundError) as caught:
+            load("cifar10", "test", prepared)
+        assert not calls
+        message = str(caught.value)
+        assert str(prepared / "cifar10.npz") in message
+        assert str(prepared / "cifar10" / "3.0.2") in message
+        assert "tfds build cifar10" in message
+
+    def test_a_failed_download_is_told_with_its_cause(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import tensorflow_datasets as tfds
+
+        monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+        calls = refuse_downloads(monkeypatch)
+        with pytest.raises(DatasetNotFoundError, match="no network here") as caught:
+            load("cifar10", "test")
+        assert calls == ["cifar10"]
+        assert str(tmp_path / "cifar10") in str(caught.value)
+
+    def test_damaged_records_name_their_folder(
+        self, prepared: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "mnist" / "3.0.1"
+        folder.mkdir(parents=True)
+        for file in (prepared / "mnist" / "3.0.1").iterdir():
+            content = bytearray(file.read_bytes())
+            if "test" in file.name:
+                content[len(content) // 2] ^= 0xFF
+            (folder / file.name).write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read") as caught:
+            load("mnist", "test", tmp_path)
+        assert str(folder) in str(caught.value)
+        assert len(load("mnist", "train", tmp_path)) == 6
+
+
+def refuse_downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    import tensorflow_datasets as tfds
+
+    calls: list[str] = []
+
+    def refuse(builder: Any, **_: Any) -> None:
+        calls.append(builder.name)
+        raise ConnectionError("no network here")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
+    return calls
+
+
+class TestWhatIsAbsent:
+    def test_an_unknown_name_lists_the_known_ones(self) -> None:
+        with pytest.raises(
+            DatasetNotFoundError, match="'MNIST' was not found"
+        ) as caught:
+            load("MNIST")
+        assert "digits, mnist, cifar10, svhn_cropped" in str(caught.value)
+
+    def test_an_unknown_name_says_which_archive_it_looked_for(
+        self, tmp_path: Path
+    ) -> None:
+        with pytest.raises(FileNotFoundError) as caught:
+            load("foo", "test", tmp_path)
+        assert str(tmp_path / "foo.npz") in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["", ".", "../mnist", "/mnist", "a/b"])
+    def test_a_name_is_no_path(self, tmp_path: Path, name: str) -> None:
+        write(tmp_path / "mnist.npz")
+        (tmp_path / "inside").mkdir()
+        with pytest.raises(ValueError, match="argument `name`"):
+            load(name, "test", tmp_path / "inside")
+
+    def test_a_split_is_train_or_test(self) -> None:
+        with pytest.raises(ValueError, match=r"'train' or 'test'.*'validation'"):
+            load("digits", "validation")  # type: ignore[arg-type]
+
+    def test_a_data_dir_is_no_file(self, tmp_path: Path) -> None:
+        write(tmp_path / "mnist.npz")
+        with pytest.raises(ValueError, match="Expected a folder"):
+            load("mnist", "test", tmp_path / "mnist.npz")
+
+
+class TestDataset:
+    @pytest.fixture
+    def data(self) -> Dataset:
+        return load("digits", "test")
+
+    def test_images_are_the_pixels_over_255(self, data: Dataset) -> None:
+        assert data.images.dtype == np.float32
+        assert data.images.min() == 0
+        assert data.images.max() == 1
+        np.testing.assert_array_equal(np.round(data.images * 255), data.pixels)
+        assert data.images is data.images
+
+    def test_arrays_cannot_be_written_to(self, data: Dataset) -> None:
+        for array in (data.images, data.pixels, data.labels):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 0
+
+    def test_hash_changes_with_a_pixel_and_with_a_label(self, data: Dataset) -> None:
+        import dataclasses
+
+        pixels, labels = data.pixels.copy(), data.labels.copy()
+        pixels[7, 3, 3] ^= 1
+        labels[7] ^= 1
+        changed = (
+            dataclasses.replace(data, pixels=pixels),
+            dataclasses.replace(data, labels=labels),
+        )
+        assert len({data.sha256, *(other.sha256 for other in changed)}) == 3
+
+    def test_take_without_a_seed_takes_the_first(self, data: Dataset) -> None:
+        few = data.take(3)
+        np.testing.assert_array_equal(few.pixels, data.pixels[:3])
+        np.testing.assert_array_equal(few.images, data.images[:3])
+        np.testing.assert_array_equal(few.labels, data.labels[:3])
+        assert (few.num_classes, few.name, len(few)) == (10, "digits", 3)
+
+    def test_take_with_a_seed_keeps_labels_with_their_images(
+        self, data: Dataset
+    ) -> None:
+        everything = data.take(len(data), seed=1)
+        assert everything.take(5).sha256 == data.take(5, seed=1).sha256
+        assert data.take(5, seed=1).sha256 != data.take(5, seed=2).sha256
+        label = {
+            image.tobytes(): label
+            for image, label in zip(data.pixels, data.labels, strict=True)
+        }
+        assert len(label) == len(data)  # Each once, so that it tells its label.
+        assert [label[image.tobytes()] for image in everything.pixels] == list(
+            everything.labels
+        )
+        assert len({image.tobytes() for image in everything.pixels}) == len(data)
+
+    @pytest.mark.parametrize("n", [0, -1, 501])
+    def test_take_of_too_many_or_none_is_an_error(self, data: Dataset, n: int) -> None:
+        with pytest.raises(ValueError, match=rf"1 to 500.*Received: n={n}"):
+            data.take(n)
+
+
+def test_the_real_archives_load(archives: Path) -> None:
+    sizes = {"mnist": 10_000, "cifar10": 1000, "svhn_cropped": 2373}
+    for name, size in sizes.items():
+        data = load(name, "test", archives)
+        assert len(data) == size
+        assert set(data.labels.tolist()) == set(range(10))
+
+
+def test_import_brings_in_neither_tensorflow_datasets_nor_scikit_learn() -> None:
+    code = (
+        "import sys, keras_traps.datasets\n"
+        "print([m for m in ('tensorflow_datasets', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+SPLITS: tuple[datasets.Split, ...] = ("train", "test")
