@@ -111,7 +111,7 @@ def draw_steps(
     index = np.empty(count, dtype=np.intp)
     index[order] = np.arange(count) % len(steps)
     blocks = np.repeat(index[:, None], 4, axis=1).reshape(*grid, 4)
-    return _spread_blocks(blocks, shape).ravel()
+    return _spread_blocks(blocks, shape).ravel().astype(np.intp)
 
 
 def _block_grid(shape: Sequence[int]) -> tuple[int, ...]:

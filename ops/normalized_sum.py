@@ -26,10 +26,13 @@ def normalized_sum(c: tf.Tensor, w: tf.Tensor, ord: float = 1) -> tf.Tensor:  # 
     """
     check_ord(ord)
     total = tf.convert_to_tensor(c) + w
-    norm = tf.norm(total, ord=ord, axis=-1, keepdims=True)
-    # At a sum of 0 the norm has no gradient that could be followed; any positive
-    # number below the smallest normal norm keeps value and gradient finite.
-    return tf.math.divide_no_nan(total, norm)
+    # The quotient does not change with the scale, and the L2 norm squares: entries are
+    # brought to 1 first, so that neither tiny nor huge ones are lost.
+    largest = tf.stop_gradient(tf.reduce_max(tf.abs(total), axis=-1, keepdims=True))
+    scaled = tf.math.divide_no_nan(total, largest)
+    # The L2 norm has no gradient at 0: there, another vector's norm serves.
+    safe = tf.where(tf.equal(largest, 0), tf.ones_like(scaled), scaled)
+    return scaled / tf.norm(safe, ord=ord, axis=-1, keepdims=True)
 
 
 def check_ord(ord: float) -> None:  # noqa: A002

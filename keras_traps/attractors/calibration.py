@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -20,6 +20,8 @@ from keras_traps.ops.messages import MessageKind
 
 _TAIL = 0.999
 _SEARCH_STEPS = 40
+# How far A2 stays below the bound, so that the model's own rounding cannot cross it.
+_MARGIN = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,47 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain data, for a report or a file."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Makes a calibration from what `to_dict` returned, or from its JSON.
+
+        Args:
+            data: The fields by name.
+
+        Returns:
+            The calibration.
+
+        Raises:
+            KeyError: If the settings are missing.
+            TypeError: If another field is missing, or one is unknown.
+        """
+        nested = {
+            "settings": TrapSettings.from_dict(data["settings"]),
+            "explanation": tuple(data["explanation"]),
+        }
+        return cls(**{**data, **nested})
+
+    def reseeded(self, seed: int) -> Self:
+        """Returns the same constants for another draw of messages and steps.
+
+        Args:
+            seed: The other seed.
+
+        Returns:
+            A calibration whose measurements are still those of the first seed.
+        """
+        if seed == self.settings.seed:
+            return self
+        return dataclasses.replace(
+            self,
+            settings=dataclasses.replace(self.settings, seed=seed),
+            explanation=(
+                *self.explanation,
+                f"The constants were chosen for the messages of seed "
+                f"{self.settings.seed} and are used for those of seed {seed}.",
+            ),
+        )
 
 
 def calibrate(
@@ -174,13 +217,13 @@ def _distances_by_step(
 ) -> FloatArray:
     """Distances `(steps, images, classes)` that the pixels of each step add."""
     steps = decoder.pixel_steps.numpy()
-    masks = [
-        tf.constant(np.where(steps == np.float32(step), 1, 0), tf.float32)
-        for step in decoder.steps
-    ]
+    index = ops.draw_steps(images.shape[1:], decoder.steps, seed=decoder.seed)
+    masks = [tf.constant(index == i, tf.float32) for i in range(len(decoder.steps))]
     bits = tf.convert_to_tensor(decoder.message_bits)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *images.shape[1:]))])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, *images.shape[1:]))], autograph=False
+    )
     def distances(batch: tf.Tensor) -> tf.Tensor:
         grey = batch * decoder.pixel_scale
         return tf.stack(
@@ -217,9 +260,9 @@ def _step_weights(
         )
     return tuple(
         1.0
-        if step == largest or not spread > 0
+        if step == steps[largest] or not spread > 0
         else small_step_share * spreads[largest] / spread
-        for step, spread in enumerate(spreads)
+        for step, spread in zip(steps, spreads, strict=True)
     )
 
 
@@ -244,6 +287,7 @@ def _largest_within_budget(
             f"A2 = {high:.3g} still changes {changed(high):.2%} of the answers. "
             f"Received: budget={budget}"
         )
+    low *= 1 - _MARGIN
     return low, changed(low)
 
 

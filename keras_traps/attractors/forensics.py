@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_traps._files import write_atomically
 from keras_traps._validation import (
     FloatArray,
     IntArray,
@@ -88,7 +88,6 @@ class ForensicAnalyzer:
         ValueError: If the model has no QIM decoder.
 
     Example:
-
     >>> analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
     >>> analyzer.detect(suspects).is_adversarial
 
@@ -102,7 +101,9 @@ class ForensicAnalyzer:
         self.decoder = trapped if is_decoder else decoder_of(trapped)
         self._thresholds: Thresholds | None = None
         # Not the layer's own call: one trace serves every batch size.
-        self._correlate = tf.function(self.decoder, reduce_retracing=True)
+        self._correlate = tf.function(
+            self.decoder, reduce_retracing=True, autograph=False
+        )
 
     @property
     def thresholds(self) -> Thresholds:
@@ -167,11 +168,13 @@ class ForensicAnalyzer:
                 "Invalid value for argument `images`. Expected clean images that "
                 "differ. Received images whose correlations are all the same."
             )
-        scores = np.sort(((statistics - centre) / scale).max(axis=1))
+        scores = ((statistics - centre) / scale).max(axis=1)
         # The rank at which a new clean image exceeds it with probability fpr at most.
         rank = math.ceil((count + 1) * (1 - fpr) - 1e-9)
-        score = float(scores[rank - 1])
-        limits = centre + score * scale
+        last = np.argsort(scores, kind="stable")[rank - 1]
+        score = float(scores[last])
+        # Scaled back, a limit may fall a rounding short of the image that set it.
+        limits = np.maximum(centre + score * scale, statistics[last])
         self._thresholds = Thresholds(
             upper=float(limits[0]),
             lower=float(-limits[1]),
@@ -272,9 +275,9 @@ class ForensicAnalyzer:
         statistics = _statistics(correlations)
         scores = (statistics - thresholds.centre) / np.asarray(thresholds.scale)
         limits = (thresholds.upper, -thresholds.lower, thresholds.deviation)
-        fired = statistics > np.asarray(limits)
+        fired: npt.NDArray[np.bool_] = statistics > np.asarray(limits)
         return Verdict(
-            is_adversarial=fired.any(axis=1),
+            is_adversarial=np.any(fired, axis=1),
             score=scores.max(axis=1).astype(np.float32),
             fired=fired,
             recovered=correlations.argmin(axis=1).astype(np.int64),
@@ -290,15 +293,13 @@ class ForensicAnalyzer:
             RuntimeError: If the analyzer was not fitted.
             OSError: If the file cannot be written.
         """
-        path = Path(path)
         content = {
             "format": _FORMAT,
             "decoder": self.decoder.fingerprint,
             "thresholds": dataclasses.asdict(self.thresholds),
         }
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
+        text = json.dumps(content, indent=1) + "\n"
+        write_atomically(Path(path), text.encode())
 
     @classmethod
     def load(cls, path: str | Path, trapped: keras.Model | QIMDecoder) -> Self:
@@ -337,6 +338,6 @@ class ForensicAnalyzer:
 
 
 def _statistics(correlations: FloatArray) -> npt.NDArray[np.float64]:
-    """max w, -min w and stdev(w): each is higher for more adversarial."""
+    """Max w, -min w and stdev(w): each is higher for more adversarial."""
     w = np.asarray(correlations, np.float64)
     return np.stack([w.max(axis=1), -w.min(axis=1), w.std(axis=1)], axis=1)

@@ -1,7 +1,8 @@
 """Adds a watermark decoder to a classifier."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -74,6 +75,22 @@ class TrapSettings:
         """Returns the settings as plain data, for a report or a file."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Makes settings from what `to_dict` returned, or from its JSON.
+
+        Args:
+            data: The fields by name.
+
+        Returns:
+            The settings.
+
+        Raises:
+            TypeError: If a field is missing or unknown.
+        """
+        sequences = {name: tuple(data[name]) for name in ("step_weights", "steps")}
+        return cls(**{**data, **sequences})
+
 
 def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
     """Adds attractors to a classifier: M = (C + W) / |C + W|.
@@ -95,7 +112,6 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
             of noise it does not return what `settings.output` declares.
 
     Example:
-
     >>> calibration = keras_traps.calibrate(classifier, images, output="logits")
     >>> trapped = keras_traps.inject(classifier, calibration.settings)
     >>> analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)

@@ -1,0 +1,1 @@
+"""Attacks models and says what came of it."""

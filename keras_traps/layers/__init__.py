@@ -1,6 +1,7 @@
 """Keras layers that lay traps."""
 
+from keras_traps.layers.detect_recover import DetectRecover
 from keras_traps.layers.normalized_sum import NormalizedSum
 from keras_traps.layers.qim_decoder import QIMDecoder
 
-__all__ = ["NormalizedSum", "QIMDecoder"]
+__all__ = ["DetectRecover", "NormalizedSum", "QIMDecoder"]

@@ -1,5 +1,6 @@
 """The layer that adds a watermark decoder to a classifier."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -31,7 +32,6 @@ class NormalizedSum(keras.layers.Layer):
         ValueError: If `ord` is unknown, or the inputs are not two of one shape.
 
     Example:
-
     >>> keras_traps.layers.NormalizedSum()([[[0.75, 0.0]], [[0.0, 0.25]]])
     <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[0.75, 0.25]], ...)>
 
@@ -64,6 +64,12 @@ class NormalizedSum(keras.layers.Layer):
     ) -> tuple[int | None, ...]:
         """Returns the shape of either input."""
         return tuple(input_shape[0])
+
+    def compute_output_spec(
+        self, inputs: Sequence[keras.KerasTensor]
+    ) -> keras.KerasTensor:
+        """Returns shape and dtype: float32 whatever the dtype policy."""
+        return keras.KerasTensor(inputs[0].shape, "float32")
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this layer again."""

@@ -53,7 +53,6 @@ class QIMDecoder(keras.layers.Layer):
         TypeError: If images are integers.
 
     Example:
-
     >>> decoder = keras_traps.layers.QIMDecoder.from_seed(
     ...     7, num_classes=10, shape=(28, 28, 1)
     ... )
@@ -118,8 +117,9 @@ class QIMDecoder(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Draws messages, step sizes and weights for images of this shape."""
-        shape = tuple(input_shape)[1:]
-        if not shape or None in shape:
+        sizes = tuple(input_shape)[1:]
+        shape = tuple(size for size in sizes if size is not None)
+        if not shape or shape != sizes:
             raise ValueError(
                 "Invalid value for argument `input_shape`. Expected a batch of images "
                 f"whose size is known. Received: input_shape={tuple(input_shape)}"
@@ -178,9 +178,9 @@ class QIMDecoder(keras.layers.Layer):
         """SHA-256 over all that the correlations depend on, as hexadecimal."""
         digest = hashlib.sha256()
         for secret in (self.message_bits, self.pixel_steps, self.pixel_weights):
-            digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(secret)))
+            digest.update(keras.ops.convert_to_numpy(secret).tobytes())
         constants = (self.a0, self.a1, self.a2, self.pixel_scale)
-        digest.update(np.asarray(constants, "<f8"))
+        digest.update(np.asarray(constants, "<f8").tobytes())
         return digest.hexdigest()
 
     def compute_output_shape(
@@ -188,6 +188,10 @@ class QIMDecoder(keras.layers.Layer):
     ) -> tuple[int | None, int]:
         """Returns `(batch, num_classes)`."""
         return (input_shape[0], self.num_classes)
+
+    def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns shape and dtype: float32 whatever the dtype policy."""
+        return keras.KerasTensor(self.compute_output_shape(images.shape), "float32")
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this layer again."""
@@ -266,8 +270,11 @@ def _check_number(
     at_least: float = -math.inf,
 ) -> None:
     if not math.isfinite(value) or value <= above or value < at_least:
-        bound = max(above, at_least)
-        words = "" if bound == -math.inf else f" {'above' if above == bound else 'of at least'} {bound:g}"
+        words = ""
+        if above > -math.inf:
+            words = f" above {above:g}"
+        elif at_least > -math.inf:
+            words = f" of at least {at_least:g}"
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a finite number{words}. "
             f"Received: {name}={value}"

@@ -29,7 +29,10 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         # A strong reference here would keep the key, and so the entry, for ever.
         reference = weakref.ref(model)
 
-        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
+        @tf.function(
+            input_signature=[tf.TensorSpec(model.input_shape, tf.float32)],
+            autograph=False,
+        )
         def infer(images: tf.Tensor) -> tf.Tensor:
             # Only `model`'s owner can call this, so that it is still alive.
             alive = typing.cast(keras.Model, reference())

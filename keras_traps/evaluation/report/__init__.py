@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
+from keras_traps._files import make_writable, write_atomically
 from keras_traps.evaluation.report.blocks import Document, Examples, Picture
 from keras_traps.evaluation.report.document import build_document
 from keras_traps.evaluation.report.html import to_html
@@ -51,21 +51,22 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
         OSError: If nothing can be written there; raised before any work is done.
     """
     directory = Path(directory)
-    _check_writable(directory)
+    for folder in (directory, directory / FIGURES):
+        make_writable(folder, name="directory")
     document = build_document(evaluation)
     figures = []
     for name, png in _figures(document):
         figures.append(directory / FIGURES / f"{name}.png")
-        _replace(figures[-1], png)
+        write_atomically(figures[-1], png)
     paths = ReportPaths(
         directory / "report.json",
         directory / "report.md",
         directory / "report.html",
         tuple(figures),
     )
-    _replace(paths.json, to_json(evaluation).encode())
-    _replace(paths.markdown, to_markdown(document).encode())
-    _replace(paths.html, to_html(document).encode())
+    write_atomically(paths.json, to_json(evaluation).encode())
+    write_atomically(paths.markdown, to_markdown(document).encode())
+    write_atomically(paths.html, to_html(document).encode())
     return paths
 
 
@@ -78,30 +79,3 @@ def _figures(document: Document) -> list[tuple[str, bytes]]:
             elif isinstance(block, Examples):
                 found += [(view.name, view.strip) for view in block.views]
     return found
-
-
-def _check_writable(directory: Path) -> None:
-    try:
-        (directory / FIGURES).mkdir(parents=True, exist_ok=True)
-        for folder in (directory, directory / FIGURES):
-            probe = _beside(folder / "probe")
-            probe.write_bytes(b"")
-            probe.unlink()
-    except OSError as error:
-        raise OSError(
-            "Invalid value for argument `directory`. Expected a directory that can be "
-            f"made and written to. Received: {str(directory)!r} ({error})"
-        ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = _beside(path)
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

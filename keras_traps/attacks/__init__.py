@@ -1,0 +1,18 @@
+"""Adversarial attacks: one call form, one registry, the papers' settings by name."""
+
+from keras_traps.attacks.base import Attack, AttackResult, Batch
+from keras_traps.attacks.registry import PRESETS, create, names, preset, register
+from keras_traps.attacks.targets import least_likely_targets, random_targets
+
+__all__ = [
+    "PRESETS",
+    "Attack",
+    "AttackResult",
+    "Batch",
+    "create",
+    "least_likely_targets",
+    "names",
+    "preset",
+    "random_targets",
+    "register",
+]

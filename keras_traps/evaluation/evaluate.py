@@ -1,0 +1,228 @@
+"""One evaluation from a defence to its findings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_traps._validation import FloatArray
+from keras_traps.attacks import Attack
+from keras_traps.attractors import CONDITIONS, Calibration
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.defence import Defence
+from keras_traps.evaluation.metrics import attack_row, worst_case
+from keras_traps.evaluation.paper import paper_clean
+from keras_traps.evaluation.protocol import (
+    KEPT_PER_CHUNK,
+    Candidates,
+    Subject,
+    attack_all,
+    choose_candidates,
+    record_settings,
+)
+from keras_traps.evaluation.records import Record, RecordStore
+from keras_traps.evaluation.results import (
+    CleanResults,
+    Evaluation,
+    Example,
+    Rate,
+    Samples,
+    Variant,
+)
+from keras_traps.evaluation.suspicions import suspicions
+from keras_traps.models.inference import predict
+from keras_traps.models.outputs import check_outputs
+
+_EXAMPLES = 6
+
+
+def evaluate(
+    defence: Defence,
+    calibration: Calibration,
+    test: Dataset,
+    attacks: Sequence[Attack],
+    *,
+    workdir: str | Path,
+    provenance: Mapping[str, Any],
+    num_examples: int = 1000,
+    variants: Sequence[Variant] = get_args(Variant),
+    seed: int = 0,
+    chunk_size: int = 250,
+    resume: bool = False,
+) -> Evaluation:
+    """Attacks a defence and says what came of it.
+
+    Args:
+        defence: The classifier with its traps.
+        calibration: How the traps' constants were chosen.
+        test: Clean test images that neither the constants nor the thresholds were
+            chosen on.
+        attacks: The attacks, each on C and on every variant.
+        workdir: Where the records are kept.
+        provenance: What a reader needs to run it again.
+        num_examples: How many images to attack at most. Defaults to `1000`.
+        variants: How the trapped model is seen; `"paper"` first. Defaults to all.
+        seed: Seed of targets and attacks. Defaults to `0`.
+        chunk_size: How many images are attacked at once. Defaults to `250`.
+        resume: Whether to go on from records in `workdir`. Defaults to `False`.
+
+    Returns:
+        The findings. With the same arguments they are the same, interrupted or not.
+
+    Raises:
+        ValueError: If an argument is out of its range, the classifier's outputs are
+            not what was declared, or records do not fit.
+        FileExistsError: If `workdir` holds records and `resume` is false.
+        OSError: If `workdir` cannot be written to.
+    """
+    settings = record_settings(
+        defence,
+        test,
+        attacks,
+        num_examples=num_examples,
+        seed=seed,
+        chunk_size=chunk_size,
+    )
+    outputs = predict(defence.classifier, test.images)
+    check_outputs(outputs, defence.output)
+    candidates = choose_candidates(outputs, test, num_examples=num_examples, seed=seed)
+    store = RecordStore(workdir, settings, resume=resume)
+    records = attack_all(
+        defence,
+        candidates,
+        attacks,
+        store,
+        variants=variants,
+        seed=seed,
+        chunk_size=chunk_size,
+    )
+
+    clean = defence.main_analyzer.correlations(test.images)
+    clean_scores = defence.main_analyzer.judge(clean).score
+    rows = tuple(
+        attack_row(
+            attack,
+            variant,
+            records[variant][attack.name],
+            records["undefended"][attack.name] if variant == "paper" else None,
+            defence.analyzers,
+            clean_scores[candidates.ids],
+            test.name,
+        )
+        for variant in variants
+        for attack in attacks
+    )
+    return Evaluation(
+        title=f"Attractors on {test.name}",
+        dataset=test.name,
+        class_names=test.class_names,
+        provenance={**provenance, "images attacked": len(candidates.ids)},
+        calibration={
+            **calibration.settings.to_dict(),
+            "changed_answers": calibration.changed_answers,
+            "budget": calibration.budget,
+            "explanation": " ".join(calibration.explanation),
+        },
+        thresholds={
+            fpr: {
+                "U": analyzer.thresholds.upper,
+                "L": analyzer.thresholds.lower,
+                "sigma0": analyzer.thresholds.deviation,
+            }
+            for fpr, analyzer in defence.analyzers.items()
+        },
+        clean=_clean_results(defence, test, outputs, clean),
+        rows=rows,
+        worst_cases=tuple(
+            worst_case(variant, list(records[variant].values()), defence.analyzers)
+            for variant in variants
+        ),
+        warnings=suspicions(rows, records["undefended"]),
+        samples=_samples(
+            defence, candidates, attacks, records, clean, clean_scores, chunk_size
+        ),
+    )
+
+
+def _clean_results(
+    defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
+) -> CleanResults:
+    trapped = predict(defence.trapped, test.images)
+    paper_classifier, paper_trapped = paper_clean(test.name)
+    count = len(test)
+    return CleanResults(
+        accuracy_classifier=Rate(
+            int((outputs.argmax(axis=1) == test.labels).sum()), count
+        ),
+        accuracy_trapped=Rate(
+            int((trapped.argmax(axis=1) == test.labels).sum()), count
+        ),
+        false_positives={
+            fpr: Rate(int(analyzer.judge(correlations).is_adversarial.sum()), count)
+            for fpr, analyzer in defence.analyzers.items()
+        },
+        paper_accuracy_classifier=paper_classifier,
+        paper_accuracy_trapped=paper_trapped,
+    )
+
+
+def _samples(
+    defence: Defence,
+    candidates: Candidates,
+    attacks: Sequence[Attack],
+    records: Mapping[Subject, Mapping[str, Record]],
+    clean: FloatArray,
+    clean_scores: FloatArray,
+    chunk_size: int,
+) -> Samples:
+    analyzer = defence.main_analyzer
+    correlations: dict[str, FloatArray] = {}
+    examples: list[Example] = []
+    for attack in attacks:
+        record = records["paper"][attack.name]
+        success = record.succeeded(targeted=attack.targeted)
+        correlations[attack.name] = record.correlations[success]
+        if len(examples) < _EXAMPLES:
+            examples.append(
+                _example(defence, candidates, attack, record, success, chunk_size)
+            )
+    return Samples(
+        clean_correlations=clean,
+        clean_scores=clean_scores,
+        attacked_correlations=correlations,
+        attacked_scores={
+            name: analyzer.judge(w).score for name, w in correlations.items()
+        },
+        examples=tuple(examples),
+    )
+
+
+def _example(
+    defence: Defence,
+    candidates: Candidates,
+    attack: Attack,
+    record: Record,
+    success: npt.NDArray[np.bool_],
+    chunk_size: int,
+) -> Example:
+    """The first kept image on which the attack succeeded, else the first at all."""
+    kept = range(min(KEPT_PER_CHUNK, chunk_size, len(record.ids)))
+    row = int(next((index for index in kept if success[index]), 0))
+    verdict = defence.main_analyzer.judge(record.correlations[row : row + 1])
+    return Example(
+        attack=attack.name,
+        clean=candidates.images[row],
+        adversarial=record.kept[row],
+        label=int(record.labels[row]),
+        predicted=int(record.answers[row]),
+        score=float(verdict.score[0]),
+        flagged=bool(verdict.is_adversarial[0]),
+        fired=tuple(
+            name
+            for name, fired in zip(CONDITIONS, verdict.fired[0], strict=True)
+            if fired
+        ),
+        recovered=int(verdict.recovered[0]),
+    )

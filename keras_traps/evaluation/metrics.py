@@ -1,0 +1,149 @@
+"""Rates from records: Section VI-F1 of the paper, and the worst case per image."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from keras_traps._validation import FloatArray
+from keras_traps.attacks import Attack
+from keras_traps.attractors import ForensicAnalyzer
+from keras_traps.evaluation.paper import paper_row
+from keras_traps.evaluation.records import Record
+from keras_traps.evaluation.results import (
+    AttackRow,
+    DetectionRates,
+    Rate,
+    Variant,
+    WorstCase,
+)
+
+
+def attack_row(
+    attack: Attack,
+    variant: Variant,
+    record: Record,
+    undefended: Record | None,
+    analyzers: Mapping[float, ForensicAnalyzer],
+    clean_scores: FloatArray,
+    dataset: str,
+) -> AttackRow:
+    """Makes one row of a report.
+
+    Args:
+        attack: The attack.
+        variant: How it saw the model.
+        record: What it made of the candidates.
+        undefended: What the same attack made of them on C, or `None`.
+        analyzers: A fitted analyzer by nominal false-positive rate.
+        clean_scores: `(candidates,)`: scores of the clean candidates, in the order of
+            the record.
+        dataset: Its name, to look up the paper's numbers.
+
+    Returns:
+        The row.
+    """
+    success = record.succeeded(targeted=attack.targeted)
+    integrated = variant == "integrated"
+    detection = tuple(
+        detection_rates(record, success, analyzer, fpr)
+        for fpr, analyzer in analyzers.items()
+    )
+    any_analyzer = next(iter(analyzers.values()))
+    scores = any_analyzer.judge(record.correlations).score
+    return AttackRow(
+        attack=attack.name,
+        kind=attack.kind,
+        variant=variant,
+        settings=attack.settings(),
+        note=attack.note,
+        success_classifier=None
+        if undefended is None
+        else _rate(undefended.succeeded(targeted=attack.targeted)),
+        success_trapped=_rate(success),
+        detection=() if integrated else detection,
+        auc=None if integrated else area_under_curve(scores, clean_scores, success),
+        mean_l2=float(record.l2[success].mean()) if success.any() else None,
+        paper=paper_row(attack.name, dataset),
+    )
+
+
+def detection_rates(
+    record: Record,
+    success: npt.NDArray[np.bool_],
+    analyzer: ForensicAnalyzer,
+    fpr: float,
+) -> DetectionRates:
+    """Counts detection, recovery and overall success, columns (e) to (g) of Table I.
+
+    Args:
+        record: What an attack made of the candidates.
+        success: `(candidates,)`: on which it succeeded.
+        analyzer: A fitted analyzer.
+        fpr: Its nominal false-positive rate.
+
+    Returns:
+        The three rates.
+    """
+    verdict = analyzer.judge(record.correlations)
+    caught = success & verdict.is_adversarial
+    recovered = caught & (verdict.recovered == record.labels)
+    return DetectionRates(
+        fpr=fpr,
+        detected=Rate(int(caught.sum()), int(success.sum())),
+        recovered=Rate(int(recovered.sum()), int(caught.sum())),
+        overall=_rate(success & ~verdict.is_adversarial),
+    )
+
+
+def area_under_curve(
+    attacked: FloatArray, clean: FloatArray, success: npt.NDArray[np.bool_]
+) -> float | None:
+    """Area under the ROC curve, as DEEPSEC takes it.
+
+    Args:
+        attacked: `(candidates,)`: scores of the attacked images.
+        clean: `(candidates,)`: scores of the same images before the attack.
+        success: `(candidates,)`: on which the attack succeeded; the others are left
+            out on both sides.
+
+    Returns:
+        The area, or `None` where the attack never succeeded.
+    """
+    if not success.any():
+        return None
+    scores = np.concatenate([attacked[success], clean[success]])
+    truth = np.repeat([1, 0], int(success.sum()))
+    return float(roc_auc_score(truth, scores))
+
+
+def worst_case(
+    variant: Variant,
+    records: Sequence[Record],
+    analyzers: Mapping[float, ForensicAnalyzer],
+) -> WorstCase:
+    """Counts the images that at least one attack got through with.
+
+    Args:
+        variant: How the attacks saw the model.
+        records: One per attack, of the same candidates in the same order.
+        analyzers: A fitted analyzer by nominal false-positive rate.
+
+    Returns:
+        Misclassified by any attack, and misclassified by any without being flagged.
+        In the integrated model flagging is part of the answer: both are the same.
+    """
+    wrong = np.stack([record.misclassified for record in records])
+    overall = {}
+    for fpr, analyzer in analyzers.items():
+        flagged = np.stack(
+            [analyzer.judge(record.correlations).is_adversarial for record in records]
+        )
+        unseen = wrong if variant == "integrated" else wrong & ~flagged
+        overall[fpr] = _rate(np.any(unseen, axis=0))
+    return WorstCase(variant, _rate(np.any(wrong, axis=0)), overall)
+
+
+def _rate(successes: npt.NDArray[np.bool_]) -> Rate:
+    return Rate(int(successes.sum()), len(successes))

@@ -1,0 +1,73 @@
+"""What a reader needs to make a number again: versions, hashes, date, command."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "cleverhans", "numpy")
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """Returns a hash of a model's weights.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        SHA-256 over every weight's bytes, in the order of `model.weights`, as
+        hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()
+
+
+def provenance(argv: Sequence[str], **facts: Any) -> dict[str, Any]:
+    """Collects what made a result.
+
+    Args:
+        argv: The command line: script and flags. Of the script, and of flags whose
+            value is an absolute path, only the last part is kept: a path says
+            nothing to a reader on another machine.
+        **facts: Seeds and hashes, to be shown as they are.
+
+    Returns:
+        Plain data in the order to show it.
+    """
+    return {
+        "command": _command(argv),
+        **facts,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": _versions(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    }
+
+
+def _command(argv: Sequence[str]) -> str:
+    script, *flags = argv
+    words = ["python", f"recipes/{Path(script).name}"]
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        if equals and Path(value).is_absolute():
+            value = Path(value).name
+        words.append(f"{name}{equals}{value}")
+    return shlex.join(words)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,258 @@
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from keras_traps import ops
+from tests.ops import reference
+
+MODES: dict[str, Callable[[Any], Any]] = {
+    "eager": lambda function: function,
+    "graph": tf.function,
+    "xla": lambda function: tf.function(function, jit_compile=True),
+}
+SHAPES = [(7,), (5, 3), (5, 3, 2), (3, 2, 1, 3)]
+
+
+class Case(NamedTuple):
+    images: npt.NDArray[np.float32]
+    messages: npt.NDArray[np.uint8]
+    steps: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+
+    @property
+    def secrets(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return (
+            tf.constant(self.messages),
+            tf.constant(self.steps),
+            tf.constant(self.weights),
+        )
+
+
+def random_case(
+    seed: int, shape: tuple[int, ...] = (5, 3, 2), count: int = 3, classes: int = 4
+) -> Case:
+    rng = np.random.default_rng(seed)
+    pixels = int(np.prod(shape))
+    # The paper's two steps and others, so that no code can rely on theirs.
+    steps = rng.choice([3.0, 128.0, rng.uniform(0.5, 60), rng.uniform(130, 600)], pixels)
+    return Case(
+        rng.uniform(0, 255, (count, *shape)).astype(np.float32),
+        rng.integers(0, 2, (classes, pixels), np.uint8),
+        steps.astype(np.float32),
+        rng.uniform(0, 2, pixels).astype(np.float32),
+    )
+
+
+def kink_case(steps: tuple[float, ...]) -> Case:
+    """Codewords of both bits, the borders between cells, 0, 255; steps in turn."""
+    points = {0.0, 255.0}
+    for step in steps:
+        points |= {k * step / 2 for k in range(int(510 / step) + 1)}
+    points = {x for x in points if x <= 255}
+    levels = np.array(sorted(points), np.float32)
+    pixels = len(levels)
+    rng = np.random.default_rng(0)
+    return Case(
+        levels[None],
+        np.stack([np.zeros(pixels), np.ones(pixels), rng.integers(0, 2, pixels)]).astype(
+            np.uint8
+        ),
+        np.resize(np.array(steps, np.float32), pixels),
+        np.ones(pixels, np.float32),
+    )
+
+
+KINKS = [
+    kink_case(steps) for steps in ((3.0,), (128.0,), (3.0, 128.0), (0.75, 7.0, 300.0))
+]
+
+
+def distance_and_gradient(case: Case, upstream: Any, mode: str) -> Any:
+    def run(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            result = ops.qim_distance(x, *case.secrets)
+        return result, tape.gradient(result, x, upstream)
+
+    return MODES[mode](run)(tf.constant(case.images))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(3))
+def test_distance_is_that_of_the_paper(seed: int, shape: tuple[int, ...]) -> None:
+    case = random_case(seed, shape)
+    result = ops.qim_distance(case.images, *case.secrets).numpy()
+    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", KINKS)
+def test_distance_is_that_of_the_paper_at_kinks(case: Case) -> None:
+    result = ops.qim_distance(case.images, *case.secrets).numpy()
+    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_any_number_of_classes(classes: int) -> None:
+    case = random_case(classes, (3, 3), count=1, classes=classes)
+    result = ops.qim_distance(case.images, *case.secrets)
+    assert result.shape == (1, classes)
+    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
+
+
+def test_precision_holds_for_thousands_of_pixels() -> None:
+    case = random_case(5, (32, 32, 3), count=2)
+    result = ops.qim_distance(case.images, *case.secrets).numpy()
+    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
+
+
+def test_codewords_go_on_below_0_and_above_255() -> None:
+    levels = np.array([-193, -192, -64, -1, 0, 256 + 63, 600], np.float32)
+    case = Case(
+        levels[None],
+        np.array([[0] * 7, [1] * 7], np.uint8),
+        np.full(7, 128, np.float32),
+        np.ones(7, np.float32),
+    )
+    result = ops.qim_distance(case.images, *case.secrets).numpy()
+    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_distances_to_a_message_and_its_complement_add_up_to_the_steps(
+    seed: int,
+) -> None:
+    case = random_case(seed)
+    _, steps, weights = case.secrets
+    direct = ops.qim_distance(case.images, case.messages, steps, weights)
+    complement = ops.qim_distance(case.images, 1 - case.messages, steps, weights)
+    total = float(np.sum(case.steps.astype(np.float64) * case.weights))
+    np.testing.assert_allclose(direct + complement, total, rtol=1e-6)
+
+
+def test_one_pixel_at_a_time_makes_up_the_whole() -> None:
+    case = random_case(1, (6,), count=2)
+    parts = [
+        ops.qim_distance(
+            case.images[:, [i]],
+            case.messages[:, [i]],
+            case.steps[[i]],
+            tf.constant(case.weights[[i]]),
+        ).numpy()
+        for i in range(6)
+    ]
+    whole = ops.qim_distance(case.images, *case.secrets)
+    np.testing.assert_allclose(np.sum(parts, axis=0), whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
+def test_bits_may_have_any_numeric_dtype(dtype: type) -> None:
+    case = random_case(2)
+    _, steps, weights = case.secrets
+    expected = ops.qim_distance(case.images, *case.secrets)
+    result = ops.qim_distance(case.images, case.messages.astype(dtype), steps, weights)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", [random_case(3), random_case(4, (11,)), *KINKS])
+def test_gradient_is_the_derivative_from_the_right(case: Case, mode: str) -> None:
+    shape = (len(case.images), len(case.messages))
+    upstream = np.random.default_rng(9).normal(size=shape).astype(np.float32)
+    result, gradient = distance_and_gradient(case, upstream, mode)
+    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
+
+    slopes = reference.distance_gradient(*case)
+    expected = np.einsum("bn,bnp->bp", upstream, slopes).reshape(case.images.shape)
+    assert gradient is not None
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", KINKS)
+@pytest.mark.parametrize("bit", [0, 1])
+def test_a_black_and_a_white_pixel_are_pulled_by_each_bit_alone(
+    case: Case, bit: int
+) -> None:
+    upstream = np.zeros((1, 3), np.float32)
+    upstream[0, bit] = 1
+    _, gradient = distance_and_gradient(case, upstream, "eager")
+    # Where the codebook ended at 0, both bits would have the same slope there.
+    assert set(np.abs(gradient.numpy()).ravel()) == {1.0}
+
+
+def test_messages_steps_and_weights_are_constants_to_the_gradient() -> None:
+    case = random_case(0)
+    steps, weights = tf.constant(case.steps), tf.constant(case.weights)
+    with tf.GradientTape() as tape:
+        tape.watch((steps, weights))
+        result = ops.qim_distance(case.images, case.messages, steps, weights)
+    assert tape.gradient(result, (steps, weights)) == (None, None)
+
+
+@pytest.mark.parametrize("u", [-1e6, -50.0, -1.0, -0.3, 0.0, 0.3, 0.7, 0.95])
+def test_correlation_is_equation_3(u: float) -> None:
+    a0, a1, a2 = -0.004, -1.7, 0.3
+    r = np.array([(u + a1) / a0], np.float32)
+    result = ops.qim_correlation(tf.constant(r), a0, a1, a2).numpy()
+    expected = reference.correlation(r.astype(np.float64), a0, a1, a2)
+    np.testing.assert_allclose(result, expected, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("u", [0.998, 0.9999, 1.0, 1.0001, 1.5, 2.0, 1e6, -1e30])
+def test_correlation_at_and_beyond_the_pole_is_finite_with_a_finite_gradient(
+    u: float,
+) -> None:
+    r = tf.constant([u])
+    with tf.GradientTape() as tape:
+        tape.watch(r)
+        result = ops.qim_correlation(r, 1.0, 0.0, 2.0)
+    gradient = tape.gradient(result, r)
+    np.testing.assert_allclose(result, [2.0 if u > 0 else -2 * np.tanh(1)], rtol=1e-6)
+    np.testing.assert_allclose(gradient, [0.0], atol=1e-6)
+
+
+def test_correlation_never_falls_as_u_rises() -> None:
+    u = tf.concat([tf.linspace(-30.0, 0.9, 400), tf.linspace(0.9, 1.1, 2000)], axis=0)
+    result = ops.qim_correlation(u, 1.0, 0.0, 1.0).numpy()
+    assert (np.diff(result) >= 0).all()
+    assert (result[0], result[-1]) == (pytest.approx(-0.7485, abs=1e-3), 1.0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("case", [random_case(6), random_case(7, (9,)), KINKS[2]])
+def test_decode_is_equation_3_of_the_distance_forth_and_back(
+    case: Case, jit_compile: bool, mode: str
+) -> None:
+    r = reference.distance(*case)
+    middle, spread = r.mean(), r.std()
+    a0 = -0.2 / spread
+    a1, a2 = a0 * middle - 0.2, 0.5
+    constants = [tf.constant(a, tf.float32) for a in (a0, a1, a2)]
+
+    def run(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            w = ops.qim_decode(x, *case.secrets, *constants, jit_compile=jit_compile)
+            first = w[:, 0]
+        return w, tape.gradient(first, x)
+
+    w, gradient = MODES[mode](run)(tf.constant(case.images))
+    # Rounding of r, 1e-6 of it, is a larger part of the small spread of r.
+    tolerance = 1e-5 * middle / spread
+    np.testing.assert_allclose(
+        w, reference.correlation(r, a0, a1, a2), rtol=tolerance, atol=tolerance
+    )
+
+    u = a0 * r[:, 0] - a1
+    slope = a2 * a0 / (np.cosh(u / (1 - u)) * (1 - u)) ** 2
+    expected = slope[:, None] * reference.distance_gradient(*case)[:, 0]
+    np.testing.assert_allclose(
+        gradient.numpy().reshape(expected.shape),
+        expected,
+        rtol=1e-3,
+        atol=1e-5 * np.abs(expected).max(),
+    )
