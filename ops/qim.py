@@ -50,12 +50,15 @@ def qim_distance(
         respect to `x` is the analytic one; at a kink it is the derivative from the
         right. `messages`, `steps` and `weights` are constants to it.
     """
-    flat = tf.reshape(x, (-1, tf.size(steps)))
-    kernel = weights[:, None] * tf.transpose(1.0 - 2.0 * tf.cast(messages, flat.dtype))
+    steps, weights = tf.stop_gradient(steps), tf.stop_gradient(weights)
+    kernel = weights[:, None] * tf.transpose(1.0 - 2.0 * tf.cast(messages, steps.dtype))
 
     # Thousands of terms above 0: summed in float32 they would lose the last digits.
     spans = tf.cast(weights, tf.float64) * tf.cast(steps, tf.float64)
-    middle = tf.cast(0.5 * tf.reduce_sum(spans), flat.dtype)
+    middle = tf.cast(0.5 * tf.reduce_sum(spans), steps.dtype)
+
+    def flatten(images: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(images, (-1, tf.size(steps)))
 
     def project(values: tf.Tensor) -> tf.Tensor:
         wave = tf.abs(_offset_from_codeword(values, steps)) - 0.5 * steps
@@ -63,19 +66,25 @@ def qim_distance(
 
     def pull_back(values: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         pull = tf.matmul(upstream, kernel, transpose_b=True)
-        return tf.where(_offset_from_codeword(values, steps) >= 0, pull, -pull)
+        offset = _offset_from_codeword(values, steps)
+        # Where steps are constants of a graph, the division becomes a product, which
+        # may take a border for the cell below it: the offset is then one whole step.
+        rises = tf.logical_and(offset >= 0, offset < steps)
+        return tf.where(rises, pull, -pull)
 
-    # The backward pass reads x anew, so that nothing but x is kept for it.
+    # The backward pass reads x anew, so that nothing but x is kept for it: flattened
+    # before, XLA would copy it.
     @tf.custom_gradient
     def distance(
-        values: tf.Tensor,
+        images: tf.Tensor,
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return _by_blocks(pull_back, values, upstream)
+            pulls = _by_blocks(pull_back, flatten(images), upstream)
+            return tf.reshape(pulls, tf.shape(images))
 
-        return _by_blocks(project, values) + middle, gradient
+        return _by_blocks(project, flatten(images)) + middle, gradient
 
-    return distance(flat)
+    return distance(x)
 
 
 def qim_correlation(
@@ -192,7 +201,9 @@ def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
     period = 2.0 * steps
     codeword = flat - _offset_from_codeword(flat - bit, steps)
     codeword = tf.where(codeword > 255.0, codeword - period, codeword)
-    codeword = tf.where(codeword < 0.0, codeword + period, codeword)
+    above = codeword + period
+    is_nearer = tf.logical_and(codeword < 0.0, above - 255.0 < -codeword)
+    codeword = tf.where(is_nearer, above, codeword)
     codeword = tf.clip_by_value(codeword, 0.0, 255.0)
     distance = tf.norm(codeword - flat, axis=-1)
     return Embedding(tf.reshape(codeword, tf.shape(x)), distance)

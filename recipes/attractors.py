@@ -74,6 +74,12 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
         "The share of clean training images whose answer the traps may change.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "small_step_share",
+        0.5,
+        "How much the small step adds to the clean spread, as a share of the large.",
+        flag_values=values,
+    )
     text("calibration", None, "A calibration.json to use instead of a new one.")
     flags.DEFINE_multi_float(
         "fpr",
@@ -197,6 +203,7 @@ def _calibration(
             output=values.output,
             budget=values.budget,
             seed=values.seed,
+            small_step_share=values.small_step_share,
         )
     write_atomically(written, json.dumps(calibration.to_dict(), indent=1).encode())
     return calibration

@@ -102,7 +102,7 @@ def calibrate(
     seed: int = 0,
     messages: MessageKind = "balanced",
     steps: Sequence[float] = (3.0, 128.0),
-    small_step_share: float = 0.25,
+    small_step_share: float = 0.5,
     soft_labels: bool = True,
     ord: float = 1,  # noqa: A002
     clean_position: float = 0.3,
@@ -138,7 +138,7 @@ def calibrate(
         seed: Seed of messages and steps. Defaults to `0`.
         messages: How message bits are drawn. Defaults to `"balanced"`.
         steps: Step sizes in grey levels. Defaults to `(3.0, 128.0)`.
-        small_step_share: See rule 1. Defaults to `0.25`.
+        small_step_share: See rule 1. Defaults to `0.5`.
         soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
         ord: Order of the sum's norm. Defaults to `1`.
         clean_position: See rule 2. Defaults to `0.3`.

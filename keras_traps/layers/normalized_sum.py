@@ -32,7 +32,8 @@ class NormalizedSum(keras.layers.Layer):
         ValueError: If `ord` is unknown, or the inputs are not two of one shape.
 
     Example:
-    >>> keras_traps.layers.NormalizedSum()([[[0.75, 0.0]], [[0.0, 0.25]]])
+    >>> c, w = np.array([[0.75, 0.0]]), np.array([[0.0, 0.25]])
+    >>> keras_traps.layers.NormalizedSum()([c, w])
     <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[0.75, 0.25]], ...)>
 
     Reference:

@@ -1,0 +1,46 @@
+# `make demo` and `make test` do the whole set-up in .venv first.
+#   EXTRA=gpu   installs TensorFlow with CUDA in place of the CPU build
+PYTHON ?= python3
+EXTRA ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test lint format benchmarks clean
+
+help:
+	@echo "make demo        train, trap, attack and defend a classifier; write a report"
+	@echo "make test        run the tests"
+	@echo "make lint        run ruff and mypy"
+	@echo "make benchmarks  measure speed and memory"
+
+demo: $(VENV)/.package
+	$(BIN)/python recipes/quickstart.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy keras_traps recipes tests benchmarks
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: $(VENV)/.package
+	$(BIN)/python benchmarks/qim.py
+	$(BIN)/python benchmarks/overhead.py
+
+$(VENV)/.package: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[$(EXTRA)]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(BIN)/pip install --quiet --editable ".[$(EXTRA),dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache

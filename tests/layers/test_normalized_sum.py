@@ -1,0 +1,48 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_traps import ops
+from keras_traps.layers import NormalizedSum
+from tests.layers.layer_checks import check_layer
+
+C, W = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("ord", [1, 2, float("inf")])
+def test_it_does_what_a_layer_does(ord: float, tmp_path: Path) -> None:  # noqa: A002
+    check_layer(partial(NormalizedSum, ord), [C, W], tmp_path)
+
+
+@pytest.mark.parametrize("ord", [1, 2, float("inf")])
+def test_it_is_the_op(ord: float) -> None:  # noqa: A002
+    expected = ops.normalized_sum(C, W, ord)
+    np.testing.assert_array_equal(NormalizedSum(ord)([C, W]), expected)
+
+
+def test_the_example_of_its_docstring() -> None:
+    result = NormalizedSum()([np.array([[0.75, 0.0]]), np.array([[0.0, 0.25]])])
+    np.testing.assert_array_equal(result, [[0.75, 0.25]])
+
+
+def test_classes_that_half_precision_cannot_tell_apart_are_told_apart() -> None:
+    layer = NormalizedSum(dtype="mixed_float16")
+    c = np.array([[0.5, 0.5]], np.float32)
+    w = np.array([[0.0, 1e-5]], np.float32)
+    assert np.argmax(layer([c, w])) == 1
+
+
+def test_another_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="argument `ord`"):
+        NormalizedSum(3)
+
+
+@pytest.mark.parametrize("sizes", [(4,), (4, 5), (4, 4, 4)])
+def test_inputs_that_are_not_two_of_one_shape_are_refused(sizes: Any) -> None:
+    inputs = [keras.Input((size,)) for size in sizes]
+    with pytest.raises(ValueError, match="Expected two tensors of the same shape"):
+        NormalizedSum()(inputs)

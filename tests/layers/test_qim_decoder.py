@@ -1,0 +1,216 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from keras_traps import ops
+from keras_traps.layers import QIMDecoder
+from tests.layers.layer_checks import check_layer
+
+# For images of 6 by 6: half of the sum of step sizes, 1179, lies at u = -0.1.
+CONSTANTS: dict[str, Any] = {"a0": -1 / 1179, "a1": -0.9, "a2": 0.6}
+
+
+def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(1).random((count, *shape), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ((5, 4, 3), {**CONSTANTS, "seed": 3}),
+        ((9,), {"messages": "random", "steps": [2.0, 9.5, 40.0], "a0": -0.01}),
+        ((4, 4), {"step_weights": (9.0, 0.0), "a0": -0.02, "a1": -1, "a2": 2}),
+    ],
+)
+def test_it_does_what_a_layer_does(
+    shape: tuple[int, ...], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    check_layer(partial(QIMDecoder, 3, **settings), [random_images(shape)], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes"),
+    [((7,), 2), ((5, 3), 3), ((5, 4, 3), 10), ((2, 3, 2, 2), 5), ((3, 3, 1), 1000)],
+)
+def test_it_is_the_op_on_grey_levels(shape: tuple[int, ...], classes: int) -> None:
+    images = random_images(shape)
+    decoder = QIMDecoder.from_seed(
+        6, num_classes=classes, shape=shape, step_weights=(9, 1), **CONSTANTS
+    )
+    index = ops.draw_steps(shape, (3.0, 128.0), seed=6)
+    secrets = (
+        ops.draw_messages(shape, classes, seed=6),
+        np.array([3, 128], np.float32)[index],
+        np.array([9, 1], np.float32)[index],
+    )
+    grey = tf.constant(images * np.float32(255))
+    distances = ops.qim_distance(grey, *secrets)
+    np.testing.assert_array_equal(decoder.distances(images), distances)
+    expected = ops.qim_correlation(distances, *CONSTANTS.values())
+    np.testing.assert_allclose(decoder(images), expected, rtol=1e-5, atol=1e-6)
+    assert decoder(images).shape == (4, classes)
+
+
+def test_pixels_may_have_another_scale() -> None:
+    shape = (6, 6)
+    images = random_images(shape)
+    unit = QIMDecoder.from_seed(1, num_classes=4, shape=shape, **CONSTANTS)
+    grey = QIMDecoder.from_seed(
+        1, num_classes=4, shape=shape, pixel_scale=1, **CONSTANTS
+    )
+    np.testing.assert_array_equal(unit(images), grey(images * np.float32(255)))
+
+
+def test_pixels_are_not_rounded_to_grey_levels() -> None:
+    decoder = QIMDecoder.from_seed(1, num_classes=4, shape=(6, 6), **CONSTANTS)
+    images = random_images((6, 6))
+    nearly = images + np.float32(0.1 / 255)
+    moved = np.not_equal(decoder.distances(images), decoder.distances(nearly))
+    assert moved.any(axis=1).all()
+
+
+@pytest.mark.parametrize("shape", [(36,), (4, 3, 3)])
+def test_an_attractor_has_the_highest_correlation_with_its_class(
+    shape: tuple[int, ...],
+) -> None:
+    decoder = QIMDecoder.from_seed(2, num_classes=5, shape=shape, **CONSTANTS)
+    images = random_images(shape, count=5)
+    classes = tf.constant([4, 2, 0, 1, 1])
+    attractors = decoder.attractors(images, classes)
+    assert attractors.shape == images.shape
+    assert 0 <= tf.reduce_min(attractors) <= tf.reduce_max(attractors) <= 1
+    distances = decoder.distances(attractors).numpy()
+    np.testing.assert_allclose(distances[range(5), classes], 0, atol=1e-2)
+    np.testing.assert_array_equal(tf.argmax(decoder(attractors), axis=1), classes)
+
+
+def test_half_precision_images_are_decoded_in_float32() -> None:
+    decoder = QIMDecoder.from_seed(
+        3, num_classes=4, shape=(8, 8), dtype="mixed_float16", **CONSTANTS
+    )
+    halves = tf.cast(random_images((8, 8)), tf.float16)
+    expected = decoder.distances(tf.cast(halves, tf.float32))
+    np.testing.assert_array_equal(decoder.distances(halves), expected)
+    # In half precision grey levels above 128 are an eighth apart.
+    rounded = tf.cast(tf.cast(halves, tf.float16) * 255, tf.float32) / 255
+    assert (np.abs(decoder.distances(rounded) - expected) > 1e-2).any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_integer_images_are_refused(dtype: str) -> None:
+    decoder = QIMDecoder.from_seed(3, num_classes=4, shape=(8, 8))
+    images = tf.cast(random_images((8, 8)), dtype)
+    for call in (decoder, decoder.distances):
+        with pytest.raises(TypeError, match=f"floating point pixels.*{dtype}"):
+            call(images)
+
+
+def test_nothing_is_trainable_even_where_all_is_asked_to_be() -> None:
+    inputs = keras.Input((4, 4))
+    model = keras.Model(inputs, QIMDecoder(3, trainable=True)(inputs))
+    assert model.trainable_variables == []
+    model.trainable = True
+    assert model.trainable_variables == []
+    assert len(model.non_trainable_variables) == 3
+
+
+def decoder_with(**changes: Any) -> QIMDecoder:
+    settings = {"shape": (6, 6), "seed": 4, "num_classes": 3, **CONSTANTS, **changes}
+    return QIMDecoder.from_seed(settings.pop("seed"), **settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 5},
+        {"messages": "random"},
+        {"num_classes": 4},
+        {"shape": (6, 7)},
+        {"steps": (3.0, 127.0)},
+        {"steps": (128.0, 3.0)},
+        {"step_weights": (1.0, 1.5)},
+        {"a0": -0.011},
+        {"a1": -4.1},
+        {"a2": 0.60001},
+        {"pixel_scale": 256.0},
+    ],
+)
+def test_fingerprint_changes_with_every_secret(change: dict[str, Any]) -> None:
+    fingerprint = decoder_with().fingerprint
+    assert len(bytes.fromhex(fingerprint)) == 32
+    assert decoder_with(**change).fingerprint != fingerprint
+
+
+def test_fingerprint_changes_with_a_single_bit() -> None:
+    decoder = decoder_with()
+    before = decoder.fingerprint
+    bits = np.array(decoder.message_bits)
+    bits[1, 7] = 1 - bits[1, 7]
+    decoder.message_bits.assign(bits)
+    assert decoder.fingerprint != before
+
+
+def test_fingerprint_does_not_change_with_what_no_correlation_depends_on() -> None:
+    same = decoder_with(name="other", dtype="mixed_float16")
+    assert same.fingerprint == decoder_with().fingerprint
+
+
+def test_fingerprint_is_pinned() -> None:
+    # Of draws that are the same on every machine: analyzers on disk refer to it.
+    assert decoder_with().fingerprint[:16] == "247942d69b038d12"
+
+
+def test_fingerprint_outlives_a_file(tmp_path: Path) -> None:
+    inputs = keras.Input((6, 6))
+    decoder = decoder_with()
+    keras.Model(inputs, decoder(inputs)).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].fingerprint == decoder.fingerprint
+
+
+def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
+    inputs = keras.Input((6, 6))
+    model = keras.Model(inputs, QIMDecoder(3, name="w", **CONSTANTS)(inputs))
+    decoder = model.get_layer("w")
+    decoder.message_bits.assign(1 - np.array(decoder.message_bits))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("w").fingerprint == decoder.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"num_classes": 1}, "num_classes"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"messages": "even"}, "kind"),
+        ({"steps": ()}, "steps"),
+        ({"steps": (3.0, 0.0)}, "steps"),
+        ({"steps": (3.0, float("inf"))}, "steps"),
+        ({"step_weights": (1.0,)}, "step_weights"),
+        ({"step_weights": (1.0, -0.1)}, "step_weights"),
+        ({"step_weights": (0.0, 0.0)}, "step_weights"),
+        ({"step_weights": (1.0, float("nan"))}, "step_weights"),
+        ({"a0": float("nan")}, "a0"),
+        ({"a1": float("inf")}, "a1"),
+        ({"a2": float("nan")}, "a2"),
+        ({"pixel_scale": 0.0}, "pixel_scale"),
+        ({"pixel_scale": -255.0}, "pixel_scale"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(settings: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"Invalid value for argument `{name}`"):
+        QIMDecoder(**{"num_classes": 3, **settings})
+
+
+@pytest.mark.parametrize("shape", [(), (None, 4), (4, 4, None)])
+def test_images_of_unknown_size_are_refused(shape: tuple[int | None, ...]) -> None:
+    with pytest.raises(ValueError, match="whose size is known"):
+        QIMDecoder(3)(keras.Input(shape))

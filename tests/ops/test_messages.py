@@ -1,0 +1,177 @@
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from keras_traps.ops import draw_messages, draw_steps
+
+# Odd sizes leave parts of blocks at the right and at the bottom.
+SHAPES = [(4,), (9,), (4, 6), (5, 7), (28, 28, 1), (5, 4, 3), (2, 3, 2, 2)]
+LARGEST_SEED = 2**64 - 1
+
+
+def digest(array: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def whole_blocks(
+    pixels: npt.NDArray[Any], shape: tuple[int, ...]
+) -> npt.NDArray[np.generic]:
+    """Every whole block of an image, as rows of four pixels."""
+    image = pixels.reshape(shape)
+    if len(shape) == 1:
+        return image[: shape[0] // 4 * 4].reshape(-1, 4)
+    image = image[: shape[0] // 2 * 2, : shape[1] // 2 * 2]
+    corners = [image[row::2, column::2].ravel() for row in (0, 1) for column in (0, 1)]
+    return np.stack(corners, axis=1)
+
+
+# A change of these numbers makes every saved decoder another one.
+@pytest.mark.parametrize(
+    ("seed", "kind", "expected"),
+    [
+        (0, "balanced", "6eb39e071b1424f6"),
+        (7, "balanced", "34c123ad15bcae55"),
+        (LARGEST_SEED, "balanced", "7a6969271a818345"),
+        (0, "random", "d8cad81d96439c93"),
+        (7, "random", "37f73311ac10f8c8"),
+        (LARGEST_SEED, "random", "2e26847c366c99b5"),
+    ],
+)
+def test_messages_are_the_same_on_every_machine(
+    seed: int, kind: Any, expected: str
+) -> None:
+    assert digest(draw_messages((28, 28, 1), 10, seed=seed, kind=kind)) == expected
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [
+        (0, "c9d2a35754c9f757"),
+        (7, "11cc5789c093449d"),
+        (LARGEST_SEED, "53b79aa7342b47d7"),
+    ],
+)
+def test_steps_are_the_same_on_every_machine(seed: int, expected: str) -> None:
+    index = draw_steps((28, 28, 1), (3.0, 128.0), seed=seed)
+    assert digest(index.astype("<i8")) == expected
+
+
+def test_a_small_draw_is_pinned_bit_by_bit() -> None:
+    rows = draw_messages((4, 4), 2, seed=0).reshape(2, 4, 4).tolist()
+    assert rows == [
+        [[1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 1], [1, 0, 1, 0]],
+        [[1, 0, 0, 1], [1, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1]],
+    ]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["balanced", "random"])
+def test_messages_are_bits_one_row_per_class(shape: tuple[int, ...], kind: Any) -> None:
+    bits = draw_messages(shape, 5, seed=1, kind=kind)
+    assert bits.shape == (5, np.prod(shape))
+    assert bits.dtype == np.uint8
+    assert set(np.unique(bits)) == {0, 1}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_whole_block_is_balanced(seed: int, shape: tuple[int, ...]) -> None:
+    for message in draw_messages(shape, 6, seed=seed):
+        blocks = whole_blocks(message, shape)
+        assert len(blocks) > 0
+        assert (blocks.sum(axis=1) == 2).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_six_balanced_blocks_are_equally_likely(seed: int) -> None:
+    bits = draw_messages((64, 64, 3), 4, seed=seed)
+    blocks = np.concatenate([whole_blocks(m, (64, 64, 3)) for m in bits])
+    _, counts = np.unique(blocks @ [8, 4, 2, 1], return_counts=True)
+    expected = len(blocks) / 6
+    assert len(counts) == 6
+    # Five standard deviations of a binomial count.
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected * 5 / 6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_bits_are_fair_and_alone(seed: int) -> None:
+    bits = draw_messages((40, 40, 3), 10, seed=seed, kind="random").astype(float)
+    deviation = 5 * 0.5 / np.sqrt(bits.size)
+    assert abs(bits.mean() - 0.5) < deviation
+    centred = bits - bits.mean()
+    assert abs((centred[:, 1:] * centred[:, :-1]).mean()) < deviation
+    assert abs((centred[1:] * centred[:-1]).mean()) < deviation
+    blocks = whole_blocks(bits[0], (40, 40, 3)).sum(axis=1)
+    assert set(blocks) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("kind", ["balanced", "random"])
+def test_messages_of_classes_and_of_seeds_differ_in_half_of_the_bits(kind: Any) -> None:
+    first = draw_messages((32, 32), 3, seed=0, kind=kind)
+    second = draw_messages((32, 32), 3, seed=1, kind=kind)
+    for one, other in [(first[0], first[1]), (first[1], first[2]), (first, second)]:
+        assert 0.4 < (one != other).mean() < 0.6
+
+
+def test_more_classes_do_not_change_the_first_messages() -> None:
+    few = draw_messages((8, 8), 3, seed=5)
+    np.testing.assert_array_equal(draw_messages((8, 8), 1000, seed=5)[:3], few)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_pixels_of_a_block_share_a_step(shape: tuple[int, ...], count: int) -> None:
+    index = draw_steps(shape, [1.0] * count, seed=2)
+    assert index.shape == (np.prod(shape),)
+    assert set(index) <= set(range(count))
+    blocks = whole_blocks(index, shape)
+    assert (blocks == blocks[:, :1]).all()
+
+
+@pytest.mark.parametrize("shape", [(32,), (8, 6), (28, 28, 1), (32, 32, 3)])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_steps_are_used_evenly(shape: tuple[int, ...], count: int) -> None:
+    index = draw_steps(shape, [1.0] * count, seed=3)
+    blocks = np.bincount(index, minlength=count) / 4
+    assert blocks.max() - blocks.min() <= 1
+
+
+def test_where_steps_lie_depends_on_the_seed_and_not_on_their_sizes() -> None:
+    first = draw_steps((16, 16), (3.0, 128.0), seed=0)
+    np.testing.assert_array_equal(draw_steps((16, 16), (9.0, 1.0), seed=0), first)
+    assert 0.2 < (draw_steps((16, 16), (3.0, 128.0), seed=1) != first).mean() < 0.8
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (8, 0), (8, -1), (8, None), (8, 2.0)])
+def test_a_shape_that_is_none_is_refused(shape: Any) -> None:
+    with pytest.raises(ValueError, match="argument `shape`"):
+        draw_messages(shape, 2, seed=0)
+    with pytest.raises(ValueError, match="argument `shape`"):
+        draw_steps(shape, (3.0,), seed=0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.0, "7", None, True])
+def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
+    with pytest.raises(ValueError, match="argument `seed`"):
+        draw_messages((4,), 2, seed=seed)
+    with pytest.raises(ValueError, match="argument `seed`"):
+        draw_steps((4,), (3.0,), seed=seed)
+
+
+@pytest.mark.parametrize("count", [1, 0, -3])
+def test_fewer_than_two_classes_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"argument `num_classes`.*{count}"):
+        draw_messages((4,), count, seed=0)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"argument `kind`.*'even'"):
+        draw_messages((4,), 2, seed=0, kind="even")  # type: ignore[arg-type]
+
+
+def test_no_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="argument `steps`"):
+        draw_steps((4,), (), seed=0)
