@@ -6,7 +6,10 @@ All other metadata is in `pyproject.toml`.
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["keras_traps", "keras_traps.*"]), "keras_traps.ops"],
+    packages=[
+        *find_packages(include=["keras_traps", "keras_traps.*"]),
+        "keras_traps.ops",
+    ],
     package_dir={"keras_traps": "keras_traps", "keras_traps.ops": "ops"},
     package_data={"keras_traps": ["py.typed", "**/*.json"]},
 )

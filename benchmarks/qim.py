@@ -37,7 +37,9 @@ Times are medians over interleaved rounds, and so are the ratios. Reading the in
 stands, one distance with `tf.math.floormod` per image, message and pixel, then a sum
 over the pixels, in one `tf.function` and not in chunks. Extra memory is the growth of
 the peak resident set of a process of its own during a second run, in sizes of the
-input; with the gradient, one of them is the gradient itself."""
+input; with the gradient, one of them is the gradient itself. Fresh pages for it take
+most of the gradient's time where the C library asks for small ones: compare with
+`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`."""
 
 
 @dataclasses.dataclass(frozen=True)

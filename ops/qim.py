@@ -50,41 +50,7 @@ def qim_distance(
         respect to `x` is the analytic one; at a kink it is the derivative from the
         right. `messages`, `steps` and `weights` are constants to it.
     """
-    steps, weights = tf.stop_gradient(steps), tf.stop_gradient(weights)
-    kernel = weights[:, None] * tf.transpose(1.0 - 2.0 * tf.cast(messages, steps.dtype))
-
-    # Thousands of terms above 0: summed in float32 they would lose the last digits.
-    spans = tf.cast(weights, tf.float64) * tf.cast(steps, tf.float64)
-    middle = tf.cast(0.5 * tf.reduce_sum(spans), steps.dtype)
-
-    def flatten(images: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(images, (-1, tf.size(steps)))
-
-    def project(values: tf.Tensor) -> tf.Tensor:
-        wave = tf.abs(_offset_from_codeword(values, steps)) - 0.5 * steps
-        return tf.matmul(wave, kernel)
-
-    def pull_back(values: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-        pull = tf.matmul(upstream, kernel, transpose_b=True)
-        offset = _offset_from_codeword(values, steps)
-        # Where steps are constants of a graph, the division becomes a product, which
-        # may take a border for the cell below it: the offset is then one whole step.
-        rises = tf.logical_and(offset >= 0, offset < steps)
-        return tf.where(rises, pull, -pull)
-
-    # The backward pass reads x anew, so that nothing but x is kept for it: flattened
-    # before, XLA would copy it.
-    @tf.custom_gradient
-    def distance(
-        images: tf.Tensor,
-    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            pulls = _by_blocks(pull_back, flatten(images), upstream)
-            return tf.reshape(pulls, tf.shape(images))
-
-        return _by_blocks(project, flatten(images)) + middle, gradient
-
-    return distance(x)
+    return _with_gradient(_distance, _pull_back, x, messages, steps, weights)
 
 
 def qim_correlation(
@@ -128,7 +94,7 @@ def _decode(
 
 
 _decode_graph = tf.function(_decode, reduce_retracing=True)
-_decode_compiled = tf.function(_decode, jit_compile=True)
+_correlation_graph = tf.function(qim_correlation, reduce_retracing=True)
 
 
 def qim_decode(
@@ -152,9 +118,9 @@ def qim_decode(
         a0: Scalar; see `qim_correlation`.
         a1: Scalar.
         a2: Scalar.
-        jit_compile: Whether XLA fuses the op, which halves its time and memory and
-            costs a compilation for every batch size. Leave it off in what is
-            exported. Defaults to `False`.
+        jit_compile: Whether XLA fuses the op, which halves its time and costs a
+            compilation for every batch size. Leave it off in what is exported.
+            Defaults to `False`.
 
     Returns:
         `(batch, num_messages)`, float32: w = S(Q(x, m)).
@@ -162,8 +128,14 @@ def qim_decode(
     Reference:
         Zhang, Chang, Lee, Section V-E.
     """
-    decode = _decode_compiled if jit_compile else _decode_graph
-    return decode(x, messages, steps, weights, a0, a1, a2)
+    if not jit_compile:
+        return _decode_graph(x, messages, steps, weights, a0, a1, a2)
+    # Each way is compiled for itself: between the two halves of one function, XLA
+    # would copy x.
+    distance = _with_gradient(
+        _distance_compiled, _pull_back_compiled, x, messages, steps, weights
+    )
+    return _correlation_graph(distance, a0, a1, a2)
 
 
 class Embedding(NamedTuple):
@@ -207,6 +179,76 @@ def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
     codeword = tf.clip_by_value(codeword, 0.0, 255.0)
     distance = tf.norm(codeword - flat, axis=-1)
     return Embedding(tf.reshape(codeword, tf.shape(x)), distance)
+
+
+def _distance(
+    x: tf.Tensor, messages: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    """Q(x, m) without a gradient: that is `_pull_back`."""
+    x, steps, weights = (tf.stop_gradient(tensor) for tensor in (x, steps, weights))
+    kernel = _kernel(messages, weights)
+
+    def project(values: tf.Tensor) -> tf.Tensor:
+        wave = tf.abs(_offset_from_codeword(values, steps)) - 0.5 * steps
+        return tf.matmul(wave, kernel)
+
+    # Thousands of terms above 0: summed in float32 they would lose the last digits.
+    spans = tf.cast(weights, tf.float64) * tf.cast(steps, tf.float64)
+    middle = tf.cast(0.5 * tf.reduce_sum(spans), x.dtype)
+    return _by_blocks(project, _flatten(x, steps)) + middle
+
+
+def _pull_back(
+    upstream: tf.Tensor,
+    x: tf.Tensor,
+    messages: tf.Tensor,
+    steps: tf.Tensor,
+    weights: tf.Tensor,
+) -> tf.Tensor:
+    """The gradient with respect to x, given that with respect to Q(x, m)."""
+    kernel = _kernel(messages, weights)
+
+    def pull_back(values: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+        pull = tf.matmul(upstream, kernel, transpose_b=True)
+        offset = _offset_from_codeword(values, steps)
+        # Where steps are constants of a graph, the division becomes a product, which
+        # may take a border for the cell below it: the offset is then one whole step.
+        rises = tf.logical_and(offset >= 0, offset < steps)
+        return tf.where(rises, pull, -pull)
+
+    pulls = _by_blocks(pull_back, _flatten(x, steps), upstream)
+    return tf.reshape(pulls, tf.shape(x))
+
+
+_distance_compiled = tf.function(_distance, jit_compile=True)
+_pull_back_compiled = tf.function(_pull_back, jit_compile=True)
+
+
+def _with_gradient(
+    distance: Callable[..., tf.Tensor],
+    pull_back: Callable[..., tf.Tensor],
+    x: tf.Tensor,
+    *secrets: tf.Tensor,
+) -> tf.Tensor:
+    # The backward pass reads x anew, so that nothing but x is kept for it.
+    @tf.custom_gradient
+    def differentiable(
+        images: tf.Tensor,
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return pull_back(upstream, images, *secrets)
+
+        return distance(images, *secrets), gradient
+
+    return differentiable(x)
+
+
+def _kernel(messages: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    return weights[:, None] * tf.transpose(1.0 - 2.0 * tf.cast(messages, weights.dtype))
+
+
+def _flatten(x: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, (-1, tf.size(steps)))
 
 
 def _by_blocks(function: Callable[..., tf.Tensor], *matrices: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,9 @@ from keras_traps._files import write_atomically
 
 Report = dict[str, Any]
 
+# The paper's numbers, by the false-positive rate that they are for.
+_PAPER_NAMES = {0.05: "overall_asr", 0.005: "overall_asr_fpr0.5"}
+
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     """Defines this script's flags.
@@ -154,9 +157,9 @@ def _attack_rows(reports: Sequence[Report]) -> Iterable[list[str]]:
         rows = [rows[attack] for rows in by_report]
         cells = [attack, _percent(first["success_classifier"])]
         cells += [_percent(row["detection"][0]["recovered"]) for row in rows]
-        for index, name in enumerate(("overall_asr", "overall_asr_fpr0.5")):
+        for index, found in enumerate(first["detection"]):
             cells += [_percent(row["detection"][index]["overall"]) for row in rows]
-            paper = first["paper"].get(name)
+            paper = first["paper"].get(_PAPER_NAMES.get(found["fpr"]))
             cells.append("–" if paper is None else f"{100 * paper:.1f}")
         yield cells
 

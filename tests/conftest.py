@@ -1,9 +1,19 @@
 """What all tests share: quiet TensorFlow, and the data that some of them need."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_traps import Calibration
+    from keras_traps.datasets import Dataset
+    from keras_traps.evaluation.defence import Defence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -27,3 +37,57 @@ def deepsec_weights(archives: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no DEEPSEC weights: expected a folder `models` beside the data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits_train() -> Dataset:
+    """The built-in digits to train on."""
+    from keras_traps.datasets import load
+
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def digits_test() -> Dataset:
+    """The built-in digits to test on."""
+    from keras_traps.datasets import load
+
+    return load("digits", "test")
+
+
+@pytest.fixture(scope="session")
+def digits_classifier(digits_train: Dataset) -> keras.Model:
+    """A briefly trained classifier of the digits that returns logits; never change it.
+
+    It is right on about 95 % of the test images.
+    """
+    import keras
+
+    from keras_traps.models import digits_cnn, train
+
+    keras.utils.set_random_seed(0)
+    model = digits_cnn()
+    train(model, digits_train, epochs=4, batch_size=64, learning_rate=5e-3)
+    return model
+
+
+@pytest.fixture(scope="session")
+def digits_calibration(
+    digits_classifier: keras.Model, digits_train: Dataset
+) -> Calibration:
+    """The constants of traps for it."""
+    from keras_traps import calibrate
+
+    return calibrate(digits_classifier, digits_train.images, output="logits")
+
+
+@pytest.fixture(scope="session")
+def digits_defence(
+    digits_classifier: keras.Model,
+    digits_calibration: Calibration,
+    digits_train: Dataset,
+) -> Defence:
+    """The same classifier with its traps and analyzers; never change it."""
+    from keras_traps.evaluation.defence import defend
+
+    return defend(digits_classifier, digits_calibration.settings, digits_train.images)

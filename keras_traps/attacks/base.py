@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 import numpy as np
@@ -13,7 +13,11 @@ from keras_traps._validation import FloatArray, IntArray, check_images, check_la
 from keras_traps.attacks.losses import Logits, Loss, check_loss, logits_under_loss
 from keras_traps.models.inference import inference_function, predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import Output, check_classifier, check_outputs
+from keras_traps.models.outputs import (
+    AttackedOutput,
+    check_classifier,
+    check_outputs,
+)
 
 Kind = Literal["UA", "TA"]
 TargetRule = Literal["none", "random", "least_likely"]
@@ -105,7 +109,7 @@ class Attack(abc.ABC):
         x: npt.ArrayLike,
         y: npt.ArrayLike,
         *,
-        output: Output = "logits",
+        output: AttackedOutput = "logits",
         y_target: npt.ArrayLike | None = None,
         loss: Loss = "cross_entropy",
         seed: int = 0,
@@ -115,11 +119,12 @@ class Attack(abc.ABC):
         """Attacks a model.
 
         Args:
-            model: A built Keras classifier. A trapped model's normalised sum is
-                attacked as logits, as the paper's platform does.
+            model: A built Keras classifier.
             x: `(batch, height, width, channels)`, floating point, pixels in [0, 1].
             y: `(batch,)`, integers: the true classes.
-            output: What `model` returns. Defaults to `"logits"`.
+            output: What `model` returns; `"scores"` for a trapped model, whose
+                normalised sum is attacked as logits, as the paper's platform does.
+                Defaults to `"logits"`.
             y_target: `(batch,)`, integers: the target of each example, for targeted
                 attacks only.
             loss: What the attack follows. Defaults to `"cross_entropy"`.
@@ -138,20 +143,28 @@ class Attack(abc.ABC):
                 `output` declares.
             RuntimeError: If the result is not finite or leaves [0, 1] or its ball.
         """
-        num_classes = check_classifier(model, output)
+        num_classes = check_classifier(
+            model, output, known=get_args(AttackedOutput), name="model"
+        )
         clean = check_images(x, model.input_shape[1:], name="x")
         labels = check_labels(y, len(clean), num_classes)
         check_loss(loss)
+        if batch_size < 1:
+            raise ValueError(
+                "Invalid value for argument `batch_size`. Expected at least 1. "
+                f"Received: batch_size={batch_size}"
+            )
         goals = self._goals(labels, y_target, num_classes)
         numbers = (
             np.arange(len(clean))
             if ids is None
             else check_labels(ids, len(clean), np.iinfo(np.int64).max, name="ids")
         )
-        # A trapped model's sum has no softmax to it; it is neither of the two.
-        if output == "probabilities":
+        if output != "scores":
             check_outputs(predict(model, clean[:batch_size]), output)
-        infer = inference_function(logits_model(model, output))
+        # Held by a name for as long as `infer` is called, which does not keep it alive.
+        attacked = logits_model(model, output)
+        infer = inference_function(attacked)
         parts = [
             self._attack_batch(
                 infer, clean[part], goals[part], numbers[part], seed, loss

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_traps.attacks import gradient
+from keras_traps.attacks import iterative, single_step
 from keras_traps.attacks.base import Attack
 
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
-        gradient.FGSM,
-        gradient.RFGSM,
-        gradient.BIM,
-        gradient.PGD,
-        gradient.UMIFGSM,
-        gradient.LLC,
-        gradient.RLLC,
-        gradient.ILLC,
-        gradient.TMIFGSM,
+        single_step.FGSM,
+        single_step.RFGSM,
+        iterative.BIM,
+        iterative.PGD,
+        iterative.UMIFGSM,
+        single_step.LLC,
+        single_step.RLLC,
+        iterative.ILLC,
+        iterative.TMIFGSM,
     )
 }
 
@@ -58,7 +58,11 @@ where DEEPSEC's does not.
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of all attacks, in the order of the paper's tables."""
+    """Lists all attacks.
+
+    Returns:
+        Their names, in the order of the paper's tables, registered ones after them.
+    """
     return tuple(_ATTACKS)
 
 

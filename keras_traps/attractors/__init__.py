@@ -1,12 +1,7 @@
 """Attractors: a watermark decoder beside a classifier, and its forensic analyzer."""
 
 from keras_traps.attractors.calibration import Calibration, calibrate
-from keras_traps.attractors.forensics import (
-    CONDITIONS,
-    ForensicAnalyzer,
-    Thresholds,
-    Verdict,
-)
+from keras_traps.attractors.forensics import ForensicAnalyzer, Verdict
 from keras_traps.attractors.injection import (
     TrapSettings,
     decoder_of,
@@ -14,6 +9,7 @@ from keras_traps.attractors.injection import (
     raw_sum,
 )
 from keras_traps.attractors.integration import integrate
+from keras_traps.attractors.thresholds import CONDITIONS, Thresholds
 
 __all__ = [
     "CONDITIONS",

@@ -11,7 +11,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import FloatArray, check_images, check_share
+from keras_traps._validation import check_images, check_share
+from keras_traps.attractors.calibration_rules import (
+    clean_spread,
+    distances_by_step,
+    largest_within_budget,
+    step_weights_for,
+)
 from keras_traps.attractors.injection import TrapSettings
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
@@ -19,9 +25,6 @@ from keras_traps.models.outputs import Output, check_classifier, check_outputs
 from keras_traps.ops.messages import MessageKind
 
 _TAIL = 0.999
-_SEARCH_STEPS = 40
-# How far A2 stays below the bound, so that the model's own rounding cannot cross it.
-_MARGIN = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,8 @@ def calibrate(
     soft_labels: bool = True,
     ord: float = 1,  # noqa: A002
     clean_position: float = 0.3,
-    clean_reach: float = 0.3,
-    largest_a2: float = 1.0,
+    clean_reach: float = 0.1,
+    largest_a2: float = 2.0,
     batch_size: int = 256,
 ) -> Calibration:
     """Finds A0, A1, A2 and the step weights for a classifier.
@@ -142,9 +145,10 @@ def calibrate(
         soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
         ord: Order of the sum's norm. Defaults to `1`.
         clean_position: See rule 2. Defaults to `0.3`.
-        clean_reach: See rule 3. Defaults to `0.3`.
-        largest_a2: See rule 4. Defaults to `1.0`: a correlation is never larger than
-            a soft label can be.
+        clean_reach: See rule 3. The smaller it is, the further an attack can move
+            before the correlations flatten out and leave the gradient to the
+            classifier. Defaults to `0.1`.
+        largest_a2: See rule 4. Defaults to `2.0`.
         batch_size: How many images at once. Defaults to `256`.
 
     Returns:
@@ -178,16 +182,16 @@ def calibrate(
         messages=messages,
         steps=steps,
     )
-    by_step = _distances_by_step(decoder, clean, batch_size)
-    step_weights = _step_weights(by_step, decoder.steps, small_step_share)
+    by_step = distances_by_step(decoder, clean, batch_size)
+    step_weights = step_weights_for(by_step, decoder.steps, small_step_share)
     distances = np.tensordot(np.asarray(step_weights, np.float32), by_step, 1)
 
-    mean, spread = float(distances.mean()), _spread(distances)
+    mean, spread = float(distances.mean()), clean_spread(distances)
     tail = float(np.quantile(np.abs(distances - distances.mean()), _TAIL))
     a0 = -clean_reach / tail
     a1 = a0 * mean - clean_position
     unit = ops.qim_correlation(tf.constant(distances), a0, a1, 1.0).numpy()
-    a2, changed = _largest_within_budget(answers, unit, budget, largest_a2)
+    a2, changed = largest_within_budget(answers, unit, budget, largest_a2)
 
     settings = TrapSettings(
         output=output,
@@ -210,85 +214,6 @@ def calibrate(
         clean_spread=spread,
         explanation=_explain(settings, changed, budget, largest_a2, mean, spread),
     )
-
-
-def _distances_by_step(
-    decoder: QIMDecoder, images: FloatArray, batch_size: int
-) -> FloatArray:
-    """Distances `(steps, images, classes)` that the pixels of each step add."""
-    steps = decoder.pixel_steps.numpy()
-    index = ops.draw_steps(images.shape[1:], decoder.steps, seed=decoder.seed)
-    masks = [tf.constant(index == i, tf.float32) for i in range(len(decoder.steps))]
-    bits = tf.convert_to_tensor(decoder.message_bits)
-
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, *images.shape[1:]))], autograph=False
-    )
-    def distances(batch: tf.Tensor) -> tf.Tensor:
-        grey = batch * decoder.pixel_scale
-        return tf.stack(
-            [ops.qim_distance(grey, bits, tf.constant(steps), mask) for mask in masks]
-        )
-
-    return np.concatenate(
-        [
-            distances(tf.constant(images[start : start + batch_size])).numpy()
-            for start in range(0, len(images), batch_size)
-        ],
-        axis=1,
-    )
-
-
-def _spread(distances: FloatArray) -> float:
-    return float(np.sqrt(distances.var(axis=-2, dtype=np.float64).mean()))
-
-
-def _step_weights(
-    by_step: FloatArray, steps: Sequence[float], small_step_share: float
-) -> tuple[float, ...]:
-    if not small_step_share > 0:
-        raise ValueError(
-            "Invalid value for argument `small_step_share`. Expected a number above 0. "
-            f"Received: small_step_share={small_step_share}"
-        )
-    spreads = [_spread(distances) for distances in by_step]
-    largest = int(np.argmax(steps))
-    if not spreads[largest] > 0:
-        raise ValueError(
-            "Invalid value for argument `images`. Expected images that differ. "
-            "Received images that all have the same distances to the messages."
-        )
-    return tuple(
-        1.0
-        if step == steps[largest] or not spread > 0
-        else small_step_share * spreads[largest] / spread
-        for step, spread in zip(steps, spreads, strict=True)
-    )
-
-
-def _largest_within_budget(
-    answers: FloatArray, unit: FloatArray, budget: float, largest: float
-) -> tuple[float, float]:
-    """The largest A2 by bisection, with the share of answers that it changes."""
-    before = answers.argmax(axis=1)
-
-    def changed(a2: float) -> float:
-        return float(((answers + a2 * unit).argmax(axis=1) != before).mean())
-
-    if changed(largest) <= budget:
-        return largest, changed(largest)
-    low, high = 0.0, largest
-    for _ in range(_SEARCH_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if changed(middle) <= budget else (low, middle)
-    if low == 0.0:
-        raise ValueError(
-            f"Invalid value for argument `budget`. No correlation is small enough: "
-            f"A2 = {high:.3g} still changes {changed(high):.2%} of the answers. "
-            f"Received: budget={budget}"
-        )
-    low *= 1 - _MARGIN
-    return low, changed(low)
 
 
 def _explain(

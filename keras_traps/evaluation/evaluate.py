@@ -59,11 +59,12 @@ def evaluate(
         calibration: How the traps' constants were chosen.
         test: Clean test images that neither the constants nor the thresholds were
             chosen on.
-        attacks: The attacks, each on C and on every variant.
+        attacks: The attacks, each on C and on every variant; no two of one name.
         workdir: Where the records are kept.
         provenance: What a reader needs to run it again.
         num_examples: How many images to attack at most. Defaults to `1000`.
-        variants: How the trapped model is seen; `"paper"` first. Defaults to all.
+        variants: How the trapped model is seen, each once. The pictures are of
+            `"paper"`, or of the first where that is not asked for. Defaults to all.
         seed: Seed of targets and attacks. Defaults to `0`.
         chunk_size: How many images are attacked at once. Defaults to `250`.
         resume: Whether to go on from records in `workdir`. Defaults to `False`.
@@ -77,6 +78,8 @@ def evaluate(
         FileExistsError: If `workdir` holds records and `resume` is false.
         OSError: If `workdir` cannot be written to.
     """
+    _check_distinct("attacks", [attack.name for attack in attacks])
+    _check_distinct("variants", variants)
     settings = record_settings(
         defence,
         test,
@@ -146,6 +149,15 @@ def evaluate(
     )
 
 
+def _check_distinct(argument: str, names: Sequence[str]) -> None:
+    # Records are kept by these names: two of one name would share theirs.
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected at least one, and none "
+            f"twice. Received: {', '.join(names) or 'none'}"
+        )
+
+
 def _clean_results(
     defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
 ) -> CleanResults:
@@ -180,8 +192,10 @@ def _samples(
     analyzer = defence.main_analyzer
     correlations: dict[str, FloatArray] = {}
     examples: list[Example] = []
+    # The second subject is the first variant; the first one is C.
+    seen: Subject = "paper" if "paper" in records else list(records)[1]
     for attack in attacks:
-        record = records["paper"][attack.name]
+        record = records[seen][attack.name]
         success = record.succeeded(targeted=attack.targeted)
         correlations[attack.name] = record.correlations[success]
         if len(examples) < _EXAMPLES:

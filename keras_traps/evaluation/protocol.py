@@ -1,8 +1,8 @@
 """Who attacks what: DEEPSEC's protocol, chunk by chunk.
 
-Candidates are test images that the undefended classifier C classifies correctly, at
-most as many as asked for, in an order drawn once from a fixed seed. Every attack meets
-the same candidates and the same targets, on C and on each variant of the trapped model.
+Candidates are the first test images that the undefended classifier C classifies
+correctly, at most as many as asked for. Every attack meets the same candidates and the
+same targets, on C and on each variant of the trapped model.
 """
 
 import dataclasses
@@ -23,12 +23,11 @@ from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.results import Variant
 from keras_traps.models.inference import predict
-from keras_traps.models.outputs import Output
+from keras_traps.models.outputs import AttackedOutput
 
 Subject = Variant | Literal["undefended"]
 """A variant of the trapped model, or the classifier C itself."""
 
-_CANDIDATE_SEED = 0
 KEPT_PER_CHUNK = 4
 """How many adversarial images of a record are kept whole, for pictures."""
 
@@ -79,9 +78,7 @@ def choose_candidates(
             "Invalid value for argument `num_examples`. Expected at least 1. "
             f"Received: num_examples={num_examples}"
         )
-    order = np.random.default_rng(_CANDIDATE_SEED).permutation(len(test))
-    right = outputs.argmax(axis=1) == test.labels
-    ids = order[right[order]][:num_examples]
+    ids = np.flatnonzero(outputs.argmax(axis=1) == test.labels)[:num_examples]
     if not len(ids):
         raise ValueError("The classifier is right on none of the test images.")
     labels = test.labels[ids]
@@ -187,24 +184,26 @@ def record_settings(
     }
 
 
-def _view(defence: Defence, subject: Subject) -> tuple[keras.Model, Output, Loss]:
+def _view(
+    defence: Defence, subject: Subject
+) -> tuple[keras.Model, AttackedOutput, Loss]:
     """The model that an attacker of this kind sees, and what he follows."""
     if subject == "undefended":
         return defence.classifier, defence.output, "cross_entropy"
     if subject == "paper":
-        return defence.trapped, "logits", "cross_entropy"
+        return defence.trapped, "scores", "cross_entropy"
     if subject == "margin":
-        return defence.trapped, "logits", "margin"
+        return defence.trapped, "scores", "margin"
     if subject == "raw_sum":
-        return raw_sum(defence.trapped), "logits", "cross_entropy"
+        return raw_sum(defence.trapped), "scores", "cross_entropy"
     integrated = integrate(defence.trapped, defence.main_analyzer)
-    return integrated, "logits", "cross_entropy"
+    return integrated, "scores", "cross_entropy"
 
 
 def _attack_chunk(
     attack: Attack,
     model: keras.Model,
-    output: Output,
+    output: AttackedOutput,
     loss: Loss,
     candidates: Candidates,
     part: slice,

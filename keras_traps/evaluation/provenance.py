@@ -56,8 +56,9 @@ def _command(argv: Sequence[str]) -> str:
     script, *flags = argv
     words = ["python", f"recipes/{Path(script).name}"]
     for flag in flags:
-        name, equals, value = flag.partition("=")
-        if equals and Path(value).is_absolute():
+        # A value may follow its flag after a space, as a word of its own.
+        name, equals, value = flag.partition("=") if flag[:1] == "-" else ("", "", flag)
+        if Path(value).is_absolute():
             value = Path(value).name
         words.append(f"{name}{equals}{value}")
     return shlex.join(words)

@@ -114,9 +114,13 @@ class DetectRecover(keras.layers.Layer):
             tf.reduce_max(w, axis=-1, keepdims=True) - self.upper,
             self.lower - tf.reduce_min(w, axis=-1, keepdims=True),
         ]
-        deviation = tf.math.reduce_std(w, axis=-1, keepdims=True)
-        if self.softness == 0.0:
-            # Only its sign is used, and a deviation of 0 has no finite gradient.
-            deviation = tf.stop_gradient(deviation)
-        conditions.append(deviation - self.deviation)
+        conditions.append(_deviation(w) - self.deviation)
         return tf.reduce_max(tf.stack(conditions), axis=0)
+
+
+def _deviation(w: tf.Tensor) -> tf.Tensor:
+    """The standard deviation of each row, with a gradient of 0 where it is 0."""
+    variance = tf.math.reduce_variance(w, axis=-1, keepdims=True)
+    # The root has no finite gradient at 0: there, another number's serves.
+    safe = tf.where(variance > 0.0, variance, tf.ones_like(variance))
+    return tf.where(variance > 0.0, tf.sqrt(safe), tf.zeros_like(variance))

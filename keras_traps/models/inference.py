@@ -28,9 +28,11 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     if model not in _functions:
         # A strong reference here would keep the key, and so the entry, for ever.
         reference = weakref.ref(model)
+        # A sequential model that was built by a call declares the batch size of it.
+        shape = (None, *model.input_shape[1:])
 
         @tf.function(
-            input_signature=[tf.TensorSpec(model.input_shape, tf.float32)],
+            input_signature=[tf.TensorSpec(shape, tf.float32)],
             autograph=False,
         )
         def infer(images: tf.Tensor) -> tf.Tensor:

@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from keras_traps.models.outputs import Output
+from keras_traps.models.outputs import AttackedOutput
 
 
-def logits_model(model: keras.Model, output: Output) -> keras.Model:
+def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
     """Returns a model of the logits, for losses that must not saturate.
 
     In float32 a sure softmax is exactly 1 and its gradient exactly 0: an attack on it
@@ -17,12 +17,12 @@ def logits_model(model: keras.Model, output: Output) -> keras.Model:
         output: What it returns.
 
     Returns:
-        `model` itself where it returns logits. Else a model that shares its layers but
-        the last, or, where the last layer is not known to be a softmax, one that
-        returns the logarithm of the probabilities. A last `Dense` layer is copied: make
-        the model anew after training on.
+        `model` itself where it returns logits or scores. Else a model that shares its
+        layers but the last, or, where the last layer is not known to be a softmax, one
+        that returns the logarithm of the probabilities. A last `Dense` layer is copied:
+        make the model anew after training on.
     """
-    if output == "logits":
+    if output != "probabilities":
         return model
     last = model.layers[-1]
     if isinstance(last, keras.layers.Softmax) or _is_softmax(
@@ -35,16 +35,17 @@ def logits_model(model: keras.Model, output: Output) -> keras.Model:
         logits = linear(last.input)
         linear.set_weights(last.get_weights())
     else:
-        logits = _LogProbabilities(name="log_probabilities")(model.output)
-    return keras.Model(model.input, logits, name=f"logits_of_{model.name}")
+        logits = _LogProbabilities(name="log_probabilities", dtype="float32")(
+            model.outputs[0]
+        )
+    return keras.Model(model.inputs[0], logits, name=f"logits_of_{model.name}")
 
 
 class _LogProbabilities(keras.layers.Layer):
     """log p, with a gradient that stays finite where p is 0."""
 
     def call(self, probabilities: tf.Tensor) -> tf.Tensor:
-        tiny = probabilities.dtype.as_numpy_dtype(1e-30)
-        return tf.math.log(tf.maximum(probabilities, tiny))
+        return tf.math.log(tf.maximum(probabilities, 1e-30))
 
 
 def _is_softmax(layer: keras.layers.Layer, kind: type[keras.layers.Layer]) -> bool:

@@ -11,6 +11,9 @@ from keras_traps._validation import FloatArray
 Output = Literal["logits", "probabilities"]
 """`"logits"` go into a softmax; `"probabilities"` came out of one."""
 
+AttackedOutput = Literal["logits", "probabilities", "scores"]
+"""As `Output`, or `"scores"`: neither, but attacked as if they were logits."""
+
 
 def subtract_row_maximum(logits: keras.KerasTensor) -> keras.KerasTensor:
     """Shifts each row of logits so that its largest is 0; softmax is unchanged.
@@ -24,12 +27,20 @@ def subtract_row_maximum(logits: keras.KerasTensor) -> keras.KerasTensor:
     return logits - ops.max(logits, axis=-1, keepdims=True)
 
 
-def check_classifier(model: keras.Model, output: str) -> int:
+def check_classifier(
+    model: keras.Model,
+    output: str,
+    *,
+    known: tuple[str, ...] = get_args(Output),
+    name: str = "classifier",
+) -> int:
     """Refuses what is not a built classifier of images.
 
     Args:
         model: The classifier.
         output: What it is said to return.
+        known: What it may be said to return.
+        name: The argument's name in the caller.
 
     Returns:
         How many classes it has.
@@ -39,14 +50,14 @@ def check_classifier(model: keras.Model, output: str) -> int:
         ValueError: If it is not built, has several inputs or outputs, fewer than two
             classes, or `output` is unknown.
     """
-    if output not in get_args(Output):
+    if output not in known:
         raise ValueError(
-            'Invalid value for argument `output`. Expected "logits" or '
-            f'"probabilities". Received: output={output!r}'
+            f"Invalid value for argument `output`. Expected one of {known}. "
+            f"Received: output={output!r}"
         )
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "Invalid value for argument `classifier`. Expected a Keras model. "
+            f"Invalid value for argument `{name}`. Expected a Keras model. "
             f"Received: {type(model).__name__}"
         )
     try:
@@ -55,14 +66,14 @@ def check_classifier(model: keras.Model, output: str) -> int:
         shape_in = shape_out = None
     if not isinstance(shape_in, tuple) or not isinstance(shape_out, tuple):
         raise ValueError(
-            "Invalid value for argument `classifier`. Expected a built model with one "
+            f"Invalid value for argument `{name}`. Expected a built model with one "
             "input and one output; a subclassed model is wrapped by "
             "`keras.Model(inputs, model(inputs))`. "
             f"Received: {model.name!r} with input shape {shape_in}"
         )
     if len(shape_out) != 2 or shape_out[1] is None or shape_out[1] < 2:
         raise ValueError(
-            "Invalid value for argument `classifier`. Expected outputs of shape "
+            f"Invalid value for argument `{name}`. Expected outputs of shape "
             "(batch, num_classes) with at least 2 classes. Received: output shape "
             f"{shape_out}"
         )

@@ -20,7 +20,8 @@ def check_layer(make: Callable[..., Any], inputs: Inputs, folder: Path) -> None:
     """Runs a layer through all that Keras does with one.
 
     Args:
-        make: Makes the layer; takes the keyword arguments of `keras.layers.Layer`.
+        make: Makes the layer, with settings that are not the defaults; takes the
+            keyword arguments of `keras.layers.Layer`.
         inputs: The tensors of one call, float32, batch first.
         folder: An empty one, for files.
     """
@@ -43,6 +44,7 @@ def _check_config(make: Callable[..., Any], inputs: Inputs) -> None:
         assert type(other) is type(layer)
         assert other.get_config() == layer.get_config()
         assert vars(other).keys() == vars(layer).keys()
+        assert _settings(other) == _settings(layer)
         assert (other.name, other.dtype_policy.name) == ("tested", "mixed_bfloat16")
     expected = layer(_packed(inputs))
     for other in (copy, read):
@@ -114,6 +116,15 @@ def _check_saving(make: Callable[..., Any], inputs: Inputs, folder: Path) -> Non
     loaded = keras.saving.load_model(path)
     assert type(loaded.get_layer("tested")) is type(model.get_layer("tested"))
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
+
+
+def _settings(layer: Any) -> dict[str, Any]:
+    """The public attributes that are plain values: what the constructor was given."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if not name.startswith("_") and isinstance(value, (str, int, float, tuple))
+    }
 
 
 def _outer_model(make: Callable[..., Any], inputs: Inputs) -> keras.Model:

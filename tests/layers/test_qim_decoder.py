@@ -24,8 +24,18 @@ def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.floa
     ("shape", "settings"),
     [
         ((5, 4, 3), {**CONSTANTS, "seed": 3}),
-        ((9,), {"messages": "random", "steps": [2.0, 9.5, 40.0], "a0": -0.01}),
-        ((4, 4), {"step_weights": (9.0, 0.0), "a0": -0.02, "a1": -1, "a2": 2}),
+        (
+            (9,),
+            {
+                "messages": "random",
+                "steps": [2.0, 9.5, 40.0],
+                "step_weights": (9.0, 0.0, 1),
+                "a0": -0.01,
+                "a1": -1,
+                "a2": 2,
+                "pixel_scale": 100,
+            },
+        ),
     ],
 )
 def test_it_does_what_a_layer_does(

@@ -1,0 +1,139 @@
+"""The rules by which `calibrate` chooses, one function each."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_traps import ops
+from keras_traps._validation import FloatArray
+from keras_traps.layers import QIMDecoder
+
+_SEARCH_STEPS = 40
+# How far A2 stays below the bound, so that the model's own rounding cannot cross it.
+_MARGIN = 1e-3
+
+
+def distances_by_step(
+    decoder: QIMDecoder, images: FloatArray, batch_size: int
+) -> FloatArray:
+    """Measures what the pixels of each step size add to the distances.
+
+    Args:
+        decoder: A built decoder.
+        images: `(images, ...)`, float32, in [0, 1].
+        batch_size: How many images at once.
+
+    Returns:
+        `(steps, images, num_classes)`, float32, for pixel weights of 1.
+    """
+    steps = decoder.pixel_steps.numpy()
+    index = ops.draw_steps(images.shape[1:], decoder.steps, seed=decoder.seed)
+    masks = [tf.constant(index == i, tf.float32) for i in range(len(decoder.steps))]
+    bits = tf.convert_to_tensor(decoder.message_bits)
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, *images.shape[1:]))], autograph=False
+    )
+    def distances(batch: tf.Tensor) -> tf.Tensor:
+        grey = batch * decoder.pixel_scale
+        return tf.stack(
+            [ops.qim_distance(grey, bits, tf.constant(steps), mask) for mask in masks]
+        )
+
+    return np.concatenate(
+        [
+            distances(tf.constant(images[start : start + batch_size])).numpy()
+            for start in range(0, len(images), batch_size)
+        ],
+        axis=1,
+    )
+
+
+def clean_spread(distances: FloatArray) -> float:
+    """Returns the standard deviation of distances over images.
+
+    Args:
+        distances: `(images, num_classes)`.
+
+    Returns:
+        The root of the variance over images, averaged over classes.
+    """
+    return float(np.sqrt(distances.var(axis=-2, dtype=np.float64).mean()))
+
+
+def step_weights_for(
+    by_step: FloatArray, steps: Sequence[float], small_step_share: float
+) -> tuple[float, ...]:
+    """Weighs the step sizes against each other.
+
+    Args:
+        by_step: `(steps, images, num_classes)`: what each adds to the distances.
+        steps: The step sizes.
+        small_step_share: How much every step but the largest is to add to the clean
+            spread, as a share of what the largest adds.
+
+    Returns:
+        One weight per step size; 1 for the largest.
+
+    Raises:
+        ValueError: If `small_step_share` is not above 0, or the images are all alike.
+    """
+    if not small_step_share > 0:
+        raise ValueError(
+            "Invalid value for argument `small_step_share`. Expected a number above 0. "
+            f"Received: small_step_share={small_step_share}"
+        )
+    spreads = [clean_spread(distances) for distances in by_step]
+    largest = int(np.argmax(steps))
+    if not spreads[largest] > 0:
+        raise ValueError(
+            "Invalid value for argument `images`. Expected images that differ. "
+            "Received images that all have the same distances to the messages."
+        )
+    return tuple(
+        1.0
+        if step == steps[largest] or not spread > 0
+        else small_step_share * spreads[largest] / spread
+        for step, spread in zip(steps, spreads, strict=True)
+    )
+
+
+def largest_within_budget(
+    answers: FloatArray, unit: FloatArray, budget: float, largest: float
+) -> tuple[float, float]:
+    """Finds the largest A2 by bisection.
+
+    Args:
+        answers: `(images, num_classes)`: C(x) as it enters the sum.
+        unit: The same shape: W(x) for an A2 of 1.
+        budget: Share of answers that may change.
+        largest: The largest A2 to return.
+
+    Returns:
+        A2, and the share of answers that it changes.
+
+    Raises:
+        ValueError: If no A2 above 0 meets the budget.
+    """
+    before = answers.argmax(axis=1)
+    # In float32 a tiny A2 is lost beside a tie, which a larger one breaks.
+    answers, unit = answers.astype(np.float64), unit.astype(np.float64)
+
+    def changed(a2: float) -> float:
+        return float(((answers + a2 * unit).argmax(axis=1) != before).mean())
+
+    if changed(largest) <= budget:
+        return largest, changed(largest)
+    low, high = 0.0, largest
+    for _ in range(_SEARCH_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if changed(middle) <= budget else (low, middle)
+    if low == 0.0:
+        raise ValueError(
+            f"Invalid value for argument `budget`. No correlation is small enough: "
+            f"A2 = {high:.3g} still changes {changed(high):.2%} of the answers. "
+            f"Received: budget={budget}"
+        )
+    low *= 1 - _MARGIN
+    return low, changed(low)

@@ -1,0 +1,1 @@
+"""Facts about keras_traps.attacks."""

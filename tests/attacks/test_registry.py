@@ -1,0 +1,137 @@
+from typing import ClassVar
+
+import pytest
+import tensorflow as tf
+
+from keras_traps.attacks import (
+    PRESETS,
+    Attack,
+    Batch,
+    create,
+    names,
+    preset,
+    register,
+    registry,
+)
+from keras_traps.attacks.base import Kind, TargetRule
+
+UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM")
+TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM")
+
+
+class Nothing(Attack):
+    """An attack of a user's own."""
+
+    name: ClassVar[str] = "Nothing"
+    kind: ClassVar[Kind] = "UA"
+
+    def perturb(self, batch: Batch) -> tf.Tensor:
+        return tf.constant(batch.images)
+
+
+@pytest.fixture
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_ATTACKS", dict(registry._ATTACKS))
+
+
+def test_names_are_in_the_order_of_the_papers_tables() -> None:
+    assert names() == UNTARGETED + TARGETED
+
+
+def test_an_attack_is_what_its_name_says() -> None:
+    for attack in preset("table7_mnist"):
+        assert attack.kind == ("UA" if attack.name in UNTARGETED else "TA")
+        assert attack.targeted == (attack.name in TARGETED)
+
+
+def test_targets_are_chosen_as_deepsec_does() -> None:
+    rules: dict[str, TargetRule] = {
+        "LLC": "least_likely",
+        "RLLC": "least_likely",
+        "ILLC": "least_likely",
+        "TMIFGSM": "random",
+    }
+    for attack in preset("table7_mnist"):
+        assert attack.target_rule == rules.get(attack.name, "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "eps", "eps_iter"),
+    [
+        ("table7_mnist", 0.3, 0.05),
+        ("table7_cifar10", 0.1, 0.01),
+        ("digits", 0.3, 0.05),
+    ],
+)
+def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
+    attacks = preset(name)
+
+    assert [attack.name for attack in attacks] == list(names())
+    for attack in attacks:
+        settings = attack.settings()
+        # The table gives RFGSM's and RLLC's two halves of the ball, 0.15 and 0.05.
+        assert attack.linf_bound == settings["eps"] == eps
+        if attack.name in ("RFGSM", "RLLC"):
+            assert settings["alpha"] == pytest.approx(eps / 2)
+        elif attack.name not in ("FGSM", "LLC"):
+            assert settings["eps_iter"] == eps_iter
+            assert settings["nb_iter"] == 15
+        if attack.name.endswith("MIFGSM"):
+            assert settings["decay_factor"] == 1.0
+
+
+def test_presets_of_table_eight() -> None:
+    settings = {attack.name: attack.settings() for attack in preset("table8")}
+    assert settings == {
+        "FGSM": {"eps": 0.3},
+        "PGD": {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100},
+    }
+
+
+def test_a_part_of_a_preset_keeps_the_order_that_was_asked_for() -> None:
+    chosen = preset("table7_cifar10", ["PGD", "FGSM"])
+    assert [attack.name for attack in chosen] == ["PGD", "FGSM"]
+    assert chosen[0].settings() == {"eps": 0.1, "eps_iter": 0.01, "nb_iter": 15}
+
+
+def test_a_difference_to_the_paper_is_noted() -> None:
+    by_name = {attack.name: attack.note for attack in preset("digits")}
+    for name, note in by_name.items():
+        assert ("DEEPSEC does not" in note) == (name in ("UMIFGSM", "TMIFGSM"))
+
+
+def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"FGSM, RFGSM.*TMIFGSM.*name='fgsm'"):
+        create("fgsm", eps=0.1)
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    expected = f"Expected one of {', '.join(PRESETS)}. Received: name='table9'"
+    with pytest.raises(ValueError, match=expected):
+        preset("table9")
+
+
+def test_an_attack_that_a_preset_lacks_is_named() -> None:
+    expected = r"'table8' has FGSM, PGD. Received: BIM, LLC"
+    with pytest.raises(ValueError, match=expected):
+        preset("table8", ["FGSM", "BIM", "LLC"])
+
+
+@pytest.mark.parametrize("settings", [{}, {"eps": 0.1, "epsilon": 0.2}])
+def test_a_missing_or_unknown_setting_is_an_error(settings: dict[str, float]) -> None:
+    with pytest.raises(TypeError, match="eps"):
+        create("FGSM", **settings)
+
+
+@pytest.mark.usefixtures("_own_registry")
+def test_an_attack_of_ones_own_is_made_by_its_name() -> None:
+    assert register(Nothing) is Nothing
+    assert names()[-1] == "Nothing"
+    assert isinstance(create("Nothing"), Nothing)
+
+
+@pytest.mark.usefixtures("_own_registry")
+def test_a_name_is_not_given_twice() -> None:
+    register(Nothing)
+    with pytest.raises(ValueError, match="an attack named 'Nothing' already"):
+        register(Nothing)

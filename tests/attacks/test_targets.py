@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from keras_traps.attacks import least_likely_targets, random_targets
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_a_random_target_is_any_class_but_the_true_one(num_classes: int) -> None:
+    labels = np.arange(4000) % num_classes
+
+    targets = random_targets(labels, num_classes, seed=0, ids=np.arange(4000))
+
+    assert targets.dtype == np.int64
+    offsets = (targets - labels) % num_classes
+    counts = np.bincount(offsets, minlength=num_classes)
+    assert counts[0] == 0
+    share = 1 / (num_classes - 1)
+    deviation = np.sqrt(4000 * share * (1 - share))
+    assert np.abs(counts[1:] - 4000 * share).max() <= 5 * deviation
+    assert targets.min() == 0
+    assert targets.max() == num_classes - 1
+
+
+def test_a_random_target_depends_on_the_example_and_the_seed_alone() -> None:
+    labels, ids = np.arange(50) % 10, np.arange(50) * 7
+    targets = random_targets(labels, 10, seed=1, ids=ids)
+
+    order = np.random.default_rng(0).permutation(50)[:20]
+    again = random_targets(labels[order], 10, seed=1, ids=ids[order])
+    np.testing.assert_array_equal(again, targets[order])
+    assert (random_targets(labels, 10, seed=2, ids=ids) != targets).any()
+    assert (random_targets(labels, 10, seed=1, ids=ids + 1) != targets).any()
+
+
+def test_the_least_likely_class_has_the_lowest_output() -> None:
+    outputs = np.array([[0.2, 0.5, 0.3], [9.0, -1.0, -2.0], [0.0, 0.0, 1.0]], "f4")
+    targets = least_likely_targets(outputs)
+    assert targets.tolist() == [0, 2, 0]
+    assert targets.dtype == np.int64

@@ -1,0 +1,277 @@
+import dataclasses
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_traps._validation import FloatArray
+from keras_traps.attractors import Calibration, calibrate, decoder_of, inject
+from keras_traps.datasets import Dataset
+from keras_traps.layers import QIMDecoder
+from keras_traps.models.inference import predict
+from tests.attractors.conftest import least_squares_classifier
+
+
+def changed_answers(
+    classifier: keras.Model, calibration: Calibration, images: FloatArray
+) -> float:
+    """The share of images that M and C answer differently, from the built M."""
+    trapped = inject(classifier, calibration.settings)
+    before = predict(classifier, images).argmax(axis=1)
+    return float((predict(trapped, images).argmax(axis=1) != before).mean())
+
+
+def with_a2(calibration: Calibration, factor: float) -> Calibration:
+    settings = calibration.settings
+    settings = dataclasses.replace(settings, a2=settings.a2 * factor)
+    return dataclasses.replace(calibration, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("seed", "budget"), [(0, 0.001), (1, 0.01), (2, 0.002), (4, 0.001), (5, 0.05)]
+)
+def test_the_budget_is_kept_and_used_up(
+    classifier: keras.Model, digits_train: Dataset, seed: int, budget: float
+) -> None:
+    images = digits_train.images
+    calibration = calibrate(
+        classifier, images, output="logits", budget=budget, seed=seed, largest_a2=9.0
+    )
+    changed = changed_answers(classifier, calibration, images)
+    assert changed == calibration.changed_answers <= budget
+    assert calibration.settings.a2 < 9.0
+    # A little more is too much.
+    assert changed_answers(classifier, with_a2(calibration, 1.002), images) > budget
+    (*_, last) = calibration.explanation
+    assert "a larger one would change more than the budget" in last
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"soft_labels": False, "largest_a2": 50.0},
+        {"ord": 2},
+        {"messages": "random"},
+        {"steps": (128.0,)},
+        {"steps": (3.0, 3.0, 128.0)},
+        {"steps": (128.0, 3.0, 128.0)},
+        {"steps": (41.5, 7.0)},
+    ],
+)
+def test_the_budget_is_kept_with_every_setting(
+    classifier: keras.Model, digits_train: Dataset, settings: dict[str, Any]
+) -> None:
+    calibration = calibrate(
+        classifier, digits_train.images, output="logits", budget=0.01, **settings
+    )
+    changed = changed_answers(classifier, calibration, digits_train.images)
+    assert changed == calibration.changed_answers <= 0.01
+    chosen = dataclasses.asdict(calibration.settings)
+    for name in settings.keys() - {"largest_a2"}:
+        assert chosen[name] == settings[name]
+
+
+def test_correlations_are_never_larger_than_the_cap(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    calibration = calibrate(
+        classifier, digits_train.images, output="logits", budget=0.5, largest_a2=0.02
+    )
+    assert calibration.settings.a2 == 0.02
+    assert "the cap of 0.02 was reached" in calibration.explanation[-1]
+    changed = changed_answers(classifier, calibration, digits_train.images)
+    assert changed == calibration.changed_answers < 0.5
+
+
+def test_accuracy_falls_by_no_more_than_the_budget(
+    classifier: keras.Model, digits_train: Dataset, calibration: Calibration
+) -> None:
+    trapped = inject(classifier, calibration.settings)
+    right = [
+        (
+            predict(model, digits_train.images).argmax(axis=1) == digits_train.labels
+        ).mean()
+        for model in (classifier, trapped)
+    ]
+    assert right[0] > 0.9
+    assert right[1] >= right[0] - calibration.budget
+
+
+def test_probabilities_give_the_same_as_their_logits(
+    digits_train: Dataset, calibration: Calibration
+) -> None:
+    model = least_squares_classifier(digits_train, "softmax")
+    other = calibrate(
+        model, digits_train.images, output="probabilities", budget=0.005, seed=3
+    )
+    assert other.settings.output == "probabilities"
+    assert other.settings.a2 == pytest.approx(calibration.settings.a2, rel=1e-5)
+    assert other.changed_answers == calibration.changed_answers
+
+
+@pytest.mark.parametrize(
+    ("steps", "share"),
+    [((3.0, 128.0), 0.5), ((128.0, 7.0), 2.0), ((3.0, 20.0, 90.0), 0.1)],
+)
+def test_small_steps_add_their_share_to_the_spread(
+    classifier: keras.Model,
+    digits_train: Dataset,
+    steps: tuple[float, ...],
+    share: float,
+) -> None:
+    calibration = calibrate(
+        classifier,
+        digits_train.images,
+        output="logits",
+        budget=0.01,
+        steps=steps,
+        small_step_share=share,
+    )
+    weights = calibration.settings.step_weights
+    spreads = []
+    for step in range(len(steps)):
+        alone = [w if i == step else 0.0 for i, w in enumerate(weights)]
+        decoder = QIMDecoder.from_seed(
+            0, num_classes=10, shape=(8, 8, 1), steps=steps, step_weights=alone
+        )
+        distances = np.asarray(decoder.distances(digits_train.images), np.float64)
+        spreads.append(np.sqrt(distances.var(axis=0).mean()))
+    largest = int(np.argmax(steps))
+    assert weights[largest] == 1.0
+    for step, spread in enumerate(spreads):
+        expected = 1.0 if step == largest else share
+        assert spread / spreads[largest] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("position", "reach"), [(0.3, 0.3), (0.0, 0.5), (0.5, 0.1)])
+def test_clean_images_land_where_they_were_sent(
+    classifier: keras.Model, digits_train: Dataset, position: float, reach: float
+) -> None:
+    calibration = calibrate(
+        classifier,
+        digits_train.images,
+        output="logits",
+        budget=0.01,
+        clean_position=position,
+        clean_reach=reach,
+    )
+    settings = calibration.settings
+    decoder = decoder_of(inject(classifier, settings))
+    distances = np.asarray(decoder.distances(digits_train.images), np.float64)
+    u = settings.a0 * distances - settings.a1
+    assert u.mean() == pytest.approx(position, abs=1e-4)
+    assert np.quantile(np.abs(u - position), 0.999) == pytest.approx(reach, rel=1e-3)
+    assert settings.a0 < 0
+    assert calibration.clean_mean == pytest.approx(distances.mean(), rel=1e-5)
+    spread = np.sqrt(distances.var(axis=0).mean())
+    assert calibration.clean_spread == pytest.approx(spread, rel=1e-3)
+
+
+def test_the_same_images_and_seed_give_the_same(
+    classifier: keras.Model, digits_train: Dataset, calibration: Calibration
+) -> None:
+    def again(**changes: Any) -> Calibration:
+        arguments = {"output": "logits", "budget": 0.005, "seed": 3, **changes}
+        return calibrate(classifier, digits_train.images, **arguments)
+
+    assert again() == calibration
+    assert again(seed=4).settings.a0 != calibration.settings.a0
+    batched = again(batch_size=100)
+    assert batched.settings.a2 == pytest.approx(calibration.settings.a2, rel=1e-4)
+    assert batched.changed_answers == calibration.changed_answers
+
+
+def test_it_outlives_json(calibration: Calibration) -> None:
+    text = json.dumps(calibration.to_dict())
+    assert Calibration.from_dict(json.loads(text)) == calibration
+
+
+def test_another_seed_keeps_the_constants_and_says_so(calibration: Calibration) -> None:
+    other = calibration.reseeded(8)
+    assert other.settings == dataclasses.replace(calibration.settings, seed=8)
+    assert (
+        "messages of seed 3 and are used for those of seed 8" in other.explanation[-1]
+    )
+    assert calibration.reseeded(3) is calibration
+
+
+@pytest.mark.parametrize(("budget", "needed"), [(0.001, 1000), (0.3, 4)])
+def test_too_few_images_say_how_many_are_needed(
+    classifier: keras.Model, digits_train: Dataset, budget: float, needed: int
+) -> None:
+    images = digits_train.images[: needed - 1]
+    with pytest.raises(ValueError, match=rf"at least {needed} images.*{needed - 1}"):
+        calibrate(classifier, images, output="logits", budget=budget)
+    enough = calibrate(
+        classifier, digits_train.images[:needed], output="logits", budget=budget
+    )
+    assert enough.num_images == needed
+
+
+@pytest.mark.parametrize("budget", [0.0, 1.0, -0.1, float("nan")])
+def test_a_budget_out_of_range_is_refused(
+    classifier: keras.Model, digits_train: Dataset, budget: float
+) -> None:
+    with pytest.raises(ValueError, match="argument `budget`"):
+        calibrate(classifier, digits_train.images, output="logits", budget=budget)
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, float("nan")])
+def test_a_share_out_of_range_is_refused(
+    classifier: keras.Model, digits_train: Dataset, share: float
+) -> None:
+    with pytest.raises(ValueError, match="argument `small_step_share`"):
+        calibrate(
+            classifier,
+            digits_train.images,
+            output="logits",
+            budget=0.01,
+            small_step_share=share,
+        )
+
+
+def test_integer_images_are_refused(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    with pytest.raises(TypeError, match="divide integer pixels by 255"):
+        calibrate(classifier, digits_train.pixels, output="logits")
+
+
+def test_images_that_hold_a_nan_are_refused(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    images = digits_train.images.copy()
+    images[77, 3, 3] = np.nan
+    with pytest.raises(ValueError, match="Expected finite pixels"):
+        calibrate(classifier, images, output="logits")
+
+
+def test_images_of_another_shape_are_refused(classifier: keras.Model) -> None:
+    with pytest.raises(ValueError, match=r"images of shape \(batch, 8, 8, 1\)"):
+        calibrate(classifier, np.zeros((1000, 8, 8), np.float32), output="logits")
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_images_that_are_all_alike_are_refused(
+    classifier: keras.Model, level: float
+) -> None:
+    images = np.full((1000, 8, 8, 1), level, np.float32)
+    with pytest.raises(ValueError, match=r"argument `images`.*images that differ"):
+        calibrate(classifier, images, output="logits")
+
+
+def test_a_wrong_declaration_is_refused(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    with pytest.raises(ValueError, match="do not look like probabilities"):
+        calibrate(classifier, digits_train.images, output="probabilities")
+
+
+def test_a_classifier_that_knows_nothing_has_no_answers_to_keep(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    classifier.get_layer("head").set_weights([np.zeros((64, 10)), np.zeros(10)])
+    with pytest.raises(ValueError, match=r"argument `budget`.*No correlation is small"):
+        calibrate(classifier, digits_train.images, output="logits")

@@ -1,0 +1,283 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps._validation import FloatArray
+from keras_traps.attractors import CONDITIONS, ForensicAnalyzer, decoder_of
+from keras_traps.datasets import Dataset
+from keras_traps.layers import QIMDecoder
+
+
+def decoder(seed: int = 1, size: int = 6) -> QIMDecoder:
+    """For images of `size` by `size`; half of the sum of steps lies at u = 0.3."""
+    middle = 65.5 * size * size / 2
+    return QIMDecoder.from_seed(
+        seed, num_classes=5, shape=(size, size, 1), a0=-1 / middle, a1=-1.3
+    )
+
+
+def clean(count: int, seed: int = 0, size: int = 6) -> FloatArray:
+    return np.random.default_rng(seed).random((count, size, size, 1), np.float32)
+
+
+def noise(count: int, seed: int = 0) -> FloatArray:
+    """Correlations without ties, with a part that all classes share."""
+    rng = np.random.default_rng(seed)
+    own, shared = rng.normal(size=(count, 5)), rng.normal(size=(count, 1))
+    return (0.03 + 0.02 * own + 0.01 * shared).astype(np.float32)
+
+
+@pytest.fixture
+def fitted() -> ForensicAnalyzer:
+    return ForensicAnalyzer(decoder()).fit(clean(400), fpr=0.05)
+
+
+@pytest.mark.parametrize("fpr", [0.005, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("count", [199, 200, 399, 400, 1297])
+def test_the_three_conditions_together_flag_the_share_asked_for(
+    count: int, fpr: float
+) -> None:
+    for seed in range(10):
+        w = noise(count, seed)
+        analyzer = ForensicAnalyzer(decoder()).fit_correlations(w, fpr=fpr)
+        flagged = analyzer.judge(w).is_adversarial.sum()
+        # The rank that leaves a new image above it with probability fpr at most.
+        assert flagged == math.floor((count + 1) * fpr + 1e-9) - 1
+        assert fpr - 2 / count < flagged / count <= fpr
+
+
+def test_a_new_clean_image_is_flagged_at_the_rate_asked_for() -> None:
+    analyzer = ForensicAnalyzer(decoder())
+    rates = [
+        analyzer.fit_correlations(noise(99, seed), fpr=0.05)
+        .judge(noise(200, seed + 1000))
+        .is_adversarial.mean()
+        for seed in range(300)
+    ]
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
+
+
+def test_thresholds_are_where_the_score_is_the_same_for_each_condition() -> None:
+    w = noise(500)
+    t = ForensicAnalyzer(decoder()).fit_correlations(w, fpr=0.1).thresholds
+    statistics = np.stack([w.max(1), -w.min(1), w.astype(np.float64).std(1)], axis=1)
+    np.testing.assert_allclose(t.centre, statistics.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(t.scale, statistics.std(axis=0), rtol=1e-5)
+    limits = np.array([t.upper, -t.lower, t.deviation])
+    np.testing.assert_allclose((limits - t.centre) / t.scale, t.score, rtol=1e-9)
+    assert (t.fpr, t.num_images) == (0.1, 500)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_conditions_are_those_of_the_paper(seed: int) -> None:
+    analyzer = ForensicAnalyzer(decoder()).fit_correlations(noise(300), fpr=0.2)
+    t = analyzer.thresholds
+    w = 1.2 * noise(200, seed + 1)
+    verdict = analyzer.judge(w)
+    fired = set()
+    for row, found, flagged in zip(
+        w, verdict.fired, verdict.is_adversarial, strict=True
+    ):
+        values = [float(value) for value in row]
+        mean = sum(values) / 5
+        deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 5)
+        expected = [
+            max(values) > t.upper,
+            min(values) < t.lower,
+            deviation > t.deviation,
+        ]
+        assert found.tolist() == expected
+        assert flagged == any(expected)
+        fired |= {name for name, held in zip(CONDITIONS, expected, strict=True) if held}
+    assert fired == {"C1", "C2", "C3"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_score_above_the_threshold_is_an_adversarial_one(seed: int) -> None:
+    w = noise(1000, seed)
+    analyzer = ForensicAnalyzer(decoder()).fit_correlations(w, fpr=0.1)
+    verdict = analyzer.judge(w)
+    assert verdict.score.dtype == np.float32
+    clear = np.abs(verdict.score - analyzer.thresholds.score) > 1e-5
+    assert clear.sum() >= 998
+    np.testing.assert_array_equal(
+        verdict.score[clear] > analyzer.thresholds.score, verdict.is_adversarial[clear]
+    )
+
+
+def test_score_does_not_depend_on_the_rate() -> None:
+    analyzer, images = ForensicAnalyzer(decoder()), clean(50, seed=9)
+    scores = [
+        analyzer.fit(clean(300), fpr=fpr).score(images) for fpr in (0.005, 0.05, 0.5)
+    ]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_array_equal(scores[0], scores[2])
+    np.testing.assert_array_equal(scores[0], analyzer.detect(images).score)
+
+
+def test_recovered_is_the_class_of_lowest_correlation(fitted: ForensicAnalyzer) -> None:
+    images = clean(64, seed=5)
+    expected = [int(row.argmin()) for row in fitted.correlations(images)]
+    recovered = fitted.recover(images)
+    assert recovered.tolist() == expected == fitted.detect(images).recovered.tolist()
+    assert recovered.dtype == np.int64
+    assert set(expected) == set(range(5))
+
+
+def test_correlations_are_the_decoders_for_any_batch_size() -> None:
+    layer, images = decoder(), clean(37)
+    analyzer = ForensicAnalyzer(layer)
+    expected = layer(images)
+    for batch_size in (1, 10, 37, 1000):
+        result = analyzer.correlations(images, batch_size=batch_size)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", range(3))
+def test_an_attractor_is_flagged_for_its_high_correlation(
+    trapped: keras.Model, digits_train: Dataset, digits_test: Dataset, target: int
+) -> None:
+    analyzer = ForensicAnalyzer(trapped).fit(digits_train.images)
+    images = digits_test.images[digits_test.labels != target][:40]
+    moved = decoder_of(trapped).attractors(images, tf.fill([40], target))
+    verdict = analyzer.detect(moved)
+    assert verdict.is_adversarial.all()
+    assert verdict.fired[:, CONDITIONS.index("C1")].all()
+    assert (verdict.recovered != target).all()
+    assert verdict.score.min() > analyzer.score(images).max()
+
+
+def test_an_image_led_away_from_its_class_is_flagged_and_its_class_recovered(
+    trapped: keras.Model, digits_train: Dataset, digits_test: Dataset
+) -> None:
+    analyzer = ForensicAnalyzer(trapped).fit(digits_train.images)
+    images, labels = digits_test.images[:100], digits_test.labels[:100]
+    x = tf.constant(images)
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            own = tf.reduce_sum(analyzer.decoder(x) * tf.one_hot(labels, 10))
+        x = tf.clip_by_value(x - 0.01 * tf.sign(tape.gradient(own, x)), 0.0, 1.0)
+    verdict = analyzer.detect(x)
+    assert verdict.is_adversarial.mean() > 0.95
+    assert verdict.fired[:, CONDITIONS.index("C2")].mean() > 0.95
+    assert (verdict.recovered == labels).mean() > 0.95
+    assert analyzer.detect(images).is_adversarial.mean() < 0.12
+
+
+def test_a_file_gives_the_same_verdicts(
+    fitted: ForensicAnalyzer, tmp_path: Path
+) -> None:
+    path = tmp_path / "analyzer.json"
+    path.write_text("an older one")
+    fitted.save(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["analyzer.json"]
+    loaded = ForensicAnalyzer.load(str(path), decoder())
+    assert loaded.thresholds == fitted.thresholds
+    images = clean(100, seed=4)
+    mine, its = fitted.detect(images), loaded.detect(images)
+    for field in dataclasses.fields(mine):
+        np.testing.assert_array_equal(
+            getattr(mine, field.name), getattr(its, field.name)
+        )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[:-20],
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: text.replace("analyzer.v1", "analyzer.v2"),
+        lambda text: text.replace('"format"', '"form"'),
+        lambda text: text.replace('"decoder"', '"coder"'),
+        lambda text: text.replace('"upper"', '"uper"'),
+        lambda text: text.replace('"scale"', '"scales"'),
+        lambda text: text.replace('"fpr"', '"extra": 1, "fpr"'),
+    ],
+)
+def test_a_damaged_file_is_named(
+    fitted: ForensicAnalyzer, tmp_path: Path, damage: Any
+) -> None:
+    path = tmp_path / "analyzer.json"
+    fitted.save(path)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=r"analyzer\.json is not a saved analyzer"):
+        ForensicAnalyzer.load(path, decoder())
+
+
+def test_a_file_is_readable_json(fitted: ForensicAnalyzer, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "analyzer.json")
+    content = json.loads((tmp_path / "analyzer.json").read_text())
+    assert content["decoder"] == decoder().fingerprint
+    assert content["thresholds"]["upper"] == fitted.thresholds.upper
+
+
+def test_a_missing_file_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ForensicAnalyzer.load(tmp_path / "none.json", decoder())
+
+
+def test_a_file_of_another_decoder_is_refused(
+    fitted: ForensicAnalyzer, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "analyzer.json")
+    with pytest.raises(ValueError, match=decoder(2).fingerprint[:12]):
+        ForensicAnalyzer.load(tmp_path / "analyzer.json", decoder(2))
+
+
+@pytest.mark.parametrize(("fpr", "needed"), [(0.05, 19), (0.01, 99), (0.3, 3)])
+def test_too_few_images_say_how_many_are_needed(fpr: float, needed: int) -> None:
+    analyzer = ForensicAnalyzer(decoder())
+    with pytest.raises(ValueError, match=rf"at least {needed} clean.*{needed - 1} im"):
+        analyzer.fit(clean(needed - 1), fpr=fpr)
+    assert analyzer.fit(clean(needed), fpr=fpr).thresholds.num_images == needed
+
+
+@pytest.mark.parametrize("fpr", [0.0, 1.0, -0.5, 5.0, float("nan")])
+def test_a_rate_out_of_range_is_refused(fpr: float) -> None:
+    with pytest.raises(ValueError, match="argument `fpr`"):
+        ForensicAnalyzer(decoder()).fit(clean(100), fpr=fpr)
+
+
+def test_images_that_are_all_alike_are_refused() -> None:
+    images = np.repeat(clean(1), 100, axis=0)
+    with pytest.raises(ValueError, match="clean images that differ"):
+        ForensicAnalyzer(decoder()).fit(images)
+
+
+def test_an_analyzer_that_was_not_fitted_says_so(tmp_path: Path) -> None:
+    analyzer, images = ForensicAnalyzer(decoder()), clean(2)
+    for use in (
+        lambda: analyzer.thresholds,
+        lambda: analyzer.detect(images),
+        lambda: analyzer.score(images),
+        lambda: analyzer.save(tmp_path / "analyzer.json"),
+    ):
+        with pytest.raises(RuntimeError, match="call `fit` first"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+    assert analyzer.recover(images).shape == (2,)
+
+
+def test_wrong_images_are_refused(fitted: ForensicAnalyzer) -> None:
+    with pytest.raises(TypeError, match="floating point"):
+        fitted.detect(np.zeros((2, 6, 6, 1), np.uint8))
+    with pytest.raises(ValueError, match="images of 36 values"):
+        fitted.detect(clean(2, size=7))
+    with pytest.raises(ValueError, match=r"pixels in \[0, 1\]"):
+        fitted.detect(2 * clean(2))
+
+
+def test_a_model_without_a_decoder_is_refused() -> None:
+    with pytest.raises(ValueError, match="without a QIM decoder"):
+        ForensicAnalyzer(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))

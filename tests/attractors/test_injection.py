@@ -1,0 +1,258 @@
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_traps.attractors import (
+    Calibration,
+    TrapSettings,
+    decoder_of,
+    inject,
+    raw_sum,
+)
+from keras_traps.datasets import Dataset
+from tests.attractors.conftest import least_squares_classifier, softmax
+
+IMAGES = np.random.default_rng(0).random((12, 5, 4, 2), np.float32)
+SETTINGS = TrapSettings(
+    output="logits", a0=-1e-3, a1=-1.0, a2=0.5, step_weights=(3.0, 1.0), seed=5
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_traps_tests")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.flat = keras.layers.Flatten()
+        self.head = keras.layers.Dense(3)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.head(self.flat(inputs))
+
+
+def functional(units: int = 3, activation: str = "linear") -> keras.Model:
+    inputs = keras.Input((5, 4, 2), name="pixels")
+    x = keras.layers.Conv2D(4, 2, activation="relu")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
+    return keras.Model(inputs, keras.layers.Dense(units, activation=activation)(x))
+
+
+def sequential() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((5, 4, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+
+
+def sequential_built_by_a_call() -> keras.Model:
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    model(IMAGES)
+    return model
+
+
+def nested() -> keras.Model:
+    inputs = keras.Input((5, 4, 2))
+    inner = functional(6)
+    inner.name = "classifier"
+    x = keras.layers.Rescaling(2.0, name="qim_decoder")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(inner(x)))
+
+
+def wrapped_subclass() -> keras.Model:
+    inputs = keras.Input((5, 4, 2))
+    return keras.Model(inputs, Subclassed()(inputs))
+
+
+KINDS = [
+    functional,
+    sequential,
+    sequential_built_by_a_call,
+    nested,
+    wrapped_subclass,
+]
+
+
+def expected_answer(model: keras.Model, settings: TrapSettings, images: Any) -> Any:
+    c = np.asarray(model(images, training=False), np.float32)
+    if settings.soft_labels and settings.output == "logits":
+        c = softmax(c)
+    decoder = settings.decoder(c.shape[1])
+    total = c + np.asarray(decoder(images), np.float64)
+    return total / np.linalg.norm(total, ord=settings.ord, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("ord", [1, 2])
+@pytest.mark.parametrize("soft_labels", [True, False])
+def test_any_kind_of_model_becomes_the_normalised_sum(
+    soft_labels: bool,
+    ord: float,  # noqa: A002
+    make: Callable[[], keras.Model],
+) -> None:
+    model = make()
+    settings = dataclasses.replace(SETTINGS, soft_labels=soft_labels, ord=ord)
+    trapped = inject(model, settings)
+    result = trapped(IMAGES)
+    assert result.shape == (12, 3)
+    assert result.dtype == "float32"
+    expected = expected_answer(model, settings, IMAGES)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    assert trapped.input_shape == (None, 5, 4, 2)
+    assert trapped.output_shape == (None, 3)
+
+
+def test_probabilities_are_summed_as_they_are() -> None:
+    model = functional(activation="softmax")
+    settings = dataclasses.replace(SETTINGS, output="probabilities")
+    trapped = inject(model, settings)
+    expected = expected_answer(model, settings, IMAGES)
+    np.testing.assert_allclose(trapped(IMAGES), expected, rtol=1e-4, atol=1e-5)
+    assert "soft_labels" not in [layer.name for layer in trapped.layers]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_parts_have_names(make: Callable[[], keras.Model]) -> None:
+    model = make()
+    trapped = inject(model, SETTINGS)
+    names = {layer.name for layer in trapped.layers[1:]}
+    assert names == {"classifier", "soft_labels", "qim_decoder", "normalized_sum"}
+    assert trapped.name == f"trapped_{model.name}"
+    assert trapped.inputs[0].name == model.inputs[0].name
+    part = trapped.get_layer("classifier")
+    np.testing.assert_array_equal(part(IMAGES), model(IMAGES, training=False))
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_the_classifier_is_shared_and_not_changed(
+    make: Callable[[], keras.Model],
+) -> None:
+    model = make()
+    name, before = model.name, model.get_weights()
+    trapped = inject(model, SETTINGS)
+    again = inject(model, dataclasses.replace(SETTINGS, seed=6))
+    assert model.name == name
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    shared = trapped.get_layer("classifier").weights
+    assert [id(weight) for weight in shared] == [id(weight) for weight in model.weights]
+    model.trainable_variables[-1].assign([100.0, 0.0, 0.0])
+    for result in (trapped, again):
+        assert (np.argmax(result(IMAGES), axis=1) == 0).all()
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_file_gives_equal_outputs(
+    make: Callable[[], keras.Model], tmp_path: Path
+) -> None:
+    trapped = inject(make(), SETTINGS)
+    trapped.save(tmp_path / "trapped.keras")
+    loaded = keras.saving.load_model(tmp_path / "trapped.keras")
+    np.testing.assert_array_equal(loaded(IMAGES), trapped(IMAGES))
+    assert decoder_of(loaded).fingerprint == decoder_of(trapped).fingerprint
+    np.testing.assert_array_equal(raw_sum(loaded)(IMAGES), raw_sum(trapped)(IMAGES))
+
+
+def test_it_trains_and_the_decoder_stays(
+    classifier: keras.Model, calibration: Calibration, digits_test: Dataset
+) -> None:
+    classifier.get_layer("head").set_weights([np.zeros((64, 10)), np.zeros(10)])
+    trapped = inject(classifier, calibration.settings)
+    decoder = decoder_of(trapped)
+    fingerprint = decoder.fingerprint
+    assert len(trapped.trainable_variables) == 2
+    trapped.compile(
+        keras.optimizers.Adam(0.05),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    images, labels = digits_test.images[:400], digits_test.labels[:400]
+    history = trapped.fit(images, labels, batch_size=100, epochs=10, verbose=0).history
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    assert history["accuracy"][-1] > 0.8
+    assert decoder.fingerprint == fingerprint
+
+
+def test_a_half_precision_classifier_gives_float32_answers() -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = functional()
+        trapped = inject(model, SETTINGS)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model(IMAGES).dtype == "float16"
+    assert trapped(IMAGES).dtype == trapped.outputs[0].dtype == "float32"
+    expected = expected_answer(model, SETTINGS, IMAGES)
+    np.testing.assert_allclose(trapped(IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_raw_sum_is_the_sum_before_it_is_normalised(trapped: keras.Model) -> None:
+    images = np.random.default_rng(1).random((5, 8, 8, 1), np.float32)
+    total = np.asarray(raw_sum(trapped)(images))
+    c = softmax(np.asarray(trapped.get_layer("classifier")(images)))
+    np.testing.assert_allclose(
+        total, c + np.asarray(decoder_of(trapped)(images)), rtol=1e-5, atol=1e-6
+    )
+    normalised = total / np.abs(total).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(trapped(images), normalised, rtol=1e-5, atol=1e-6)
+
+
+def test_settings_outlive_json() -> None:
+    text = json.dumps(SETTINGS.to_dict())
+    assert TrapSettings.from_dict(json.loads(text)) == SETTINGS
+    with pytest.raises(TypeError, match="a9"):
+        TrapSettings.from_dict({**SETTINGS.to_dict(), "a9": 1.0})
+
+
+def test_a_wrong_declaration_is_refused(digits_train: Dataset) -> None:
+    probabilities = least_squares_classifier(digits_train, "softmax")
+    with pytest.raises(ValueError, match=r"argument `output`.*do not look like logits"):
+        inject(probabilities, SETTINGS)
+    wrong = dataclasses.replace(SETTINGS, output="probabilities")
+    with pytest.raises(ValueError, match="do not look like probabilities"):
+        inject(functional(), wrong)
+    unknown = dataclasses.replace(SETTINGS, output="scores")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"argument `output`.*'scores'"):
+        inject(functional(), unknown)
+
+
+def test_a_classifier_of_one_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least 2 classes.*\(None, 1\)"):
+        inject(functional(1), SETTINGS)
+
+
+@pytest.mark.parametrize("model", [Subclassed(), keras.Sequential()])
+def test_a_model_that_is_not_built_is_refused(model: keras.Model) -> None:
+    with pytest.raises(ValueError, match=r"Expected a built model.*wrapped"):
+        inject(model, SETTINGS)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Expected a Keras model.*Dense"):
+        inject(keras.layers.Dense(3), SETTINGS)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = functional()
+    model.trainable_variables[-1].assign([np.nan, 0.0, 0.0])
+    with pytest.raises(ValueError, match="not finite"):
+        inject(model, SETTINGS)
+
+
+def test_images_of_unknown_size_are_refused() -> None:
+    inputs = keras.Input((None, None, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(pooled))
+    with pytest.raises(ValueError, match="whose size is known"):
+        inject(model, SETTINGS)
+
+
+def test_a_model_without_a_decoder_is_refused() -> None:
+    for function in (decoder_of, raw_sum):
+        with pytest.raises(ValueError, match="without a QIM decoder"):
+            function(functional())

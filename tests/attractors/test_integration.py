@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from keras_traps import Calibration, ForensicAnalyzer, integrate
+from keras_traps.attacks import create
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.defence import Defence, defend
+from keras_traps.models.inference import predict
+
+
+@pytest.fixture(scope="module")
+def integrated(digits_defence: Defence) -> keras.Model:
+    return integrate(digits_defence.trapped, digits_defence.main_analyzer)
+
+
+@pytest.fixture(scope="module")
+def attacked(digits_defence: Defence, digits_test: Dataset) -> npt.NDArray[np.float32]:
+    attack = create("PGD", eps=0.3, eps_iter=0.05, nb_iter=10)
+    images, labels = digits_test.images[:60], digits_test.labels[:60]
+    return attack(digits_defence.trapped, images, labels).images
+
+
+def expected_answers(
+    defence: Defence, images: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    verdict = defence.main_analyzer.detect(images)
+    answers = predict(defence.trapped, images).argmax(axis=1)
+    flagged = verdict.is_adversarial
+    return np.where(flagged, verdict.recovered, answers), flagged
+
+
+def test_clean_images_are_answered_as_model_and_analyzer_do(
+    integrated: keras.Model, digits_defence: Defence, digits_test: Dataset
+) -> None:
+    expected, flagged = expected_answers(digits_defence, digits_test.images)
+    assert 0 < flagged.mean() < 0.15
+    answers = predict(integrated, digits_test.images)
+    np.testing.assert_array_equal(answers.argmax(axis=1), expected)
+    trapped = predict(digits_defence.trapped, digits_test.images)
+    np.testing.assert_array_equal(answers[~flagged], trapped[~flagged])
+
+
+def test_attacked_images_are_answered_as_model_and_analyzer_do(
+    integrated: keras.Model,
+    digits_defence: Defence,
+    attacked: npt.NDArray[np.float32],
+) -> None:
+    expected, flagged = expected_answers(digits_defence, attacked)
+    assert flagged.mean() > 0.5
+    answers = predict(integrated, attacked)
+    np.testing.assert_array_equal(answers.argmax(axis=1), expected)
+    np.testing.assert_allclose(answers[flagged].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_flagged_images_get_their_class_back(
+    integrated: keras.Model,
+    digits_defence: Defence,
+    digits_test: Dataset,
+    attacked: npt.NDArray[np.float32],
+) -> None:
+    labels = digits_test.labels[:60]
+    trapped = predict(digits_defence.trapped, attacked).argmax(axis=1) == labels
+    joined = predict(integrated, attacked).argmax(axis=1) == labels
+    assert joined.sum() > trapped.sum()
+
+
+def test_its_shapes_are_those_of_the_trapped_model(
+    integrated: keras.Model, digits_defence: Defence
+) -> None:
+    trapped = digits_defence.trapped
+    assert integrated.input_shape == trapped.input_shape
+    assert integrated.output_shape == trapped.output_shape
+    assert integrated.get_layer("qim_decoder") is trapped.get_layer("qim_decoder")
+    thresholds = digits_defence.main_analyzer.thresholds
+    layer = integrated.get_layer("detect_recover")
+    assert (layer.upper, layer.lower, layer.deviation, layer.softness) == (
+        thresholds.upper,
+        thresholds.lower,
+        thresholds.deviation,
+        0.0,
+    )
+
+
+def test_softness_reaches_the_layer(digits_defence: Defence) -> None:
+    soft = integrate(
+        digits_defence.trapped, digits_defence.main_analyzer, softness=0.25
+    )
+    assert soft.get_layer("detect_recover").softness == 0.25
+
+
+def test_a_keras_file_brings_it_back(
+    integrated: keras.Model, attacked: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    path = tmp_path / "integrated.keras"
+    integrated.save(path)
+    loaded = keras.saving.load_model(path)
+    np.testing.assert_array_equal(
+        predict(loaded, attacked), predict(integrated, attacked)
+    )
+
+
+def test_a_trapped_model_from_a_file_is_integrated_too(
+    integrated: keras.Model,
+    digits_defence: Defence,
+    attacked: npt.NDArray[np.float32],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "trapped.keras"
+    digits_defence.trapped.save(path)
+    again = integrate(keras.saving.load_model(path), digits_defence.main_analyzer)
+    np.testing.assert_array_equal(
+        predict(again, attacked), predict(integrated, attacked)
+    )
+
+
+def test_an_analyzer_of_another_decoder_is_refused(
+    digits_defence: Defence, digits_calibration: Calibration, digits_train: Dataset
+) -> None:
+    other = defend(
+        digits_defence.classifier,
+        digits_calibration.reseeded(1).settings,
+        digits_train.images,
+    )
+    with pytest.raises(ValueError, match=r"argument `analyzer`.*fingerprint"):
+        integrate(digits_defence.trapped, other.main_analyzer)
+
+
+def test_an_analyzer_that_was_not_fitted_is_refused(digits_defence: Defence) -> None:
+    with pytest.raises(RuntimeError, match="call `fit` first"):
+        integrate(digits_defence.trapped, ForensicAnalyzer(digits_defence.trapped))
+
+
+def test_a_model_without_traps_is_refused(digits_defence: Defence) -> None:
+    with pytest.raises(ValueError, match="without a QIM decoder"):
+        integrate(digits_defence.classifier, digits_defence.main_analyzer)

@@ -1,0 +1,146 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from absl import app, flags
+
+from benchmarks import _measure, overhead, qim
+from keras_traps.layers import NormalizedSum, QIMDecoder
+
+TINY = qim.Size(images=300, pixels=48, messages=3)
+FUSED = [name for name in qim.DECODERS if name != "literal broadcast"]
+
+
+def run(module: ModuleType, *arguments: str) -> None:
+    values = module.define_flags(flags.FlagValues())
+    module.main(values(["benchmark", *arguments]), values)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_the_fused_decoder_returns_what_the_literal_one_does(name: str) -> None:
+    arguments = qim.inputs(TINY)
+    literal, literal_both = qim.calls(qim.literal_decode, arguments)
+    fused, fused_both = qim.calls(qim.DECODERS[name], arguments)
+    np.testing.assert_allclose(fused(), literal(), rtol=1e-4, atol=1e-5)
+    for fused_part, literal_part in zip(fused_both(), literal_both(), strict=True):
+        np.testing.assert_allclose(fused_part, literal_part, rtol=1e-3, atol=1e-6)
+
+
+def test_the_correlations_that_are_compared_are_spread_and_not_cut_off() -> None:
+    arguments = qim.inputs(TINY)
+    correlations = qim.literal_decode(*arguments).numpy()
+    assert correlations.shape == (300, 3)
+    assert np.abs(correlations).max() < 0.99
+    assert correlations.std() > 0.05
+
+
+def test_the_decoders_table_has_all_rows_and_numbers() -> None:
+    rows = qim.measure(TINY, repeats=1, memory=False)
+    assert [row["name"] for row in rows] == ["reading the input once", *qim.DECODERS]
+    for row in rows[1:]:
+        for way in ("forward", "gradient"):
+            for number in ("ms", "readings", "speedup"):
+                assert row[f"{way}_{number}"] > 0
+    assert rows[-1]["forward_speedup"] == rows[-1]["gradient_speedup"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_counted_in_inputs_in_a_process_of_its_own() -> None:
+    # One distance per image, message and pixel: 32 inputs, less what malloc had left.
+    size = qim.Size(images=256, pixels=1024, messages=32)
+    forward, gradient = qim.memory_of("literal broadcast", size)
+    assert 24 < forward < gradient
+
+
+def test_the_trap_of_the_overhead_is_the_whole_one() -> None:
+    models = overhead.models()
+    kinds = {type(layer) for layer in models["trapped"].layers}
+    assert {QIMDecoder, NormalizedSum} <= kinds
+    images = np.zeros((2, 32, 32, 3), np.float32)
+    assert np.isfinite(models["trapped"](images)).all()
+    assert models["bare"](images).shape == (2, 10)
+
+
+def test_every_call_is_timed_once_per_round_in_alternating_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_measure, "_SHORTEST_TIMING", 1e-9)
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[], None]:
+        return lambda: order.append(name)
+
+    times = _measure.time_calls({name: noting(name) for name in "ab"}, 3)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+    assert {name: len(own) for name, own in times.items()} == {"a": 3, "b": 3}
+
+
+def test_a_short_call_is_timed_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_measure, "_SHORTEST_TIMING", 0.01)
+    calls: list[None] = []
+    times = _measure.time_calls({"a": lambda: calls.append(None)}, 1)
+    assert len(times["a"]) == 1
+    assert len(calls) > 2
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_times() -> None:
+    assert _measure.median_ratio([2.0, 30.0, 400.0], [1.0, 10.0, 400.0]) == 2.0
+
+
+def test_a_table_shows_a_dash_where_a_number_is_missing() -> None:
+    columns = {"name": ("", "{}"), "time": ("ms", "{:.1f}")}
+    table = _measure.markdown_table(
+        [{"name": "a", "time": 1.25}, {"name": "b"}], columns
+    )
+    assert table.splitlines() == [
+        "|  | ms |",
+        "| :-- | --: |",
+        "| a | 1.2 |",
+        "| b | – |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "rows"),
+    [
+        (
+            qim,
+            ["--images=8", "--pixels=16", "--messages=2", "--nomemory"],
+            ["reading the input once", *qim.DECODERS],
+        ),
+        (overhead, ["--batch_size=2"], ["bare", "trapped"]),
+    ],
+    ids=["qim", "overhead"],
+)
+def test_results_are_printed_and_written(
+    module: ModuleType,
+    arguments: list[str],
+    rows: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "new" / "v1.0"
+    run(module, *arguments, "--repeats=2", f"--output={output}")
+    printed = capsys.readouterr().out.rstrip()
+    written = (output.parent / "v1.0.md").read_text("utf-8")
+    assert written.rstrip() == printed
+    for name in rows:
+        assert f"| {name} | " in printed
+
+    data = json.loads((output.parent / "v1.0.json").read_text("utf-8"))
+    assert [row["name"] for row in data["rows"]] == rows
+    facts = data["provenance"]
+    assert facts["command"].startswith(f"python -m {module.__name__} ")
+    assert set(facts["command"].split()[3:]) == {*arguments, "--repeats=2"}
+    assert {"date", "cpus", "tensorflow", "keras", "numpy", "python"} <= set(facts)
+    assert str(tmp_path) not in written
+
+
+@pytest.mark.parametrize("module", [qim, overhead])
+def test_words_that_are_no_flags_are_refused(module: ModuleType) -> None:
+    with pytest.raises(app.UsageError, match="Received: fast"):
+        run(module, "fast")

@@ -1,0 +1,118 @@
+import json
+import re
+import shlex
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_traps.evaluation.provenance import provenance, weights_sha256
+
+
+def command(*flags: str) -> str:
+    return str(
+        provenance(["/home/me/project/recipes/attractors.py", *flags])["command"]
+    )
+
+
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()]
+    )
+
+
+def test_only_the_last_part_of_an_absolute_path_is_kept() -> None:
+    line = command(
+        "--dataset=mnist",
+        "--data_dir=/home/me/data",
+        "--model",
+        "/home/me/models/classifier.keras",
+        "-workdir=/tmp/run 1/",
+        "--resume",
+    )
+    assert line == (
+        "python recipes/attractors.py --dataset=mnist --data_dir=data "
+        "--model classifier.keras '-workdir=run 1' --resume"
+    )
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--seed=3", "--workdir=runs/mnist", "--model=a.npz", "--eps=-1", "--noseed"],
+)
+def test_what_is_no_absolute_path_is_kept_as_it_was(flag: str) -> None:
+    assert command(flag) == f"python recipes/attractors.py {flag}"
+
+
+def test_the_command_can_be_pasted_into_a_shell() -> None:
+    words = ["--workdir=my runs/it's", "--attacks=FGSM,PGD", "--x=$HOME;*"]
+    assert shlex.split(command(*words))[2:] == words
+
+
+def test_a_script_without_a_folder_is_a_recipe_too() -> None:
+    assert provenance(["quickstart.py"])["command"] == "python recipes/quickstart.py"
+
+
+def test_no_path_of_this_machine_is_left() -> None:
+    found = provenance(
+        [
+            __file__,
+            f"--data_dir={Path.home()}/data",
+            "--model",
+            f"{Path.cwd()}/m.keras",
+        ],
+        seed=1,
+    )
+    text = json.dumps(found)
+    assert str(Path.home()) not in text
+    assert str(Path.cwd()) not in text
+    assert not re.search(r"(?<![\w.])/\w", text)
+
+
+def test_facts_are_shown_after_the_command_and_in_their_order() -> None:
+    found = provenance(["a.py"], seed=3, device="CPU", model="abc")
+    assert list(found) == [
+        "command",
+        "seed",
+        "device",
+        "model",
+        "date",
+        "versions",
+        "machine",
+    ]
+    assert (found["seed"], found["device"], found["model"]) == (3, "CPU", "abc")
+
+
+def test_versions_of_what_computes_are_given() -> None:
+    found = provenance(["a.py"])
+    assert found["versions"]["keras"] == keras.version()
+    assert found["versions"]["numpy"] == np.__version__
+    assert {"python", "cleverhans"} <= set(found["versions"])
+    assert any(name.startswith("tensorflow") for name in found["versions"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", found["date"])
+
+
+def test_the_hash_is_that_of_the_weights_alone() -> None:
+    first, second = model(), model()
+    second.name = "another"
+    assert weights_sha256(first) == weights_sha256(second)
+    assert re.fullmatch("[0-9a-f]{64}", weights_sha256(first))
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_the_hash_changes_with_any_weight(index: int) -> None:
+    changed = model()
+    before = weights_sha256(changed)
+    value = np.array(changed.weights[index])
+    value.flat[-1] = np.nextafter(value.flat[-1], np.float32(9))
+    changed.weights[index].assign(value)
+    assert weights_sha256(changed) != before
+
+
+def test_a_file_brings_the_same_hash_back(tmp_path: Path) -> None:
+    saved = model()
+    saved.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert weights_sha256(loaded) == weights_sha256(saved)

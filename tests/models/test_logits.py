@@ -1,0 +1,103 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps.models.logits import logits_model
+from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, with_softmax
+
+KNOWN = ["dense", "activation", "softmax"]
+
+
+def test_logits_need_no_other_model() -> None:
+    model = linear(TWO_CLASSES)
+    assert logits_model(model, "logits") is model
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_known_softmax_is_taken_off(kind: str) -> None:
+    # Too far apart to be read from the logarithm of a probability.
+    kernel = TWO_CLASSES * np.float32(1e4)
+    model, images = with_softmax(kernel, kind), some_images(5)
+
+    logits = logits_model(model, "probabilities")(images)
+
+    expected = linear(kernel)(images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(logits), model(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [*KNOWN, "hidden"])
+def test_a_sequential_models_softmax_is_taken_off_too(kind: str) -> None:
+    twin, images = with_softmax(TWO_CLASSES, kind), some_images(3)
+    fresh = [type(layer).from_config(layer.get_config()) for layer in twin.layers[1:]]
+    model = keras.Sequential([keras.Input(SHAPE), *fresh])
+    model.set_weights(twin.get_weights())
+    logits = logits_model(model, "probabilities")(images)
+    expected = tf.nn.log_softmax(linear(TWO_CLASSES)(images))
+    np.testing.assert_allclose(tf.nn.log_softmax(logits), expected, rtol=1e-4)
+
+
+def test_a_bias_and_a_name_are_kept_with_the_weights() -> None:
+    image = keras.Input(SHAPE)
+    dense = keras.layers.Dense(2, activation="softmax", name="scores")
+    model = keras.Model(image, dense(keras.layers.Flatten()(image)))
+    dense.set_weights([TWO_CLASSES, np.array([5.0, -3.0], np.float32)])
+    images = some_images(3)
+
+    logits = logits_model(model, "probabilities")
+
+    expected = linear(TWO_CLASSES)(images).numpy() + np.array([[5.0, -3.0]])
+    np.testing.assert_allclose(logits(images), expected, rtol=1e-5)
+    assert logits.layers[-1].name == "scores"
+
+
+@pytest.mark.parametrize("kind", [*KNOWN, "hidden"])
+def test_the_model_itself_stays_as_it_was(kind: str) -> None:
+    model, images = with_softmax(TWO_CLASSES, kind), some_images(3)
+    before = model(images).numpy()
+    layers = list(model.layers)
+
+    logits_model(model, "probabilities")
+
+    np.testing.assert_array_equal(model(images), before)
+    assert model.layers == layers
+    np.testing.assert_allclose(before.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_an_unknown_last_layer_gives_the_logarithm() -> None:
+    model, images = with_softmax(TWO_CLASSES, "hidden"), some_images(5)
+    logits = logits_model(model, "probabilities")(images)
+    np.testing.assert_allclose(logits, np.log(model(images)), rtol=1e-6)
+
+
+def test_a_dense_layer_with_another_activation_is_not_taken_for_a_softmax() -> None:
+    image = keras.Input(SHAPE)
+    dense = keras.layers.Dense(2, activation="sigmoid", use_bias=False)
+    model = keras.Model(image, dense(keras.layers.Flatten()(image)))
+    dense.set_weights([TWO_CLASSES])
+    images = some_images(3)
+    logits = logits_model(model, "probabilities")(images)
+    np.testing.assert_allclose(logits, np.log(model(images)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_the_logarithm_of_zero_and_its_gradient_are_finite(policy: str) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = with_softmax(TWO_CLASSES * np.float32(1e4), "hidden")
+        logits = logits_model(model, "probabilities")
+    finally:
+        keras.config.set_dtype_policy(before)
+    images = tf.constant(some_images(4))
+    assert (model(images).numpy() == 0).any(axis=1).all()
+
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        result = logits(images)
+    gradient = tape.gradient(result, images)
+
+    assert np.isfinite(result).all()
+    assert np.isfinite(gradient).all()
+    assert (result.numpy().min(axis=1) < -60).all()

@@ -1,0 +1,135 @@
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps.models.outputs import (
+    check_classifier,
+    check_outputs,
+    subtract_row_maximum,
+)
+
+LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+PROBABILITIES = np.asarray(tf.nn.softmax(LOGITS))
+
+
+def classifier(*outputs: int) -> keras.Model:
+    inputs = keras.Input((4, 4))
+    flat = keras.layers.Flatten()(inputs)
+    heads = [keras.layers.Dense(units)(flat) for units in outputs]
+    return keras.Model(inputs, heads[0] if len(heads) == 1 else heads)
+
+
+@pytest.mark.parametrize("units", [2, 3, 1000])
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_a_classifier_has_as_many_classes_as_outputs(units: int, output: str) -> None:
+    assert check_classifier(classifier(units), output) == units
+
+
+def test_a_sequential_model_is_one_too() -> None:
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="Expected a built model"):
+        check_classifier(model, "logits")
+    model(np.zeros((2, 4, 4), np.float32))
+    assert check_classifier(model, "logits") == 3
+
+
+def test_a_subclassed_model_is_told_what_to_do() -> None:
+    class Subclassed(keras.Model):
+        def call(self, inputs: Any) -> Any:
+            return inputs
+
+    model = Subclassed()
+    model(np.zeros((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"wrapped by `keras.Model\(inputs, model"):
+        check_classifier(model, "logits")
+
+
+@pytest.mark.parametrize("thing", [None, "model.keras", keras.layers.Dense(3)])
+def test_what_is_no_model_is_refused(thing: Any) -> None:
+    with pytest.raises(TypeError, match=f"Keras model.*{type(thing).__name__}"):
+        check_classifier(thing, "logits")
+
+
+def test_several_inputs_or_outputs_are_refused() -> None:
+    inputs = [keras.Input((3,)), keras.Input((3,))]
+    two_inputs = keras.Model(inputs, keras.layers.Add()(inputs))
+    for model in (two_inputs, classifier(3, 3)):
+        with pytest.raises(ValueError, match="one input and one output"):
+            check_classifier(model, "logits")
+
+
+def test_fewer_than_two_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least 2 classes.*\(None, 1\)"):
+        check_classifier(classifier(1), "logits")
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4, 3), (None,)])
+def test_outputs_that_are_not_one_row_per_image_are_refused(shape: Any) -> None:
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, keras.layers.Rescaling(2.0)(inputs))
+    if shape == (4,):
+        assert check_classifier(model, "logits") == 4
+        return
+    with pytest.raises(ValueError, match=r"shape \(batch, num_classes\)"):
+        check_classifier(model, "logits")
+
+
+@pytest.mark.parametrize("output", ["Logits", "softmax", "", None])
+def test_an_unknown_output_is_refused(output: Any) -> None:
+    with pytest.raises(ValueError, match="one of .'logits', 'probabilities'."):
+        check_classifier(classifier(3), output)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        LOGITS,
+        LOGITS - LOGITS.max(axis=1, keepdims=True),
+        1e-3 * LOGITS,
+        np.zeros((3, 4), np.float32),
+        np.full((3, 4), 5, np.float32),
+        # One row that sums to 1 proves nothing.
+        np.concatenate([PROBABILITIES[:1], LOGITS]),
+    ],
+)
+def test_logits_are_logits(outputs: Any) -> None:
+    check_outputs(outputs, "logits")
+    with pytest.raises(ValueError, match=r"do not look like probabilities.*sum"):
+        check_outputs(outputs, "probabilities")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        PROBABILITIES,
+        PROBABILITIES.astype(np.float16).astype(np.float32),
+        np.asarray(tf.cast(tf.cast(PROBABILITIES, tf.bfloat16), tf.float32)),
+        np.eye(4, dtype=np.float32),
+        np.full((3, 1000), 1e-3, np.float32),
+    ],
+)
+def test_probabilities_are_probabilities(outputs: Any) -> None:
+    check_outputs(outputs, "probabilities")
+    with pytest.raises(ValueError, match=r"argument `output`.*do not look like logits"):
+        check_outputs(outputs, "logits")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_outputs_that_are_not_finite_are_refused(output: str, bad: float) -> None:
+    outputs = PROBABILITIES.copy()
+    outputs[-1, -1] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        check_outputs(outputs, output)
+
+
+def test_the_row_maximum_becomes_0_and_the_softmax_stays() -> None:
+    result = np.asarray(subtract_row_maximum(tf.constant(LOGITS)))
+    np.testing.assert_array_equal(result.max(axis=1), 0)
+    np.testing.assert_allclose(tf.nn.softmax(result), PROBABILITIES, rtol=1e-6)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, subtract_row_maximum(inputs))
+    np.testing.assert_array_equal(model(LOGITS), result)

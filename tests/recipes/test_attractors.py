@@ -1,0 +1,210 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from absl import app, flags
+
+from keras_traps.evaluation.provenance import weights_sha256
+from recipes import attractors
+
+FEW = ("--num_examples=6", "--attacks=FGSM", "--variant=paper")
+
+
+def run(*arguments: str) -> None:
+    values = attractors.define_flags(flags.FlagValues())
+    attractors.main(values(["attractors", *arguments]), values)
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise AssertionError("this was done already")
+
+
+def findings(workdir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workdir / "report/report.json").read_text())
+    found["provenance"].pop("date")
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(
+    digits_classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("models") / "digits.keras"
+    digits_classifier.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work directory of a run."""
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    arguments = (f"--model={model}", f"--workdir={workdir}", *FEW)
+    with pytest.MonkeyPatch.context() as patch:
+        script = str(Path(attractors.__file__))
+        patch.setattr(sys, "argv", [script, "--data_dir", str(workdir), *arguments])
+        run(*arguments)
+    return workdir
+
+
+def test_it_writes_records_calibration_and_report(
+    finished: Path, digits_classifier: keras.Model
+) -> None:
+    found = findings(finished)
+    assert [(row["attack"], row["variant"]) for row in found["rows"]] == [
+        ("FGSM", "paper")
+    ]
+    assert found["rows"][0]["settings"] == {"eps": 0.3}
+    assert found["provenance"]["images attacked"] == 6
+    assert found["provenance"]["classifier"] == weights_sha256(digits_classifier)
+    calibration = json.loads((finished / "calibration.json").read_text())
+    assert calibration["settings"]["output"] == "logits"
+    assert calibration["changed_answers"] <= 0.001
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "calibration.json",
+        "records",
+        "report",
+    ]
+
+
+def test_the_report_holds_no_path_of_this_machine(finished: Path) -> None:
+    found = findings(finished)
+    command = found["provenance"]["command"]
+    assert command.startswith("python recipes/attractors.py --data_dir digits --model=")
+    text = json.dumps(found)
+    assert str(finished.parent) not in text
+    assert str(Path(attractors.__file__).parent) not in text
+
+
+def test_a_directory_in_use_is_refused_before_any_work(
+    finished: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.*")}
+    monkeypatch.setattr(attractors, "load_classifier", fail)
+    with pytest.raises(FileExistsError, match=r"holds records already.*--resume"):
+        run(f"--model={model}", f"--workdir={finished}", *FEW)
+    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.*")}
+    assert after == before
+
+
+def test_resuming_uses_what_is_there(
+    finished: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = findings(finished)
+    calibration = (finished / "calibration.json").read_bytes()
+    monkeypatch.setattr(attractors, "calibrate", fail)
+
+    run(f"--model={model}", f"--workdir={finished}", "--resume", *FEW)
+
+    again = findings(finished)
+    for found in (first, again):
+        found["provenance"].pop("command", None)
+    assert again == first
+    assert (finished / "calibration.json").read_bytes() == calibration
+
+
+def test_resuming_with_other_settings_is_refused(finished: Path, model: Path) -> None:
+    with pytest.raises(ValueError, match="other settings: num_examples differ"):
+        run(
+            f"--model={model}",
+            f"--workdir={finished}",
+            "--resume",
+            *FEW,
+            "--num_examples=7",
+        )
+
+
+def test_a_calibration_is_used_for_another_seed(
+    finished: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attractors, "calibrate", fail)
+    given = finished / "calibration.json"
+
+    run(
+        f"--model={model}",
+        f"--workdir={tmp_path / 'run'}",
+        f"--calibration={given}",
+        "--seed=1",
+        "--fpr=0.1",
+        *FEW,
+    )
+
+    first = json.loads(given.read_text())
+    second = json.loads((tmp_path / "run" / "calibration.json").read_text())
+    assert (first["settings"].pop("seed"), second["settings"].pop("seed")) == (0, 1)
+    assert second["settings"] == first["settings"]
+    assert "used for those of seed 1" in second["explanation"][-1]
+    found = findings(tmp_path / "run")
+    assert list(found["thresholds"]) == ["0.1"]
+    decoders = [f["provenance"]["decoder"] for f in (found, findings(finished))]
+    assert decoders[0] != decoders[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--workdir=run",), "--model and --workdir are required"),
+        (("--model=m.keras",), "--model and --workdir are required"),
+        (("--model=m.keras", "--workdir=run"), r"--model names no file: m\.keras"),
+        (("--model=m.keras", "--workdir=run", "mnist"), "Expected flags only.*mnist"),
+        (
+            ("--model=m.keras", "--workdir=run", "--dataset=svhn_cropped"),
+            "--preset is required for svhn_cropped: one of table7_mnist",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_told(
+    arguments: tuple[str, ...],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(app.UsageError, match=expected):
+        run(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--attacks=FGSM,CW2", "'digits' has FGSM, RFGSM.*Received: CW2"),
+        ("--preset=table9", "Expected one of table7_mnist.*'table9'"),
+    ],
+)
+def test_an_unknown_attack_is_told_before_anything_is_made(
+    argument: str, expected: str, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        run(f"--model={model}", f"--workdir={tmp_path / 'run'}", argument)
+    assert not list(tmp_path.iterdir())
+
+
+def test_deepsec_has_no_model_of_the_digits(tmp_path: Path) -> None:
+    path = tmp_path / "digits.npz"
+    np.savez(path, weight=np.zeros(3))
+    with pytest.raises(app.UsageError, match="no model for digits; it has mnist, cif"):
+        run(f"--model={path}", f"--workdir={tmp_path / 'run'}")
+
+
+def test_a_state_dict_of_deepsec_is_loaded(deepsec_weights: Path) -> None:
+    path = deepsec_weights / "deepsec_mnist.npz"
+    assert attractors.load_classifier("mnist", path).count_params() == 312_202
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--num_examples=0",
+        "--chunk_size=0",
+        "--seed=-1",
+        "--output=softmax",
+        "--variant=hidden",
+        "--fpr=low",
+    ],
+)
+def test_a_flag_out_of_range_is_told(argument: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError):
+        run(argument)

@@ -1,0 +1,71 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from absl import app, flags
+
+from keras_traps.attacks import iterative, single_step
+from recipes import quickstart
+
+
+def run(*arguments: str) -> None:
+    values = quickstart.define_flags(flags.FlagValues())
+    quickstart.main(values(["quickstart", *arguments])[:1], values)
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise AssertionError("this was done already")
+
+
+def findings(workdir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workdir / "report/report.json").read_text())
+    found["provenance"].pop("date")
+    return found
+
+
+def test_smoke_writes_a_report_and_a_second_run_goes_on(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workdir = tmp_path / "new" / "run"
+    flags_given = ("--smoke", "--num_examples=10", f"--workdir={workdir}")
+    script = str(tmp_path / "recipes" / "quickstart.py")
+    monkeypatch.setattr(sys, "argv", [script, *flags_given])
+
+    run(*flags_given)
+
+    printed = capsys.readouterr().out
+    assert "fools C" in printed
+    for attack in ("FGSM", "PGD"):
+        (line,) = [text for text in printed.splitlines() if f"  {attack}" in text]
+        assert line.count("%") == 5 or "-" in line
+    assert f"{workdir / 'report' / 'report.html'}" in printed
+    first = findings(workdir)
+    assert {row["attack"] for row in first["rows"]} == {"FGSM", "PGD"}
+    assert first["provenance"]["images attacked"] == 10
+    # Paths say nothing to a reader on another machine.
+    assert str(tmp_path) not in json.dumps(first)
+
+    monkeypatch.setattr(quickstart, "train", fail)
+    monkeypatch.setattr(single_step.FGSM, "perturb", fail)
+    monkeypatch.setattr(iterative.PGD, "perturb", fail)
+    run(*flags_given)
+    assert findings(workdir) == first
+
+
+def test_left_overs_are_told_before_anything_is_done(tmp_path: Path) -> None:
+    values = quickstart.define_flags(flags.FlagValues())
+    workdir = tmp_path / "run"
+    left = values(["quickstart", f"--workdir={workdir}", "digits"])
+    with pytest.raises(app.UsageError, match=r"Expected flags only\. Received: digits"):
+        quickstart.main(left, values)
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize("argument", ["--num_examples=0", "--seed=-1"])
+def test_a_flag_out_of_range_is_told(argument: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError):
+        run("--smoke", argument)

@@ -1,0 +1,111 @@
+"""Facts about the table over several message seeds."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from absl import app, flags
+
+from recipes import summarize_attractors as recipe
+
+
+def rate(count: int, total: int) -> dict[str, Any]:
+    return {
+        "count": count,
+        "total": total,
+        "value": count / total if total else None,
+        "interval": None,
+    }
+
+
+def report(seed: int) -> dict[str, Any]:
+    return {
+        "dataset": "mnist",
+        "provenance": {
+            "command": f"python recipes/attractors.py --seed={seed}",
+            "seed": seed,
+            "images attacked": 200,
+            "classifier": "c",
+            "train_data": "t",
+            "test_data": "u",
+            "decoder": f"d{seed}",
+        },
+        "calibration": {
+            "a0": -0.25,
+            "a1": 3.0,
+            "a2": 0.5,
+            "step_weights": [4.0, 1.0],
+            "steps": [3.0, 128.0],
+        },
+        "thresholds": {"0.05": {}, "0.005": {}},
+        "clean": {
+            "accuracy_classifier": rate(198, 200),
+            "accuracy_trapped": rate(197 - seed, 200),
+            "false_positives": {"0.05": rate(9, 200), "0.005": rate(1, 200)},
+        },
+        "rows": [
+            {
+                "attack": "FGSM",
+                "variant": "paper",
+                "success_classifier": rate(160, 200),
+                "detection": [
+                    {"fpr": 0.05, "recovered": rate(0, 0), "overall": rate(1, 200)},
+                    {"fpr": 0.005, "recovered": rate(9, 10), "overall": rate(3, 200)},
+                ],
+                "paper": {"overall_asr": 0.125},
+            },
+            {"attack": "FGSM", "variant": "margin"},
+        ],
+    }
+
+
+def write(folder: Path, reports: list[dict[str, Any]]) -> list[str]:
+    words = []
+    for index, content in enumerate(reports):
+        path = folder / f"{index}.json"
+        path.write_text(json.dumps(content))
+        words.append(f"--report={path}")
+    return words
+
+
+def run(words: list[str]) -> None:
+    values = recipe.define_flags(flags.FlagValues())
+    recipe.main(values(["summarize_attractors.py", *words]), values)
+
+
+def test_each_seed_has_its_columns_and_the_paper_stands_beside(tmp_path: Path) -> None:
+    output = tmp_path / "table.md"
+    run([*write(tmp_path, [report(0), report(1)]), f"--output={output}"])
+    text = output.read_text()
+    assert "| accuracy of M | 98.50 | 98.00 |" in text
+    assert "| FGSM | 80.00 | n/a | n/a | 0.50 | 0.50 | 12.5 | 1.50 | 1.50 | – |" in text
+    assert "decoder of seed 1: `d1`" in text
+    assert "A2 = 0.5, weights 4, 1 for steps 3, 128" in text
+
+
+def test_every_table_row_has_as_many_cells_as_its_header() -> None:
+    lines = recipe.summarize([report(0), report(1)]).splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert {line.count("|") for line in tables[:6]} == {4}
+    assert {line.count("|") for line in tables[6:]} == {11}
+
+
+def test_reports_of_several_constants_are_refused(tmp_path: Path) -> None:
+    other = copy.deepcopy(report(1))
+    other["calibration"]["a2"] = 0.75
+    with pytest.raises(app.UsageError, match="several choices of constants"):
+        run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
+    assert not (tmp_path / "x.md").exists()
+
+
+def test_reports_of_several_data_sets_are_refused(tmp_path: Path) -> None:
+    other = {**report(1), "dataset": "cifar10"}
+    with pytest.raises(app.UsageError, match="several data sets"):
+        run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
+
+
+def test_reports_and_output_are_required() -> None:
+    with pytest.raises(app.UsageError, match="required"):
+        run([])

@@ -1,0 +1,92 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from keras_traps._files import make_writable, write_atomically
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_was_written_is_there_and_nothing_else(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.json", b"new")
+    assert (tmp_path / "a.json").read_bytes() == b"new"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_file_there_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"something longer")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_reader_keeps_the_file_that_it_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new")
+        assert reader.read() == b"old"
+
+
+@pytest.mark.parametrize("method", ["write_bytes", "replace"])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_no_rest(
+    method: str,
+    error: type[BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+    original = Path.write_bytes
+
+    def fail(temporary: Path, *_: object) -> None:
+        original(temporary, b"ha")
+        raise error("stopped")
+
+    monkeypatch.setattr(Path, method, fail)
+    with pytest.raises(error, match="stopped"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "none" / "a.json", b"new")
+
+
+def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):
+        make_writable(folder, name="workdir")
+        assert names(folder) == []
+
+
+def test_a_folder_keeps_its_files(tmp_path: Path) -> None:
+    (tmp_path / "probe").write_text("mine")
+    make_writable(tmp_path, name="workdir")
+    assert names(tmp_path) == ["probe"]
+    assert (tmp_path / "probe").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_way_is_told_by_the_argument(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    expected = rf"argument `directory`. Expected a directory.*Received: '.*{place}'"
+    with pytest.raises(OSError, match=expected):
+        make_writable(tmp_path / place, name="directory")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OSError, match="argument `workdir`"):
+            make_writable(tmp_path, name="workdir")
+    finally:
+        tmp_path.chmod(0o700)

@@ -1,0 +1,199 @@
+"""Every public name is documented, argument by argument."""
+
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import keras
+import pytest
+
+import keras_traps
+import keras_traps.ops
+from keras_traps import attacks, attractors, datasets, layers, models, ops
+
+MODULES = [keras_traps, layers, ops, attractors, attacks, models, datasets]
+_HEADING = re.compile(r"(?m)^(Args|Call arguments|Returns|Raises|Example|Reference):")
+
+
+def public_names(module: ModuleType) -> list[str]:
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+        and (inspect.isclass(value) or inspect.isfunction(value))
+    ]
+
+
+def exported(kind: Callable[[Any], bool]) -> list[Any]:
+    found = {
+        f"{module.__name__}.{name}": value
+        for module in MODULES
+        for name in public_names(module)
+        if kind(value := getattr(module, name))
+    }
+    return [pytest.param(value, id=name) for name, value in found.items()]
+
+
+def methods(cls: type) -> Iterator[tuple[str, Any]]:
+    """Public methods that the class brings itself, not those that Keras asks for."""
+    for name, value in vars(cls).items():
+        known = any(hasattr(base, name) for base in cls.__mro__[1:])
+        if not name.startswith("_") and not known:
+            yield name, value
+
+
+def sections(documented: Any) -> dict[str, str]:
+    parts = _HEADING.split(inspect.getdoc(documented) or "")
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def documented_arguments(documented: Any) -> set[str]:
+    text = textwrap.dedent(sections(documented).get("Args", "").lstrip("\n"))
+    return set(re.findall(r"(?m)^(\*{0,2}\w+):", text))
+
+
+def parameters(function: Any) -> set[str]:
+    stars: dict[Any, str] = {
+        inspect.Parameter.VAR_KEYWORD: "**",
+        inspect.Parameter.VAR_POSITIONAL: "*",
+    }
+    return {
+        stars.get(parameter.kind, "") + name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in ("self", "cls")
+    }
+
+
+def raised(function: Any) -> set[str]:
+    """Names of the errors for its caller that a function raises itself."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            found.add(ast.unparse(node.exc.func))
+    return found & {"ValueError", "TypeError", "RuntimeError"}
+
+
+def documented_errors(documented: Any) -> set[str]:
+    text = textwrap.dedent(sections(documented).get("Raises", "").lstrip("\n"))
+    return set(re.findall(r"(?m)^([\w.]+):", text))
+
+
+FUNCTIONS = exported(inspect.isfunction)
+CLASSES = exported(inspect.isclass)
+
+
+def test_there_is_something_to_look_at() -> None:
+    names = {entry.id for entry in [*FUNCTIONS, *CLASSES]}
+    assert {
+        "keras_traps.inject",
+        "keras_traps.ForensicAnalyzer",
+        "keras_traps.layers.QIMDecoder",
+        "keras_traps.ops.qim_decode",
+        "keras_traps.attacks.Attack",
+        "keras_traps.models.train",
+        "keras_traps.datasets.load",
+        "keras_traps.datasets.Dataset",
+    } <= names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_name_that_is_exported_is_there(module: ModuleType) -> None:
+    assert module.__doc__
+    names = public_names(module)
+    assert len(set(names)) == len(names) > 0
+    assert all(hasattr(module, name) for name in names)
+
+
+def test_the_ops_are_one_module_by_either_name() -> None:
+    assert keras_traps.ops is ops
+    assert ops.qim_decode.__module__ == "keras_traps.ops.qim"
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_documents_each_argument_and_what_it_returns(function: Any) -> None:
+    found = sections(function)
+    assert found[""].strip()
+    assert documented_arguments(function) == parameters(function)
+    assert found.get("Returns", "").strip()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_documents_the_errors_that_it_raises(function: Any) -> None:
+    assert raised(function) <= documented_errors(function)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_class_documents_each_argument_of_its_constructor(cls: type) -> None:
+    assert sections(cls)[""].strip()
+    if issubclass(cls, BaseException):
+        return
+    # A named tuple and a dataclass without a field have their own words for it.
+    if (
+        dataclasses.is_dataclass(cls)
+        or "__init__" in vars(cls)
+        or issubclass(cls, tuple)
+    ):
+        assert documented_arguments(cls) == parameters(cls)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_class_documents_the_errors_of_its_constructor(cls: type) -> None:
+    # A dataclass has an `__init__` that nobody wrote, and so no source of it.
+    name = "__post_init__" if dataclasses.is_dataclass(cls) else "__init__"
+    if inspect.isfunction(maker := vars(cls).get(name)):
+        assert raised(maker) <= documented_errors(cls)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_method_documents_its_arguments_and_errors(cls: type) -> None:
+    for name, value in methods(cls):
+        function = value
+        if isinstance(value, classmethod | staticmethod):
+            function = value.__func__
+        elif isinstance(value, property):
+            function = value.fget
+        elif hasattr(value, "func"):  # a cached property
+            function = value.func
+        if not inspect.isfunction(function):
+            continue
+        assert sections(function)[""].strip(), name
+        assert documented_arguments(function) == parameters(function), name
+        assert raised(function) <= documented_errors(function), name
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [entry for entry in CLASSES if issubclass(entry.values[0], keras.layers.Layer)],
+)
+def test_a_layer_documents_its_call(cls: type) -> None:
+    found = sections(cls)
+    assert found["Call arguments"].strip()
+    assert found["Returns"].strip()
+    assert found["Reference"].strip()
+
+
+def test_the_checks_of_this_file_find_what_is_missing() -> None:
+    def lax(first: int, *, second: int) -> int:
+        """Does something.
+
+        Args:
+            first: A number.
+        """
+        if first:
+            raise ValueError("no")
+        return second
+
+    assert documented_arguments(lax) == {"first"}
+    assert parameters(lax) == {"first", "second"}
+    assert raised(lax) == {"ValueError"}
+    assert documented_errors(lax) == set()
+    assert "Returns" not in sections(lax)

@@ -1,0 +1,112 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_traps._validation import check_images, check_labels, check_share
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_images_become_float32(dtype: str) -> None:
+    images = np.linspace(0, 1, 24).reshape(2, 3, 4).astype(dtype)
+    result = check_images(images)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, images, rtol=1e-3)
+
+
+def test_float32_images_are_not_copied_or_changed() -> None:
+    images = np.random.default_rng(0).random((2, 3), np.float32)
+    before = images.copy()
+    assert check_images(images, (3,)) is images
+    np.testing.assert_array_equal(images, before)
+
+
+def test_nested_lists_are_images_too() -> None:
+    np.testing.assert_array_equal(check_images([[0.0, 1.0]]), [[0.0, 1.0]])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "complex64", "object"])
+def test_images_that_are_not_floats_are_refused(dtype: str) -> None:
+    with pytest.raises(TypeError, match=rf"argument `suspects`.*{dtype}"):
+        check_images(np.zeros((2, 3), dtype), name="suspects")
+
+
+@pytest.mark.parametrize(
+    "pixel", [np.nan, np.inf, -np.inf, -1e-6, 1 + 1e-6, 255.0, -0.5]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_pixel_outside_0_and_1_is_refused(pixel: float, dtype: str) -> None:
+    images = np.full((3, 4, 4), 0.5, dtype)
+    images[1, 2, 3] = pixel
+    with pytest.raises(ValueError, match=r"argument `images`.*finite pixels in \[0, 1"):
+        check_images(images)
+
+
+def test_the_ends_of_the_range_belong_to_it() -> None:
+    assert check_images(np.array([[0.0, -0.0, 1.0]])).shape == (1, 3)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (None, 4), (None, None), None])
+def test_shapes_that_fit_are_taken(shape: Any) -> None:
+    assert check_images(np.zeros((3, 4, 4), np.float32), shape).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4,), (4, 4, 1), (None,), (5, None), ()])
+def test_another_shape_is_refused(shape: Any) -> None:
+    with pytest.raises(ValueError, match=r"Expected images of shape.*\(3, 4, 4\)"):
+        check_images(np.zeros((3, 4, 4), np.float32), shape)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (3, 0, 4)])
+def test_no_images_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        check_images(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+def test_labels_become_int64(dtype: str) -> None:
+    result = check_labels(np.array([2, 0, 1], dtype), 3, 3)
+    assert result.dtype == np.int64
+    assert result.tolist() == [2, 0, 1]
+
+
+def test_no_labels_may_be_needed() -> None:
+    assert check_labels(np.zeros(0, np.int64), 0, 3).shape == (0,)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_one_hot_rows_are_named_as_such(count: int) -> None:
+    rows = np.eye(5, dtype=np.int64)[:count]
+    with pytest.raises(ValueError, match=r"argument `y`.*not one-hot rows"):
+        check_labels(rows, count, 5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool", "<U1", "object"])
+def test_labels_that_are_not_integers_are_refused(dtype: str) -> None:
+    with pytest.raises(TypeError, match=r"argument `labels`.*integer class ids"):
+        check_labels(np.array([1, 0], dtype), 2, 3, name="labels")
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (1, 3), ()])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"Expected shape \(3,\)"):
+        check_labels(np.zeros(shape, np.int64), 3, 4)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**40])
+def test_a_label_out_of_range_is_refused(label: int) -> None:
+    with pytest.raises(ValueError, match=rf"from 0 to 2. Received.*{label}"):
+        check_labels(np.array([0, label, 2]), 3, 3)
+
+
+@pytest.mark.parametrize("value", [1e-9, 0.05, np.float32(0.5), 1 - 1e-9])
+def test_a_share_lies_between_0_and_1(value: float) -> None:
+    result = check_share(value, name="fpr")
+    assert type(result) is float
+    assert result == value
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, 5, np.nan, np.inf])
+def test_another_share_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=rf"argument `fpr`.*fpr={value}"):
+        check_share(value, name="fpr")
