@@ -79,7 +79,7 @@ def test_outputs_that_are_not_one_row_per_image_are_refused(shape: Any) -> None:
 
 @pytest.mark.parametrize("output", ["Logits", "softmax", "", None])
 def test_an_unknown_output_is_refused(output: Any) -> None:
-    with pytest.raises(ValueError, match="one of .'logits', 'probabilities'."):
+    with pytest.raises(ValueError, match=r"one of .'logits', 'probabilities'."):
         check_classifier(classifier(3), output)
 
 
