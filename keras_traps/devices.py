@@ -1,4 +1,6 @@
-"""The machine's devices, set up the same way by every recipe."""
+"""TensorFlow and the machine's devices, set up the same way by every recipe."""
+
+import logging
 
 import tensorflow as tf
 
@@ -20,3 +22,12 @@ def prepare_devices() -> str:
         tf.config.experimental.set_memory_growth(gpu, enable=True)
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return f"{len(gpus)} GPU" if gpus else "CPU"
+
+
+def hush_retracing() -> None:
+    """Keeps TensorFlow from warning of retracing in the middle of a progress bar.
+
+    cleverhans traces its gradient anew for every batch of a margin attack, by its
+    construction; the model itself is traced once.
+    """
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -17,7 +17,7 @@ from absl import app, flags
 from keras_traps import attacks, calibrate, datasets
 from keras_traps._files import write_atomically
 from keras_traps.attractors import Calibration
-from keras_traps.devices import prepare_devices
+from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.defence import defend
 from keras_traps.evaluation.evaluate import evaluate
 from keras_traps.evaluation.provenance import provenance, weights_sha256
@@ -115,6 +115,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     workdir = Path(values.workdir).expanduser()
     check_workdir(workdir, resume=values.resume)
     device = prepare_devices()
+    hush_retracing()
 
     train, test = (
         datasets.load(values.dataset, split, values.data_dir)

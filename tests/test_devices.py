@@ -1,9 +1,10 @@
+import logging
 from collections.abc import Iterator
 
 import pytest
 import tensorflow as tf
 
-from keras_traps.devices import prepare_devices
+from keras_traps.devices import hush_retracing, prepare_devices
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +52,14 @@ def test_a_gpu_in_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
     with pytest.raises(RuntimeError, match="cannot be modified"):
         prepare_devices()
+
+
+def test_a_warning_of_retracing_is_not_shown_and_an_error_is() -> None:
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    try:
+        hush_retracing()
+        assert not logger.isEnabledFor(logging.WARNING)
+        assert logger.isEnabledFor(logging.ERROR)
+    finally:
+        logger.setLevel(before)
