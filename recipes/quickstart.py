@@ -84,7 +84,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     print("1. A classifier of handwritten digits")
     classifier = _classifier(train_data, workdir / "classifier.keras", values)
     print("2. Its traps: three lines")
-    # With 64 pixels the small step's are few, and a single step of 76 grey levels throws
+    # Of 64 pixels few have the small step, and a single step of 76 grey levels throws
     # them to another period: they get a small say.
     calibration = calibrate(
         classifier,
