@@ -39,7 +39,8 @@ $(VENV)/.package: pyproject.toml setup.py
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(BIN)/pip install --quiet --editable ".[$(EXTRA),dev]"
+	$(BIN)/pip install --quiet --editable ".[$(EXTRA),serving,dev]"
+	$(BIN)/pip install --quiet --no-deps "tensorflow-serving-api>=2.21,<2.22"
 	touch $@
 
 clean:

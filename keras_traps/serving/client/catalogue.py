@@ -85,12 +85,17 @@ class Catalogue:
     def has_changed(
         self, target: Target, name: str, known: Signature, deadline: Deadline
     ) -> bool:
-        """Returns whether the server now has another signature of this name."""
+        """Returns whether the server now has another signature of this name.
+
+        It is asked once. What led here says more than its failure would.
+        """
         try:
-            return self.refresh(target, deadline).signatures.get(name) != known
+            seconds = max(0.1, deadline.remaining())
+            metadata = self._transport.metadata(target, seconds)
         except ServingError:
-            # What led here says more than this does.
             return False
+        self._known[target] = metadata
+        return metadata.signatures.get(name) != known
 
     def explain(
         self, error: NotFoundError, target: Target, deadline: Deadline

@@ -34,8 +34,7 @@ from keras_traps.serving.client.signatures import (
     VersionStatus,
 )
 
-# A version can vanish under a split batch, or change the signature; it does so once
-# per roll-out.
+# A roll-out can take the version from under a split batch, or change the signature.
 _MOST_RESTARTS = 5
 
 
@@ -123,8 +122,8 @@ class Client:
 
         Raises:
             TypeError: If the images are of another kind than the signature's, such as
-                integers for floats; nothing is sent.
-            ValueError: If the batch is empty; nothing is sent.
+                integers for floats; they are not sent.
+            ValueError: If the batch is empty; it is not sent.
             InvalidArgumentError: If the server refuses them. The message has its own
                 reason and the shapes that it expects.
             NotFoundError: If there is no such model, version or signature.
@@ -137,7 +136,12 @@ class Client:
         deadline = self._deadline(timeout)
         for _ in range(_MOST_RESTARTS):
             served = self._catalogue.signature(target, signature, deadline)
-            arrays = to_inputs(images, served)
+            try:
+                arrays = to_inputs(images, served)
+            except (TypeError, ValueError):
+                if not self._catalogue.has_changed(target, signature, served, deadline):
+                    raise
+                continue
             try:
                 return self._predict(target, signature, served, arrays, deadline)
             except InvalidArgumentError as error:

@@ -222,7 +222,7 @@ def _from_json(name: str, values: Any, spec: TensorSpec | None) -> Array:
             with np.errstate(over="ignore"):
                 return array.astype(dtype)
         return array.astype(dtype)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ResponseError(
             f"expected {spec} in output {name!r} of the answer ({error})"
         ) from error
