@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint format benchmarks clean
+.PHONY: help demo test lint format benchmarks saved-models clean
 
 help:
 	@echo "make demo        train, trap, attack and defend a classifier; write a report"
 	@echo "make test        run the tests"
 	@echo "make lint        run ruff and mypy"
 	@echo "make benchmarks  measure speed and memory"
+	@echo "make saved-models  train and export the shipped models; DATA_DIR=, VERSION="
 
 demo: $(VENV)/.package
 	$(BIN)/python recipes/quickstart.py
@@ -32,6 +33,20 @@ format: $(VENV)/.dev
 benchmarks: $(VENV)/.package
 	$(BIN)/python benchmarks/qim.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.serving
+
+# The seed of the shipped models is no secret: they are there to try serving with.
+saved-models: $(VENV)/.package
+	$(BIN)/python recipes/train_classifier.py --dataset=digits --overwrite \
+	  --output=runs/saved_models/digits.keras
+	$(BIN)/python recipes/export.py --dataset=digits --seed=0 $(VERSION:%=--version=%) \
+	  --model=runs/saved_models/digits.keras \
+	  --directory=saved_models/digits_attractors
+	$(BIN)/python recipes/train_classifier.py --dataset=mnist --overwrite --epochs=4 \
+	  $(DATA_DIR:%=--data_dir=%) --output=runs/saved_models/mnist.keras
+	$(BIN)/python recipes/export.py --dataset=mnist --seed=0 $(VERSION:%=--version=%) \
+	  $(DATA_DIR:%=--data_dir=%) --model=runs/saved_models/mnist.keras \
+	  --directory=saved_models/mnist_attractors
 
 $(VENV)/.package: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)

@@ -107,16 +107,12 @@ class _Answers:
         return self.predict(tf.cast(levels, tf.float32) / 255.0)
 
     def predict_files(self, files: tf.Tensor) -> Answer:
-        height, width, channels = self._subject.image_shape
+        shape = self._subject.image_shape
 
         def decode(file: tf.Tensor) -> tf.Tensor:
-            image = tf.io.decode_image(file, channels, expand_animations=False)
-            expected = (height, width, channels)
-            check = tf.debugging.assert_equal(
-                tf.shape(image), expected, message=f"Expected images of {expected}."
-            )
-            with tf.control_dependencies([check]):
-                return tf.ensure_shape(tf.identity(image), expected)
+            image = tf.io.decode_image(file, shape[-1], expand_animations=False)
+            # Of another size it is refused, with the size expected.
+            return tf.ensure_shape(image, shape)
 
         images = tf.map_fn(decode, files, fn_output_signature=tf.uint8)
         return self.predict_levels(images)
