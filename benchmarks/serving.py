@@ -59,7 +59,7 @@ def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
         seconds = time.perf_counter() - start
         loaded = tf.saved_model.load(str(exported.path))
         images = tf.random.stateless_uniform((batch_size, 28, 28, 1), (0, 0))
-        calls = {
+        calls: dict[str, _measure.Call] = {
             name: functools.partial(loaded.signatures[name], image=images)
             for name in exported.signatures
         }

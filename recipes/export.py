@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from keras_traps import ForensicAnalyzer, calibrate, datasets, inject
 from keras_traps._validation import FloatArray
@@ -87,6 +87,7 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
         "depends on the model.",
         flag_values=values,
     )
+    text("made_by", None, "A command that this one is a part of, for the card.")
     flags.DEFINE_list(
         "warmup_batch_sizes", ["1", "32"], "Batch sizes to warm up.", flag_values=values
     )
@@ -118,6 +119,8 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         raise app.UsageError("--lure and --deploy go together.")
     if not all(size.isdecimal() for size in values.warmup_batch_sizes):
         raise app.UsageError("--warmup_batch_sizes takes positive integers.")
+    # TensorFlow tells of every step of writing a model.
+    logging.set_verbosity(logging.WARNING)
     prepare_devices()
     train, test = (
         datasets.load(values.dataset, split, values.data_dir)
@@ -230,11 +233,14 @@ def _card(
     test: datasets.Dataset,
     values: flags.FlagValues,
 ) -> str:
-    facts = provenance(_without_seed(sys.argv))
+    words = [word for word in sys.argv if not word.startswith("--made_by=")]
+    facts = provenance(_without_seed(words))
     metrics = "\n".join(
         f"| {name.replace('_', ' ')} | {value:.2%} |"
         for name, value in subject.metrics.items()
     )
+    # The part of the command that made the classifier is not known here.
+    whole = "" if values.made_by is None else f"    {values.made_by}\n\nwhich runs\n\n"
     fitted = ""
     if values.lure is None:
         fitted = (
@@ -272,7 +278,7 @@ SHA-256 of the test data: `{test.sha256}`
 
 ## Made by
 
-    {facts["command"]}
+{whole}    {facts["command"]}
 
 on {facts["date"]}, with {", ".join(f"{k} {v}" for k, v in facts["versions"].items())}.
 """

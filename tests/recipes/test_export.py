@@ -103,7 +103,6 @@ def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
         f"--model={classifier}",
         f"--directory={tmp_path / 'digits'}",
         "--format=onnx",
-        "--num_images=200",
     )
     assert "No onnx file: An ONNX file needs" in capsys.readouterr().err
     assert (tmp_path / "digits" / "1" / "saved_model.pb").exists()

@@ -92,12 +92,13 @@ def test_the_cpp_loader_refuses_half_a_model(
 ) -> None:
     half = tmp_path / "half"
     shutil.copytree(exported.path, half)
-    (half / "variables" / "variables.index").unlink()
+    graph = half / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
     done = subprocess.run(
         [loader, half, tmp_path], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "variables" in done.stderr
+    assert done.stderr
 
 
 def test_the_graph_holds_stock_operations_only(exported: Exported) -> None:

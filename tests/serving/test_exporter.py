@@ -243,7 +243,7 @@ def test_an_unbuilt_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Expected a built model"):
         quick(model, tmp_path / "model", output="logits")
     with pytest.raises(TypeError, match="Expected a Keras model"):
-        quick("model.keras", tmp_path / "model")  # type: ignore[arg-type]
+        quick("model.keras", tmp_path / "model")
 
 
 def test_a_plain_model_has_to_say_what_it_returns(tmp_path: Path) -> None:

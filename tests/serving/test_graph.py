@@ -44,16 +44,16 @@ def test_the_answers_are_those_of_the_live_model(
 
 def test_names_types_and_shapes_are_as_documented(served: Signatures) -> None:
     answer = served["analyze"](image=np.zeros((3, 8, 8, 1), np.float32))
-    found = {name: (value.dtype, value.shape) for name, value in answer.items()}
+    found = {name: (value.dtype.name, value.shape) for name, value in answer.items()}
     assert found == {
-        "probabilities": (np.float32, (3, 10)),
-        "class_id": (np.int64, (3,)),
-        "label": (object, (3,)),
-        "score": (np.float32, (3,)),
-        "is_adversarial": (bool, (3,)),
-        "fired": (bool, (3, 3)),
-        "recovered_class_id": (np.int64, (3,)),
-        "recovered_label": (object, (3,)),
+        "probabilities": ("float32", (3, 10)),
+        "class_id": ("int64", (3,)),
+        "label": ("object", (3,)),
+        "score": ("float32", (3,)),
+        "is_adversarial": ("bool", (3,)),
+        "fired": ("bool", (3, 3)),
+        "recovered_class_id": ("int64", (3,)),
+        "recovered_label": ("object", (3,)),
     }
     for name in ("serving_default", "integrated"):
         answer = served[name](image=np.zeros((1, 8, 8, 1), np.float32))

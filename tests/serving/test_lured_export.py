@@ -85,7 +85,7 @@ def test_the_target_alone_leaves_the_lure_out(
             target,
             tmp_path / deploy,
             lure=lure,
-            deploy=deploy,  # type: ignore[arg-type]
+            deploy=deploy,
             output="logits",
             verbose=False,
         )
@@ -113,7 +113,7 @@ def test_a_lure_of_other_images_is_refused(target: keras.Model, tmp_path: Path) 
         serving.export(
             target,
             tmp_path,
-            lure="p.keras",  # type: ignore[arg-type]
+            lure="p.keras",
             deploy="agreed",
             output="logits",
         )

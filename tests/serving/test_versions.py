@@ -46,7 +46,7 @@ def test_the_next_number_is_taken_where_another_exporter_is_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
-    raced = []
+    raced: list[Path] = []
 
     def race(self: Path, target: Path) -> Path:
         if not raced:
