@@ -261,13 +261,14 @@ def test_a_model_without_a_name_is_refused() -> None:
         Client("http://localhost:8501", "")
 
 
+@pytest.mark.parametrize("missing", ["grpc", "tensorflow_serving.apis"])
 def test_grpc_that_is_not_installed_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.delitem(
         sys.modules, "keras_traps.serving.client.grpc_api", raising=False
     )
-    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match="pip install --no-deps tensorflow-serving"):
         Client("grpc://localhost:8500", "m")
     # REST needs none of it.

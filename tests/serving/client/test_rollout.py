@@ -208,10 +208,7 @@ def until_seen(client: Client, versions: set[int]) -> dict[int, VersionStatus]:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_another_model_of_the_same_name_is_learnt_anew(
-    tmp_path: Path, transport: str
-) -> None:
+def test_another_model_of_the_same_name_is_learnt_anew(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow_serving.apis")
 
     class Foreign(tf.Module):
@@ -230,14 +227,18 @@ def test_another_model_of_the_same_name_is_learnt_anew(
     foreign = Foreign()
     (tmp_path / "foreign").mkdir()
     publish(1, foreign.double)
-    with ServerProcess(tmp_path / "foreign", "foreign") as server:
-        address = getattr(server, f"{transport}_address")
-        with Client(address, "foreign") as client:
+    with (
+        ServerProcess(tmp_path / "foreign", "foreign") as server,
+        Client(server.grpc_address, "foreign") as first,
+        Client(server.rest_address, "foreign") as second,
+    ):
+        for client in (first, second):
             answer = client.predict(np.ones((1, 2), np.float32))
             assert answer["twice"].tolist() == [[2.0, 2.0]]
-            publish(2, foreign.triple)
-            wait_for(client, 2)
-            # The client still knows the first one's signature.
+        publish(2, foreign.triple)
+        wait_for(first, 2)
+        # The clients still know the first one's signature.
+        for client in (first, second):
             answer = client.predict({"y": np.ones((1, 3), np.int32)})
             assert answer["thrice"].tolist() == [[3, 3, 3]]
             assert answer["thrice"].dtype == np.int32
