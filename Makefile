@@ -30,10 +30,12 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmarks: $(VENV)/.package
+benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/qim.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving_load \
+	  --model_base_path=saved_models/digits_attractors
 
 # The seed of the shipped models is no secret: they are there to try serving with.
 SHIPPED := --seed=0 --made_by="make saved-models"
