@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint format benchmarks clean
+.PHONY: help demo test lint format benchmarks saved-models clean
 
 help:
 	@echo "make demo        train, trap, attack and defend a classifier; write a report"
 	@echo "make test        run the tests"
 	@echo "make lint        run ruff and mypy"
 	@echo "make benchmarks  measure speed and memory"
+	@echo "make saved-models  train and export the shipped models; DATA_DIR=, VERSION="
 
 demo: $(VENV)/.package
 	$(BIN)/python recipes/quickstart.py
@@ -29,9 +30,26 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmarks: $(VENV)/.package
+benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/qim.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving_load \
+	  --model_base_path=saved_models/digits_attractors
+
+# The seed of the shipped models is no secret: they are there to try serving with.
+SHIPPED := --seed=0 --made_by="make saved-models"
+saved-models: $(VENV)/.package
+	$(BIN)/python recipes/train_classifier.py --dataset=digits --overwrite \
+	  --output=runs/saved_models/digits.keras
+	$(BIN)/python recipes/export.py --dataset=digits $(SHIPPED) $(VERSION:%=--version=%) \
+	  --model=runs/saved_models/digits.keras \
+	  --directory=saved_models/digits_attractors
+	$(BIN)/python recipes/train_classifier.py --dataset=mnist --overwrite --epochs=4 \
+	  $(DATA_DIR:%=--data_dir=%) --output=runs/saved_models/mnist.keras
+	$(BIN)/python recipes/export.py --dataset=mnist $(SHIPPED) $(VERSION:%=--version=%) \
+	  $(DATA_DIR:%=--data_dir=%) --model=runs/saved_models/mnist.keras \
+	  --directory=saved_models/mnist_attractors
 
 $(VENV)/.package: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +57,8 @@ $(VENV)/.package: pyproject.toml setup.py
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(BIN)/pip install --quiet --editable ".[$(EXTRA),dev]"
+	$(BIN)/pip install --quiet --editable ".[$(EXTRA),serving,dev]"
+	$(BIN)/pip install --quiet --no-deps "tensorflow-serving-api>=2.21,<2.22"
 	touch $@
 
 clean:

@@ -1,0 +1,127 @@
+"""Times the export of a trapped MNIST model, and what its signatures cost.
+
+Example:
+    python -m benchmarks.serving --repeats=50 --output=docs/results/benchmark_serving
+"""
+
+import functools
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from benchmarks import _measure
+from keras_traps import ForensicAnalyzer, TrapSettings, inject
+from keras_traps.models import mnist_cnn
+from keras_traps.serving import export
+
+_COLUMNS = {
+    "name": ("", "{}"),
+    "seconds": ("s", "{:.1f}"),
+    "image_ms": ("ms per image", "{:.4f}"),
+    "ratio": ("of serving_default", "{:.3f}"),
+    "quartiles": ("quartiles", "{0[0]:.3f} to {0[1]:.3f}"),
+}
+
+_NOTES = """\
+The model has random weights. The export is one call of `keras_traps.serving.export`,
+with warm-up records and with the self-test in its fresh process, on a machine that has
+imported TensorFlow already. The signatures are those of the reloaded SavedModel, called
+in turn in rounds whose order alternates; the ratio is the median of the rounds', its
+quartiles theirs."""
+
+_SETTINGS = TrapSettings(
+    output="logits", a0=-0.0001, a1=-4.0, a2=0.5, step_weights=(20.0, 1.0)
+)
+
+
+def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
+    """Measures an export, then its signatures.
+
+    Args:
+        batch_size: Images in a batch.
+        repeats: How many rounds.
+
+    Returns:
+        A row for the export and one for each signature, with the keys of the table.
+    """
+    trapped, analyzer = _defended()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        exported = export(
+            trapped, Path(folder, "mnist"), analyzer=analyzer, verbose=False
+        )
+        seconds = time.perf_counter() - start
+        loaded = tf.saved_model.load(str(exported.path))
+        images = tf.random.stateless_uniform((batch_size, 28, 28, 1), (0, 0))
+        calls: dict[str, _measure.Call] = {
+            name: functools.partial(loaded.signatures[name], image=images)
+            for name in exported.signatures
+        }
+        times = _measure.time_calls(calls, repeats)
+    rows: list[_measure.Row] = [{"name": "export with self-test", "seconds": seconds}]
+    for name, own in times.items():
+        row = {"name": name, "image_ms": _measure.milliseconds(own) / batch_size}
+        if name != "serving_default":
+            ratios = np.divide(own, times["serving_default"])
+            row["ratio"] = float(np.median(ratios))
+            row["quartiles"] = np.quantile(ratios, (0.25, 0.75)).tolist()
+        rows.append(row)
+    return rows
+
+
+def define_flags(values: flags.FlagValues) -> flags.FlagValues:
+    """Defines this script's flags.
+
+    Args:
+        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
+
+    Returns:
+        `values`.
+    """
+    flags.DEFINE_integer(
+        "batch_size", 32, "Images in a batch.", lower_bound=1, flag_values=values
+    )
+    _measure.define_flags(values, repeats=50)
+    return values
+
+
+def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """Measures, prints the table, and writes it where `--output` says.
+
+    Args:
+        argv: What is left of the command line; anything but the script is an error.
+        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
+
+    Raises:
+        app.UsageError: If the command line is wrong. Nothing is measured.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
+    facts = _measure.provenance("benchmarks.serving", values)
+    rows = measure(values.batch_size, repeats=values.repeats)
+    _measure.publish(
+        values.output,
+        title=f"Exporting a trapped MNIST CNN, and {values.batch_size} images a call",
+        facts=facts,
+        rows=rows,
+        columns=_COLUMNS,
+        notes=_NOTES,
+    )
+
+
+def _defended() -> tuple[keras.Model, ForensicAnalyzer]:
+    keras.utils.set_random_seed(0)
+    trapped = inject(mnist_cnn(), _SETTINGS)
+    clean = np.random.default_rng(0).random((200, 28, 28, 1), np.float32)
+    return trapped, ForensicAnalyzer(trapped).fit(clean)
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    app.run(main)

@@ -1,0 +1,214 @@
+"""Times a model server under many clients, over gRPC and REST.
+
+Example:
+    python -m benchmarks.serving_load --model_base_path=saved_models/digits_attractors \
+        --output=docs/results/benchmark_serving_load
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from absl import app, flags
+
+from benchmarks import _measure
+from keras_traps.serving import Client
+from keras_traps.serving.client import TensorSpec
+from tests.serving.load import Load, Reply, Request
+from tests.serving.server_process import ServerProcess
+
+_COLUMNS = {
+    "transport": ("over", "{}"),
+    "signature": ("signature", "{}"),
+    "batch": ("images a request", "{}"),
+    "clients": ("clients", "{}"),
+    "requests": ("requests", "{:,}"),
+    "failed": ("failed", "{}"),
+    "per_second": ("requests/s", "{:.0f}"),
+    "images_per_second": ("images/s", "{:.0f}"),
+    "p50_ms": ("p50, ms", "{:.1f}"),
+    "p99_ms": ("p99, ms", "{:.1f}"),
+}
+
+_NOTES = """\
+Every client is a thread with a connection of its own that asks again as soon as it has
+its answer, without retries; times are from the call of `Client.predict` to its NumPy
+outputs. Clients and server share the machine. Unless addresses are given, the server is
+the reference server of the tests, a test double in Python: the numbers say what the
+client and the signatures cost, not what TensorFlow Serving would."""
+
+_PATIENCE = 3600.0
+
+
+def measure(
+    address: str,
+    model: str,
+    *,
+    signature: str,
+    batch: int,
+    clients: int,
+    requests: int,
+) -> _measure.Row:
+    """Puts a server under load.
+
+    Args:
+        address: As `Client` takes it.
+        model: The model's name there.
+        signature: The signature, of one input of floats.
+        batch: Images in a request.
+        clients: How many clients ask at once.
+        requests: How many requests they make together, rounded up to a multiple of
+            the clients.
+
+    Returns:
+        A row with the keys of the table.
+    """
+    with ExitStack() as stack:
+        crowd = [
+            stack.enter_context(
+                Client(address, model, retries=0, timeout=300, max_batch_size=batch)
+            )
+            for _ in range(clients)
+        ]
+        crowd[0].wait_until_available()
+        (spec,) = crowd[0].signatures().signatures[signature].inputs.values()
+        asked = [Request(signature, _images(spec, batch))]
+        # Connections and the signature are there before the clock starts.
+        _run(crowd, asked, 4)
+        seconds, replies = _run(crowd, asked, -(-requests // clients))
+    times = np.array([reply.seconds for reply in replies if reply.error is None])
+    row: _measure.Row = {
+        "transport": address.partition(":")[0].replace("http", "REST"),
+        "signature": signature,
+        "batch": batch,
+        "clients": clients,
+        "requests": len(replies),
+        "failed": len(replies) - len(times),
+        "per_second": len(times) / seconds,
+        "images_per_second": batch * len(times) / seconds,
+    }
+    if len(times):
+        row["p50_ms"], row["p99_ms"] = (1e3 * np.quantile(times, (0.5, 0.99))).tolist()
+    return row
+
+
+def define_flags(values: flags.FlagValues) -> flags.FlagValues:
+    """Defines this script's flags.
+
+    Args:
+        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
+
+    Returns:
+        `values`.
+    """
+    flags.DEFINE_string(
+        "model_base_path",
+        None,
+        "The folder of versions that the reference server serves.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "addresses",
+        [],
+        "Servers to ask in its place, such as http://host:8501,grpc://host:8500.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "model",
+        None,
+        "The model's name there. Defaults to the last part of --model_base_path.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "signatures",
+        ["serving_default", "analyze"],
+        "Which signatures are asked.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "batches", ["1", "32"], "How many images a request has.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "clients", 16, "How many ask at once.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "requests",
+        2000,
+        "How many requests are made for a line of the table.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    _measure.define_flags(values, repeats=1)
+    return values
+
+
+def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """Measures, prints the table, and writes it where `--output` says.
+
+    Args:
+        argv: What is left of the command line; anything but the script is an error.
+        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
+
+    Raises:
+        app.UsageError: If the command line is wrong. Nothing is measured.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
+    path = values.model_base_path
+    model = values.model or (Path(path).name if path else None)
+    if model is None or bool(path) == bool(values.addresses):
+        raise app.UsageError(
+            "Expected either --model_base_path, or --addresses and --model."
+        )
+    facts = _measure.provenance("benchmarks.serving_load", values)
+    rows = []
+    with ExitStack() as stack:
+        addresses = values.addresses
+        if path:
+            server = stack.enter_context(ServerProcess(Path(path).absolute(), model))
+            addresses = [server.grpc_address, server.rest_address]
+        for _ in range(values.repeats):
+            for signature in values.signatures:
+                for batch in map(int, values.batches):
+                    for address in addresses:
+                        row = measure(
+                            address,
+                            model,
+                            signature=signature,
+                            batch=batch,
+                            clients=values.clients,
+                            requests=values.requests,
+                        )
+                        rows.append(row)
+    _measure.publish(
+        values.output,
+        title=f"{model} served to {values.clients} clients",
+        facts=facts,
+        rows=rows,
+        columns=_COLUMNS,
+        notes=_NOTES,
+    )
+
+
+def _run(
+    clients: Sequence[Client], requests: Sequence[Request], least: int
+) -> tuple[float, list[Reply]]:
+    load = Load(clients, requests, least=least, digests=False)
+    start = time.perf_counter()
+    load.start()
+    by_client = load.finish(_PATIENCE)
+    seconds = time.perf_counter() - start
+    return seconds, [reply for own in by_client for reply in own]
+
+
+def _images(spec: TensorSpec, batch: int) -> npt.NDArray[np.float32]:
+    sizes = [1 if size is None else size for size in (spec.shape or ())[1:]]
+    return np.random.default_rng(0).random((batch, *sizes), dtype=np.float32)
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    app.run(main)

@@ -1,0 +1,164 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+from absl import app, flags
+
+from keras_traps.models import digits_cnn
+from recipes import export as recipe
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def call(*arguments: str) -> None:
+        argv = ["recipes/export.py", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        values = recipe.define_flags(flags.FlagValues())
+        recipe.main(values(argv), values)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "digits.keras"
+    keras.utils.set_random_seed(0)
+    digits_cnn().save(path)
+    return path
+
+
+def test_one_command_traps_measures_and_exports(
+    run: Callable[..., None],
+    classifier: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = tmp_path / "saved_models" / "digits_attractors"
+    run(
+        f"--model={classifier}",
+        f"--directory={directory}",
+        "--seed=20261122",
+        "--signatures=serving_default,analyze",
+        "--warmup_batch_sizes=2",
+        "--format=tflite",
+    )
+    printed = capsys.readouterr().out
+    assert f"saved_model_cli show --dir {directory / '1'} --all" in printed
+    assert "Wrote " in printed
+    assert {path.name for path in directory.parent.iterdir()} == {
+        "digits_attractors",
+        "digits_attractors.tflite",
+    }
+    signatures = tf.saved_model.load(str(directory / "1")).signatures
+    assert set(signatures) == {"serving_default", "analyze"}
+    card = (directory / "1" / "README.md").read_text()
+    assert str(tmp_path) not in card
+    assert "--signatures=serving_default,analyze" in card
+    assert "white box" in card
+    assert "20261122" not in card
+    assert "--seed=SECRET" in card
+    told = json.loads((directory / "1" / "assets.extra" / "defense.json").read_text())
+    assert 0 < told["metrics"]["false_positive_rate"] < 0.2
+    assert f"{told['metrics']['accuracy']:.2%}" in card
+
+
+def test_a_lured_model_is_exported_from_two_files(
+    run: Callable[..., None],
+    classifier: Path,
+    tmp_path: Path,
+    no_fresh_process: None,
+) -> None:
+    images = keras.Input((8, 8, 1))
+    lure = keras.Model(images, keras.layers.Conv2D(1, 1, activation="relu")(images))
+    lure.save(tmp_path / "p.keras")
+    run(
+        f"--model={classifier}",
+        f"--lure={tmp_path / 'p.keras'}",
+        "--deploy=agreed",
+        f"--directory={tmp_path / 'lured'}",
+    )
+    signatures = tf.saved_model.load(str(tmp_path / "lured" / "1")).signatures
+    assert set(signatures) == {"serving_default", "predict_agreed"}
+    assert "agreement" in (tmp_path / "lured" / "1" / "README.md").read_text()
+
+
+def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
+    run: Callable[..., None],
+    classifier: Path,
+    tmp_path: Path,
+    no_fresh_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    run(
+        f"--model={classifier}",
+        f"--directory={tmp_path / 'digits'}",
+        "--format=onnx",
+    )
+    assert "No onnx file: An ONNX file needs" in capsys.readouterr().err
+    assert (tmp_path / "digits" / "1" / "saved_model.pb").exists()
+    assert not (tmp_path / "digits.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "--model and --directory are required"),
+        (("--model=m.keras", "--directory=d", "x"), "Expected flags only"),
+        (("--model=m.keras", "--directory=d"), r"names no \.keras file"),
+        (("--model=m.keras", "--directory=d", "--lure=p.keras"), "go together"),
+        (("--model=m.keras", "--directory=d", "--deploy=agreed"), "go together"),
+        (
+            ("--model=m.keras", "--directory=d", "--warmup_batch_sizes=1,x"),
+            "takes positive integers",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_told(
+    run: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(app.UsageError, match=expected):
+        run(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seed", [("--seed=77",), ("--seed", "77"), ("-seed=77",)])
+def test_the_seed_is_never_told(seed: tuple[str, ...]) -> None:
+    words = recipe._without_seed(["export.py", *seed, "--fpr=0.1"])
+    assert words == ["export.py", "--seed=SECRET", "--fpr=0.1"]
+
+
+def test_it_starts_as_a_script() -> None:
+    done = subprocess.run(
+        [sys.executable, "recipes/export.py", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=_ROOT,
+        env=os.environ,
+    )
+    assert "--deploy: <augmented|target|agreed>" in done.stdout
+    assert "TensorFlow Serving" in done.stdout
+
+
+@pytest.fixture
+def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keras_traps.serving import SelfTest
+
+    def skip(*_: object) -> SelfTest:
+        return SelfTest(live={"x": 0.0}, alone={"x": 0.0}, num_images=0)
+
+    monkeypatch.setattr("keras_traps.serving.exporter.self_test", skip)

@@ -1,0 +1,275 @@
+"""What answers at an address may be anything."""
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_traps.serving import Client
+from keras_traps.serving.client import (
+    DeadlineExceededError,
+    NotFoundError,
+    ResponseError,
+    ServingError,
+    UnavailableError,
+)
+
+Reply = tuple[int, bytes]
+Script = Callable[[str], Reply]
+
+METADATA = {
+    "model_spec": {"name": "m", "signature_name": "", "version": "1"},
+    "metadata": {
+        "signature_def": {
+            "signature_def": {
+                "serving_default": {
+                    "inputs": {
+                        "x": {
+                            "dtype": "DT_FLOAT",
+                            "tensor_shape": {
+                                "dim": [{"size": "-1", "name": ""}],
+                                "unknown_rank": False,
+                            },
+                        }
+                    },
+                    "outputs": {
+                        "a": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": []}},
+                        "b": {"dtype": "DT_STRING", "tensor_shape": {"dim": []}},
+                    },
+                }
+            }
+        }
+    },
+}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Script], str]]:
+    servers = []
+
+    def start(script: Script) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = script(self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # The poll is how long a shutdown takes.
+        poll = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        poll.start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def answering(outputs: Any) -> Script:
+    def script(path: str) -> Reply:
+        answer = {"outputs": outputs} if path.endswith(":predict") else METADATA
+        return 200, json.dumps(answer).encode()
+
+    return script
+
+
+def ask(address: str, **settings: Any) -> Any:
+    with Client(address, "m", **settings) as client:
+        return client.predict(np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, b"<html>Welcome</html>"),
+        (404, b"<html>Not found</html>"),
+        (200, b"[1, 2]"),
+        (302, b""),
+        (404, b'{"detail": "no such page"}'),
+    ],
+)
+def test_a_web_server_is_told_from_a_model_server(
+    serve: Callable[[Script], str], reply: Reply
+) -> None:
+    with pytest.raises(ResponseError, match="expected the REST API of TensorFlow"):
+        ask(serve(lambda path: reply))
+
+
+@pytest.mark.parametrize("reply", [b"{}", b'{"metadata": []}', b'{"metadata": 1}'])
+def test_metadata_of_another_form_is_refused(
+    serve: Callable[[Script], str], reply: bytes
+) -> None:
+    with pytest.raises(ResponseError, match="metadata cannot be read"):
+        ask(serve(lambda path: (200, reply)))
+    with (
+        Client(serve(lambda path: (200, reply)), "m") as client,
+        pytest.raises(ResponseError, match="status cannot be read"),
+    ):
+        client.status()
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [1.0, 2.0],
+        {"a": ["x", "y"], "b": ["x", "y"]},
+        {"a": [[1.0], [1.0, 2.0]], "b": ["x", "y"]},
+        {"a": [1.0, None], "b": ["x", "y"]},
+        {"a": [1.0, 2.0], "b": [1, 2]},
+        {"a": [1.0, 2.0], "b": [{"b64": "*"}, "y"]},
+        {"a": [1.0, 2.0], "b": [{"b65": ""}, "y"]},
+    ],
+)
+def test_outputs_that_are_not_the_signatures_are_refused(
+    serve: Callable[[Script], str], outputs: Any
+) -> None:
+    with pytest.raises(ResponseError, match="expected"):
+        ask(serve(answering(outputs)))
+
+
+def test_outputs_of_other_names_are_refused(serve: Callable[[Script], str]) -> None:
+    with pytest.raises(ServingError, match="kept changing"):
+        ask(serve(answering({"a": [1.0, 2.0], "c": ["x", "y"]})))
+
+
+def test_a_split_needs_a_row_per_example(serve: Callable[[Script], str]) -> None:
+    address = serve(answering({"a": [1.0, 2.0], "b": ["x", "y"]}))
+    assert ask(address)["b"].tolist() == ["x", "y"]
+    with pytest.raises(ResponseError, match="one row per example in output 'a'"):
+        ask(address, max_batch_size=1)
+
+
+def test_integers_may_stand_for_floats_in_json(serve: Callable[[Script], str]) -> None:
+    answer = ask(serve(answering({"a": [1, 2.5], "b": ["x", "y"]})))
+    assert answer["a"].dtype == np.float32
+    assert answer["a"].tolist() == [1.0, 2.5]
+
+
+def test_an_overloaded_server_is_asked_again(serve: Callable[[Script], str]) -> None:
+    replies = [(503, b'{"error": "queue full"}'), (502, b"<html>bad gateway</html>")]
+    well = answering({"a": [1.0, 2.0], "b": ["x", "y"]})
+    address = serve(lambda path: replies.pop() if replies else well(path))
+    assert ask(address)["a"].tolist() == [1.0, 2.0]
+    assert replies == []
+
+
+def test_a_server_that_fails_is_not_asked_again(serve: Callable[[Script], str]) -> None:
+    seen = []
+
+    def script(path: str) -> Reply:
+        seen.append(path)
+        return 500, b'{"error": "out of memory"}'
+
+    with pytest.raises(ServingError, match="INTERNAL: out of memory"):
+        ask(serve(script))
+    assert len(seen) == 1
+
+
+def test_an_error_of_a_model_that_could_not_be_loaded_is_shown(
+    serve: Callable[[Script], str],
+) -> None:
+    state = {"error_code": "DATA_LOSS", "error_message": "Can't parse saved_model.pb"}
+    status = {"version": "4", "state": "END", "status": state}
+
+    def script(path: str) -> Reply:
+        if path == "/v1/models/m":
+            return 200, json.dumps({"model_version_status": [status]}).encode()
+        return 404, b'{"error": "Servable not found for request: Latest(m)"}'
+
+    with pytest.raises(NotFoundError, match=r"4 END \(Can't parse saved_model.pb\)"):
+        ask(serve(script))
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_nobody_at_the_address_is_unavailable(scheme: str) -> None:
+    if scheme == "grpc":
+        pytest.importorskip("tensorflow_serving.apis")
+    with socket.socket() as unused:
+        # Bound, but nobody listens.
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(UnavailableError, match=str(port)) as caught:
+            ask(f"{scheme}://127.0.0.1:{port}", retries=1)
+    assert caught.value.attempts == 2
+    assert isinstance(caught.value, ConnectionError)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_never_answers_meets_the_deadline(scheme: str) -> None:
+    if scheme == "grpc":
+        pytest.importorskip("tensorflow_serving.apis")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises((DeadlineExceededError, UnavailableError)):
+            ask(f"{scheme}://127.0.0.1:{port}", timeout=0.3)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_waiting_for_nobody_ends(scheme: str) -> None:
+    if scheme == "grpc":
+        pytest.importorskip("tensorflow_serving.apis")
+    with (
+        Client(f"{scheme}://127.0.0.1:9", "m") as client,
+        pytest.raises(DeadlineExceededError, match=r"not available after 0\.3 s"),
+    ):
+        client.wait_until_available(timeout=0.3)
+
+
+def test_a_web_server_at_a_grpc_address_is_told(serve: Callable[[Script], str]) -> None:
+    pytest.importorskip("tensorflow_serving.apis")
+    address = serve(lambda path: (200, b"")).replace("http", "grpc")
+    with pytest.raises(ServingError):
+        ask(address, retries=0, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:8501", "ftp://localhost", "http://", "", "/v1/models"]
+)
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"`address`.*Expected 'http://host:port'"):
+        Client(address, "m")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("max_batch_size", 0), ("timeout", 0.0), ("retries", -1), ("version", -1)],
+)
+def test_a_setting_out_of_its_range_is_refused(setting: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"`{setting}`"):
+        Client("http://localhost:8501", "m", **{setting: value})
+
+
+def test_a_model_without_a_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="`model`"):
+        Client("http://localhost:8501", "")
+
+
+@pytest.mark.parametrize("missing", ["grpc", "tensorflow_serving.apis"])
+def test_grpc_that_is_not_installed_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.delitem(
+        sys.modules, "keras_traps.serving.client.grpc_api", raising=False
+    )
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match="pip install --no-deps tensorflow-serving"):
+        Client("grpc://localhost:8500", "m")
+    # REST needs none of it.
+    Client("http://localhost:8501", "m").close()

@@ -1,0 +1,130 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps.serving.client.__main__ import main
+from tests.serving.tiny_model import SHAPE, Offline, images
+
+
+def run(
+    capsys: pytest.CaptureFixture[str], *argv: str
+) -> tuple[int, list[dict[str, Any]], str]:
+    code = main(argv)
+    captured = capsys.readouterr()
+    return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+@pytest.fixture
+def png(tmp_path: Path) -> Path:
+    pixels = np.arange(64, dtype=np.uint8).reshape(SHAPE)
+    path = tmp_path / "digit.png"
+    path.write_bytes(tf.io.encode_png(pixels).numpy())
+    return path
+
+
+def test_a_batch_of_arrays_is_answered_line_by_line(
+    capsys: pytest.CaptureFixture[str], address: str, offline: Offline, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "batch.npy", images(3))
+    code, lines, _ = run(
+        capsys,
+        "predict",
+        str(tmp_path / "batch.npy"),
+        f"--address={address}",
+        "--model=tiny",
+        "--signature=analyze",
+        f"--output={tmp_path / 'answers.npz'}",
+    )
+    expected = offline("analyze", images(3))
+    assert code == 0
+    assert [line["label"] for line in lines] == expected["label"].tolist()
+    with np.load(tmp_path / "answers.npz") as written:
+        assert set(written) == set(expected)
+        np.testing.assert_array_equal(written["score"], expected["score"])
+
+
+@pytest.mark.parametrize(
+    "signature", ["serving_default", "serving_uint8", "image_bytes"]
+)
+def test_an_image_file_goes_as_the_signature_takes_it(
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+    offline: Offline,
+    png: Path,
+    signature: str,
+) -> None:
+    target = (f"--address={address}", "--model=tiny", f"--signature={signature}")
+    code, lines, _ = run(capsys, "predict", str(png), str(png), *target)
+    assert code == 0
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, *SHAPE)
+    expected = offline("serving_uint8", pixels)
+    assert len(lines) == 2
+    for line in lines:
+        assert line["label"] == expected["label"][0]
+        np.testing.assert_allclose(
+            line["probabilities"], expected["probabilities"][0], 1e-5
+        )
+
+
+def test_versions_and_signatures_are_shown(
+    capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    target = (f"--address={address}", "--model=tiny")
+    code, lines, _ = run(capsys, "status", *target)
+    assert (code, lines) == (0, [{"version": 3, "state": "AVAILABLE", "error": ""}])
+    code, lines, _ = run(capsys, "signatures", *target)
+    assert code == 0
+    assert lines[0]["signature"] == "analyze"
+    assert lines[0]["inputs"] == {"image": "float32 (batch, 8, 8, 1)"}
+
+
+def test_an_unknown_signature_is_told(
+    capsys: pytest.CaptureFixture[str], address: str, png: Path
+) -> None:
+    target = (f"--address={address}", "--model=tiny", "--signature=nope")
+    code, lines, error = run(capsys, "predict", str(png), *target)
+    assert (code, lines) == (1, [])
+    assert "no signature 'nope'" in error
+
+
+@pytest.mark.parametrize("content", [None, b"no image"])
+def test_a_file_that_cannot_be_read_is_told(
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+    tmp_path: Path,
+    content: bytes | None,
+) -> None:
+    path = tmp_path / "image.png"
+    if content is not None:
+        path.write_bytes(content)
+    code, lines, error = run(
+        capsys, "predict", str(path), f"--address={address}", "--model=tiny"
+    )
+    assert (code, lines) == (1, [])
+    assert "image.png" in error
+
+
+def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(
+        capsys, "status", "--address=http://127.0.0.1:9", "--model=m", "--retries=0"
+    )
+    assert code == 1
+    assert error.startswith("UNAVAILABLE: ")
+
+
+def test_it_runs_as_a_module(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "keras_traps.serving.client"
+    # A module that was imported already is not run without a warning.
+    monkeypatch.delitem(sys.modules, f"{name}.__main__")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_module(name, run_name="__main__")
+    assert "run a signature on images" in capsys.readouterr().out
