@@ -31,8 +31,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 benchmarks: $(VENV)/.dev
-	$(BIN)/python benchmarks/qim.py
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.qim
+	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.serving_load \
 	  --model_base_path=saved_models/digits_attractors
