@@ -196,7 +196,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
 def _run(
     clients: Sequence[Client], requests: Sequence[Request], least: int
 ) -> tuple[float, list[Reply]]:
-    load = Load(clients, requests, least=least, digests=False)
+    load = Load(clients, requests, least=least, keep=False)
     start = time.perf_counter()
     load.start()
     by_client = load.finish(_PATIENCE)

@@ -382,10 +382,10 @@ def test_the_real_archives_load(archives: Path) -> None:
         assert set(data.labels.tolist()) == set(range(10))
 
 
-def test_import_brings_in_neither_tensorflow_datasets_nor_scikit_learn() -> None:
+def test_import_does_not_bring_in_tensorflow_datasets() -> None:
     code = (
         "import sys, keras_traps.datasets\n"
-        "print([m for m in ('tensorflow_datasets', 'sklearn') if m in sys.modules])"
+        "print([m for m in sys.modules if m.startswith('tensorflow_datasets')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

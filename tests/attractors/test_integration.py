@@ -21,7 +21,8 @@ def integrated(digits_defence: Defence) -> keras.Model:
 def attacked(digits_defence: Defence, digits_test: Dataset) -> npt.NDArray[np.float32]:
     attack = create("PGD", eps=0.3, eps_iter=0.05, nb_iter=10)
     images, labels = digits_test.images[:60], digits_test.labels[:60]
-    return attack(digits_defence.trapped, images, labels).images
+    trapped = digits_defence.trapped
+    return attack(trapped, images, labels, output="scores").images
 
 
 def expected_answers(
