@@ -44,9 +44,10 @@ def fitted() -> ForensicAnalyzer:
 def test_the_three_conditions_together_flag_the_share_asked_for(
     count: int, fpr: float
 ) -> None:
+    analyzer = ForensicAnalyzer(decoder())
     for seed in range(10):
         w = noise(count, seed)
-        analyzer = ForensicAnalyzer(decoder()).fit_correlations(w, fpr=fpr)
+        analyzer.fit_correlations(w, fpr=fpr)
         flagged = analyzer.judge(w).is_adversarial.sum()
         # The rank that leaves a new image above it with probability fpr at most.
         assert flagged == math.floor((count + 1) * fpr + 1e-9) - 1
