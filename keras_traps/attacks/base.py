@@ -10,8 +10,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._validation import FloatArray, IntArray, check_images, check_labels
-from keras_traps.attacks.losses import Logits, Loss, check_loss, logits_under_loss
-from keras_traps.models.inference import inference_function, predict
+from keras_traps.attacks.compiled import NON_FINITE, LossView, once_per_model
+from keras_traps.attacks.differentiability import check_differentiable
+from keras_traps.attacks.losses import Logits, Loss, check_loss
+from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import (
     AttackedOutput,
@@ -37,6 +39,7 @@ class AttackResult:
         l0: `(batch,)`, int64: how many values changed.
         l2: `(batch,)`, float32: L2 distance to the clean image, pixels in [0, 1].
         linf: `(batch,)`, float32: largest change of a value.
+        iterations: `(batch,)`, int64: how many steps the attack spent on each.
     """
 
     images: FloatArray
@@ -44,6 +47,22 @@ class AttackResult:
     l0: IntArray
     l2: FloatArray
     linf: FloatArray
+    iterations: IntArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbed:
+    """What an attack gives back.
+
+    Args:
+        images: Adversarial images, float32, of the shape of the batch's; a clean image
+            where a search found nothing.
+        iterations: `(batch,)`, integers: how many steps were spent on each, or one
+            number for all.
+    """
+
+    images: tf.Tensor | FloatArray
+    iterations: tf.Tensor | IntArray | int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +70,28 @@ class Batch:
     """What an attack gets to work on.
 
     Args:
-        logits: The model, one trace for all batch sizes, seen under the asked loss.
+        model: The model, which returns logits or scores. What is compiled for it is
+            kept by `once_per_model`.
+        logits: The model as cleverhans is to see it: its cross-entropy has the
+            direction of `loss`.
+        loss: What a gradient attack is to follow.
         images: `(batch, height, width, channels)`, float32, in [0, 1].
         labels: `(batch,)`, int64: the true classes, or the targets of a targeted
             attack.
         ids: `(batch,)`, int64: which example each is.
         seed: The seed of the run.
+        background: `(images, ...)`, float32: further images, without labels, for
+            attacks that learn from many.
     """
 
+    model: keras.Model
     logits: Logits
+    loss: Loss
     images: FloatArray
     labels: IntArray
     ids: IntArray
     seed: int
+    background: FloatArray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,16 +105,17 @@ class Attack(abc.ABC):
     kind: ClassVar[Kind]
     target_rule: ClassVar[TargetRule] = "none"
     note: ClassVar[str] = ""
+    needs_gradient: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def perturb(self, batch: Batch) -> tf.Tensor:
+    def perturb(self, batch: Batch) -> Perturbed:
         """Attacks one batch.
 
         Args:
             batch: What to work on.
 
         Returns:
-            Adversarial images, float32, of the shape of `batch.images`.
+            Adversarial images, with the steps spent on each.
         """
 
     @property
@@ -114,6 +143,7 @@ class Attack(abc.ABC):
         loss: Loss = "cross_entropy",
         seed: int = 0,
         ids: npt.ArrayLike | None = None,
+        background: npt.ArrayLike | None = None,
         batch_size: int = 250,
     ) -> AttackResult:
         """Attacks a model.
@@ -131,6 +161,8 @@ class Attack(abc.ABC):
             seed: Seed of all randomness. Defaults to `0`.
             ids: `(batch,)`, integers: which example each is. With the same ids an
                 example meets the same randomness in any batch. Defaults to 0, 1, ...
+            background: `(images, height, width, channels)`: images without labels that
+                UAP learns its perturbation from. Defaults to `x`.
             batch_size: How many images at once. Defaults to `250`.
 
         Returns:
@@ -141,7 +173,8 @@ class Attack(abc.ABC):
             ValueError: If an argument is out of its range, targets are missing, not
                 asked for or equal to the true class, or the outputs are not what
                 `output` declares.
-            RuntimeError: If the result is not finite or leaves [0, 1] or its ball.
+            RuntimeError: If a gradient or the result is not finite, or the result
+                leaves [0, 1] or its ball.
         """
         num_classes = check_classifier(
             model, output, known=get_args(AttackedOutput), name="model"
@@ -162,16 +195,35 @@ class Attack(abc.ABC):
         )
         if output != "scores":
             check_outputs(predict(model, clean[:batch_size]), output)
-        # Held by a name for as long as `infer` is called, which does not keep it alive.
         attacked = logits_model(model, output)
-        infer = inference_function(attacked)
+        if self.needs_gradient:
+            once_per_model(
+                attacked, "differentiable", lambda _: check_differentiable(attacked)
+            )
+        view = once_per_model(
+            attacked, ("loss view", loss), lambda logits: LossView(logits, loss)
+        )
+        others = (
+            clean
+            if background is None
+            else check_images(background, model.input_shape[1:], name="background")
+        )
         parts = [
             self._attack_batch(
-                infer, clean[part], goals[part], numbers[part], seed, loss
+                Batch(
+                    model=attacked,
+                    logits=view.of(goals[part], numbers[part]),
+                    loss=loss,
+                    images=clean[part],
+                    labels=goals[part],
+                    ids=numbers[part],
+                    seed=seed,
+                    background=others,
+                )
             )
             for part in _slices(len(clean), batch_size)
         ]
-        images = np.concatenate(parts)
+        images = np.concatenate([part[0] for part in parts])
         answers = predict(model, images, batch_size=batch_size).argmax(axis=1)
         success = answers == goals if self.targeted else answers != labels
         change = (images - clean).reshape(len(clean), -1)
@@ -181,6 +233,7 @@ class Attack(abc.ABC):
             l0=(change != 0).sum(axis=1),
             l2=np.linalg.norm(change, axis=1).astype(np.float32),
             linf=np.abs(change).max(axis=1),
+            iterations=np.concatenate([part[1] for part in parts]),
         )
 
     def _goals(
@@ -207,20 +260,20 @@ class Attack(abc.ABC):
             )
         return goals
 
-    def _attack_batch(
-        self,
-        infer: Logits,
-        images: FloatArray,
-        goals: IntArray,
-        ids: IntArray,
-        seed: int,
-        loss: Loss,
-    ) -> FloatArray:
-        logits = logits_under_loss(infer, tf.constant(goals), loss)
-        result = self.perturb(Batch(logits, images, goals, ids, seed))
-        adversarial = np.asarray(result, np.float32)
-        self._check_result(images, adversarial)
-        return adversarial
+    def _attack_batch(self, batch: Batch) -> tuple[FloatArray, IntArray]:
+        try:
+            result = self.perturb(batch)
+        except tf.errors.InvalidArgumentError as error:
+            if NON_FINITE not in error.message:
+                raise
+            where = error.message[error.message.index(NON_FINITE) :].splitlines()[0]
+            raise RuntimeError(
+                f"{self.name} on {batch.model.name!r}: {where}"
+            ) from None
+        adversarial = np.asarray(result.images, np.float32)
+        self._check_result(batch.images, adversarial)
+        iterations = np.broadcast_to(result.iterations, len(batch.ids))
+        return adversarial, iterations.astype(np.int64)
 
     def _check_result(self, images: FloatArray, adversarial: FloatArray) -> None:
         low, high = adversarial.min(), adversarial.max()

@@ -17,7 +17,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
     projected_gradient_descent,
 )
 
-from keras_traps.attacks.base import Batch, Kind, TargetRule
+from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.linf import LinfAttack, check_positive, noise
 
 _PIXELS = {"clip_min": 0.0, "clip_max": 1.0}
@@ -67,9 +67,9 @@ class BIM(IterativeAttack):
     name: ClassVar[str] = "BIM"
     kind: ClassVar[Kind] = "UA"
 
-    def perturb(self, batch: Batch) -> tf.Tensor:
+    def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image."""
-        return basic_iterative_method(
+        images = basic_iterative_method(
             batch.logits,
             tf.constant(batch.images),
             self.eps,
@@ -81,6 +81,7 @@ class BIM(IterativeAttack):
             sanity_checks=False,
             **_PIXELS,
         )
+        return Perturbed(images, self.nb_iter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class PGD(IterativeAttack):
     name: ClassVar[str] = "PGD"
     kind: ClassVar[Kind] = "UA"
 
-    def perturb(self, batch: Batch) -> tf.Tensor:
+    def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from a random point."""
         shift = noise(batch, lambda shape, draw: draw.uniform(-1, 1, shape))
         low = np.maximum(batch.images - np.float32(self.eps), 0)
@@ -117,7 +118,7 @@ class PGD(IterativeAttack):
         # cleverhans draws its own start from TensorFlow's global generator, which ties
         # an example to its batch. Started from ours, its ball is that of the start;
         # twice the radius never binds, and the bounds hold the images in the true one.
-        return projected_gradient_descent(
+        images = projected_gradient_descent(
             batch.logits,
             tf.constant(start),
             2 * self.eps,
@@ -131,6 +132,7 @@ class PGD(IterativeAttack):
             rand_init=False,
             sanity_checks=False,
         )
+        return Perturbed(images, self.nb_iter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,9 +164,9 @@ class UMIFGSM(IterativeAttack):
                 f"of at least 0. Received: decay_factor={self.decay_factor}"
             )
 
-    def perturb(self, batch: Batch) -> tf.Tensor:
+    def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image."""
-        return momentum_iterative_method(
+        images = momentum_iterative_method(
             batch.logits,
             tf.constant(batch.images),
             self.eps,
@@ -177,6 +179,7 @@ class UMIFGSM(IterativeAttack):
             sanity_checks=False,
             **_PIXELS,
         )
+        return Perturbed(images, self.nb_iter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

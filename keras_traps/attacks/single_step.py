@@ -8,7 +8,7 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
 from keras_traps._validation import FloatArray
-from keras_traps.attacks.base import Batch, Kind, TargetRule
+from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.linf import LinfAttack, noise
 
 
@@ -23,7 +23,7 @@ class FGSM(LinfAttack):
     name: ClassVar[str] = "FGSM"
     kind: ClassVar[Kind] = "UA"
 
-    def perturb(self, batch: Batch) -> tf.Tensor:
+    def perturb(self, batch: Batch) -> Perturbed:
         """Takes the step."""
         return _step(self, batch, batch.images, self.eps)
 
@@ -67,7 +67,7 @@ class RFGSM(LinfAttack):
                 f"eps={self.eps}. Received: alpha={self.alpha}"
             )
 
-    def perturb(self, batch: Batch) -> tf.Tensor:
+    def perturb(self, batch: Batch) -> Perturbed:
         """Takes both steps."""
         signs = noise(batch, lambda shape, draw: np.sign(draw.standard_normal(shape)))
         start = np.clip(batch.images + self.alpha * signs, 0, 1)
@@ -87,8 +87,8 @@ class RLLC(RFGSM):
     target_rule: ClassVar[TargetRule] = "least_likely"
 
 
-def _step(attack: LinfAttack, batch: Batch, start: FloatArray, eps: float) -> tf.Tensor:
-    return fast_gradient_method(
+def _step(attack: LinfAttack, batch: Batch, start: FloatArray, eps: float) -> Perturbed:
+    images = fast_gradient_method(
         batch.logits,
         tf.constant(start),
         eps,
@@ -98,3 +98,4 @@ def _step(attack: LinfAttack, batch: Batch, start: FloatArray, eps: float) -> tf
         clip_min=0.0,
         clip_max=1.0,
     )
+    return Perturbed(images, iterations=1)

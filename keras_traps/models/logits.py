@@ -1,9 +1,15 @@
 """Logits of classifiers that end in a softmax."""
 
+import weakref
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from keras_traps.models.outputs import AttackedOutput
+
+_models: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
+_models = weakref.WeakKeyDictionary()
 
 
 def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
@@ -18,27 +24,44 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
     Returns:
         `model` itself where it returns logits or scores. Else a model that shares its
-        layers but the last, or, where the last layer is not known to be a softmax, one
-        that returns the logarithm of the probabilities. A last `Dense` layer is copied:
-        make the model anew after training on.
+        layers, or, where the last one is not known to be a softmax, one that returns
+        the logarithm of the probabilities. The same one at every call.
     """
     if output != "probabilities":
         return model
+    if model not in _models:
+        _models[model] = _without_softmax(model)
+    return _models[model]
+
+
+def _without_softmax(model: keras.Model) -> keras.Model:
     last = model.layers[-1]
     if isinstance(last, keras.layers.Softmax) or _is_softmax(
         last, keras.layers.Activation
     ):
         logits = last.input
     elif _is_softmax(last, keras.layers.Dense):
-        config = {**last.get_config(), "activation": "linear"}
-        linear = keras.layers.Dense.from_config(config)
-        logits = linear(last.input)
-        linear.set_weights(last.get_weights())
+        logits = _Linear(last, name=last.name)(last.input)
     else:
         logits = _LogProbabilities(name="log_probabilities", dtype="float32")(
             model.outputs[0]
         )
     return keras.Model(model.inputs[0], logits, name=f"logits_of_{model.name}")
+
+
+class _Linear(keras.layers.Layer):
+    """A dense layer before its activation, with the same weights."""
+
+    def __init__(self, dense: keras.layers.Dense, **kwargs: Any) -> None:
+        super().__init__(dtype=dense.dtype_policy, **kwargs)
+        self.dense = dense
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        products = tf.matmul(inputs, tf.cast(self.dense.kernel, inputs.dtype))
+        if not self.dense.use_bias:
+            return products
+        return products + tf.cast(self.dense.bias, inputs.dtype)
 
 
 class _LogProbabilities(keras.layers.Layer):

@@ -5,10 +5,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tensorflow as tf
 
 from keras_traps.attacks import Attack, Batch, create
-from keras_traps.attacks.base import Kind
+from keras_traps.attacks.base import Kind, Perturbed
 from tests.attacks.victims import (
     SHAPE,
     TOWARDS_1,
@@ -34,9 +33,9 @@ class Given(Attack):
     def linf_bound(self) -> float | None:
         return self.bound
 
-    def perturb(self, batch: Batch) -> tf.Tensor:
+    def perturb(self, batch: Batch) -> Perturbed:
         self.sizes.append(len(batch.images))
-        return tf.constant(self.images[batch.ids])
+        return Perturbed(self.images[batch.ids], batch.ids)
 
 
 class GivenTargeted(Given):

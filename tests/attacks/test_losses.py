@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks.losses import check_loss, logits_under_loss
+from keras_traps.attacks.losses import (
+    Loss,
+    check_loss,
+    logits_under_loss,
+    rivals_lead,
+)
 
 LABELS = [0, 1, 2, 3, 2]
 LOGITS = np.array(
@@ -17,14 +22,14 @@ LOGITS = np.array(
 RIVALS = [1, 0, 3, 1, 0]
 
 
-def cross_entropy_gradient(scale: float) -> np.ndarray:
+def cross_entropy_gradient(scale: float, loss: Loss = "margin") -> np.ndarray:
     logits = tf.constant((LOGITS * scale).astype(np.float32))
     labels = tf.constant(LABELS, tf.int64)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        seen = logits_under_loss(tf.identity, labels, "margin")(logits)
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, seen)
-    return tape.gradient(loss, logits).numpy()
+        seen = logits_under_loss(tf.identity, labels, loss)(logits)
+        value = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, seen)
+    return tape.gradient(value, logits).numpy()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 50.0, 1e4, 1e8, 1e30])
@@ -60,14 +65,40 @@ def test_a_tie_has_a_gradient_too() -> None:
     assert np.isfinite(gradient).all()
 
 
-def test_the_cross_entropy_looks_at_the_logits_themselves() -> None:
-    def logits(images: tf.Tensor) -> tf.Tensor:
-        return images
+@pytest.mark.parametrize("scale", [1e-6, 0.1, 1.0, 10.0, 30.0, 1e4])
+def test_the_cross_entropy_has_its_own_gradient_direction_at_any_scale(
+    scale: float,
+) -> None:
+    gradient = cross_entropy_gradient(scale, "cross_entropy")
 
-    seen = logits_under_loss(logits, tf.constant([0], tf.int64), "cross_entropy")
+    # p minus one at the given class, which is minus the sum of the rivals' p.
+    exact = np.exp((LOGITS - LOGITS.max(axis=1, keepdims=True)) * scale)
+    rivals = np.where(np.arange(4) == np.array(LABELS)[:, None], 0, exact)
+    kept = rivals.sum(axis=1, keepdims=True) > 0
+    rivals /= np.where(kept, rivals.sum(axis=1, keepdims=True), 1)
+    rivals[range(5), LABELS] = -1
+    size = np.abs(gradient).max(axis=1, keepdims=True)
+    assert (size > 0).all()
+    np.testing.assert_allclose(
+        (gradient / size)[kept[:, 0]], rivals[kept[:, 0]], atol=1e-4
+    )
 
-    # The same object, so that what was traced for it is used again.
-    assert seen is logits
+
+def test_a_sure_model_has_the_true_classs_part_of_the_gradient() -> None:
+    # One minus the probability is 0 in float32 from a margin of about 17 on.
+    lead = rivals_lead(
+        tf.constant([[40.0, 0.0, 0.0]]), tf.constant([0]), "cross_entropy"
+    )
+    np.testing.assert_allclose(lead, [np.log(2) - 40], rtol=1e-6)
+
+
+def test_the_lead_is_the_logit_of_the_cross_entropy() -> None:
+    logits = tf.constant(LOGITS.astype(np.float32))
+    labels = tf.constant(LABELS, tf.int64)
+    lead = rivals_lead(logits, labels, "cross_entropy")
+    given = LOGITS[range(5), LABELS]
+    expected = np.log(np.exp(LOGITS).sum(axis=1)) - given
+    np.testing.assert_allclose(np.log1p(np.exp(lead)), expected, rtol=1e-4)
 
 
 def test_an_unknown_loss_is_refused_with_the_known_ones() -> None:

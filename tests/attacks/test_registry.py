@@ -1,7 +1,6 @@
 from typing import ClassVar
 
 import pytest
-import tensorflow as tf
 
 from keras_traps.attacks import (
     PRESETS,
@@ -13,7 +12,7 @@ from keras_traps.attacks import (
     register,
     registry,
 )
-from keras_traps.attacks.base import Kind, TargetRule
+from keras_traps.attacks.base import Kind, Perturbed, TargetRule
 
 UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM")
 TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM")
@@ -25,8 +24,8 @@ class Nothing(Attack):
     name: ClassVar[str] = "Nothing"
     kind: ClassVar[Kind] = "UA"
 
-    def perturb(self, batch: Batch) -> tf.Tensor:
-        return tf.constant(batch.images)
+    def perturb(self, batch: Batch) -> Perturbed:
+        return Perturbed(batch.images, 0)
 
 
 @pytest.fixture

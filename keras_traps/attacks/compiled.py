@@ -1,0 +1,101 @@
+"""Compiled parts of attacks, traced once per model."""
+
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import keras
+import tensorflow as tf
+
+from keras_traps.attacks.losses import Logits, Loss, logits_under_loss
+from keras_traps.models.inference import inference_function
+
+_parts: "weakref.WeakKeyDictionary[keras.Model, dict[Hashable, Any]]"
+_parts = weakref.WeakKeyDictionary()
+
+Part = TypeVar("Part")
+
+
+def once_per_model(
+    model: keras.Model, key: Hashable, build: Callable[[Logits], Part]
+) -> Part:
+    """Returns what `build` makes of a model, made once and kept as long as the model.
+
+    Args:
+        model: A built model that returns logits or scores.
+        key: What tells this part from others of the same model. Hyper-parameters do
+            not belong here: they are arguments of the compiled function.
+        build: Makes the part from the model's logits function, usually a `tf.function`
+            with a None-batch signature. It must not hold the model itself.
+
+    Returns:
+        The part.
+    """
+    parts = _parts.setdefault(model, {})
+    if key not in parts:
+        parts[key] = build(inference_function(model))
+    return parts[key]
+
+
+def watched(logits: Logits, ids: tf.Tensor) -> Logits:
+    """Returns the same logits; their gradient is checked wherever it is taken.
+
+    Args:
+        logits: A function from a batch to `(batch, num_classes)`.
+        ids: `(batch,)`, int64: which example each row is. May be a variable.
+
+    Returns:
+        A function of the same form. Where a gradient with respect to the images is
+        not finite, `tf.errors.InvalidArgumentError` names the examples.
+    """
+
+    @tf.custom_gradient
+    def unchanged(images: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
+        def backward(upstream: tf.Tensor) -> tf.Tensor:
+            rows = tf.reshape(upstream, (tf.shape(upstream)[0], -1))
+            finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
+            bad = tf.boolean_mask(tf.convert_to_tensor(ids), ~finite)
+            check = tf.debugging.Assert(
+                tf.reduce_all(finite), [NON_FINITE, bad], summarize=8
+            )
+            with tf.control_dependencies([check] if check is not None else []):
+                return tf.identity(upstream)
+
+        return tf.identity(images), backward
+
+    return lambda images: logits(unchanged(images))
+
+
+NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
+"""How the message of a gradient that is not finite begins."""
+
+
+class LossView:
+    """A model's logits as cleverhans' attacks are to see them, traced once.
+
+    Args:
+        logits: The model's logits function.
+        loss: What the attacks follow.
+    """
+
+    def __init__(self, logits: Logits, loss: Loss) -> None:
+        shape = tf.TensorShape([None])
+        self._labels = tf.Variable([0], shape=shape, dtype=tf.int64, trainable=False)
+        self._ids = tf.Variable([0], shape=shape, dtype=tf.int64, trainable=False)
+        self._function = logits_under_loss(
+            watched(logits, self._ids), self._labels, loss
+        )
+
+    def of(self, labels: tf.Tensor, ids: tf.Tensor) -> Logits:
+        """Returns the logits of a batch.
+
+        Args:
+            labels: `(batch,)`, int64: the true classes or the targets.
+            ids: `(batch,)`, int64: which example each is.
+
+        Returns:
+            The same function at every call, which now looks at these classes.
+        """
+        self._labels.assign(labels)
+        self._ids.assign(ids)
+        return self._function
