@@ -1,5 +1,6 @@
 """Checks of what users pass in: images, labels, rates."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -116,6 +117,38 @@ def check_share(value: float, *, name: str) -> float:
             f"Received: {name}={value}"
         )
     return float(value)
+
+
+def check_number(
+    value: float,
+    *,
+    name: str,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuses a number that is not finite or out of its range.
+
+    Args:
+        value: What the caller passed.
+        name: The argument's name in the caller.
+        above: What it has to exceed. Defaults to no limit.
+        at_least: The least that it may be. Defaults to no limit.
+        below: What has to exceed it. Defaults to no limit.
+
+    Raises:
+        ValueError: If it is not such a number.
+    """
+    if math.isfinite(value) and above < value < below and value >= at_least:
+        return
+    limits = {"above": above, "of at least": at_least, "below": below}
+    words = [
+        f" {word} {limit:g}" for word, limit in limits.items() if abs(limit) < math.inf
+    ]
+    raise ValueError(
+        f"Invalid value for argument `{name}`. Expected a finite number"
+        f"{' and'.join(words)}. Received: {name}={value}"
+    )
 
 
 def _fits(actual: Sequence[int], expected: Sequence[int | None]) -> bool:

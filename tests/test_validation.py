@@ -3,7 +3,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_traps._validation import check_images, check_labels, check_share
+from keras_traps._validation import (
+    check_images,
+    check_labels,
+    check_number,
+    check_share,
+)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -110,3 +115,36 @@ def test_a_share_lies_between_0_and_1(value: float) -> None:
 def test_another_share_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match=rf"argument `fpr`.*fpr={value}"):
         check_share(value, name="fpr")
+
+
+@pytest.mark.parametrize(
+    ("value", "limits"),
+    [
+        (-3, {}),
+        (0.0, {"at_least": 0.0}),
+        (1e-9, {"above": 0.0, "below": 1.0}),
+        (1 - 1e-9, {"above": 0.0, "below": 1.0}),
+    ],
+)
+def test_a_number_within_its_limits_is_taken(
+    value: float, limits: dict[str, float]
+) -> None:
+    check_number(value, name="a0", **limits)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "expected"),
+    [
+        (np.nan, {}, "a finite number. Received"),
+        (np.inf, {"above": 0.0}, "a finite number above 0. Received"),
+        (0.0, {"above": 0.0}, "a finite number above 0. Received"),
+        (-1e-9, {"at_least": 0.0}, "a finite number of at least 0. Received"),
+        (1.0, {"below": 1.0}, "a finite number below 1. Received"),
+        (0, {"above": 0.0, "below": 0.5}, "above 0 and below 0.5. Received"),
+    ],
+)
+def test_a_number_out_of_its_limits_is_refused(
+    value: float, limits: dict[str, float], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=f"argument `a0`.*{expected}: a0={value}"):
+        check_number(value, name="a0", **limits)

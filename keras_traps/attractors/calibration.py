@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import check_images, check_share
+from keras_traps._validation import check_images, check_number, check_share
 from keras_traps.attractors.calibration_rules import (
     clean_spread,
     distances_by_step,
@@ -65,13 +65,13 @@ class Calibration:
             The calibration.
 
         Raises:
-            KeyError: If the settings are missing.
-            TypeError: If another field is missing, or one is unknown.
+            TypeError: If a field is missing or unknown.
         """
-        nested = {
-            "settings": TrapSettings.from_dict(data["settings"]),
-            "explanation": tuple(data["explanation"]),
-        }
+        nested: dict[str, Any] = {}
+        if "settings" in data:
+            nested["settings"] = TrapSettings.from_dict(data["settings"])
+        if "explanation" in data:
+            nested["explanation"] = tuple(data["explanation"])
         return cls(**{**data, **nested})
 
     def reseeded(self, seed: int) -> Self:
@@ -144,11 +144,11 @@ def calibrate(
         small_step_share: See rule 1. Defaults to `0.5`.
         soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
         ord: Order of the sum's norm. Defaults to `1`.
-        clean_position: See rule 2. Defaults to `0.3`.
+        clean_position: See rule 2; below 1, equation 3's pole. Defaults to `0.3`.
         clean_reach: See rule 3. The smaller it is, the further an attack can move
             before the correlations flatten out and leave the gradient to the
-            classifier. Defaults to `0.1`.
-        largest_a2: See rule 4. Defaults to `2.0`.
+            classifier. Above 0. Defaults to `0.1`.
+        largest_a2: See rule 4; above 0. Defaults to `2.0`.
         batch_size: How many images at once. Defaults to `256`.
 
     Returns:
@@ -163,6 +163,9 @@ def calibrate(
     num_classes = check_classifier(classifier, output)
     clean = check_images(images, classifier.input_shape[1:])
     check_share(budget, name="budget")
+    check_number(clean_position, name="clean_position", below=1.0)
+    check_number(clean_reach, name="clean_reach", above=0.0)
+    check_number(largest_a2, name="largest_a2", above=0.0)
     needed = math.ceil(1 / budget)
     if len(clean) < needed:
         raise ValueError(

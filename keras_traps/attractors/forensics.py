@@ -59,7 +59,7 @@ class ForensicAnalyzer:
         trapped: A trapped model from `inject`, or its decoder.
 
     Raises:
-        ValueError: If the model has no QIM decoder.
+        ValueError: If the model has no QIM decoder, or it is not built.
 
     Example:
     >>> analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
@@ -73,6 +73,12 @@ class ForensicAnalyzer:
     def __init__(self, trapped: keras.Model | QIMDecoder) -> None:
         is_decoder = isinstance(trapped, QIMDecoder)
         self.decoder = trapped if is_decoder else decoder_of(trapped)
+        if not self.decoder.built:
+            raise ValueError(
+                "Invalid value for argument `trapped`. Expected a decoder that is "
+                "built, for messages are drawn for images of one size. "
+                f"Received: {self.decoder.name!r}, which is not built"
+            )
         self._thresholds: Thresholds | None = None
         # Not the layer's own call: one trace serves every batch size.
         self._correlate = tf.function(
@@ -267,6 +273,8 @@ class ForensicAnalyzer:
             for name in ("centre", "scale"):
                 fields[name] = tuple(fields[name])
             thresholds, fingerprint = Thresholds(**fields), content["decoder"]
+            if not isinstance(fingerprint, str):
+                raise TypeError(f"decoder={fingerprint!r}")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a saved analyzer: {error!r}") from error
         if fingerprint != analyzer.decoder.fingerprint:

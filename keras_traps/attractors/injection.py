@@ -86,9 +86,13 @@ class TrapSettings:
             The settings.
 
         Raises:
-            TypeError: If a field is missing or unknown.
+            TypeError: If a field without a default is missing, or one is unknown.
         """
-        sequences = {name: tuple(data[name]) for name in ("step_weights", "steps")}
+        sequences = {
+            name: tuple(data[name])
+            for name in ("step_weights", "steps")
+            if name in data
+        }
         return cls(**{**data, **sequences})
 
 

@@ -1,7 +1,6 @@
 """The watermark decoder as a layer."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps import ops
+from keras_traps._validation import check_number
 from keras_traps.ops.messages import MessageKind
 
 
@@ -81,8 +81,8 @@ class QIMDecoder(keras.layers.Layer):
         step_weights = [1.0] * len(steps) if step_weights is None else step_weights
         _check_steps(steps, step_weights)
         for name, value in (("a0", a0), ("a1", a1), ("a2", a2)):
-            _check_number(name, value)
-        _check_number("pixel_scale", pixel_scale, above=0.0)
+            check_number(value, name=name)
+        check_number(pixel_scale, name="pixel_scale", above=0.0)
         # Draws one block, so that a bad kind, seed or count is refused here.
         ops.draw_messages((1,), num_classes, seed=seed, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
@@ -247,35 +247,16 @@ def _check_steps(steps: Sequence[float], step_weights: Sequence[float]) -> None:
             f"Received: steps={tuple(steps)}"
         )
     for step in steps:
-        _check_number("steps", step, above=0.0)
+        check_number(step, name="steps", above=0.0)
     if len(step_weights) != len(steps):
         raise ValueError(
             "Invalid value for argument `step_weights`. Expected one weight per step "
             f"size, {len(steps)}. Received: step_weights={tuple(step_weights)}"
         )
     for weight in step_weights:
-        _check_number("step_weights", weight, at_least=0.0)
+        check_number(weight, name="step_weights", at_least=0.0)
     if not any(step_weights):
         raise ValueError(
             "Invalid value for argument `step_weights`. Expected at least one weight "
             f"above 0. Received: step_weights={tuple(step_weights)}"
-        )
-
-
-def _check_number(
-    name: str,
-    value: float,
-    *,
-    above: float = -math.inf,
-    at_least: float = -math.inf,
-) -> None:
-    if not math.isfinite(value) or value <= above or value < at_least:
-        words = ""
-        if above > -math.inf:
-            words = f" above {above:g}"
-        elif at_least > -math.inf:
-            words = f" of at least {at_least:g}"
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a finite number{words}. "
-            f"Received: {name}={value}"
         )

@@ -188,6 +188,16 @@ def test_it_outlives_json(calibration: Calibration) -> None:
     assert Calibration.from_dict(json.loads(text)) == calibration
 
 
+@pytest.mark.parametrize("missing", ["settings", "explanation", "budget"])
+def test_a_field_that_is_missing_is_named(
+    calibration: Calibration, missing: str
+) -> None:
+    data = calibration.to_dict()
+    del data[missing]
+    with pytest.raises(TypeError, match=missing):
+        Calibration.from_dict(data)
+
+
 def test_another_seed_keeps_the_constants_and_says_so(calibration: Calibration) -> None:
     other = calibration.reseeded(8)
     assert other.settings == dataclasses.replace(calibration.settings, seed=8)
@@ -230,6 +240,27 @@ def test_a_share_out_of_range_is_refused(
             budget=0.01,
             small_step_share=share,
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("clean_position", (1.0, 2.0, np.nan, -np.inf), "number below 1"),
+        ("clean_reach", (0.0, -0.1, np.nan, np.inf), "number above 0"),
+        ("largest_a2", (0.0, -1.0, np.nan, np.inf), "number above 0"),
+    ],
+)
+def test_a_constant_out_of_its_range_is_refused(
+    classifier: keras.Model,
+    digits_train: Dataset,
+    name: str,
+    values: tuple[float, ...],
+    expected: str,
+) -> None:
+    for value in values:
+        settings: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"argument `{name}`.*{expected}"):
+            calibrate(classifier, digits_train.images, output="logits", **settings)
 
 
 def test_integer_images_are_refused(

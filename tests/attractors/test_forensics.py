@@ -201,6 +201,8 @@ def test_a_file_gives_the_same_verdicts(
         lambda text: text.replace("analyzer.v1", "analyzer.v2"),
         lambda text: text.replace('"format"', '"form"'),
         lambda text: text.replace('"decoder"', '"coder"'),
+        lambda text: text.replace('"decoder": "', '"decoder": 1, "x": "'),
+        lambda text: text.replace('"decoder": "', '"decoder": null, "x": "'),
         lambda text: text.replace('"upper"', '"uper"'),
         lambda text: text.replace('"scale"', '"scales"'),
         lambda text: text.replace('"fpr"', '"extra": 1, "fpr"'),
@@ -282,3 +284,11 @@ def test_wrong_images_are_refused(fitted: ForensicAnalyzer) -> None:
 def test_a_model_without_a_decoder_is_refused() -> None:
     with pytest.raises(ValueError, match="without a QIM decoder"):
         ForensicAnalyzer(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+
+
+def test_a_decoder_that_is_not_built_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"decoder that is built.*qim_decoder"):
+        ForensicAnalyzer(QIMDecoder(10, name="qim_decoder"))
+    unbuilt = keras.Sequential([QIMDecoder(10)])
+    with pytest.raises(ValueError, match="decoder that is built"):
+        ForensicAnalyzer(unbuilt)

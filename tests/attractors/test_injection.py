@@ -209,6 +209,18 @@ def test_settings_outlive_json() -> None:
         TrapSettings.from_dict({**SETTINGS.to_dict(), "a9": 1.0})
 
 
+@pytest.mark.parametrize("missing", ["output", "a0", "step_weights"])
+def test_a_setting_that_is_missing_is_named(missing: str) -> None:
+    data = {key: value for key, value in SETTINGS.to_dict().items() if key != missing}
+    with pytest.raises(TypeError, match=missing):
+        TrapSettings.from_dict(data)
+
+
+def test_a_setting_with_a_default_may_be_missing() -> None:
+    data = {key: value for key, value in SETTINGS.to_dict().items() if key != "steps"}
+    assert TrapSettings.from_dict(data).steps == (3.0, 128.0)
+
+
 def test_a_wrong_declaration_is_refused(digits_train: Dataset) -> None:
     probabilities = least_squares_classifier(digits_train, "softmax")
     with pytest.raises(ValueError, match=r"argument `output`.*do not look like logits"):
