@@ -1,5 +1,6 @@
 """The signatures as functions of stock TensorFlow operations alone."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +79,26 @@ def concrete_functions(subject: Subject) -> dict[Signature, Any]:
     }
 
 
+def _on_one_image_at_least(
+    answer: Callable[["_Answers", tf.Tensor], Answer],
+) -> Callable[["_Answers", tf.Tensor], Answer]:
+    """Keeps an empty batch from kernels: on some CPUs oneDNN's fail on it.
+
+    A black image stands in for it, and its answer is cut off.
+    """
+
+    @functools.wraps(answer)
+    def filled(self: "_Answers", images: tf.Tensor) -> Answer:
+        count = tf.shape(images)[0]
+        missing = tf.maximum(1 - count, 0)
+        shape = images.shape
+        images = tf.pad(images, [[0, missing], *[[0, 0]] * (shape.rank - 1)])
+        rows = answer(self, tf.ensure_shape(images, shape))
+        return {name: value[:count] for name, value in rows.items()}
+
+    return filled
+
+
 class _Answers:
     """What each signature computes."""
 
@@ -92,6 +113,7 @@ class _Answers:
             correlations = model.get_layer("normalized_sum").input[1]
             self._both = keras.Model(model.input, [model.output, correlations])
 
+    @_on_one_image_at_least
     def predict(self, images: tf.Tensor) -> Answer:
         if self._subject.deploy == "agreed":
             answer = self.predict_agreed(images)
@@ -117,6 +139,7 @@ class _Answers:
         images = tf.map_fn(decode, files, fn_output_signature=tf.uint8)
         return self.predict_levels(images)
 
+    @_on_one_image_at_least
     def predict_agreed(self, images: tf.Tensor) -> Answer:
         probabilities = self._probabilities(images)
         lured = self._probabilities(self._lured(images))
@@ -124,10 +147,12 @@ class _Answers:
         agreed = tf.logical_and(agreed, _are_finite(images))
         return {**self._answer(probabilities, agreed), "agreed": agreed}
 
+    @_on_one_image_at_least
     def integrated(self, images: tf.Tensor) -> Answer:
         answers = _given(self._integrated)(images, training=False)
         return self._answer(answers, _are_finite(images))
 
+    @_on_one_image_at_least
     def analyze(self, images: tf.Tensor) -> Answer:
         probabilities, correlations = _given(self._both)(images, training=False)
         valid = _are_finite(images)

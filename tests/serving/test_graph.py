@@ -1,6 +1,7 @@
 """What the signatures answer, reloaded."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,8 +102,19 @@ def test_an_image_out_of_range_is_flagged(
 
 
 def test_an_empty_batch_gets_an_empty_answer(served: Signatures) -> None:
-    answer = served["analyze"](image=np.zeros((0, 8, 8, 1), np.float32))
-    assert {len(value) for value in answer.values()} == {0}
+    pixels = {"image": np.zeros((0, 8, 8, 1), np.float32)}
+    inputs: dict[str, dict[str, Any]] = {
+        "serving_default": pixels,
+        "analyze": pixels,
+        "integrated": pixels,
+        "serving_uint8": {"image": np.zeros((0, 8, 8, 1), np.uint8)},
+        "image_bytes": {"image_bytes": np.zeros(0, "S1")},
+    }
+    assert set(inputs) == set(served)
+    for name, value in inputs.items():
+        answer = served[name](**value)
+        assert answer["probabilities"].shape == (0, 10)
+        assert {len(rows) for rows in answer.values()} == {0}
 
 
 def test_a_wrong_shape_is_an_invalid_argument(served: Signatures) -> None:

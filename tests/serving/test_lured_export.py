@@ -73,6 +73,7 @@ def test_each_deployment_answers_as_the_live_networks(
     assert (answer["probabilities"][~agreed] == 0).all()
     np.testing.assert_allclose(answer["probabilities"][agreed].sum(axis=1), 1, 1e-5)
     assert {*answer["label"][~agreed]} == {b""}
+    assert len(served["predict_agreed"](image=images[:0])["agreed"]) == 0
 
 
 @pytest.mark.usefixtures("no_self_test")
