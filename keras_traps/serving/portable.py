@@ -1,20 +1,16 @@
-"""ONNX and TFLite files of a model, checked against it before they appear."""
+"""ONNX, OpenVINO and TFLite files of a model, checked before they appear."""
 
 import os
-import warnings
+import tempfile
 from pathlib import Path
-from typing import Literal, get_args
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from keras_traps._validation import FloatArray, check_images
+from keras_traps._validation import check_images
 from keras_traps.models.inference import predict
-
-Format = Literal["onnx", "tflite"]
-"""`"onnx"` needs tf2onnx, onnx and onnxruntime; `"tflite"` TensorFlow alone."""
+from keras_traps.serving.formats import FORMATS, FileFormat
 
 PORTABLE_TOLERANCE = 1e-4
 """How far an output may lie from the live model's."""
@@ -32,16 +28,19 @@ def export_portable(
     *,
     examples: npt.ArrayLike | None = None,
 ) -> float:
-    """Writes the output of a model as an ONNX or TFLite file.
+    """Writes the output of a model as an ONNX, OpenVINO or TFLite file.
 
     The file answers what `model` answers and nothing else; for the forensic analysis
-    use `export`. It is written only if it agrees with the live model.
+    use `export`. It is written only if it agrees with the live model. OpenVINO is asked
+    in float32: where the CPU has bfloat16 it uses that unless it is compiled with
+    `{"INFERENCE_PRECISION_HINT": "f32"}`, and its answers are then coarser.
 
     Args:
         model: A built model with one input of images, pixels in [0, 1], and one
             output.
-        path: The file; its ending, `.onnx` or `.tflite`, says the format. A file
-            there is replaced in one step.
+        path: The file; its ending, `.onnx`, `.tflite` or for OpenVINO `.xml`, says
+            the format. OpenVINO's weights go to a `.bin` beside it. Files there are
+            replaced, and never is the one there with another's weights.
         examples: A few real images for the check, `(batch, height, width, channels)`.
             Noise is tried in any case. Defaults to `None`.
 
@@ -56,13 +55,8 @@ def export_portable(
         OSError: If it cannot be written.
     """
     place = Path(path).expanduser()
-    if place.suffix.removeprefix(".") not in get_args(Format):
-        raise ValueError(
-            "Invalid value for argument `path`. Expected a file name that ends in "
-            f".onnx or .tflite. Received: {place.name!r}"
-        )
-    run = _run_onnx if place.suffix == ".onnx" else _run_tflite
-    convert = _to_onnx if place.suffix == ".onnx" else _to_tflite
+    form = _form_of(place)
+    form.require()
     shape = model.input_shape[1:]
     images = np.random.default_rng(0).random((_NOISE_IMAGES, *shape), np.float32)
     if examples is not None:
@@ -70,10 +64,10 @@ def export_portable(
         images = np.concatenate([images, own])
     expected = predict(model, images)
     place.parent.mkdir(parents=True, exist_ok=True)
-    unchecked = place.with_name(f".{place.stem}-{os.getpid()}{place.suffix}")
-    try:
-        convert(model, unchecked)
-        difference = float(np.abs(run(unchecked, images) - expected).max())
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.stem}-") as new:
+        unchecked = Path(new, place.name)
+        _convert(model, form, unchecked)
+        difference = float(np.abs(form.run(unchecked, images) - expected).max())
         # Written so that a NaN is refused too.
         if not difference <= PORTABLE_TOLERANCE:
             raise PortableError(
@@ -81,59 +75,37 @@ def export_portable(
                 f"live model: the largest difference is {difference:.3g}, "
                 f"{PORTABLE_TOLERANCE:g} is tolerated."
             )
-        unchecked.replace(place)
-    finally:
-        unchecked.unlink(missing_ok=True)
+        _publish(unchecked, place)
     return difference
 
 
-def _to_onnx(model: keras.Model, path: Path) -> None:
+def _form_of(place: Path) -> FileFormat:
+    for form in FORMATS.values():
+        if place.suffix == form.suffix:
+            return form
+    endings = ", ".join(form.suffix for form in FORMATS.values())
+    raise ValueError(
+        "Invalid value for argument `path`. Expected a file name that ends in one of "
+        f"{endings}. Received: {place.name!r}"
+    )
+
+
+def _convert(model: keras.Model, form: FileFormat, path: Path) -> None:
     try:
-        import onnx
-        import onnxruntime
-        import tf2onnx
-    except ImportError as error:
-        raise ImportError(
-            "An ONNX file needs the packages tf2onnx, onnx and onnxruntime: install "
-            f'keras-traps with the extra "onnx". ({error})'
-        ) from error
-    del onnx, onnxruntime, tf2onnx
-    with warnings.catch_warnings():
-        # Keras looks for np.object, of which NumPy warns.
-        warnings.simplefilter("ignore", FutureWarning)
-        _convert(model, path, format="onnx")
-
-
-def _to_tflite(model: keras.Model, path: Path) -> None:
-    # Keras would let in TensorFlow's own operations, which few runtimes have.
-    builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-    _convert(model, path, format="litert", target_spec=builtins)
-
-
-def _convert(model: keras.Model, path: Path, **settings: object) -> None:
-    try:
-        model.export(path, verbose=False, **settings)
+        form.convert(model, path)
     except OSError:
         raise
     except Exception as error:  # Each converter raises its own.
         raise PortableError(
-            f"{model.name!r} cannot be converted to {path.suffix}: {error}"
+            f"{model.name!r} cannot be converted to {form.suffix}: {error}"
         ) from error
 
 
-def _run_onnx(path: Path, images: FloatArray) -> FloatArray:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    return session.run(None, {given.name: images})[0]
-
-
-def _run_tflite(path: Path, images: FloatArray) -> FloatArray:
-    with warnings.catch_warnings():
-        # It is told that it will go; TensorFlow 2.21 has it.
-        warnings.simplefilter("ignore", UserWarning)
-        interpreter = tf.lite.Interpreter(model_path=str(path))
-    ((name, keys),) = interpreter.get_signature_list().items()
-    answers = interpreter.get_signature_runner(name)(**{keys["inputs"][0]: images})
-    return answers[keys["outputs"][0]]
+def _publish(unchecked: Path, place: Path) -> None:
+    beside = [file for file in unchecked.parent.iterdir() if file != unchecked]
+    if beside:
+        # An old graph would be read with new weights.
+        place.unlink(missing_ok=True)
+    for file in beside:
+        file.replace(place.with_name(file.name))
+    unchecked.replace(place)

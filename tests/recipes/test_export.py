@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import app, flags
 
 from keras_traps.models import digits_cnn
+from keras_traps.serving.formats import FORMATS
 from recipes import export as recipe
 
 _ROOT = Path(__file__).parents[2]
@@ -90,6 +92,31 @@ def test_a_lured_model_is_exported_from_two_files(
     assert "agreement" in (tmp_path / "lured" / "1" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("deploy", ["target", "augmented"])
+def test_a_file_of_a_lured_model_answers_as_it_is_deployed(
+    run: Callable[..., None],
+    classifier: Path,
+    tmp_path: Path,
+    no_fresh_process: None,
+    deploy: str,
+) -> None:
+    images = keras.Input((8, 8, 1))
+    moved = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(images)
+    keras.Model(images, moved).save(tmp_path / "p.keras")
+    run(
+        f"--model={classifier}",
+        f"--lure={tmp_path / 'p.keras'}",
+        f"--deploy={deploy}",
+        f"--directory={tmp_path / 'lured'}",
+        "--format=tflite",
+    )
+    noise = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+    served = tf.saved_model.load(str(tmp_path / "lured" / "1")).signatures
+    expected = served["serving_default"](image=noise)["probabilities"].numpy()
+    logits = FORMATS["tflite"].run(tmp_path / "lured.tflite", noise)
+    np.testing.assert_allclose(tf.nn.softmax(logits), expected, rtol=0, atol=1e-4)
+
+
 def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
     run: Callable[..., None],
     classifier: Path,
@@ -104,7 +131,7 @@ def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
         f"--directory={tmp_path / 'digits'}",
         "--format=onnx",
     )
-    assert "No onnx file: An ONNX file needs" in capsys.readouterr().err
+    assert "No onnx file: A file .onnx needs tf2onnx" in capsys.readouterr().err
     assert (tmp_path / "digits" / "1" / "saved_model.pb").exists()
     assert not (tmp_path / "digits.onnx").exists()
 
@@ -117,6 +144,16 @@ def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
         (("--model=m.keras", "--directory=d"), r"names no \.keras file"),
         (("--model=m.keras", "--directory=d", "--lure=p.keras"), "go together"),
         (("--model=m.keras", "--directory=d", "--deploy=agreed"), "go together"),
+        (
+            (
+                "--model=m.keras",
+                "--directory=d",
+                "--lure=p.keras",
+                "--deploy=agreed",
+                "--format=tflite",
+            ),
+            "--format writes one network",
+        ),
         (
             ("--model=m.keras", "--directory=d", "--warmup_batch_sizes=1,x"),
             "takes positive integers",
@@ -134,12 +171,6 @@ def test_a_wrong_command_line_is_told(
     with pytest.raises(app.UsageError, match=expected):
         run(*arguments)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("seed", [("--seed=77",), ("--seed", "77"), ("-seed=77",)])
-def test_the_seed_is_never_told(seed: tuple[str, ...]) -> None:
-    words = recipe._without_seed(["export.py", *seed, "--fpr=0.1"])
-    assert words == ["export.py", "--seed=SECRET", "--fpr=0.1"]
 
 
 def test_it_starts_as_a_script() -> None:
