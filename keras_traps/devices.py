@@ -24,10 +24,22 @@ def prepare_devices() -> str:
     return f"{len(gpus)} GPU" if gpus else "CPU"
 
 
+def limit_threads(count: int) -> None:
+    """Limits TensorFlow to some cores, where it has not begun to work yet.
+
+    Args:
+        count: How many.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError:  # it has, and its threads are there
+        return
+
+
 def hush_retracing() -> None:
     """Keeps TensorFlow from warning of retracing in the middle of a progress bar.
 
-    cleverhans traces its gradient anew for every batch of a margin attack, by its
-    construction; the model itself is traced once.
+    A process that attacks several models traces each of them, by construction.
     """
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -63,7 +63,7 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     )
     flags.DEFINE_multi_enum(
         "variant",
-        list(get_args(Variant)),
+        ["paper", "margin", "raw_sum", "integrated"],
         list(get_args(Variant)),
         "How the attacker sees the trapped model; give it once for each.",
         flag_values=values,
@@ -141,6 +141,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
             train_data=train.sha256,
             test_data=test.sha256,
         ),
+        background=train.images,
         num_examples=values.num_examples,
         variants=tuple(values.variant),
         seed=values.seed,

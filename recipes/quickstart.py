@@ -110,6 +110,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
             classifier=weights_sha256(classifier),
             test_data=test_data.sha256,
         ),
+        background=train_data.images,
         num_examples=values.num_examples,
         seed=values.seed,
         resume=True,

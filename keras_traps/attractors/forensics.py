@@ -135,6 +135,18 @@ class ForensicAnalyzer:
         self._thresholds = set_thresholds(correlations, fpr)
         return self
 
+    def with_thresholds(self, thresholds: Thresholds) -> Self:
+        """Takes thresholds that another analyzer of this decoder was fitted to.
+
+        Args:
+            thresholds: The thresholds.
+
+        Returns:
+            The analyzer itself.
+        """
+        self._thresholds = thresholds
+        return self
+
     def correlations(
         self, images: npt.ArrayLike, *, batch_size: int = 1024
     ) -> FloatArray:
@@ -283,5 +295,4 @@ class ForensicAnalyzer:
                 f"fingerprint {analyzer.decoder.fingerprint[:12]}, received "
                 f"{fingerprint[:12]}. Fit a new one for this model."
             )
-        analyzer._thresholds = thresholds
-        return analyzer
+        return analyzer.with_thresholds(thresholds)

@@ -5,10 +5,15 @@ import keras
 from keras_traps.attractors.forensics import ForensicAnalyzer
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.layers import DetectRecover
+from keras_traps.layers.detect_recover import Recovery
 
 
 def integrate(
-    trapped: keras.Model, analyzer: ForensicAnalyzer, *, softness: float = 0.0
+    trapped: keras.Model,
+    analyzer: ForensicAnalyzer,
+    *,
+    softness: float = 0.0,
+    recovery: Recovery = "correlation",
 ) -> keras.Model:
     """Makes the classify-detect-recover model M_(d,r).
 
@@ -16,6 +21,7 @@ def integrate(
         trapped: A trapped model from `inject`.
         analyzer: An analyzer that was fitted for it.
         softness: See `keras_traps.layers.DetectRecover`. Defaults to `0.0`.
+        recovery: See `keras_traps.layers.DetectRecover`. Defaults to `"correlation"`.
 
     Returns:
         A model of the same input and output as `trapped`: its answer where the input
@@ -42,12 +48,16 @@ def integrate(
             f"Received fingerprint {analyzer.decoder.fingerprint[:12]}."
         )
     thresholds = analyzer.thresholds
-    correlations = trapped.get_layer("normalized_sum").input[1]
+    outputs, correlations = trapped.get_layer("normalized_sum").input
+    seen = [trapped.output, correlations]
+    if recovery == "difference":
+        seen.append(outputs)
     answer = DetectRecover(
         thresholds.upper,
         thresholds.lower,
         thresholds.deviation,
         softness,
+        recovery,
         name="detect_recover",
-    )([trapped.output, correlations])
+    )(seen)
     return keras.Model(trapped.input, answer, name=f"integrated_{trapped.name}")

@@ -1,8 +1,8 @@
 """One evaluation from a defence to its findings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,19 +11,16 @@ from keras_traps._validation import FloatArray
 from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
+from keras_traps.evaluation.candidates import Candidates, choose_candidates
 from keras_traps.evaluation.defence import Defence
+from keras_traps.evaluation.engines import Engine, LocalEngine
+from keras_traps.evaluation.jobs import KEPT_PER_TASK, Job, Subject
 from keras_traps.evaluation.metrics import attack_row, worst_case
 from keras_traps.evaluation.paper import paper_clean
-from keras_traps.evaluation.protocol import (
-    KEPT_PER_CHUNK,
-    Candidates,
-    Subject,
-    attack_all,
-    choose_candidates,
-    record_settings,
-)
+from keras_traps.evaluation.protocol import attack_all, record_settings
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.results import (
+    INTEGRATED,
     CleanResults,
     Evaluation,
     Example,
@@ -37,6 +34,9 @@ from keras_traps.models.outputs import check_outputs
 
 _EXAMPLES = 6
 
+# The paper's Tables I, V and VI show these beside the attack on C.
+_BESIDE_C = ("paper", *INTEGRATED)
+
 
 def evaluate(
     defence: Defence,
@@ -46,11 +46,14 @@ def evaluate(
     *,
     workdir: str | Path,
     provenance: Mapping[str, Any],
+    background: npt.NDArray[np.float32],
     num_examples: int = 1000,
-    variants: Sequence[Variant] = get_args(Variant),
+    limits: Mapping[str, int] | None = None,
+    variants: Sequence[Variant] = ("paper", "margin", "raw_sum", "integrated"),
     seed: int = 0,
     chunk_size: int = 250,
     resume: bool = False,
+    engine: Callable[[Job], Engine] = LocalEngine,
 ) -> Evaluation:
     """Attacks a defence and says what came of it.
 
@@ -62,12 +65,18 @@ def evaluate(
         attacks: The attacks, each on C and on every variant; no two of one name.
         workdir: Where the records are kept.
         provenance: What a reader needs to run it again.
+        background: `(images, ...)`: training images, without labels, for attacks that
+            learn from many.
         num_examples: How many images to attack at most. Defaults to `1000`.
+        limits: How many images an attack meets at most, by its name, where that is
+            fewer. Defaults to none.
         variants: How the trapped model is seen, each once. The pictures are of
-            `"paper"`, or of the first where that is not asked for. Defaults to all.
+            `"paper"`, or of the first where that is not asked for. Defaults to the
+            first four.
         seed: Seed of targets and attacks. Defaults to `0`.
         chunk_size: How many images are attacked at once. Defaults to `250`.
         resume: Whether to go on from records in `workdir`. Defaults to `False`.
+        engine: Where the attacks are run. Defaults to this process.
 
     Returns:
         The findings. With the same arguments they are the same, interrupted or not.
@@ -81,24 +90,18 @@ def evaluate(
     _check_distinct("attacks", [attack.name for attack in attacks])
     _check_distinct("variants", variants)
     settings = record_settings(
-        defence,
-        test,
-        attacks,
-        num_examples=num_examples,
-        seed=seed,
-        chunk_size=chunk_size,
+        defence, test, background, seed=seed, chunk_size=chunk_size
     )
     outputs = predict(defence.classifier, test.images)
     check_outputs(outputs, defence.output)
     candidates = choose_candidates(outputs, test, num_examples=num_examples, seed=seed)
     store = RecordStore(workdir, settings, resume=resume)
     records = attack_all(
-        defence,
-        candidates,
+        engine(Job(defence, candidates, background, seed)),
         attacks,
         store,
-        variants=variants,
-        seed=seed,
+        subjects=("undefended", *variants),
+        limits=limits,
         chunk_size=chunk_size,
     )
 
@@ -109,9 +112,9 @@ def evaluate(
             attack,
             variant,
             records[variant][attack.name],
-            records["undefended"][attack.name] if variant == "paper" else None,
+            records["undefended"][attack.name] if variant in _BESIDE_C else None,
             defence.analyzers,
-            clean_scores[candidates.ids],
+            clean_scores[records[variant][attack.name].ids],
             test.name,
         )
         for variant in variants
@@ -222,7 +225,7 @@ def _example(
     chunk_size: int,
 ) -> Example:
     """The first kept image on which the attack succeeded, else the first at all."""
-    kept = range(min(KEPT_PER_CHUNK, chunk_size, len(record.ids)))
+    kept = range(min(KEPT_PER_TASK, chunk_size, len(record.ids)))
     row = int(next((index for index in kept if success[index]), 0))
     verdict = defence.main_analyzer.judge(record.correlations[row : row + 1])
     return Example(

@@ -12,6 +12,7 @@ from keras_traps.attractors import ForensicAnalyzer
 from keras_traps.evaluation.paper import paper_row
 from keras_traps.evaluation.records import Record
 from keras_traps.evaluation.results import (
+    INTEGRATED,
     AttackRow,
     DetectionRates,
     Rate,
@@ -45,7 +46,7 @@ def attack_row(
         The row.
     """
     success = record.succeeded(targeted=attack.targeted)
-    integrated = variant == "integrated"
+    integrated = variant in INTEGRATED
     detection = tuple(
         detection_rates(record, success, analyzer, fpr)
         for fpr, analyzer in analyzers.items()
@@ -64,7 +65,8 @@ def attack_row(
         success_trapped=_rate(success),
         detection=() if integrated else detection,
         auc=None if integrated else area_under_curve(scores, clean_scores, success),
-        mean_l2=float(record.l2[success].mean()) if success.any() else None,
+        mean_l2=_mean_l2(record, attack),
+        mean_l2_classifier=None if undefended is None else _mean_l2(undefended, attack),
         paper=paper_row(attack.name, dataset),
     )
 
@@ -127,22 +129,37 @@ def worst_case(
 
     Args:
         variant: How the attacks saw the model.
-        records: One per attack, of the same candidates in the same order.
+        records: One per attack, of the first candidates, not all equally many.
         analyzers: A fitted analyzer by nominal false-positive rate.
 
     Returns:
         Misclassified by any attack, and misclassified by any without being flagged.
         In the integrated model flagging is part of the answer: both are the same.
     """
-    wrong = np.stack([record.misclassified for record in records])
+    wrong = [record.misclassified for record in records]
     overall = {}
     for fpr, analyzer in analyzers.items():
-        flagged = np.stack(
-            [analyzer.judge(record.correlations).is_adversarial for record in records]
-        )
-        unseen = wrong if variant == "integrated" else wrong & ~flagged
-        overall[fpr] = _rate(np.any(unseen, axis=0))
-    return WorstCase(variant, _rate(np.any(wrong, axis=0)), overall)
+        unseen = [
+            missed
+            if variant in INTEGRATED
+            else missed & ~analyzer.judge(record.correlations).is_adversarial
+            for record, missed in zip(records, wrong, strict=True)
+        ]
+        overall[fpr] = _rate(_any(unseen))
+    return WorstCase(variant, _rate(_any(wrong)), overall)
+
+
+def _any(parts: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+    """Joins by "or"; a shorter array counts as false where it ends."""
+    joined = np.zeros(max(map(len, parts)), bool)
+    for part in parts:
+        joined[: len(part)] |= part
+    return joined
+
+
+def _mean_l2(record: Record, attack: Attack) -> float | None:
+    success = record.succeeded(targeted=attack.targeted)
+    return float(record.l2[success].mean()) if success.any() else None
 
 
 def _rate(successes: npt.NDArray[np.bool_]) -> Rate:

@@ -5,169 +5,139 @@ correctly, at most as many as asked for. Every attack meets the same candidates 
 same targets, on C and on each variant of the trapped model.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any, Literal
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import keras
 import numpy as np
 import tqdm
 
-from keras_traps._validation import FloatArray, IntArray
-from keras_traps.attacks import Attack, least_likely_targets, random_targets
-from keras_traps.attacks.losses import Loss
-from keras_traps.attractors import ForensicAnalyzer, integrate, raw_sum
+from keras_traps.attacks import Attack
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence
-from keras_traps.evaluation.provenance import weights_sha256
+from keras_traps.evaluation.engines import Engine
+from keras_traps.evaluation.jobs import Subject, Task
+from keras_traps.evaluation.provenance import array_sha256, weights_sha256
 from keras_traps.evaluation.records import Record, RecordStore
-from keras_traps.evaluation.results import Variant
-from keras_traps.models.inference import predict
-from keras_traps.models.outputs import AttackedOutput
-
-Subject = Variant | Literal["undefended"]
-"""A variant of the trapped model, or the classifier C itself."""
-
-KEPT_PER_CHUNK = 4
-"""How many adversarial images of a record are kept whole, for pictures."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-    """The images that are attacked.
-
-    Args:
-        ids: Index in the test set.
-        images: `(images, height, width, channels)`, in [0, 1].
-        labels: True classes.
-        random: A wrong class for each.
-        least_likely: The class that C holds least likely.
-    """
-
-    ids: IntArray
-    images: FloatArray
-    labels: IntArray
-    random: IntArray
-    least_likely: IntArray
-
-    def goals(self, attack: Attack) -> IntArray | None:
-        """Returns the targets of an attack, or `None` where it has none."""
-        by_rule = {"random": self.random, "least_likely": self.least_likely}
-        return by_rule.get(attack.target_rule)
-
-
-def choose_candidates(
-    outputs: FloatArray, test: Dataset, *, num_examples: int, seed: int
-) -> Candidates:
-    """Chooses the images to attack.
-
-    Args:
-        outputs: `(images, classes)`: C on all test images.
-        test: The test images.
-        num_examples: How many at most.
-        seed: Seed of the random targets.
-
-    Returns:
-        The candidates; fewer than asked for where C is right on fewer.
-
-    Raises:
-        ValueError: If `num_examples` is below 1, or C is right on no image.
-    """
-    if num_examples < 1:
-        raise ValueError(
-            "Invalid value for argument `num_examples`. Expected at least 1. "
-            f"Received: num_examples={num_examples}"
-        )
-    ids = np.flatnonzero(outputs.argmax(axis=1) == test.labels)[:num_examples]
-    if not len(ids):
-        raise ValueError("The classifier is right on none of the test images.")
-    labels = test.labels[ids]
-    return Candidates(
-        ids=ids,
-        images=test.images[ids],
-        labels=labels,
-        random=random_targets(labels, test.num_classes, seed=seed, ids=ids),
-        least_likely=least_likely_targets(outputs[ids]),
-    )
 
 
 def attack_all(
-    defence: Defence,
-    candidates: Candidates,
+    engine: Engine,
     attacks: Sequence[Attack],
     store: RecordStore,
     *,
-    variants: Sequence[Variant],
-    seed: int,
+    subjects: Sequence[Subject],
+    limits: Mapping[str, int] | None = None,
     chunk_size: int,
 ) -> dict[Subject, dict[str, Record]]:
-    """Runs every attack on C and on each variant, going on from what is recorded.
+    """Runs every attack on every subject, going on from what is recorded.
 
     Args:
-        defence: What is attacked.
-        candidates: The images to attack.
+        engine: Where the work is done; its job holds the candidates.
         attacks: The attacks.
         store: Where records are kept.
-        variants: How the trapped model is seen.
-        seed: Seed of the attacks' randomness.
+        subjects: What is attacked.
+        limits: How many candidates an attack meets at most, by its name. Defaults to
+            all for all.
         chunk_size: How many images are attacked at once and recorded together.
 
     Returns:
         One record per subject and attack.
     """
-    analyzer = defence.main_analyzer
-    subjects: list[Subject] = ["undefended", *variants]
-    starts = range(0, len(candidates.ids), chunk_size)
-    total = len(subjects) * len(attacks) * len(candidates.ids)
-    records: dict[Subject, dict[str, Record]] = {}
-    with tqdm.tqdm(total=total, unit="image", smoothing=0.05) as bar:
-        for subject in subjects:
-            model, output, loss = _view(defence, subject)
-            records[subject] = {}
-            for attack in attacks:
-                bar.set_description(f"{attack.name} on {subject}")
-                parts = []
-                for chunk, start in enumerate(starts):
-                    part = slice(start, start + chunk_size)
-                    if not store.has(subject, attack.name, chunk):
-                        record = _attack_chunk(
-                            attack,
-                            model,
-                            output,
-                            loss,
-                            candidates,
-                            part,
-                            analyzer,
-                            seed,
-                        )
-                        store.write(subject, attack.name, chunk, record)
-                    parts.append(store.read(subject, attack.name, chunk))
-                    bar.update(len(parts[-1].ids))
-                records[subject][attack.name] = Record.join(parts)
-    return records
+    count = len(engine.job.candidates.ids)
+    tasks = [
+        Task(subject, attack, rows, record_folder(attack), chunk)
+        for subject in subjects
+        for attack in attacks
+        for chunk, rows in enumerate(
+            _chunks(min(count, (limits or {}).get(attack.name, count)), chunk_size)
+        )
+    ]
+    done = {
+        index: record
+        for index, task in enumerate(tasks)
+        if (record := recorded(engine, store, task)) is not None
+    }
+    with tqdm.tqdm(
+        total=sum(len(task.rows) for task in tasks),
+        initial=sum(len(record.ids) for record in done.values()),
+        unit="image",
+        smoothing=0.05,
+    ) as bar:
+        waiting = {
+            engine.submit(task): index
+            for index, task in enumerate(tasks)
+            if index not in done
+        }
+        while waiting:
+            handle, record = engine.finished()
+            index = waiting.pop(handle)
+            task = tasks[index]
+            store.write(task.subject, task.folder, task.chunk, record)
+            done[index] = record
+            bar.set_description(f"{task.attack.name} on {task.subject}")
+            bar.update(len(record.ids))
+    return {
+        subject: {
+            attack.name: Record.join(
+                [
+                    done[index]
+                    for index, task in enumerate(tasks)
+                    if task.subject == subject and task.attack is attack
+                ]
+            )
+            for attack in attacks
+        }
+        for subject in subjects
+    }
+
+
+def recorded(engine: Engine, store: RecordStore, task: Task) -> Record | None:
+    """Returns the record of a task, or `None` where there is none of these images."""
+    if not store.has(task.subject, task.folder, task.chunk):
+        return None
+    record = store.read(task.subject, task.folder, task.chunk)
+    # An earlier run over fewer candidates ended with a shorter chunk.
+    ids = engine.job.candidates.ids[task.rows]
+    return record if np.array_equal(record.ids, ids) else None
+
+
+def record_folder(attack: Attack, *before: Attack) -> str:
+    """Returns the folder of an attack's records: its name and a hash of its settings.
+
+    Args:
+        attack: The attack.
+        *before: Attacks whose outcome the records depend on.
+
+    Returns:
+        A name that settings of another value do not share.
+    """
+    settings = [[one.name, one.settings()] for one in (*before, attack)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return f"{attack.name}-{digest.hexdigest()[:10]}"
 
 
 def record_settings(
     defence: Defence,
     test: Dataset,
-    attacks: Sequence[Attack],
+    background: Any,
     *,
-    num_examples: int,
     seed: int,
     chunk_size: int,
 ) -> dict[str, Any]:
-    """Returns all that the records depend on.
+    """Returns what all records of an evaluation depend on.
 
     Args:
         defence: What is attacked.
         test: The test images.
-        attacks: The attacks.
-        num_examples: How many candidates at most.
+        background: `(images, ...)`: what attacks that learn from many images get.
         seed: Seed of targets and attacks.
         chunk_size: How many images make a record.
 
     Returns:
-        Plain data: the same where the records would be.
+        Plain data: the same where the records would be. The attacks' own settings are
+        in the names of their folders.
     """
     thresholds = defence.main_analyzer.thresholds
     return {
@@ -177,60 +147,13 @@ def record_settings(
         "norm": defence.trapped.get_layer("normalized_sum").ord,
         "thresholds": [thresholds.upper, thresholds.lower, thresholds.deviation],
         "test_data": test.sha256,
-        "attacks": {attack.name: attack.settings() for attack in attacks},
-        "num_examples": num_examples,
+        "background": array_sha256(background),
         "seed": seed,
         "chunk_size": chunk_size,
     }
 
 
-def _view(
-    defence: Defence, subject: Subject
-) -> tuple[keras.Model, AttackedOutput, Loss]:
-    """The model that an attacker of this kind sees, and what he follows."""
-    if subject == "undefended":
-        return defence.classifier, defence.output, "cross_entropy"
-    if subject == "paper":
-        return defence.trapped, "scores", "cross_entropy"
-    if subject == "margin":
-        return defence.trapped, "scores", "margin"
-    if subject == "raw_sum":
-        return raw_sum(defence.trapped), "scores", "cross_entropy"
-    integrated = integrate(defence.trapped, defence.main_analyzer)
-    return integrated, "scores", "cross_entropy"
-
-
-def _attack_chunk(
-    attack: Attack,
-    model: keras.Model,
-    output: AttackedOutput,
-    loss: Loss,
-    candidates: Candidates,
-    part: slice,
-    analyzer: ForensicAnalyzer,
-    seed: int,
-) -> Record:
-    labels, ids = candidates.labels[part], candidates.ids[part]
-    targets = candidates.goals(attack)
-    goals = None if targets is None else targets[part]
-    result = attack(
-        model,
-        candidates.images[part],
-        labels,
-        output=output,
-        y_target=goals,
-        loss=loss,
-        seed=seed,
-        ids=ids,
-        batch_size=len(ids),
-    )
-    return Record(
-        ids=ids,
-        labels=labels,
-        goals=labels if goals is None else goals,
-        answers=predict(model, result.images).argmax(axis=1),
-        correlations=analyzer.correlations(result.images),
-        l2=result.l2,
-        linf=result.linf,
-        kept=result.images[:KEPT_PER_CHUNK],
-    )
+def _chunks(count: int, size: int) -> list[Any]:
+    return [
+        np.arange(start, min(start + size, count)) for start in range(0, count, size)
+    ]

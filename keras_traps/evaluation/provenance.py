@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "cleverhans", "numpy")
 
@@ -28,6 +30,20 @@ def weights_sha256(model: keras.Model) -> str:
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()
+
+
+def array_sha256(array: npt.NDArray[Any]) -> str:
+    """Returns a hash of an array.
+
+    Args:
+        array: Any array.
+
+    Returns:
+        SHA-256 over its shape, dtype and bytes, as hexadecimal.
+    """
+    digest = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

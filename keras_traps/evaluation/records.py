@@ -22,7 +22,7 @@ from keras_traps._validation import FloatArray, IntArray
 
 _RECORDS = "records"
 _SETTINGS = "settings.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,10 @@ class Record:
         goals: Target of a targeted attack, else the true class.
         answers: What the attacked model answers on the adversarial image.
         correlations: `(images, classes)`: W on the adversarial image.
+        l0: How many values changed.
         l2: L2 distance to the clean image, pixels in [0, 1].
         linf: Largest change of a value.
+        iterations: How many steps the attack spent.
         kept: `(at most images, ...)`: the first adversarial images themselves.
     """
 
@@ -45,8 +47,10 @@ class Record:
     goals: IntArray
     answers: IntArray
     correlations: FloatArray
+    l0: IntArray
     l2: FloatArray
     linf: FloatArray
+    iterations: IntArray
     kept: FloatArray
 
     def succeeded(self, *, targeted: bool) -> npt.NDArray[np.bool_]:

@@ -12,14 +12,31 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-Variant = Literal["paper", "margin", "raw_sum", "integrated"]
+Variant = Literal[
+    "paper",
+    "margin",
+    "raw_sum",
+    "integrated",
+    "integrated_label",
+    "integrated_difference",
+]
 """How an attack sees the trapped model.
 
 - `"paper"`: cross-entropy on the normalised sum, as the paper's platform has it.
 - `"margin"`: the same attack with a logit-margin loss on the normalised sum.
 - `"raw_sum"`: cross-entropy on C + W before its normalisation.
-- `"integrated"`: cross-entropy on the classify-detect-recover model.
+- `"integrated"`: cross-entropy on the classify-detect-recover model, whose recovered
+  answer has a gradient.
+- `"integrated_label"`, `"integrated_difference"`: the same where it has none; see
+  `keras_traps.layers.DetectRecover`.
 """
+
+INTEGRATED: tuple[Variant, ...] = (
+    "integrated",
+    "integrated_label",
+    "integrated_difference",
+)
+"""The variants in which flagging is part of the answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +100,13 @@ class AttackRow:
             where this variant has no such column.
         success_trapped: Attack success on the attacked model.
         detection: One entry per nominal false-positive rate; empty for
-            `"integrated"`, where the overall rate is `success_trapped`.
+            integrated variants, where the overall rate is `success_trapped`.
         auc: Area under the ROC curve, successful adversarial images against as many
             clean ones; `None` where no attack succeeded.
         mean_l2: Mean L2 distance of the successful images, pixels in [0, 1], or
             `None`.
+        mean_l2_classifier: The same of the attack on C; `None` where this variant has
+            no such column.
         paper: The paper's numbers for this row as fractions, by the names of
             `reference`: `asr_original`, `asr_attractors`, `detection`, `recovery`,
             `overall_asr`, `overall_asr_fpr0.5`, `asr_integrated`; empty where the
@@ -104,6 +123,7 @@ class AttackRow:
     detection: tuple[DetectionRates, ...]
     auc: float | None
     mean_l2: float | None
+    mean_l2_classifier: float | None
     paper: dict[str, float | None]
 
 

@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
 
 from keras_traps import ops
 
+Recovery = Literal["correlation", "label", "difference"]
+"""How the integrated model gives a recovered class."""
+
 
 @keras.saving.register_keras_serializable(package="keras_traps")
 class DetectRecover(keras.layers.Layer):
     """Replaces the answer on inputs that look attacked by the recovered one.
 
-    Where no condition fires the output is M(x). Where one does, it is max(w) - w,
-    scaled to sum 1: its largest entry is the class of lowest correlation, the one that
-    an attack moved away from. Both have a gradient, so that a white-box attacker can
-    follow it.
+    Where no condition fires the output is M(x). Where one does, it is the recovered
+    class: that of lowest correlation, which an attack moved away from.
 
     Args:
         upper: U, the largest max w of a clean input (C1).
@@ -27,17 +28,26 @@ class DetectRecover(keras.layers.Layer):
             mixed by a sigmoid of how far the conditions are exceeded, `softness` being
             its width in the units of the correlations: a smooth stand-in for an
             attacker who wants the gradient of the detection too. Defaults to `0.0`.
+        recovery: `"correlation"` answers with max(w) - w, scaled to sum 1, which has a
+            gradient that a white-box attacker can follow. `"label"` answers with 1 at
+            the recovered class and 0 elsewhere, which has none: a gradient attack
+            stands still from where it is flagged, so that its failure says little.
+            The paper does not say which of these it has. `"difference"` is not in the
+            paper: 1 at the largest of C(x) - W(x), so that C decides where W says
+            little, as it does on clean images that are flagged. Defaults to
+            `"correlation"`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        inputs: A list of two tensors `(batch, num_classes)`: M(x) and W(x).
+        inputs: A list of two tensors `(batch, num_classes)`: M(x) and W(x); for
+            `recovery="difference"` of three: M(x), W(x) and C(x).
 
     Returns:
         `(batch, num_classes)`, float32.
 
     Raises:
-        ValueError: If a threshold is not finite, `deviation` is not above 0, or
-            `softness` is below 0.
+        ValueError: If a threshold is not finite, `deviation` is not above 0,
+            `softness` is below 0, or `recovery` is unknown.
 
     Reference:
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
@@ -50,6 +60,7 @@ class DetectRecover(keras.layers.Layer):
         lower: float,
         deviation: float,
         softness: float = 0.0,
+        recovery: Recovery = "correlation",
         **kwargs: Any,
     ) -> None:
         for name, value in (
@@ -69,22 +80,37 @@ class DetectRecover(keras.layers.Layer):
                 "deviation above 0 and softness of at least 0. Received: "
                 f"deviation={deviation}, softness={softness}"
             )
+        if recovery not in get_args(Recovery):
+            raise ValueError(
+                f"Invalid value for argument `recovery`. Expected one of "
+                f"{get_args(Recovery)}. Received: recovery={recovery!r}"
+            )
         super().__init__(autocast=False, **kwargs)
         self.upper = float(upper)
         self.lower = float(lower)
         self.deviation = float(deviation)
         self.softness = float(softness)
+        self.recovery: Recovery = recovery
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the integrated answer; see the class."""
-        m, w = (tf.cast(tensor, tf.float32) for tensor in inputs)
+        m, w, *c = (tf.cast(tensor, tf.float32) for tensor in inputs)
         excess = self._excess(w)
-        highest = tf.reduce_max(w, axis=-1, keepdims=True)
-        recovered = ops.normalized_sum(highest, -w, ord=1)
+        recovered = self._recovered(w, c)
         if self.softness == 0.0:
             return tf.where(excess > 0.0, recovered, m)
         flagged = tf.sigmoid(excess / self.softness)
         return flagged * recovered + (1.0 - flagged) * m
+
+    def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
+        """Checks how many inputs there are."""
+        expected = 3 if self.recovery == "difference" else 2
+        if len(input_shape) != expected:
+            raise ValueError(
+                f"Invalid value for argument `inputs`. Expected {expected} tensors for "
+                f"recovery={self.recovery!r}. Received: {len(input_shape)}"
+            )
+        super().build(input_shape)
 
     def compute_output_shape(
         self, input_shape: Sequence[tuple[int | None, ...]]
@@ -106,7 +132,16 @@ class DetectRecover(keras.layers.Layer):
             "lower": self.lower,
             "deviation": self.deviation,
             "softness": self.softness,
+            "recovery": self.recovery,
         }
+
+    def _recovered(self, w: tf.Tensor, c: Sequence[tf.Tensor]) -> tf.Tensor:
+        if self.recovery == "label":
+            return tf.one_hot(tf.argmin(w, axis=-1), tf.shape(w)[-1])
+        if self.recovery == "difference":
+            return tf.one_hot(tf.argmax(c[0] - w, axis=-1), tf.shape(w)[-1])
+        highest = tf.reduce_max(w, axis=-1, keepdims=True)
+        return ops.normalized_sum(highest, -w, ord=1)
 
     def _excess(self, w: tf.Tensor) -> tf.Tensor:
         """By how much the condition that is exceeded most is; `(batch, 1)`."""

@@ -23,7 +23,10 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="session")
 def evaluate_digits(
-    digits_defence: Defence, digits_calibration: Calibration, digits_test: Dataset
+    digits_defence: Defence,
+    digits_calibration: Calibration,
+    digits_test: Dataset,
+    digits_train: Dataset,
 ) -> Evaluate:
     """Evaluates two attacks on a few digits, three chunks; arguments may be changed."""
     arguments: dict[str, Any] = {
@@ -31,6 +34,7 @@ def evaluate_digits(
         "calibration": digits_calibration,
         "test": digits_test,
         "attacks": attacks.preset("digits", ["FGSM", "PGD"]),
+        "background": digits_train.images,
         "provenance": {"command": "python recipes/digits.py", "seed": 5},
         "num_examples": 14,
         "chunk_size": 6,

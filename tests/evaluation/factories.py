@@ -21,8 +21,10 @@ def make_record(count: int = 6, **changes: Any) -> Record:
         goals=labels,
         answers=labels,
         correlations=np.zeros((count, 3), np.float32),
+        l0=np.full(count, 4),
         l2=np.ones(count, np.float32),
         linf=np.full(count, 0.1, np.float32),
+        iterations=np.full(count, 15),
         kept=np.zeros((min(count, 2), 2, 2, 1), np.float32),
     )
     return dataclasses.replace(
@@ -77,6 +79,7 @@ def make_row(
         ),
         auc=None,
         mean_l2=None,
+        mean_l2_classifier=None,
         paper={},
     )
 

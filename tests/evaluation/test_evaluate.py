@@ -11,6 +11,7 @@ from keras_traps import Calibration
 from keras_traps.attacks import create, preset
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence, defend
+from keras_traps.evaluation.protocol import record_folder
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.report import to_json, write_report
 from keras_traps.evaluation.results import Rate
@@ -23,7 +24,8 @@ VARIANTS = ("paper", "margin", "raw_sum", "integrated")
 def joined(run: Run, subject: str, attack: str) -> Record:
     settings = json.loads((run.workdir / "records" / "settings.json").read_text())
     store = RecordStore(run.workdir, settings, resume=True)
-    return Record.join([store.read(subject, attack, chunk) for chunk in range(3)])
+    folder = record_folder(preset("digits", [attack])[0])
+    return Record.join([store.read(subject, folder, chunk) for chunk in range(3)])
 
 
 def test_every_attack_meets_every_variant(undisturbed: Run) -> None:
@@ -37,7 +39,7 @@ def test_counts_are_those_of_the_records(undisturbed: Run) -> None:
         record = joined(undisturbed, row.variant, row.attack)
         wrong = int((record.answers != record.labels).sum())
         assert row.success_trapped == Rate(wrong, 14)
-        if row.variant == "paper":
+        if row.variant in ("paper", "integrated"):
             on_classifier = joined(undisturbed, "undefended", row.attack)
             fooled = int((on_classifier.answers != on_classifier.labels).sum())
             assert row.success_classifier == Rate(fooled, 14)

@@ -4,20 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from keras_traps.attacks import Batch, create, iterative, preset, single_step
 from keras_traps.attractors import raw_sum
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation import protocol
+from keras_traps.evaluation.candidates import choose_candidates
 from keras_traps.evaluation.defence import Defence
-from keras_traps.evaluation.protocol import (
-    Candidates,
-    attack_all,
-    choose_candidates,
-    record_settings,
-)
+from keras_traps.evaluation.engines import LocalEngine
+from keras_traps.evaluation.jobs import KEPT_PER_TASK, Job
+from keras_traps.evaluation.protocol import attack_all, record_folder, record_settings
 from keras_traps.evaluation.records import RecordStore
 from keras_traps.evaluation.report import to_json
 from keras_traps.evaluation.results import Evaluation
@@ -29,132 +25,43 @@ SUBJECTS = ("undefended", *VARIANTS)
 CHUNKS = 3
 
 
-@pytest.fixture(scope="module")
-def outputs(digits_defence: Defence, digits_test: Dataset) -> npt.NDArray[np.float32]:
-    return predict(digits_defence.classifier, digits_test.images)
-
-
-def choose(
-    outputs: npt.NDArray[np.float32], test: Dataset, **changes: int
-) -> Candidates:
-    return choose_candidates(
-        outputs, test, **{"num_examples": 50, "seed": 0, **changes}
-    )
-
-
-def test_candidates_are_images_that_the_classifier_gets_right(
-    outputs: npt.NDArray[np.float32], digits_test: Dataset
-) -> None:
-    right = np.flatnonzero(outputs.argmax(axis=1) == digits_test.labels)
-    assert len(right) < len(digits_test)
-
-    chosen = choose(outputs, digits_test, num_examples=10**6)
-
-    assert sorted(chosen.ids) == right.tolist()
-    np.testing.assert_array_equal(chosen.images, digits_test.images[chosen.ids])
-    np.testing.assert_array_equal(chosen.labels, digits_test.labels[chosen.ids])
-
-
-def test_fewer_candidates_are_the_first_of_more_whatever_the_seed(
-    outputs: npt.NDArray[np.float32], digits_test: Dataset
-) -> None:
-    many = choose(outputs, digits_test, num_examples=100, seed=0)
-    few = choose(outputs, digits_test, num_examples=20, seed=1)
-    assert len(few.ids) == 20
-    np.testing.assert_array_equal(few.ids, many.ids[:20])
-    np.testing.assert_array_equal(few.least_likely, many.least_likely[:20])
-    assert (few.random != many.random[:20]).any()
-
-
-def test_a_target_belongs_to_its_image(
-    outputs: npt.NDArray[np.float32], digits_test: Dataset
-) -> None:
-    # With other images wrong, the rest keep their targets.
-    spoilt = outputs.copy()
-    spoilt[: len(outputs) // 2] *= -1
-    whole = choose(outputs, digits_test, num_examples=500)
-    part = choose(spoilt, digits_test, num_examples=500)
-    by_id = dict(zip(whole.ids.tolist(), whole.random.tolist(), strict=True))
-    kept = [i for i in part.ids.tolist() if i >= len(outputs) // 2]
-    assert kept
-    for image, target in zip(part.ids.tolist(), part.random.tolist(), strict=True):
-        if image in by_id:
-            assert by_id[image] == target
-
-
-def test_no_target_is_the_true_class(
-    outputs: npt.NDArray[np.float32], digits_test: Dataset
-) -> None:
-    chosen = choose(outputs, digits_test, num_examples=500)
-    for targets in (chosen.random, chosen.least_likely):
-        assert (targets != chosen.labels).all()
-        assert set(targets.tolist()) <= set(range(10))
-    np.testing.assert_array_equal(
-        chosen.least_likely, outputs[chosen.ids].argmin(axis=1)
-    )
-
-
-def test_an_attack_gets_the_targets_of_its_rule(
-    outputs: npt.NDArray[np.float32], digits_test: Dataset
-) -> None:
-    chosen = choose(outputs, digits_test)
-    for attack in preset("digits"):
-        goals = chosen.goals(attack)
-        if attack.name == "TMIFGSM":
-            assert goals is chosen.random
-        elif attack.targeted:
-            assert goals is chosen.least_likely
-        else:
-            assert goals is None
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_no_examples_are_refused(
-    count: int, outputs: npt.NDArray[np.float32], digits_test: Dataset
-) -> None:
-    with pytest.raises(ValueError, match=r"`num_examples`. Expected at least 1"):
-        choose(outputs, digits_test, num_examples=count)
-
-
-def test_a_classifier_that_is_never_right_is_refused(digits_test: Dataset) -> None:
-    wrong = np.eye(10, dtype=np.float32)[(digits_test.labels + 1) % 10]
-    with pytest.raises(ValueError, match="right on none"):
-        choose(wrong, digits_test)
-
-
-def settings_of(defence: Defence, test: Dataset, **changes: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "attacks": preset("digits", ["FGSM"]),
-        "num_examples": 10,
-        "seed": 0,
-        "chunk_size": 5,
-        **changes,
-    }
-    return record_settings(defence, test, **arguments)
-
-
-def test_settings_name_all_that_records_depend_on(
+def test_settings_name_all_that_every_record_depends_on(
     digits_defence: Defence, digits_test: Dataset, digits_train: Dataset
 ) -> None:
-    base = settings_of(digits_defence, digits_test)
+    def settings(**changes: Any) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "defence": digits_defence,
+            "test": digits_test,
+            "background": digits_train.images,
+            "seed": 0,
+            "chunk_size": 5,
+            **changes,
+        }
+        return record_settings(**arguments)
+
+    base = settings()
     assert json.loads(json.dumps(base)) == base
-    assert settings_of(digits_defence, digits_test) == base
+    assert settings() == base
 
     def differing(**changes: Any) -> list[str]:
-        defence = changes.pop("defence", digits_defence)
-        test = changes.pop("test", digits_test)
-        other = settings_of(defence, test, **changes)
+        other = settings(**changes)
         return [name for name in base if other[name] != base[name]]
 
     assert differing(seed=1) == ["seed"]
-    assert differing(num_examples=11) == ["num_examples"]
     assert differing(chunk_size=6) == ["chunk_size"]
-    assert differing(attacks=[create("FGSM", eps=0.1)]) == ["attacks"]
-    assert differing(attacks=preset("digits", ["FGSM", "BIM"])) == ["attacks"]
     assert differing(test=digits_train) == ["test_data"]
+    assert differing(background=digits_train.images[1:]) == ["background"]
     other_rate = {0.005: digits_defence.analyzers[0.005]}
     other = dataclasses.replace(digits_defence, analyzers=other_rate)
     assert differing(defence=other) == ["thresholds"]
+
+
+def test_an_attacks_folder_tells_its_settings_apart() -> None:
+    one, other = create("FGSM", eps=0.1), create("FGSM", eps=0.2)
+    assert record_folder(one) == record_folder(create("FGSM", eps=0.1))
+    assert record_folder(one) != record_folder(other)
+    assert record_folder(one) != record_folder(one, other)
+    assert record_folder(one).startswith("FGSM-")
 
 
 def test_every_subject_meets_the_same_images_and_targets(
@@ -162,7 +69,8 @@ def test_every_subject_meets_the_same_images_and_targets(
 ) -> None:
     for attack in ("FGSM", "PGD"):
         for chunk in range(CHUNKS):
-            path = f"{attack}/{chunk:05d}.npz"
+            folder = record_folder(preset("digits", [attack])[0])
+            path = f"{folder}/{chunk:05d}.npz"
             seen = [
                 np.load(undisturbed.workdir / "records" / subject / path)
                 for subject in SUBJECTS
@@ -177,20 +85,20 @@ def test_every_subject_meets_the_same_images_and_targets(
 def test_records_are_what_the_attack_makes_of_each_view(
     digits_defence: Defence,
     digits_test: Dataset,
-    outputs: npt.NDArray[np.float32],
+    digits_train: Dataset,
     tmp_path: Path,
 ) -> None:
-    candidates = choose(outputs, digits_test, num_examples=7)
+    outputs = predict(digits_defence.classifier, digits_test.images)
+    candidates = choose_candidates(outputs, digits_test, num_examples=7, seed=0)
     attacks = [create("TMIFGSM", eps=0.3, eps_iter=0.1, nb_iter=3)]
     store = RecordStore(tmp_path, {})
 
+    job = Job(digits_defence, candidates, digits_train.images, 3)
     records = attack_all(
-        digits_defence,
-        candidates,
+        LocalEngine(job),
         attacks,
         store,
-        variants=("margin", "raw_sum"),
-        seed=3,
+        subjects=("undefended", "margin", "raw_sum"),
         chunk_size=4,
     )
 
@@ -291,8 +199,13 @@ def test_records_that_were_deleted_are_made_again_and_no_others(
         copy = records / path.relative_to(undisturbed.workdir / "records")
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    for name in ("paper/PGD/00001", "undefended/FGSM/00000", "integrated/PGD/00002"):
-        (records / f"{name}.npz").unlink()
+    for name in (
+        "paper/PGD-*/00001",
+        "undefended/FGSM-*/00000",
+        "integrated/PGD-*/00002",
+    ):
+        (path,) = records.glob(f"{name}.npz")
+        path.unlink()
 
     found = evaluate_digits(workdir=tmp_path, resume=True)
 
@@ -311,5 +224,30 @@ def test_a_finished_run_is_only_read_again(
 def test_as_many_images_are_kept_as_the_report_may_show(undisturbed: Run) -> None:
     for path in (undisturbed.workdir / "records").rglob("*.npz"):
         with np.load(path) as record:
-            count = min(len(record["ids"]), protocol.KEPT_PER_CHUNK)
+            count = min(len(record["ids"]), KEPT_PER_TASK)
             assert record["kept"].shape == (count, 8, 8, 1)
+
+
+def test_more_candidates_keep_the_records_of_fewer(
+    power: Power, undisturbed: Run, evaluate_digits: Evaluate, tmp_path: Path
+) -> None:
+    evaluate_digits(workdir=tmp_path, num_examples=8, variants=("paper",))
+    assert power.calls == 2 * 2 * 2
+    power.calls = 0
+
+    found = evaluate_digits(workdir=tmp_path, resume=True, variants=("paper",))
+
+    # The first chunk of each attack was whole; the second had 2 images of 6.
+    assert power.calls == 2 * 2 * 2
+    by_attack = {row.attack: row for row in undisturbed.found.rows[:2]}
+    for row in found.rows:
+        assert row.success_trapped == by_attack[row.attack].success_trapped
+
+
+def test_a_limit_holds_for_its_attack_alone(
+    evaluate_digits: Evaluate, tmp_path: Path
+) -> None:
+    found = evaluate_digits(workdir=tmp_path, limits={"PGD": 5}, variants=("paper",))
+    totals = {row.attack: row.success_trapped.total for row in found.rows}
+    assert totals == {"FGSM": 14, "PGD": 5}
+    assert found.worst_cases[0].misclassified.total == 14

@@ -155,7 +155,7 @@ def test_records_without_their_settings_are_refused(
 def test_settings_are_readable(tmp_path: Path) -> None:
     RecordStore(tmp_path, SETTINGS)
     found = json.loads((tmp_path / "records" / "settings.json").read_text())
-    assert found["format"] == 1
+    assert found["format"] == 2
     assert found["attacks"] == {"FGSM": {"eps": 0.1}}
 
 

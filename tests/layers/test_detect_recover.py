@@ -1,5 +1,6 @@
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.layers import DetectRecover
+from keras_traps.layers.detect_recover import Recovery
 from tests.layers.layer_checks import check_layer
 
 UPPER, LOWER, DEVIATION = 1.0, -1.0, 0.75
@@ -20,7 +22,7 @@ EDGE = [1.0, 0.25, 0.5, 0.5]  # max w = U
 
 
 def answer(w: list[float], softness: float = 0.0) -> npt.NDArray[np.float32]:
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, softness)
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, softness=softness)
     return layer([M, np.array([w], np.float32)]).numpy()
 
 
@@ -34,6 +36,44 @@ def test_it_does_what_a_layer_does(softness: float, tmp_path: Path) -> None:
     m, w = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
     make = partial(DetectRecover, 1.5, -1.5, 0.9, softness)
     check_layer(make, [m, w], tmp_path)
+
+
+# Nothing flows back through a hard answer, which Keras warns of.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
+@pytest.mark.parametrize("recovery", ["label", "difference"])
+def test_it_does_so_with_a_hard_answer_too(recovery: Recovery, tmp_path: Path) -> None:
+    m, w, c = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
+    make = partial(DetectRecover, 1.5, -1.5, 0.9, recovery=recovery)
+    check_layer(make, [m, w, c] if recovery == "difference" else [m, w], tmp_path)
+
+
+@pytest.mark.parametrize("w", [HIGH, LOW, SPREAD])
+def test_a_hard_label_is_the_class_of_lowest_correlation(w: list[float]) -> None:
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, recovery="label")
+    result = layer([M, np.array([w], np.float32)]).numpy()
+    np.testing.assert_array_equal(result, np.eye(4)[[np.argmin(w)]])
+    np.testing.assert_array_equal(layer([M, np.array([CLEAN], np.float32)]), M)
+
+
+def test_the_difference_lets_the_classifier_decide_where_w_says_little() -> None:
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, recovery="difference")
+    for size, expected in ((0.4, 0), (2.0, 3)):
+        w = np.array([[UPPER + 0.01] * 3 + [UPPER + 0.01 - size]], np.float32)
+        c = np.array([[1.0, 0.0, 0.0, 0.0]], np.float32)
+        assert layer([M, w, c]).numpy().argmax() == expected
+        assert layer([M, w, c]).numpy().max() == 1
+
+
+@pytest.mark.parametrize(("recovery", "count"), [("difference", 2), ("label", 3)])
+def test_the_number_of_inputs_is_checked(recovery: Recovery, count: int) -> None:
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, recovery=recovery)
+    with pytest.raises(ValueError, match=rf"`inputs`.*{recovery}.*Received: {count}"):
+        layer([M] * count)
+
+
+def test_an_unknown_recovery_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`recovery`.*'label'.*Received: .*'best'"):
+        DetectRecover(UPPER, LOWER, DEVIATION, recovery="best")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("w", [CLEAN, EDGE, [0.0] * 4])
@@ -97,7 +137,7 @@ def gradients(
     w: list[float], softness: float, *entries: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Of the sum of these entries of the answer, by M and by W."""
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, softness)
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, softness=softness)
     m, correlations = tf.constant(M), tf.constant([w], tf.float32)
     with tf.GradientTape() as tape:
         tape.watch([m, correlations])
@@ -165,7 +205,7 @@ NAN, INFINITE = float("nan"), float("inf")
     ],
 )
 def test_thresholds_that_are_none_are_refused(
-    arguments: tuple[float, ...], expected: str
+    arguments: tuple[Any, ...], expected: str
 ) -> None:
     with pytest.raises(ValueError, match=expected):
         DetectRecover(*arguments)

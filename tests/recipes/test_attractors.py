@@ -107,13 +107,13 @@ def test_resuming_uses_what_is_there(
 
 
 def test_resuming_with_other_settings_is_refused(finished: Path, model: Path) -> None:
-    with pytest.raises(ValueError, match="other settings: num_examples differ"):
+    with pytest.raises(ValueError, match="other settings: chunk_size differ"):
         run(
             f"--model={model}",
             f"--workdir={finished}",
             "--resume",
             *FEW,
-            "--num_examples=7",
+            "--chunk_size=3",
         )
 
 

@@ -29,6 +29,8 @@ VARIANT_NAMES: dict[Variant, str] = {
     "margin": "margin loss",
     "raw_sum": "before normalisation",
     "integrated": "integrated model",
+    "integrated_label": "integrated, hard label",
+    "integrated_difference": "integrated, C - W",
 }
 """What the report calls a variant."""
 

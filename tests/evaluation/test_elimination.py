@@ -1,0 +1,134 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from keras_traps.attacks import Attack, Batch, Perturbed
+from keras_traps.attacks.base import Kind
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.candidates import choose_candidates
+from keras_traps.evaluation.defence import Defence
+from keras_traps.evaluation.elimination import Elimination, eliminate
+from keras_traps.evaluation.engines import LocalEngine
+from keras_traps.evaluation.jobs import Job
+from keras_traps.evaluation.records import RecordStore
+from keras_traps.models.inference import predict
+
+Run = Callable[..., Elimination]
+
+
+class Swap(Attack):
+    """Gets through with the examples whose id has this remainder: shows another."""
+
+    remainder: ClassVar[int]
+    kind: ClassVar[Kind] = "UA"
+    seen: ClassVar[list[int]]
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        self.seen.extend(batch.ids.tolist())
+        images = batch.images.copy()
+        for row, number in enumerate(batch.ids):
+            if number % 3 == self.remainder:
+                images[row] = self.other(batch.labels[row])
+        return Perturbed(images, 1)
+
+    @staticmethod
+    def other(label: int) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def swaps(digits_defence: Defence, digits_test: Dataset) -> list[Attack]:
+    """Attacks that show a clean image of another class: wrong and unsuspicious."""
+    flagged = digits_defence.main_analyzer.detect(digits_test.images).is_adversarial
+    answers = predict(digits_defence.trapped, digits_test.images).argmax(axis=1)
+    by_class = {
+        label: digits_test.images[np.flatnonzero(~flagged & (answers == label))[0]]
+        for label in range(10)
+    }
+    made: list[Attack] = []
+    for number, remainder in enumerate((0, 0, 1)):
+        body = {
+            "name": f"Swap{number}",
+            "remainder": remainder,
+            "seen": [],
+            "other": staticmethod(lambda label: by_class[(int(label) + 1) % 10]),
+        }
+        made.append(type(f"Swap{number}", (Swap,), body)())
+    return made
+
+
+@pytest.fixture
+def run(
+    digits_defence: Defence, digits_test: Dataset, digits_train: Dataset, tmp_path: Path
+) -> Run:
+    outputs = predict(digits_defence.classifier, digits_test.images)
+    candidates = choose_candidates(outputs, digits_test, num_examples=20, seed=0)
+    job = Job(digits_defence, candidates, digits_train.images, 0)
+
+    def eliminated(attacks: list[Attack], **arguments: Any) -> Elimination:
+        store = RecordStore(tmp_path, {}, resume=True)
+        return eliminate(LocalEngine(job), attacks, store, chunk_size=8, **arguments)
+
+    eliminated.ids = candidates.ids  # type: ignore[attr-defined]
+    return eliminated
+
+
+def remainders(run: Run) -> Any:
+    return np.bincount(run.ids % 3)  # type: ignore[attr-defined]
+
+
+def test_only_what_still_stands_goes_to_the_next_attack(
+    run: Run, swaps: list[Attack]
+) -> None:
+    found = run(swaps)
+
+    zeros, ones, twos = remainders(run)
+    names = [attack.name for attack in swaps]
+    assert [found.tried[name] for name in names] == [20, 20 - zeros, 20 - zeros]
+    assert [found.felled[name] for name in names] == [zeros, 0, ones]
+    assert (found.overall.count, found.overall.total) == (20 - twos, 20)
+    assert [len(attack.seen) for attack in swaps] == [20, ones + twos, ones + twos]  # type: ignore[attr-defined]
+
+
+def test_a_second_run_reads_what_the_first_one_wrote(
+    run: Run, swaps: list[Attack]
+) -> None:
+    first = run(swaps)
+    for attack in swaps:
+        attack.seen.clear()  # type: ignore[attr-defined]
+    assert run(swaps) == first
+    assert not any(attack.seen for attack in swaps)  # type: ignore[attr-defined]
+
+
+def test_another_order_is_another_run(run: Run, swaps: list[Attack]) -> None:
+    run(swaps)
+    for attack in swaps:
+        attack.seen.clear()  # type: ignore[attr-defined]
+
+    found = run(swaps[::-1])
+
+    assert found.felled[swaps[0].name] == 0
+    assert len(swaps[1].seen) == found.tried[swaps[1].name]  # type: ignore[attr-defined]
+
+
+def test_what_is_flagged_has_not_got_through(
+    run: Run, digits_defence: Defence, swaps: list[Attack]
+) -> None:
+    # Noise is flagged; on C there is nobody to flag it.
+    noise = np.random.default_rng(0).random((8, 8, 1), np.float32)
+    assert digits_defence.main_analyzer.detect(noise[None]).is_adversarial.all()
+    type(swaps[0]).other = staticmethod(lambda label: noise)  # type: ignore[attr-defined]
+
+    assert run(swaps[:1]).overall.count == 0
+    seen_as = predict(digits_defence.classifier, noise[None]).argmax()
+    found = run(swaps[:1], subject="undefended")
+    assert 0 < found.overall.count <= remainders(run)[0]
+    assert seen_as in range(10)
+
+
+def test_no_attacks_are_refused(run: Run) -> None:
+    with pytest.raises(ValueError, match=r"`attacks`. Expected at least one"):
+        run([])
