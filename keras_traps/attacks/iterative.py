@@ -18,7 +18,8 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
 )
 
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.linf import LinfAttack, check_positive, noise
+from keras_traps.attacks.checks import check_count, check_positive
+from keras_traps.attacks.linf import LinfAttack, noise
 
 _PIXELS = {"clip_min": 0.0, "clip_max": 1.0}
 
@@ -44,16 +45,7 @@ class IterativeAttack(LinfAttack, abc.ABC):
                 "Invalid value for argument `eps_iter`. Expected at most "
                 f"eps={self.eps}. Received: eps_iter={self.eps_iter}"
             )
-        if isinstance(self.nb_iter, bool) or not float(self.nb_iter).is_integer():
-            raise ValueError(
-                "Invalid value for argument `nb_iter`. Expected an integer. "
-                f"Received: nb_iter={self.nb_iter}"
-            )
-        if self.nb_iter < 1:
-            raise ValueError(
-                "Invalid value for argument `nb_iter`. Expected at least 1. "
-                f"Received: nb_iter={self.nb_iter}"
-            )
+        check_count("nb_iter", self.nb_iter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """What the attacks in an L-infinity ball share."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy.typing as npt
 
 from keras_traps._validation import FloatArray
 from keras_traps.attacks.base import Attack, Batch
+from keras_traps.attacks.checks import check_positive
 from keras_traps.attacks.randomness import per_example
 
 _NOISE_STREAM = 2
@@ -51,20 +51,3 @@ def noise(batch: Batch, draw: Draw) -> FloatArray:
         lambda generator: draw(shape, generator), batch.ids, batch.seed, _NOISE_STREAM
     )
     return drawn.astype(np.float32)
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuses a hyper-parameter that is not a finite number above 0.
-
-    Args:
-        name: Its name.
-        value: Its value.
-
-    Raises:
-        ValueError: If it is out of range.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a finite number above 0. "
-            f"Received: {name}={value}"
-        )

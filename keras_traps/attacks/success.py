@@ -1,0 +1,26 @@
+"""Whether an attack that looks at its own steps has reached what it wanted."""
+
+import tensorflow as tf
+
+from keras_traps.attacks.losses import rivals_lead
+
+# Some ten roundings of float32. An answer that is closer than this to another one may
+# be that other one when the image is looked at in a batch of another size.
+_ROUNDING = 1e-5
+
+
+def fooled(logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
+    """Returns which examples have succeeded, clear of rounding.
+
+    Args:
+        logits: `(rows, num_classes)`, float32, of any scale.
+        labels: `(rows,)`, int64: the targets, or the true classes.
+        targeted: Scalar, bool: whether `labels` are targets.
+
+    Returns:
+        `(rows,)`, bool: the answer is the target, or not the true class, and the next
+        one lies behind it by more than 1e-5 of the row's largest logit.
+    """
+    lead = rivals_lead(logits, labels, "margin")
+    size = tf.reduce_max(tf.abs(logits), axis=-1)
+    return tf.where(targeted, -lead, lead) > _ROUNDING * size
