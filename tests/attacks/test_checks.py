@@ -43,5 +43,5 @@ def test_a_count_that_is_none_is_named(value: float, expected: str) -> None:
 
 
 def test_a_count_below_its_own_least_is_named() -> None:
-    with pytest.raises(ValueError, match="Expected at least 2. Received: classes=1"):
+    with pytest.raises(ValueError, match=r"Expected at least 2\. Received: classes=1"):
         check_count("classes", 1, at_least=2)
