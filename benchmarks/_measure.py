@@ -17,6 +17,12 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from keras_traps._environment import environment
+from keras_traps._flags import Flags, check_flags_only
+
+# So that --help shows them as the benchmark's own.
+flags.disclaim_key_flags()
+
 Call = Callable[[], Any]
 Row = dict[str, Any]
 Columns = Mapping[str, tuple[str, str]]
@@ -56,6 +62,27 @@ def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
     return float(np.median(np.divide(numerators, denominators)))
 
 
+def compare(times: Mapping[str, Sequence[float]], base: str) -> dict[str, Row]:
+    """Compares times with those of one call, round by round.
+
+    Args:
+        times: What `time_calls` returned.
+        base: The name of the call that the others are divided by.
+
+    Returns:
+        For every call but the base, a `ratio`, the median of the rounds', and their
+        `quartiles`.
+    """
+    rows = {}
+    for name in times.keys() - {base}:
+        ratios = np.divide(times[name], times[base])
+        rows[name] = {
+            "ratio": float(np.median(ratios)),
+            "quartiles": np.quantile(ratios, (0.25, 0.75)).tolist(),
+        }
+    return rows
+
+
 def extra_memory(prepare: Callable[[], Iterable[Call]]) -> list[int]:
     """Measures in a new process what calls need beyond the memory held already.
 
@@ -68,7 +95,12 @@ def extra_memory(prepare: Callable[[], Iterable[Call]]) -> list[int]:
         above the resident set before it. On Linux only.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as process:
+    # On CPUs for which TensorFlow turns oneDNN on, its allocator keeps what was freed:
+    # a second run would need nothing new.
+    with (
+        environment("TF_ENABLE_ONEDNN_OPTS", "0"),
+        ProcessPoolExecutor(1, mp_context=spawn) as process,
+    ):
         return process.submit(_extra_memory_here, prepare).result()
 
 
@@ -79,19 +111,49 @@ def define_flags(values: flags.FlagValues, repeats: int) -> None:
         values: Where to define them.
         repeats: The default number of rounds.
     """
-    flags.DEFINE_integer(
-        "repeats",
-        repeats,
-        "How many rounds are timed.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
+    define = Flags(values)
+    define.integer("repeats", repeats, "How many rounds are timed.")
+    define.text(
         "output",
         None,
         "Where to write the results to, as <output>.json and <output>.md. Files that "
         "are there are replaced.",
-        flag_values=values,
+    )
+
+
+def run(
+    module: str,
+    argv: Sequence[str],
+    values: flags.FlagValues,
+    measure: Callable[[], Sequence[Row]],
+    *,
+    title: str,
+    columns: Columns,
+    notes: str,
+) -> None:
+    """Measures, prints the table, and writes it where `--output` says.
+
+    Args:
+        module: The benchmark's name, e.g. `"benchmarks.qim"`.
+        argv: What is left of the command line; anything but the script is an error.
+        values: The benchmark's parsed flags.
+        measure: Returns the numbers.
+        title: A line for the top.
+        columns: Which numbers to show.
+        notes: How to read them.
+
+    Raises:
+        app.UsageError: If the command line is wrong. Nothing is measured.
+    """
+    check_flags_only(argv)
+    facts = provenance(module, values)
+    publish(
+        values.output,
+        title=title,
+        facts=facts,
+        rows=measure(),
+        columns=columns,
+        notes=notes,
     )
 
 

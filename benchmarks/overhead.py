@@ -8,12 +8,12 @@ import functools
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps import TrapSettings, inject
+from keras_traps._flags import Flags
 from keras_traps.models import cifar10_resnet20
 
 _COLUMNS = {
@@ -58,15 +58,14 @@ def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
         for name, model in models().items()
     }
     times = _measure.time_calls(calls, repeats)
-    ratios = np.divide(times["trapped"], times["bare"])
-    bare, trapped = (
-        {"name": name, "inference_ms": _measure.milliseconds(own)}
-        for name, own in times.items()
-    )
-    quartiles = np.quantile(ratios, (0.25, 0.75)).tolist()
+    compared = _measure.compare(times, "bare")
     return [
-        bare,
-        {**trapped, "ratio": float(np.median(ratios)), "quartiles": quartiles},
+        {
+            "name": name,
+            "inference_ms": _measure.milliseconds(own),
+            **compared.get(name, {}),
+        }
+        for name, own in times.items()
     ]
 
 
@@ -79,32 +78,24 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     Returns:
         `values`.
     """
-    flags.DEFINE_integer(
-        "batch_size", 256, "Images in a batch.", lower_bound=1, flag_values=values
-    )
+    Flags(values).integer("batch_size", 256, "Images in a batch.")
     _measure.define_flags(values, repeats=50)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Measures, prints the table, and writes it where `--output` says.
+    """Runs the benchmark; see `_measure.run`.
 
     Args:
-        argv: What is left of the command line; anything but the script is an error.
+        argv: What is left of the command line.
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is measured.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
-    facts = _measure.provenance("benchmarks.overhead", values)
-    rows = measure(values.batch_size, repeats=values.repeats)
-    _measure.publish(
-        values.output,
+    _measure.run(
+        "benchmarks.overhead",
+        argv,
+        values,
+        lambda: measure(values.batch_size, repeats=values.repeats),
         title=f"What a trap costs a ResNet-20 on {values.batch_size} images at a time",
-        facts=facts,
-        rows=rows,
         columns=_COLUMNS,
         notes=_NOTES,
     )

@@ -13,6 +13,7 @@ from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps import ops
+from keras_traps._flags import Flags
 
 Decoder = Callable[..., tf.Tensor]
 
@@ -165,44 +166,31 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     Returns:
         `values`.
     """
+    define = Flags(values)
     for field in dataclasses.fields(Size):
-        flags.DEFINE_integer(
-            field.name,
-            field.default,
-            f"How many {field.name}.",
-            lower_bound=1,
-            flag_values=values,
-        )
-    flags.DEFINE_bool(
-        "memory", True, "Whether to measure memory, on Linux.", flag_values=values
-    )
+        define.integer(field.name, getattr(Size, field.name), f"How many {field.name}.")
+    define.switch("memory", True, "Whether to measure memory, on Linux.")
     _measure.define_flags(values, repeats=10)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Measures, prints the table, and writes it where `--output` says.
+    """Runs the benchmark; see `_measure.run`.
 
     Args:
-        argv: What is left of the command line; anything but the script is an error.
+        argv: What is left of the command line.
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is measured.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
     size = Size(values.images, values.pixels, values.messages)
-    facts = _measure.provenance("benchmarks.qim", values)
-    rows = measure(size, repeats=values.repeats, memory=values.memory)
-    _measure.publish(
-        values.output,
+    _measure.run(
+        "benchmarks.qim",
+        argv,
+        values,
+        lambda: measure(size, repeats=values.repeats, memory=values.memory),
         title=(
             f"The QIM decoder on {size.images} images of {size.pixels} pixels and "
             f"{size.messages} messages, float32"
         ),
-        facts=facts,
-        rows=rows,
         columns=_COLUMNS,
         notes=_NOTES,
     )

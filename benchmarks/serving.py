@@ -17,6 +17,7 @@ from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps import ForensicAnalyzer, TrapSettings, inject
+from keras_traps._flags import Flags
 from keras_traps.models import mnist_cnn
 from keras_traps.serving import export
 
@@ -65,13 +66,10 @@ def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
         }
         times = _measure.time_calls(calls, repeats)
     rows: list[_measure.Row] = [{"name": "export with self-test", "seconds": seconds}]
+    compared = _measure.compare(times, "serving_default")
     for name, own in times.items():
-        row = {"name": name, "image_ms": _measure.milliseconds(own) / batch_size}
-        if name != "serving_default":
-            ratios = np.divide(own, times["serving_default"])
-            row["ratio"] = float(np.median(ratios))
-            row["quartiles"] = np.quantile(ratios, (0.25, 0.75)).tolist()
-        rows.append(row)
+        image_ms = _measure.milliseconds(own) / batch_size
+        rows.append({"name": name, "image_ms": image_ms, **compared.get(name, {})})
     return rows
 
 
@@ -84,32 +82,24 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     Returns:
         `values`.
     """
-    flags.DEFINE_integer(
-        "batch_size", 32, "Images in a batch.", lower_bound=1, flag_values=values
-    )
+    Flags(values).integer("batch_size", 32, "Images in a batch.")
     _measure.define_flags(values, repeats=50)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Measures, prints the table, and writes it where `--output` says.
+    """Runs the benchmark; see `_measure.run`.
 
     Args:
-        argv: What is left of the command line; anything but the script is an error.
+        argv: What is left of the command line.
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is measured.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
-    facts = _measure.provenance("benchmarks.serving", values)
-    rows = measure(values.batch_size, repeats=values.repeats)
-    _measure.publish(
-        values.output,
+    _measure.run(
+        "benchmarks.serving",
+        argv,
+        values,
+        lambda: measure(values.batch_size, repeats=values.repeats),
         title=f"Exporting a trapped MNIST CNN, and {values.batch_size} images a call",
-        facts=facts,
-        rows=rows,
         columns=_COLUMNS,
         notes=_NOTES,
     )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from absl import app, flags
 
 from benchmarks import _measure
+from keras_traps._flags import Flags
 from keras_traps.serving import Client
 from keras_traps.serving.client import TensorSpec
 from tests.serving.load import Load, Reply, Request
@@ -104,93 +105,82 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     Returns:
         `values`.
     """
-    flags.DEFINE_string(
+    define = Flags(values)
+    define.text(
         "model_base_path",
         None,
         "The folder of versions that the reference server serves.",
-        flag_values=values,
     )
-    flags.DEFINE_list(
+    define.texts(
         "addresses",
         [],
         "Servers to ask in its place, such as http://host:8501,grpc://host:8500.",
-        flag_values=values,
     )
-    flags.DEFINE_string(
+    define.text(
         "model",
         None,
         "The model's name there. Defaults to the last part of --model_base_path.",
-        flag_values=values,
     )
-    flags.DEFINE_list(
-        "signatures",
-        ["serving_default", "analyze"],
-        "Which signatures are asked.",
-        flag_values=values,
+    define.texts(
+        "signatures", ["serving_default", "analyze"], "Which signatures are asked."
     )
-    flags.DEFINE_list(
-        "batches", ["1", "32"], "How many images a request has.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "clients", 16, "How many ask at once.", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_integer(
-        "requests",
-        2000,
-        "How many requests are made for a line of the table.",
-        lower_bound=1,
-        flag_values=values,
+    define.texts("batches", ["1", "32"], "How many images a request has.")
+    define.integer("clients", 16, "How many ask at once.")
+    define.integer(
+        "requests", 2000, "How many requests are made for a line of the table."
     )
     _measure.define_flags(values, repeats=1)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Measures, prints the table, and writes it where `--output` says.
+    """Runs the benchmark; see `_measure.run`.
 
     Args:
-        argv: What is left of the command line; anything but the script is an error.
+        argv: What is left of the command line.
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
 
     Raises:
-        app.UsageError: If the command line is wrong. Nothing is measured.
+        app.UsageError: If it names no server, or two.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
     path = values.model_base_path
     model = values.model or (Path(path).name if path else None)
     if model is None or bool(path) == bool(values.addresses):
         raise app.UsageError(
             "Expected either --model_base_path, or --addresses and --model."
         )
-    facts = _measure.provenance("benchmarks.serving_load", values)
-    rows = []
-    with ExitStack() as stack:
-        addresses = values.addresses
-        if path:
-            server = stack.enter_context(ServerProcess(Path(path).absolute(), model))
-            addresses = [server.grpc_address, server.rest_address]
-        for _ in range(values.repeats):
-            for signature in values.signatures:
-                for batch in map(int, values.batches):
-                    for address in addresses:
-                        row = measure(
-                            address,
-                            model,
-                            signature=signature,
-                            batch=batch,
-                            clients=values.clients,
-                            requests=values.requests,
-                        )
-                        rows.append(row)
-    _measure.publish(
-        values.output,
+    _measure.run(
+        "benchmarks.serving_load",
+        argv,
+        values,
+        lambda: _measure_all(model, values),
         title=f"{model} served to {values.clients} clients",
-        facts=facts,
-        rows=rows,
         columns=_COLUMNS,
         notes=_NOTES,
     )
+
+
+def _measure_all(model: str, values: flags.FlagValues) -> list[_measure.Row]:
+    with ExitStack() as stack:
+        addresses = values.addresses
+        if values.model_base_path:
+            base_path = Path(values.model_base_path).absolute()
+            server = stack.enter_context(ServerProcess(base_path, model))
+            addresses = [server.grpc_address, server.rest_address]
+        return [
+            measure(
+                address,
+                model,
+                signature=signature,
+                batch=int(batch),
+                clients=values.clients,
+                requests=values.requests,
+            )
+            for _ in range(values.repeats)
+            for signature in values.signatures
+            for batch in values.batches
+            for address in addresses
+        ]
 
 
 def _run(

@@ -3,15 +3,15 @@
 import contextlib
 import dataclasses
 import importlib
-import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from keras_traps._environment import environment
 from keras_traps._validation import FloatArray
 
 Format = Literal["onnx", "openvino", "tflite"]
@@ -43,7 +43,7 @@ class FileFormat:
             ImportError: If one is missing.
         """
         try:
-            with _as_in_continuous_integration():
+            with _unreported():
                 for package in self.packages:
                     importlib.import_module(package)
         except ImportError as error:
@@ -54,22 +54,13 @@ class FileFormat:
             ) from error
 
 
-@contextlib.contextmanager
-def _as_in_continuous_integration() -> Iterator[None]:
+def _unreported() -> contextlib.AbstractContextManager[None]:
     """Keeps OpenVINO from reporting its use to its maker.
 
     Unless it finds itself in continuous integration it does so unasked when it is
     imported and when it converts, and leaves an identifier in the home folder.
     """
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
+    return environment("CI", "true")
 
 
 def _to_onnx(model: keras.Model, path: Path) -> None:
@@ -88,7 +79,7 @@ def _run_onnx(path: Path, images: FloatArray) -> FloatArray:
 
 
 def _to_openvino(model: keras.Model, path: Path) -> None:
-    with _as_in_continuous_integration():
+    with _unreported():
         model.export(str(path), format="openvino", verbose=False)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import app, flags
 
-from benchmarks import _measure, overhead, qim
+from benchmarks import _measure, overhead, qim, serving
 from keras_traps.layers import NormalizedSum, QIMDecoder
 
 TINY = qim.Size(images=300, pixels=48, messages=3)
@@ -91,6 +91,13 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_times() -> None:
     assert _measure.median_ratio([2.0, 30.0, 400.0], [1.0, 10.0, 400.0]) == 2.0
 
 
+def test_calls_are_compared_round_by_round_with_the_base() -> None:
+    times = {"base": [1.0, 10.0, 400.0], "slow": [2.0, 30.0, 400.0]}
+    assert _measure.compare(times, "base") == {
+        "slow": {"ratio": 2.0, "quartiles": [1.5, 2.5]}
+    }
+
+
 def test_a_table_shows_a_dash_where_a_number_is_missing() -> None:
     columns = {"name": ("", "{}"), "time": ("ms", "{:.1f}")}
     table = _measure.markdown_table(
@@ -140,7 +147,21 @@ def test_results_are_printed_and_written(
     assert str(tmp_path) not in written
 
 
-@pytest.mark.parametrize("module", [qim, overhead])
+def test_an_export_and_its_signatures_are_measured(tmp_path: Path) -> None:
+    run(serving, "--repeats=1", "--batch_size=2", f"--output={tmp_path / 'serving'}")
+    rows = json.loads((tmp_path / "serving.json").read_text("utf-8"))["rows"]
+    assert [row["name"] for row in rows] == [
+        "export with self-test",
+        "serving_default",
+        "analyze",
+        "integrated",
+    ]
+    assert rows[0]["seconds"] > 0
+    assert all(row["image_ms"] > 0 for row in rows[1:])
+    assert all(row["ratio"] > 0 for row in rows[2:])
+
+
+@pytest.mark.parametrize("module", [qim, overhead, serving])
 def test_words_that_are_no_flags_are_refused(module: ModuleType) -> None:
     with pytest.raises(app.UsageError, match="Received: fast"):
         run(module, "fast")

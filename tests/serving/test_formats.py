@@ -91,18 +91,6 @@ def test_openvino_reports_its_use_to_nobody(tmp_path: Path) -> None:
     assert not list(home.rglob("*openvino*"))
 
 
-@pytest.mark.parametrize("before", [None, "false"])
-def test_the_environment_is_left_as_it_was(
-    monkeypatch: pytest.MonkeyPatch, before: str | None
-) -> None:
-    if before is None:
-        monkeypatch.delenv("CI", raising=False)
-    else:
-        monkeypatch.setenv("CI", before)
-    FORMATS["tflite"].require()
-    assert os.environ.get("CI") == before
-
-
 def test_a_model_that_a_format_lacks_an_operation_for_is_no_file(
     tmp_path: Path,
 ) -> None:
