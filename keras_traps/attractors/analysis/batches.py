@@ -1,0 +1,82 @@
+"""Runs a graph over images, batch by batch, with one trace."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_traps._validation import FloatArray, check_images
+from keras_traps.layers import QIMDecoder
+
+Graph = Callable[..., tuple[tf.Tensor, ...]]
+"""From one batch of each array to tensors whose first axis is the batch."""
+
+
+def map_batches(
+    graph: Graph, *arrays: npt.NDArray[Any], batch_size: int
+) -> tuple[npt.NDArray[Any], ...]:
+    """Applies a graph to arrays of one length.
+
+    Beside the arrays and what is returned it holds one batch at a time.
+
+    Args:
+        graph: What to apply; traced once, for any batch size.
+        *arrays: `(count, ...)` each.
+        batch_size: How many rows at once.
+
+    Returns:
+        What the graph returns, for all rows.
+
+    Raises:
+        ValueError: If `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(
+            "Invalid value for argument `batch_size`. Expected at least 1. "
+            f"Received: batch_size={batch_size}"
+        )
+    compiled = tf.function(
+        graph,
+        input_signature=[
+            tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays
+        ],
+        autograph=False,
+    )
+    parts = [
+        [
+            tensor.numpy()
+            for tensor in compiled(
+                *(tf.constant(array[start : start + batch_size]) for array in arrays)
+            )
+        ]
+        for start in range(0, len(arrays[0]), batch_size)
+    ]
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def check_decoded_images(images: npt.ArrayLike, decoder: QIMDecoder) -> FloatArray:
+    """Returns images as a float32 array, or says why a decoder cannot read them.
+
+    Args:
+        images: What the caller passed: `(batch, ...)`.
+        decoder: A built decoder.
+
+    Returns:
+        The same images, float32.
+
+    Raises:
+        TypeError: If they are not floating point.
+        ValueError: If there are none, a pixel is not in [0, 1], or they have another
+            number of values than the decoder was made for.
+    """
+    array = check_images(images)
+    expected = int(decoder.pixel_steps.shape[0])
+    if int(np.prod(array.shape[1:])) != expected:
+        raise ValueError(
+            f"Invalid value for argument `images`. Expected images of {expected} "
+            "values, for which the decoder was made. "
+            f"Received: shape={array.shape}"
+        )
+    return array
