@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from keras_traps.evaluation.report.blocks import Picture
+from keras_traps.evaluation.report.canvas import (
+    DARK,
+    LIGHT,
+    Scheme,
+    draw_density,
+    style_axes,
+    to_png,
+)
 from keras_traps.evaluation.report.density import Curve, density, roc_curve
 from keras_traps.evaluation.report.formatting import listing, nominal
 from keras_traps.evaluation.report.tables import nominal_rates
 from keras_traps.evaluation.results import Evaluation
 
 Values = npt.NDArray[np.floating]
-
-
-@dataclasses.dataclass(frozen=True)
-class Scheme:
-    """The colours of a plot that depend on what it stands on."""
-
-    ground: str
-    ink: str
-    muted: str
-    hues: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +40,7 @@ class Panel:
     curves: list[Curve | float | None]
 
 
-# The palette of Okabe and Ito, which stays apart under the common colour
-# blindnesses; on a dark ground its blues and its orange are too dark or too alike.
-_HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LIGHT = Scheme("#ffffff", "#1d2327", "#6b747c", _HUES)
-DARK = Scheme(
-    "#14181b", "#e4e8ea", "#98a2aa", ("#4fa3dc", "#f0803c", *_HUES[2:5], "#F0E442")
-)
-
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)))
-_DPI = 144
 _SMALLEST_RATE = 1e-3
 
 
@@ -151,7 +137,7 @@ def _draw_roc(
     handles = []
     chance = np.geomspace(_SMALLEST_RATE / 10, 1, 60)
     for axes in (plain, stretched):
-        _style(axes, scheme)
+        style_axes(axes, scheme)
         axes.plot(chance, chance, color=scheme.muted, linestyle=":", linewidth=1)
         axes.set_xlabel("False-positive rate")
     for index, (x, y) in enumerate(curves.values()):
@@ -191,7 +177,7 @@ def _draw_roc(
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _panels(groups: Mapping[str, Values]) -> list[Panel]:
@@ -230,9 +216,9 @@ def _draw_correlations(
         for name, hue in zip(names, hues, strict=True)
     }
     for axes, panel in zip(figure.subplots(2, 2).ravel(), panels, strict=True):
-        _style(axes, scheme)
+        style_axes(axes, scheme)
         for hue, curve in zip(hues, panel.curves, strict=True):
-            _draw_density(axes, curve, hue, filled=hue == scheme.muted)
+            draw_density(axes, curve, hue, filled=hue == scheme.muted)
         for index, (fpr, values) in enumerate(sorted(thresholds.items(), reverse=True)):
             place = values.get(panel.threshold)
             if place is not None and np.isfinite(place):
@@ -253,7 +239,7 @@ def _draw_correlations(
         fontsize=8.5,
         labelcolor=scheme.ink,
     )
-    return _png(figure)
+    return to_png(figure)
 
 
 def _group_hue(name: str, scheme: Scheme) -> str:
@@ -263,35 +249,3 @@ def _group_hue(name: str, scheme: Scheme) -> str:
         "targeted attacks": scheme.hues[0],
     }
     return hues.get(name, scheme.hues[2])
-
-
-def _draw_density(
-    axes: Axes, curve: Curve | float | None, hue: str, filled: bool
-) -> None:
-    if curve is None:
-        return
-    if isinstance(curve, float):
-        axes.axvline(curve, ymax=0.92, color=hue, linewidth=2.4)
-        return
-    x, y = curve
-    if filled:
-        axes.fill_between(x, y, color=hue, alpha=0.25, linewidth=0)
-    axes.plot(x, y, color=hue, linewidth=1.6)
-
-
-def _style(axes: Axes, scheme: Scheme) -> None:
-    axes.set_facecolor(scheme.ground)
-    axes.tick_params(which="both", colors=scheme.muted, labelsize=8.5)
-    axes.xaxis.label.set_color(scheme.ink)
-    axes.yaxis.label.set_color(scheme.ink)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(scheme.muted)
-
-
-def _png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    # Without the version in it, the same evaluation gives the same bytes.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
