@@ -13,21 +13,36 @@ from keras_traps.evaluation.results import AttackRow, Evaluation, Variant
 
 def provenance_table(evaluation: Evaluation) -> Table:
     """What a reader needs to run the evaluation again."""
-    return Table(
-        "Where these numbers come from",
-        (Column("Item", numeric=False), Column("Value", numeric=False)),
-        tuple(_flat_rows(evaluation.provenance)),
-        code=True,
+    return facts_table(
+        "Where these numbers come from", "Item", evaluation.provenance, code=True
     )
 
 
 def calibration_table(evaluation: Evaluation) -> Table:
     """The constants of the decoder."""
     constants = {k: v for k, v in evaluation.calibration.items() if k != "explanation"}
+    return facts_table("Constants of the decoder W", "Constant", constants)
+
+
+def facts_table(
+    caption: str, head: str, facts: Mapping[str, Any], *, code: bool = False
+) -> Table:
+    """Makes a table of names and values.
+
+    Args:
+        caption: What the table shows.
+        head: What the names are.
+        facts: The values by name; a mapping among them gives a row for each entry.
+        code: Whether the values are commands and hashes.
+
+    Returns:
+        The table.
+    """
     return Table(
-        "Constants of the decoder W",
-        (Column("Constant", numeric=False), Column("Value", numeric=False)),
-        tuple(_flat_rows(constants)),
+        caption,
+        (Column(head, numeric=False), Column("Value", numeric=False)),
+        tuple(_flat_rows(facts)),
+        code=code,
     )
 
 
