@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,8 @@ def evaluate(
         num_examples: How many images to attack at most. Defaults to `1000`.
         limits: How many images an attack meets at most, by its name, where that is
             fewer. Defaults to none.
-        variants: How the trapped model is seen, each once. The pictures are of
+        variants: How the trapped model is seen, each once; with none, nothing is
+            attacked and clean images alone are looked at. The pictures are of
             `"paper"`, or of the first where that is not asked for. Defaults to the
             first four.
         seed: Seed of targets and attacks. Defaults to `0`.
@@ -88,7 +89,8 @@ def evaluate(
         OSError: If `workdir` cannot be written to.
     """
     _check_distinct("attacks", [attack.name for attack in attacks])
-    _check_distinct("variants", variants)
+    if variants:
+        _check_distinct("variants", variants)
     settings = record_settings(
         defence, test, background, seed=seed, chunk_size=chunk_size
     )
@@ -100,7 +102,7 @@ def evaluate(
         engine(Job(defence, candidates, background, seed)),
         attacks,
         store,
-        subjects=("undefended", *variants),
+        subjects=("undefended", *variants) if variants else (),
         limits=limits,
         chunk_size=chunk_size,
     )
@@ -145,7 +147,7 @@ def evaluate(
             worst_case(variant, list(records[variant].values()), defence.analyzers)
             for variant in variants
         ),
-        warnings=suspicions(rows, records["undefended"]),
+        warnings=suspicions(rows, records.get("undefended", {})),
         samples=_samples(
             defence, candidates, attacks, records, clean, clean_scores, chunk_size
         ),
@@ -196,9 +198,9 @@ def _samples(
     correlations: dict[str, FloatArray] = {}
     examples: list[Example] = []
     # The second subject is the first variant; the first one is C.
-    seen: Subject = "paper" if "paper" in records else list(records)[1]
-    for attack in attacks:
-        record = records[seen][attack.name]
+    seen = "paper" if "paper" in records else next(iter([*records][1:]), None)
+    for attack in attacks if seen else ():
+        record = records[cast(Subject, seen)][attack.name]
         success = record.succeeded(targeted=attack.targeted)
         correlations[attack.name] = record.correlations[success]
         if len(examples) < _EXAMPLES:

@@ -16,7 +16,7 @@ _RESOURCE = "attractors_paper.json"
 
 
 def paper_row(attack: str, dataset: str) -> dict[str, float | None]:
-    """Looks up what the paper reports for one attack (Tables I, IV and V).
+    """Looks up what the paper reports for one attack (Tables I and III to VI).
 
     Detection, recovery and `overall_asr` are the paper's at a false-positive rate of
     5 %; `overall_asr_fpr0.5` is at 0.5 %.
@@ -27,7 +27,9 @@ def paper_row(attack: str, dataset: str) -> dict[str, float | None]:
 
     Returns:
         Fractions in [0, 1] by `asr_original`, `asr_attractors`, `detection`,
-        `recovery`, `overall_asr`, `overall_asr_fpr0.5` and `asr_integrated`; `None`
+        `recovery`, `overall_asr`, `overall_asr_fpr0.5` and `asr_integrated`, where
+        Table III has it `auc`, and where Table VI has them the mean L2 distances
+        `mean_l2_original` and `mean_l2_integrated` in pixels of [0, 1]; `None`
         where the paper says that no adversarial image was found. Empty where the
         paper has no such attack or data set. The caller may change the dict.
     """

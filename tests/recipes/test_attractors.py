@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from absl import app, flags
 
+from keras_traps import _recipe
 from keras_traps.evaluation.provenance import weights_sha256
 from recipes import attractors
 
@@ -83,7 +84,7 @@ def test_a_directory_in_use_is_refused_before_any_work(
     finished: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.*")}
-    monkeypatch.setattr(attractors, "load_classifier", fail)
+    monkeypatch.setattr(attractors, "trap", fail)
     with pytest.raises(FileExistsError, match=r"holds records already.*--resume"):
         run(f"--model={model}", f"--workdir={finished}", *FEW)
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.*")}
@@ -95,7 +96,7 @@ def test_resuming_uses_what_is_there(
 ) -> None:
     first = findings(finished)
     calibration = (finished / "calibration.json").read_bytes()
-    monkeypatch.setattr(attractors, "calibrate", fail)
+    monkeypatch.setattr(_recipe, "calibrate", fail)
 
     run(f"--model={model}", f"--workdir={finished}", "--resume", *FEW)
 
@@ -120,7 +121,7 @@ def test_resuming_with_other_settings_is_refused(finished: Path, model: Path) ->
 def test_a_calibration_is_used_for_another_seed(
     finished: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attractors, "calibrate", fail)
+    monkeypatch.setattr(_recipe, "calibrate", fail)
     given = finished / "calibration.json"
 
     run(
@@ -170,7 +171,7 @@ def test_a_wrong_command_line_is_told(
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("--attacks=FGSM,CW2", "'digits' has FGSM, RFGSM.*Received: CW2"),
+        ("--attacks=FGSM,CW3", "'digits' has FGSM, RFGSM.*Received: CW3"),
         ("--preset=table9", "Expected one of table7_mnist.*'table9'"),
     ],
 )
@@ -191,7 +192,7 @@ def test_deepsec_has_no_model_of_the_digits(tmp_path: Path) -> None:
 
 def test_a_state_dict_of_deepsec_is_loaded(deepsec_weights: Path) -> None:
     path = deepsec_weights / "deepsec_mnist.npz"
-    assert attractors.load_classifier("mnist", path).count_params() == 312_202
+    assert _recipe.load_classifier("mnist", path).count_params() == 312_202
 
 
 @pytest.mark.parametrize(

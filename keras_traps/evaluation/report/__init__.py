@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_traps._files import make_writable, write_atomically
@@ -11,9 +12,10 @@ from keras_traps.evaluation.report.document import build_document
 from keras_traps.evaluation.report.html import to_html
 from keras_traps.evaluation.report.json_report import to_json
 from keras_traps.evaluation.report.markdown import FIGURES, to_markdown
+from keras_traps.evaluation.report.paper_tables import build_tables
 from keras_traps.evaluation.results import Evaluation
 
-__all__ = ["ReportPaths", "to_json", "write_report"]
+__all__ = ["ReportPaths", "to_json", "write_report", "write_tables"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,34 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
     write_atomically(paths.markdown, to_markdown(document).encode())
     write_atomically(paths.html, to_html(document).encode())
     return paths
+
+
+def write_tables(
+    evaluation: Evaluation, numbers: Sequence[int], directory: str | Path
+) -> ReportPaths:
+    """Writes the attractor paper's tables as JSON, Markdown and HTML.
+
+    Args:
+        evaluation: What was found.
+        numbers: Which of Tables I to VI, as 1 to 6.
+        directory: Where to write `tables.json`, `tables.md` and `tables.html`.
+
+    Returns:
+        The paths of what was written; there are no figures.
+
+    Raises:
+        OSError: If nothing can be written there.
+    """
+    directory = Path(directory)
+    make_writable(directory, name="directory")
+    document = build_tables(evaluation, numbers)
+    json, markdown, html = (
+        directory / f"tables.{suffix}" for suffix in ("json", "md", "html")
+    )
+    write_atomically(json, to_json(evaluation).encode())
+    write_atomically(markdown, to_markdown(document).encode())
+    write_atomically(html, to_html(document).encode())
+    return ReportPaths(json, markdown, html, ())
 
 
 def _figures(document: Document) -> list[tuple[str, bytes]]:

@@ -1,0 +1,220 @@
+"""What recipes that trap a classifier and evaluate it have in common."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import keras
+from absl import app, flags
+
+from keras_traps import calibrate, datasets
+from keras_traps._files import write_atomically
+from keras_traps._flags import Flags
+from keras_traps.attractors import Calibration
+from keras_traps.devices import hush_retracing, prepare_devices
+from keras_traps.evaluation.defence import Defence, defend
+from keras_traps.evaluation.engines import Engine, LocalEngine
+from keras_traps.evaluation.jobs import Job
+from keras_traps.evaluation.provenance import provenance, weights_sha256
+from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
+from keras_traps.models.outputs import Output
+
+_DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
+
+EngineName = Literal["local", "ray"]
+
+
+class Trapped(NamedTuple):
+    """A classifier with its traps, and what it was made from.
+
+    Args:
+        defence: The classifier and its traps.
+        calibration: How the traps' constants were chosen.
+        train: The training images.
+        test: The test images.
+        provenance: What a reader needs to make it again.
+    """
+
+    defence: Defence
+    calibration: Calibration
+    train: datasets.Dataset
+    test: datasets.Dataset
+    provenance: dict[str, Any]
+
+
+def define_defence_flags(values: flags.FlagValues) -> Flags:
+    """Defines the flags that say which classifier is trapped, and how.
+
+    Args:
+        values: Where to define them.
+
+    Returns:
+        What defines further flags in the same place.
+    """
+    define = Flags(values)
+    define.text("dataset", "digits", "The data set; its test images are attacked.")
+    define.text("data_dir", None, "The folder that holds the data set; see the README.")
+    define.text(
+        "model", None, "The classifier: a .keras file, or a DEEPSEC .npz state dict."
+    )
+    define.choice("output", "logits", Output, "What the classifier returns.")
+    define.number(
+        "budget",
+        0.001,
+        "The share of clean training images whose answer the traps may change.",
+    )
+    define.number(
+        "small_step_share",
+        0.5,
+        "How much the small step adds to the clean spread, as a share of the large.",
+    )
+    define.text("calibration", None, "A calibration.json to use instead of a new one.")
+    define.numbers(
+        "fpr",
+        [0.05, 0.005],
+        "The false-positive rates to set thresholds for; give it once for each.",
+    )
+    define.integer("seed", 0, "The seed of messages, targets and attacks.", low=0)
+    define.text("workdir", None, "The folder for records, calibration and report.")
+    define.switch("resume", False, "Whether to go on in a --workdir in use.")
+    return define
+
+
+def define_evaluation_flags(define: Flags) -> None:
+    """Defines the flags that say how many images are attacked, and where.
+
+    Args:
+        define: What `define_defence_flags` returned.
+    """
+    define.integer("num_examples", 1000, "How many test images to attack at most.")
+    define.integer("chunk_size", 250, "How many images are attacked at once.")
+    define.choice(
+        "engine",
+        "local",
+        EngineName,
+        "Where the attacks run: in this process, or spread by Ray over the cores or "
+        "GPUs of this machine, or over the cluster that RAY_ADDRESS names.",
+    )
+
+
+def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
+    """Loads, calibrates and traps what the flags name.
+
+    Args:
+        values: The parsed flags.
+        workdir: Where `calibration.json` is written, and read from with `--resume`.
+
+    Returns:
+        The trapped classifier.
+
+    Raises:
+        app.UsageError: If `--model` names no classifier for the data set.
+    """
+    device = prepare_devices()
+    hush_retracing()
+    train, test = (
+        datasets.load(values.dataset, split, values.data_dir)
+        for split in ("train", "test")
+    )
+    classifier = load_classifier(values.dataset, Path(values.model).expanduser())
+    calibration = _calibration(values, classifier, train, workdir)
+    defence = defend(
+        classifier, calibration.settings, train.images, fprs=tuple(values.fpr)
+    )
+    facts = provenance(
+        sys.argv,
+        seed=values.seed,
+        device=device,
+        classifier=weights_sha256(classifier),
+        decoder=defence.main_analyzer.decoder.fingerprint,
+        train_data=train.sha256,
+        test_data=test.sha256,
+    )
+    return Trapped(defence, calibration, train, test, facts)
+
+
+def load_classifier(dataset: str, path: Path) -> keras.Model:
+    """Loads the classifier to trap.
+
+    Args:
+        dataset: The data set's name, which chooses DEEPSEC's architecture.
+        path: A `.keras` file, or a `.npz` state dict of DEEPSEC.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        app.UsageError: If there is no such file, or no DEEPSEC model for the data set.
+    """
+    if not path.is_file():
+        raise app.UsageError(f"--model names no file: {path}")
+    if path.suffix != ".npz":
+        return keras.saving.load_model(path)
+    if dataset not in _DEEPSEC:
+        raise app.UsageError(
+            f"DEEPSEC has no model for {dataset}; it has {', '.join(_DEEPSEC)}."
+        )
+    return load_deepsec_weights(_DEEPSEC[dataset](), path)
+
+
+def make_engine(name: EngineName, job: Job) -> Engine:
+    """Makes what runs the attacks.
+
+    Args:
+        name: The value of `--engine`.
+        job: What all tasks need.
+
+    Returns:
+        The engine.
+
+    Raises:
+        ImportError: If Ray is asked for and not installed.
+    """
+    if name == "local":
+        return LocalEngine(job)
+    from keras_traps.evaluation.ray_engine import RayEngine
+
+    return RayEngine(job)
+
+
+def check_required(values: flags.FlagValues, names: Sequence[str]) -> None:
+    """Refuses a command line that lacks a flag.
+
+    Args:
+        values: The parsed flags.
+        names: The flags that must be given.
+
+    Raises:
+        app.UsageError: If one is missing.
+    """
+    if any(values[name].value is None for name in names):
+        listed = " and ".join(f"--{name}" for name in names)
+        raise app.UsageError(f"{listed} are required.")
+
+
+def _calibration(
+    values: flags.FlagValues,
+    classifier: keras.Model,
+    train: datasets.Dataset,
+    workdir: Path,
+) -> Calibration:
+    written = workdir / "calibration.json"
+    given = values.calibration or (
+        written if values.resume and written.exists() else None
+    )
+    if given:
+        content = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
+        calibration = Calibration.from_dict(content).reseeded(values.seed)
+    else:
+        calibration = calibrate(
+            classifier,
+            train.images,
+            output=values.output,
+            budget=values.budget,
+            seed=values.seed,
+            small_step_share=values.small_step_share,
+        )
+    write_atomically(written, json.dumps(calibration.to_dict(), indent=1).encode())
+    return calibration

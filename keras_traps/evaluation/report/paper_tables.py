@@ -1,0 +1,211 @@
+"""The attractor paper's Tables I to VI from an evaluation, the paper's beside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keras_traps.evaluation.report.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Document,
+    Paragraph,
+    Section,
+    Table,
+)
+from keras_traps.evaluation.report.formatting import (
+    NOTHING,
+    measure,
+    nominal,
+    paper_percent,
+    rate_cell,
+)
+from keras_traps.evaluation.report.paper_integrated import table_5, table_6
+from keras_traps.evaluation.report.paper_parts import (
+    names,
+    paper_measure,
+    section,
+    table,
+    tries,
+    verdict,
+)
+from keras_traps.evaluation.report.setting_tables import (
+    provenance_table,
+    settings_table,
+    threshold_table,
+)
+from keras_traps.evaluation.report.tables import (
+    clean_table,
+    detection_at,
+    rows_of,
+)
+from keras_traps.evaluation.results import INTEGRATED, AttackRow, Evaluation, Variant
+from keras_traps.evaluation.targets import Target
+
+BASELINES = ("LID", "FS", "MagNet", "Trapdoor")
+"""Table III's other defences, whose columns wait for their runs."""
+
+_FPR, _LOW_FPR = 0.05, 0.005
+
+VARIANTS_OF: dict[int, tuple[Variant, ...]] = {
+    1: ("paper",),
+    2: (),
+    3: ("paper",),
+    4: ("paper",),
+    5: INTEGRATED,
+    6: INTEGRATED,
+}
+"""Which variants of the trapped model a table is made of, by its number."""
+
+
+def build_tables(evaluation: Evaluation, numbers: Sequence[int]) -> Document:
+    """Turns an evaluation into the paper's tables.
+
+    Args:
+        evaluation: What was found, with the variants of `VARIANTS_OF`.
+        numbers: Which tables, from 1 to 6.
+
+    Returns:
+        The tables, their settings and where they come from.
+    """
+    makers = {
+        1: _table_1,
+        2: _table_2,
+        3: _table_3,
+        4: _table_4,
+        5: table_5,
+        6: table_6,
+    }
+    sections = [makers[number](evaluation) for number in sorted(set(numbers))]
+    sections.append(_remarks(evaluation))
+    sections.append(Section("origin", "Origin", (provenance_table(evaluation),)))
+    return Document(
+        f"The paper's tables on {evaluation.dataset}",
+        "Rates in per cent with 95 % intervals; the paper's numbers in italics below.",
+        tuple(sections),
+    )
+
+
+def _table_1(evaluation: Evaluation) -> Section:
+    rows = [
+        (
+            *names(row),
+            rate_cell(row.success_classifier, paper_percent(row.paper, "asr_original")),
+            rate_cell(row.success_trapped, paper_percent(row.paper, "asr_attractors")),
+            *_detection(row, _FPR),
+            tries(row),
+        )
+        for row in rows_of(evaluation, "paper")
+    ]
+    return section(
+        1,
+        "Attacks on C and on M, detection, recovery and overall success",
+        table(
+            "The analyzer's false-positive rate is 5 %.",
+            ("fools C", "fools M", "detected", "recovered", "overall", "images"),
+            rows,
+        ),
+        *verdict(evaluation, "paper", Target.OVERALL),
+        *verdict(evaluation, "paper", Target.UNDEFENDED),
+    )
+
+
+def _table_2(evaluation: Evaluation) -> Section:
+    return section(2, "Accuracy on clean images", clean_table(evaluation))
+
+
+def _table_3(evaluation: Evaluation) -> Section:
+    rows = []
+    for row in rows_of(evaluation, "paper"):
+        found = detection_at(row, _FPR)
+        false = evaluation.clean.false_positives.get(_FPR)
+        rows.append(
+            (
+                *names(row),
+                rate_cell(
+                    found.detected if found else None,
+                    paper_percent(row.paper, "detection"),
+                ),
+                rate_cell(false, "5.0"),
+                Cell(measure(row.auc, 3), paper=paper_measure(row, "auc", 3)),
+                rate_cell(
+                    found.overall if found else None,
+                    paper_percent(row.paper, "overall_asr"),
+                ),
+                *(Cell(NOTHING, paper="") for _ in BASELINES),
+            )
+        )
+    heads = ("TPR", "FPR", "AUC", "overall")
+    columns = (
+        Column("Attack", numeric=False),
+        Column("Kind", numeric=False),
+        *(Column(name, "Attractors") for name in heads),
+        *(Column(name, "Baselines") for name in BASELINES),
+    )
+    found_table = Table(
+        "The baselines have not been run; their columns are kept for them.",
+        columns,
+        tuple(rows),
+    )
+    return section(3, "Detection beside other defences", found_table)
+
+
+def _table_4(evaluation: Evaluation) -> Section:
+    rows = []
+    for row in rows_of(evaluation, "paper"):
+        cells = [*names(row)]
+        for fpr in (_FPR, _LOW_FPR):
+            found = detection_at(row, fpr)
+            paper = "overall_asr" if fpr == _FPR else "overall_asr_fpr0.5"
+            cells += [
+                rate_cell(found.detected if found else None, ""),
+                rate_cell(
+                    found.overall if found else None, paper_percent(row.paper, paper)
+                ),
+            ]
+        rows.append((*cells, tries(row)))
+    columns = (
+        Column("Attack", numeric=False),
+        Column("Kind", numeric=False),
+        *(
+            Column(name, f"{nominal(fpr)} FPR")
+            for fpr in (_FPR, _LOW_FPR)
+            for name in ("TPR", "overall")
+        ),
+        Column("images"),
+    )
+    return section(
+        4,
+        "Detection at a low false-positive rate",
+        Table("Both thresholds on the same attacks.", columns, tuple(rows)),
+        threshold_table(evaluation),
+        *verdict(evaluation, "paper", Target.OVERALL_LOW),
+    )
+
+
+def _remarks(evaluation: Evaluation) -> Section:
+    blocks: list[Block] = [
+        Paragraph(warning, "caution") for warning in evaluation.warnings
+    ]
+    notes = {row.attack: row.note for row in evaluation.rows if row.note}
+    if notes:
+        blocks.append(Bullets(tuple(notes.items())))
+    if evaluation.rows:
+        blocks.append(settings_table(evaluation))
+    return Section("settings", "Warnings, notes and settings", tuple(blocks))
+
+
+def _detection(row: AttackRow, fpr: float) -> tuple[Cell, ...]:
+    found = detection_at(row, fpr)
+    return (
+        rate_cell(
+            found.detected if found else None, paper_percent(row.paper, "detection")
+        ),
+        rate_cell(
+            found.recovered if found else None, paper_percent(row.paper, "recovery")
+        ),
+        rate_cell(
+            found.overall if found else None, paper_percent(row.paper, "overall_asr")
+        ),
+    )

@@ -1,0 +1,142 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from absl import app, flags
+
+from recipes import tables
+
+RECIPE = Path(tables.__file__)
+FEW = ("--num_examples=30", "--chunk_size=5", "--attacks=FGSM,PGD,UMIFGSM")
+
+
+def run(*arguments: str) -> None:
+    values = tables.define_flags(flags.FlagValues())
+    tables.main(values(["tables", *arguments]), values)
+
+
+def found(workdir: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((workdir / "tables/tables.json").read_text())
+    for name in ("date", "command"):
+        content["provenance"].pop(name)
+    return content
+
+
+@pytest.fixture(scope="module")
+def model(
+    digits_classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("models") / "digits.keras"
+    digits_classifier.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(f"--model={model}", f"--workdir={workdir}", *FEW)
+    return workdir
+
+
+def test_all_tables_are_written_in_three_forms(undisturbed: Path) -> None:
+    names = sorted(path.name for path in (undisturbed / "tables").iterdir())
+    assert names == ["tables.html", "tables.json", "tables.md"]
+    text = (undisturbed / "tables/tables.md").read_text()
+    for roman in ("I", "II", "III", "IV", "V", "VI"):
+        assert f"## Table {roman}. " in text
+    rows = found(undisturbed)["rows"]
+    assert [(row["attack"], row["variant"]) for row in rows] == [
+        (attack, variant)
+        for variant in ("paper", "integrated", "integrated_label")
+        for attack in ("FGSM", "PGD", "UMIFGSM")
+    ]
+
+
+def kill_once(command: list[str], after: float, records: Path) -> int:
+    """Kills a run a while after it began to record; returns how it ended."""
+    before = len(list(records.rglob("*.npz")))
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and len(list(records.rglob("*.npz"))) == before:
+        time.sleep(0.02)
+    time.sleep(after)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def test_a_run_that_is_killed_five_times_ends_with_the_same_numbers(
+    undisturbed: Path, model: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    command = [sys.executable, str(RECIPE), f"--model={model}", f"--workdir={workdir}"]
+    command += ["--resume", *FEW]
+    moments = random.Random(7)
+
+    ends = [
+        kill_once(command, moments.uniform(0, 0.3), workdir / "records")
+        for _ in range(5)
+    ]
+
+    assert ends == [-signal.SIGKILL] * 5
+    done = list((workdir / "records").rglob("*.npz"))
+    # 30 images by 5, three attacks, C and three variants: none of the kills came late.
+    assert 5 <= len(done) < 72
+    subprocess.run(command, check=True, capture_output=True)
+    assert found(workdir) == found(undisturbed)
+
+
+def test_dear_attacks_meet_fewer_images(model: Path, tmp_path: Path) -> None:
+    run(
+        f"--model={model}",
+        f"--workdir={tmp_path / 'run'}",
+        "--table=1",
+        "--attacks=FGSM,PGD",
+        "--dear=PGD",
+        "--num_examples=9",
+        "--num_examples_dear=4",
+    )
+    rows = found(tmp_path / "run")["rows"]
+    totals = {row["attack"]: row["success_trapped"]["total"] for row in rows}
+    assert totals == {"FGSM": 9, "PGD": 4}
+    assert {row["variant"] for row in rows} == {"paper"}
+
+
+def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    run(f"--model={model}", f"--workdir={workdir}", "--table=2")
+    assert found(workdir)["rows"] == []
+    assert not list((workdir / "records").rglob("*.npz"))
+    assert "Accuracy of M" in (workdir / "tables/tables.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--workdir=run",), "--model and --workdir are required"),
+        (
+            ("--model=m.keras", "--workdir=run", "--dataset=svhn_cropped"),
+            "--dataset must be one of cifar10, digits, mnist. Received: svhn_cropped",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_told(
+    arguments: tuple[str, ...], expected: str
+) -> None:
+    with pytest.raises(app.UsageError, match=expected):
+        run(*arguments)
+
+
+@pytest.mark.parametrize("argument", ["--table=0", "--table=7", "--preset=fast"])
+def test_a_flag_out_of_range_is_told(argument: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError):
+        run(argument)
