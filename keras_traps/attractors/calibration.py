@@ -16,6 +16,7 @@ from keras_traps.attractors.calibration_rules import (
     clean_spread,
     distances_by_step,
     largest_within_budget,
+    scale_for,
     step_weights_for,
 )
 from keras_traps.attractors.injection import TrapSettings
@@ -23,8 +24,6 @@ from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
 from keras_traps.ops.messages import MessageKind
-
-_TAIL = 0.999
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,9 +189,7 @@ def calibrate(
     distances = np.tensordot(np.asarray(step_weights, np.float32), by_step, 1)
 
     mean, spread = float(distances.mean()), clean_spread(distances)
-    tail = float(np.quantile(np.abs(distances - distances.mean()), _TAIL))
-    a0 = -clean_reach / tail
-    a1 = a0 * mean - clean_position
+    a0, a1 = scale_for(distances, clean_position, clean_reach)
     unit = ops.qim_correlation(tf.constant(distances), a0, a1, 1.0).numpy()
     a2, changed = largest_within_budget(answers, unit, budget, largest_a2)
 

@@ -9,6 +9,7 @@ from keras_traps import ops
 from keras_traps._validation import FloatArray
 from keras_traps.layers import QIMDecoder
 
+_TAIL = 0.999
 _SEARCH_STEPS = 40
 # How far A2 stays below the bound, so that the model's own rounding cannot cross it.
 _MARGIN = 1e-3
@@ -97,6 +98,24 @@ def step_weights_for(
         else small_step_share * spreads[largest] / spread
         for step, spread in zip(steps, spreads, strict=True)
     )
+
+
+def scale_for(
+    distances: FloatArray, clean_position: float, clean_reach: float
+) -> tuple[float, float]:
+    """Places the distances of clean images where equation 3 is steep.
+
+    Args:
+        distances: `(images, num_classes)`: Q of clean images.
+        clean_position: Where their mean lies, as u of equation 3.
+        clean_reach: How far from it 99.9 % of them lie at most.
+
+    Returns:
+        A0, below 0, and A1.
+    """
+    mean = distances.mean()
+    a0 = -clean_reach / float(np.quantile(np.abs(distances - mean), _TAIL))
+    return a0, a0 * float(mean) - clean_position
 
 
 def largest_within_budget(
