@@ -161,24 +161,6 @@ def test_versions_count_up(trapped: Trapped, tmp_path: Path) -> None:
     assert quick(trapped.model, tmp_path / "model", version=7).path.name == "7"
 
 
-def test_the_printed_lines_are_of_this_model(exported: serving.Exported) -> None:
-    show, serve, *ask = exported.commands
-    assert show == f"saved_model_cli show --dir {exported.path} --all"
-    assert f"{exported.path.parent}:/models/digits:ro -e MODEL_NAME=digits" in serve
-    assert len(ask) == len(exported.signatures)
-    make, _, send = ask[0].rpartition(" | ")
-    assert send == "curl -d @- http://localhost:8501/v1/models/digits:predict"
-    body = subprocess.run(
-        make.replace("python ", f"{sys.executable} ", 1),
-        shell=True,
-        capture_output=True,
-        check=True,
-    ).stdout
-    request = json.loads(body)
-    assert request["signature_name"] == "serving_default"
-    assert np.shape(request["instances"]) == (1, 8, 8, 1)
-
-
 def test_an_analyzer_of_another_decoder_is_refused(
     trapped: Trapped, tmp_path: Path
 ) -> None:
