@@ -4,17 +4,22 @@ Example:
     python recipes/train_classifier.py --dataset=digits --output=runs/digits.keras
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import keras
+import tensorflow as tf
 from absl import app, flags
 
 from keras_traps import datasets
 from keras_traps.models import cifar10_resnet20, digits_cnn, mnist_cnn, train
+from keras_traps.models.distribution import StrategyName, is_chief, make_strategy
+from keras_traps.models.inference import predict
 from keras_traps.models.training import Optimizer
 
 _SMOKE_IMAGES = 200
@@ -102,6 +107,14 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_bool(
         "overwrite", False, "Whether --output may exist already.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "strategy",
+        "none",
+        list(get_args(StrategyName)),
+        "What to train on: one device, all of this machine, or the machines that "
+        "TF_CONFIG lists, where this script is started on each.",
+        flag_values=values,
+    )
     flags.DEFINE_bool(
         "smoke",
         False,
@@ -124,8 +137,9 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
     output = _checked_output(values)
-    model = _train(values)
-    if output is not None:
+    strategy = make_strategy(values.strategy)
+    model = _train(values, strategy)
+    if output is not None and is_chief(strategy):
         _save(model, output)
         print(f"Saved to {output}")
 
@@ -144,7 +158,9 @@ def _checked_output(values: flags.FlagValues) -> Path | None:
     return output
 
 
-def _train(values: flags.FlagValues) -> keras.Model:
+def _train(
+    values: flags.FlagValues, strategy: tf.distribute.Strategy | None
+) -> keras.Model:
     recipe = _RECIPES[values.dataset]
     train_data, test_data = (
         datasets.load(values.dataset, split, values.data_dir)
@@ -157,7 +173,8 @@ def _train(values: flags.FlagValues) -> keras.Model:
             data.take(min(_SMOKE_IMAGES, len(data))) for data in (train_data, test_data)
         )
     keras.utils.set_random_seed(values.seed)
-    model = recipe.build()
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = recipe.build()
     train(
         model,
         train_data,
@@ -172,11 +189,11 @@ def _train(values: flags.FlagValues) -> keras.Model:
         weight_decay=recipe.weight_decay,
         seed=values.seed,
         verbose=1 if sys.stdout.isatty() else 2,
+        strategy=strategy,
     )
-    results = model.evaluate(
-        test_data.images, test_data.labels, verbose=0, return_dict=True
-    )
-    print(f"Test accuracy: {results['accuracy']:.2%} of {len(test_data)} images")
+    answers = predict(model, test_data.images).argmax(axis=1)
+    accuracy = (answers == test_data.labels).mean()
+    print(f"Test accuracy: {accuracy:.2%} of {len(test_data)} images")
     return model
 
 

@@ -1,12 +1,16 @@
 """Plain training of a classifier that returns logits."""
 
+import contextlib
+import dataclasses
 import math
 from typing import Literal, get_args
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_traps.datasets import Dataset
+from keras_traps.models.distribution import fit_on_workers
 
 Optimizer = Literal["adam", "sgd"]
 
@@ -26,6 +30,7 @@ def train(
     validation_split: float = 0.1,
     seed: int = 0,
     verbose: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> keras.callbacks.History:
     """Trains a classifier with cross-entropy from its logits.
 
@@ -50,6 +55,8 @@ def train(
             `0`.
         verbose: `0` silent, `1` a progress bar, `2` a line per epoch. Defaults to
             `0`.
+        strategy: What the model was built under, for several devices or machines.
+            Defaults to `None`.
 
     Returns:
         The history: `loss`, `accuracy`, and with `val_` before them.
@@ -65,12 +72,25 @@ def train(
     keras.utils.set_random_seed(seed)
     # Keras keeps the last images for validation, which may all be of one class.
     shuffled = dataset_train.take(len(dataset_train), seed=seed)
-    model.compile(
-        _optimizer(optimizer, learning_rate, weight_decay),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model.compile(
+            _optimizer(optimizer, learning_rate, weight_decay),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        kept = len(shuffled) - int(len(shuffled) * validation_split)
+        return fit_on_workers(
+            model,
+            _part(shuffled, slice(kept)),
+            _part(shuffled, slice(kept, None)) if kept < len(shuffled) else None,
+            strategy,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            verbose=verbose,
+        )
     return model.fit(
         shuffled.images,
         shuffled.labels,
@@ -79,6 +99,10 @@ def train(
         validation_split=validation_split,
         verbose=verbose,
     )
+
+
+def _part(data: Dataset, rows: slice) -> Dataset:
+    return dataclasses.replace(data, pixels=data.pixels[rows], labels=data.labels[rows])
 
 
 def _optimizer(
