@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_traps.attacks import iterative, single_step
+from keras_traps.attacks import carlini_wagner, iterative, single_step
 from keras_traps.attacks.base import Attack
 from keras_traps.attacks.presets import PRESETS
 
@@ -19,6 +19,8 @@ _ATTACKS: dict[str, type[Attack]] = {
         single_step.RLLC,
         iterative.ILLC,
         iterative.TMIFGSM,
+        carlini_wagner.CW2,
+        carlini_wagner.UCW2,
     )
 }
 

@@ -22,5 +22,16 @@ def fooled(logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor) -> tf.Tens
         one lies behind it by more than 1e-5 of the row's largest logit.
     """
     lead = rivals_lead(logits, labels, "margin")
-    size = tf.reduce_max(tf.abs(logits), axis=-1)
-    return tf.where(targeted, -lead, lead) > _ROUNDING * size
+    return tf.where(targeted, -lead, lead) > rounding(logits)
+
+
+def rounding(logits: tf.Tensor) -> tf.Tensor:
+    """Returns how far apart two answers have to be to be told apart for sure.
+
+    Args:
+        logits: `(rows, num_classes)`, float32, of any scale.
+
+    Returns:
+        `(rows,)`, float32: 1e-5 of the row's largest logit; a constant to gradients.
+    """
+    return _ROUNDING * tf.reduce_max(tf.abs(tf.stop_gradient(logits)), axis=-1)

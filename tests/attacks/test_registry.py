@@ -34,7 +34,7 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_are_in_the_order_of_the_papers_tables() -> None:
-    assert names() == UNTARGETED + TARGETED
+    assert names() == (*UNTARGETED, *TARGETED, "CW2", "UCW2")
 
 
 def test_an_attack_is_what_its_name_says() -> None:
@@ -65,7 +65,7 @@ def test_targets_are_chosen_as_deepsec_does() -> None:
 def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
     attacks = preset(name)
 
-    assert [attack.name for attack in attacks] == list(names())
+    assert [attack.name for attack in attacks] == [*UNTARGETED, *TARGETED]
     for attack in attacks:
         settings = attack.settings()
         # The table gives RFGSM's and RLLC's two halves of the ball, 0.15 and 0.05.

@@ -1,0 +1,59 @@
+"""Adam on a variable whose tanh is the image, so that it never leaves [0, 1]."""
+
+import tensorflow as tf
+
+from keras_traps.attacks.penalties import hinge
+from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
+
+# cleverhans' and the authors': keeps black and white pixels from infinity.
+_SHRINK = 0.999999
+
+_FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class TanhAdam(Method):
+    """Lowers the squared L2 distance plus c times a hinge.
+
+    Reference:
+        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017.
+        Kingma and Ba, Adam: a method for stochastic optimization, 2015, algorithm 1
+        in the form that ends section 2.
+    """
+
+    def start(self, rows: Rows) -> State:
+        """Returns the clean images in tanh space, and Adam's two empty averages."""
+        variable = tf.atanh((2 * rows.images - 1) * _SHRINK)
+        return variable, tf.zeros_like(variable), tf.zeros_like(variable)
+
+    def penalty(self, images: tf.Tensor, rows: Rows) -> tf.Tensor:
+        """Returns the hinge of the images' logits."""
+        return hinge(
+            self.watched(images, rows.ids),
+            rows.labels,
+            self.settings["targeted"],
+            self.settings["confidence"],
+        )
+
+    def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
+        """Looks at the images, and moves the variable for the next look."""
+        variable, first, second = state
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variable)
+            images = (tf.tanh(variable) + 1) / 2
+            distance = tf.reduce_sum((images - rows.images) ** 2, axis=(1, 2, 3))
+            penalty = self.penalty(images, rows)
+            loss = distance + standing.constant.value * penalty
+        gradient = tape.gradient(loss, variable)
+        first = _FIRST_DECAY * first + (1 - _FIRST_DECAY) * gradient
+        second = _SECOND_DECAY * second + (1 - _SECOND_DECAY) * gradient**2
+        time = tf.cast(standing.step + 1, tf.float32)
+        rate = tf.sqrt(1 - _SECOND_DECAY**time) / (1 - _FIRST_DECAY**time)
+        rate = (self.settings["learning_rate"] * rate)[:, None, None, None]
+        moved = variable - rate * first / (tf.sqrt(second) + _EPSILON)
+        return Attempt(
+            state=(moved, first, second),
+            images=images,
+            distance=distance,
+            success=penalty <= 0,
+            loss=loss,
+        )

@@ -1,0 +1,127 @@
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from keras_traps.attacks import AttackResult, create, registry
+from keras_traps.attacks.carlini_wagner import CW2, UCW2
+from tests.attacks.nearest import distance_to_plane, nearest_answer
+from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, two_classes
+
+PATIENT: dict[str, Any] = {
+    "initial_const": 0.1,
+    "binary_search_steps": 9,
+    "max_iterations": 300,
+    "learning_rate": 0.01,
+}
+
+THREE_CLASSES = np.random.default_rng(3).normal(0, 1, (6, 3)).astype(np.float32)
+
+NEAR_THE_BOUNDS = (
+    np.array([[0.9, 0.1, 0.5, 0.1, 0.05, 0.3], [1.0, 0.95, 0.5, 0.0, 0.1, 0.1]])
+    .reshape(2, *SHAPE)
+    .astype(np.float32)
+)
+
+
+def from_0_to_1(
+    name: str, images: npt.NDArray[np.float32], settings: dict[str, Any]
+) -> AttackResult:
+    made, classes = create(name, **settings), np.zeros(len(images), int)
+    aims = classes + 1 if made.targeted else None
+    return made(two_classes(), images, classes, y_target=aims)
+
+
+@pytest.fixture(scope="module")
+def three() -> keras.Model:
+    return linear(THREE_CLASSES)
+
+
+@pytest.mark.parametrize("name", ["CW2", "UCW2"])
+def test_the_change_is_the_shortest_way_to_the_boundary(name: str) -> None:
+    images = some_images(4)
+    shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
+    assert (shortest > 0).all()
+    result = from_0_to_1(name, images, PATIENT)
+
+    assert result.success.all()
+    assert (result.l2 > shortest).all()
+    np.testing.assert_allclose(result.l2, shortest, rtol=0.01)
+    # Along the normal: nothing depends on the third pixel.
+    assert np.abs(result.images - images)[:, 0, 2].max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["CW2", "UCW2"])
+def test_pixels_stop_at_the_bounds_and_others_make_up_for_it(name: str) -> None:
+    nearest = [nearest_answer(image, TWO_CLASSES, 1) for image in NEAR_THE_BOUNDS]
+    # The bounds do bind.
+    assert all(image[1, 1, 0] < 1e-6 for image in nearest)
+
+    # From black it is far in tanh space.
+    settings = {**PATIENT, "learning_rate": 0.05, "max_iterations": 500}
+    result = from_0_to_1(name, NEAR_THE_BOUNDS, settings)
+
+    assert result.success.all()
+    np.testing.assert_allclose(result.images, nearest, atol=0.05)
+    shortest = np.linalg.norm((nearest - NEAR_THE_BOUNDS).reshape(2, -1), axis=1)
+    np.testing.assert_allclose(result.l2, shortest, rtol=0.02)
+
+
+def test_an_aim_behind_a_third_class_is_reached(three: keras.Model) -> None:
+    images = some_images(12)
+    seen = three(images).numpy().argmax(axis=1)
+    aims = (seen + 1) % 3
+    shortest = [
+        np.linalg.norm(nearest_answer(image, THREE_CLASSES, aim) - image)
+        for image, aim in zip(images, aims, strict=True)
+    ]
+
+    result = CW2(**PATIENT)(three, images, seen, y_target=aims)
+
+    assert result.success.all()
+    np.testing.assert_allclose(result.l2, shortest, rtol=0.02)
+
+
+def test_without_an_aim_the_nearest_class_is_found(three: keras.Model) -> None:
+    images = some_images(12)
+    seen = three(images).numpy().argmax(axis=1)
+    shortest = [
+        min(
+            np.linalg.norm(nearest_answer(image, THREE_CLASSES, other) - image)
+            for other in {0, 1, 2} - {own}
+        )
+        for image, own in zip(images, seen, strict=True)
+    ]
+
+    result = UCW2(**PATIENT)(three, images, seen)
+
+    assert result.success.all()
+    np.testing.assert_allclose(result.l2, shortest, rtol=0.02)
+
+
+def test_confidence_is_the_lead_of_the_answer() -> None:
+    result = from_0_to_1("CW2", some_images(3), {**PATIENT, "confidence": 0.5})
+    logits = two_classes()(result.images).numpy()
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], 0.5, atol=0.02)
+    assert (logits[:, 1] - logits[:, 0] > 0.5).all()
+
+
+def test_defaults_are_those_of_cleverhans() -> None:
+    expected = {
+        "learning_rate": 5e-3,
+        "binary_search_steps": 5,
+        "max_iterations": 1000,
+        "initial_const": 1e-2,
+        "confidence": 0.0,
+        "abort_early": True,
+    }
+    assert create("CW2").settings() == create("UCW2").settings() == expected
+
+
+def test_the_twin_without_an_aim_is_no_other_attack() -> None:
+    assert registry._ATTACKS["UCW2"] is UCW2
+    assert (CW2.kind, CW2.target_rule) == ("TA", "random")
+    assert (UCW2.kind, UCW2.target_rule) == ("UA", "none")
+    assert CW2.method is UCW2.method
