@@ -51,3 +51,31 @@ def noise(batch: Batch, draw: Draw) -> FloatArray:
         lambda generator: draw(shape, generator), batch.ids, batch.seed, _NOISE_STREAM
     )
     return drawn.astype(np.float32)
+
+
+def ball(images: FloatArray, eps: float) -> tuple[FloatArray, FloatArray]:
+    """Returns the least and the largest pixels of a ball.
+
+    Args:
+        images: Clean images, float32, in [0, 1].
+        eps: Its radius.
+
+    Returns:
+        Two arrays of the shape of the images, float32, in [0, 1].
+    """
+    radius = np.float32(eps)
+    return np.maximum(images - radius, 0), np.minimum(images + radius, 1)
+
+
+def uniform_start(batch: Batch, eps: float) -> FloatArray:
+    """Draws a uniformly random point of each image's ball.
+
+    Args:
+        batch: The batch; each image's point is drawn by a generator of its own.
+        eps: The ball's radius.
+
+    Returns:
+        The shape of the images, float32, in [0, 1].
+    """
+    shift = noise(batch, lambda shape, draw: draw.uniform(-1, 1, shape))
+    return np.clip(batch.images + eps * shift, *ball(batch.images, eps))

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_traps.attacks import carlini_wagner, iterative, single_step
+from keras_traps.attacks import iterative, single_step, transfer
 from keras_traps.attacks.base import Attack
 from keras_traps.attacks.presets import PRESETS
+from keras_traps.attacks.presets_luring import LURING
 
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
@@ -19,8 +20,11 @@ _ATTACKS: dict[str, type[Attack]] = {
         single_step.RLLC,
         iterative.ILLC,
         iterative.TMIFGSM,
-        carlini_wagner.CW2,
-        carlini_wagner.UCW2,
+        transfer.MIM,
+        transfer.MIML2,
+        transfer.DIM,
+        transfer.MIMTI,
+        transfer.DIMTI,
     )
 }
 
@@ -77,18 +81,23 @@ def create(name: str, **settings: Any) -> Attack:
     return _ATTACKS[name](**settings)
 
 
-def preset(name: str, attacks: Sequence[str] | None = None) -> list[Attack]:
+def preset(
+    name: str, attacks: Sequence[str] | None = None, *, eps: float | None = None
+) -> list[Attack]:
     """Makes the attacks of a preset.
 
     Args:
         name: One of `PRESETS`.
         attacks: Which of them, by name. Defaults to all.
+        eps: Another L-infinity radius for all of them; only the luring paper's presets
+            take one, which has several: `LURING_EPS`. Defaults to the preset's own.
 
     Returns:
         The attacks, in the order asked for.
 
     Raises:
-        ValueError: If there is no such preset, or an attack is not in it.
+        ValueError: If there is no such preset, an attack is not in it, or it takes no
+            other radius.
     """
     if name not in PRESETS:
         raise ValueError(
@@ -101,4 +110,13 @@ def preset(name: str, attacks: Sequence[str] | None = None) -> list[Attack]:
             f"Invalid value for argument `attacks`. Preset {name!r} has "
             f"{', '.join(settings)}. Received: {', '.join(unknown)}"
         )
-    return [create(attack, **settings[attack]) for attack in attacks or settings]
+    if eps is not None and name not in LURING:
+        raise ValueError(
+            "Invalid value for argument `eps`. Expected `None` beside the preset "
+            f"{name!r}, which has one radius. Received: eps={eps}"
+        )
+    radius = {} if eps is None else {"eps": eps}
+    return [
+        create(attack, **{**settings[attack], **radius})
+        for attack in attacks or settings
+    ]

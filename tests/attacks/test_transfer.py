@@ -1,0 +1,188 @@
+import functools
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from keras_traps.attacks import create
+from keras_traps.attacks.losses import Loss
+from keras_traps.attacks.translation import gaussian_kernel
+from tests.attacks.calling import Settings, attack, run
+from tests.attacks.victims import some_images, tanh_net, two_classes
+
+SIDE = 6
+STEPS: Settings = {"eps": 0.2, "eps_iter": 0.02, "nb_iter": 6}
+L2_STEPS: Settings = {"eps": 0.2, "radius": 1.0, "eps_iter": 0.1, "nb_iter": 6}
+TRANSFER: dict[str, Settings] = {
+    "MIM": STEPS,
+    "MIML2": L2_STEPS,
+    "DIM": {**STEPS, "prob": 0.7},
+    "MIM-TI": STEPS,
+    "DIM-TI": {**STEPS, "prob": 1.0, "kernlen": 3},
+}
+
+
+@functools.cache
+def net() -> keras.Model:
+    image = keras.Input((SIDE, SIDE, 2))
+    hidden = keras.layers.Dense(8, "tanh")(keras.layers.Flatten()(image))
+    model = keras.Model(image, keras.layers.Dense(3)(hidden))
+    draw = np.random.default_rng(0)
+    model.set_weights([draw.normal(0, 1, w.shape) for w in model.get_weights()])
+    return model
+
+
+def pictures(count: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(1).random((count, SIDE, SIDE, 2), np.float32)
+
+
+def answers(images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    return net()(images).numpy().argmax(axis=1)
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_results_stay_in_the_ball_and_in_the_pixels_range(name: str) -> None:
+    images = pictures(20)
+    result = run(name, net(), images, answers(images), TRANSFER[name])
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+    assert 0.1 < result.linf.max() <= 0.2 + 1e-6
+    assert (result.iterations == 6).all()
+    assert result.success.any()
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_an_example_fares_the_same_in_any_batch(name: str) -> None:
+    images, settings = pictures(7), TRANSFER[name]
+    whole = attack(name, net(), images, answers(images), settings, seed=3)
+
+    by_three = attack(
+        name, net(), images, answers(images), settings, seed=3, batch_size=3
+    )
+
+    np.testing.assert_allclose(by_three, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["DIM", "DIM-TI"])
+def test_seeds_change_what_is_drawn(name: str) -> None:
+    images, settings = pictures(3), TRANSFER[name]
+    one, other = (
+        attack(name, net(), images, answers(images), settings, seed=seed)
+        for seed in (1, 2)
+    )
+    assert (one != other).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+def test_without_diversity_or_a_kernel_all_are_mim(loss: Loss) -> None:
+    images = pictures(4)
+    expected = attack("MIM", net(), images, answers(images), STEPS, loss=loss)
+    changes: dict[str, Settings] = {
+        "DIM": {"prob": 0.0},
+        "MIM-TI": {"kernlen": 1},
+        "DIM-TI": {"prob": 0.0, "kernlen": 1},
+    }
+    for name, settings in changes.items():
+        same = attack(
+            name, net(), images, answers(images), {**STEPS, **settings}, loss=loss
+        )
+        np.testing.assert_allclose(same, expected, atol=1e-6)
+
+
+def test_each_of_them_makes_a_difference() -> None:
+    images = pictures(4)
+    results = [
+        attack(name, net(), images, answers(images), settings)
+        for name, settings in TRANSFER.items()
+    ]
+    for index, one in enumerate(results):
+        for other in results[index + 1 :]:
+            assert np.abs(one - other).max() > 0.01
+
+
+def test_the_first_step_of_ti_follows_the_convolved_gradient() -> None:
+    images = 0.3 + 0.4 * pictures(1)
+    labels = answers(images)
+    one_step = {"eps": 0.2, "eps_iter": 0.1, "nb_iter": 1}
+    # The sign of the gradient alone does not tell: take it from an L2 step.
+    l2 = {**one_step, "radius": 1.0}
+    gradient = attack("MIML2", net(), images, labels, l2, loss="margin") - images
+
+    moved = attack("MIM-TI", net(), images, labels, one_step, loss="margin")
+
+    kernel = gaussian_kernel(5, 3)
+    for axis in (1, 2):
+        gradient = np.apply_along_axis(np.convolve, axis, gradient, kernel, "same")
+    clear = np.abs(gradient) > 1e-4
+    assert clear.mean() > 0.8
+    expected = images + np.float32(0.1) * np.sign(gradient)
+    np.testing.assert_allclose(moved[clear], expected[clear], atol=1e-6)
+
+
+def transcribed_l2_momentum(
+    images: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], settings: Settings
+) -> npt.NDArray[np.float64]:
+    """Dong et al., algorithm 1 in L2, as cleverhans 3 writes it."""
+    model = tanh_net()
+    clean = images.astype(np.float64)
+    moved, momentum = clean.copy(), np.zeros(clean.shape)
+
+    def length(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.sqrt((values**2).sum(axis=(1, 2, 3), keepdims=True))
+
+    for _ in range(settings["nb_iter"]):
+        gradient = model.gradient(moved, classes)
+        momentum += gradient / np.abs(gradient).mean(axis=(1, 2, 3), keepdims=True)
+        moved = moved + settings["eps_iter"] * momentum / length(momentum)
+        way = moved - clean
+        moved = clean + way * np.minimum(1, settings["radius"] / length(way))
+        moved = np.clip(moved, 0, 1)
+    return np.clip(moved, clean - settings["eps"], clean + settings["eps"])
+
+
+@pytest.mark.parametrize("radius", [0.25, 30.0])
+@pytest.mark.parametrize("eps", [0.1, 0.9])
+def test_l2_momentum_is_what_its_authors_wrote(radius: float, eps: float) -> None:
+    images = np.random.default_rng(2).random((30, 2, 3, 1), np.float32)
+    classes = np.arange(30) % 3
+    settings = {"eps": eps, "radius": radius, "eps_iter": 0.05, "nb_iter": 12}
+
+    result = run("MIML2", tanh_net().model, images, classes, settings)
+
+    expected = transcribed_l2_momentum(images, classes, settings)
+    np.testing.assert_allclose(result.images, expected, atol=2e-5)
+    # Both balls bind for some.
+    assert np.isclose(result.l2, 0.25, atol=1e-5).any() == (radius < 1 and eps > 0.5)
+    assert np.isclose(result.linf, eps, atol=1e-6).any() == (eps < 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("DIM", {"prob": 1.1}, "`prob`. Expected a number from 0 to 1"),
+        ("DIM", {"prob": -0.1}, "`prob`. Expected a number from 0 to 1"),
+        ("DIM-TI", {"prob": float("nan")}, "`prob`. Expected a number from 0 to 1"),
+        ("MIM-TI", {"kernlen": 0}, "`kernlen`. Expected at least 1"),
+        ("DIM-TI", {"kernlen": 2.5}, "`kernlen`. Expected an integer"),
+        ("MIM-TI", {"nsig": 0}, "`nsig`. Expected a finite number above 0"),
+        ("MIM", {"decay_factor": -1}, "`decay_factor`. Expected a finite number"),
+        ("MIML2", {"decay_factor": -1}, "`decay_factor`. Expected a finite number"),
+        ("MIML2", {"radius": 0}, "`radius`. Expected a finite number above 0"),
+        ("MIML2", {"eps": 0}, "`eps`. Expected a finite number above 0"),
+        ("MIML2", {"eps_iter": 0}, "`eps_iter`. Expected a finite number above 0"),
+        ("MIML2", {"eps_iter": 1.5}, "`eps_iter`. Expected at most radius=1.0"),
+        ("MIML2", {"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    name: str, change: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        create(name, **{**TRANSFER[name], **change})
+
+
+def test_an_image_too_small_to_be_made_smaller_is_refused() -> None:
+    with pytest.raises(ValueError, match="a side of 2"):
+        attack("DIM", two_classes(), some_images(1), [0], STEPS)
