@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_traps.attacks import iterative, single_step, transfer
+from keras_traps.attacks import carlini_wagner, iterative, single_step, transfer
 from keras_traps.attacks.base import Attack
 from keras_traps.attacks.presets import PRESETS
 from keras_traps.attacks.presets_luring import LURING
@@ -20,11 +20,13 @@ _ATTACKS: dict[str, type[Attack]] = {
         single_step.RLLC,
         iterative.ILLC,
         iterative.TMIFGSM,
+        carlini_wagner.CW2,
         transfer.MIM,
         transfer.MIML2,
         transfer.DIM,
         transfer.MIMTI,
         transfer.DIMTI,
+        carlini_wagner.UCW2,
     )
 }
 
