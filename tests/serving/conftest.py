@@ -80,6 +80,22 @@ def exported(
     )
 
 
+@pytest.fixture(scope="session")
+def target() -> keras.Model:
+    """The classifier M of a lured model."""
+    keras.utils.set_random_seed(1)
+    return digits_cnn()
+
+
+@pytest.fixture(scope="session")
+def lure() -> keras.Model:
+    """The network P before it, untrained: the two agree on some images only."""
+    keras.utils.set_random_seed(2)
+    images = keras.Input((8, 8, 1))
+    moved = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(images)
+    return keras.Model(images, moved)
+
+
 @pytest.fixture
 def no_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the fresh process out, for tests of other things."""

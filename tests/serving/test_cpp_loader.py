@@ -6,16 +6,18 @@ It calls `tensorflow::LoadSavedModel`, and knows nothing of Python or of this pa
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.python.framework import op_def_registry
 
-from keras_traps.serving import Exported
-from tests.serving.conftest import Trapped, load, operations
+from keras_traps.serving import Exported, Signature, export
+from tests.serving.conftest import Outputs, Trapped, load, operations
 
 _SOURCE = Path(__file__).with_name("loader.cc")
 
@@ -49,15 +51,20 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-def test_the_cpp_loader_answers_bit_for_bit_as_python(
-    loader: Path, exported: Exported, trapped: Trapped, tmp_path: Path
-) -> None:
+@pytest.fixture
+def images(trapped: Trapped) -> np.ndarray:
+    """Clean ones, noise, and one that holds no numbers."""
     clean = trapped.images[:5]
-    noise = np.random.default_rng(1).random(clean.shape, np.float32)
-    images = np.concatenate([clean, noise, np.full_like(clean[:1], np.nan)])
-    levels = np.round(clean * 255).astype(np.uint8)
+    noise = np.random.default_rng(1).random((20, *clean.shape[1:]), np.float32)
+    return np.concatenate([clean, noise, np.full_like(clean[:1], np.nan)])
+
+
+def test_the_cpp_loader_answers_bit_for_bit_as_python(
+    loader: Path, exported: Exported, images: np.ndarray, tmp_path: Path
+) -> None:
+    levels = np.round(images[:5] * 255).astype(np.uint8)
     files = [tf.io.encode_png(image).numpy() for image in levels]
-    inputs = {
+    inputs: dict[Signature, tuple[str, np.ndarray]] = {
         "serving_default": ("image", images),
         "analyze": ("image", images),
         "integrated": ("image", images),
@@ -65,26 +72,85 @@ def test_the_cpp_loader_answers_bit_for_bit_as_python(
         "image_bytes": ("image_bytes", np.array(files, object)),
     }
     assert set(inputs) == set(exported.signatures)
-    for name, (_, value) in inputs.items():
-        proto = tf.make_tensor_proto(value)
-        (tmp_path / f"{name}.input").write_bytes(proto.SerializeToString())
+    answers = answers_of_both(loader, exported, inputs, tmp_path)
+    assert 0 < answers["analyze"]["is_adversarial"].mean() < 1
 
-    subprocess.run([loader, exported.path, tmp_path], check=True)
+
+@pytest.mark.usefixtures("no_self_test")
+def test_the_cpp_loader_answers_for_a_lured_model_as_python(
+    loader: Path,
+    target: keras.Model,
+    lure: keras.Model,
+    images: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    exported = export(
+        target,
+        tmp_path / "lured",
+        lure=lure,
+        deploy="augmented",
+        output="logits",
+        signatures=("serving_default", "predict_agreed"),
+        verbose=False,
+    )
+    inputs = dict.fromkeys(exported.signatures, ("image", images))
+    answers = answers_of_both(loader, exported, inputs, tmp_path)
+    assert 0 < answers["predict_agreed"]["agreed"].mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "nothing"),
+    [
+        ("serving_default", "image", np.zeros((0, 8, 8, 1), np.float32)),
+        ("analyze", "image", np.zeros((0, 8, 8, 1), np.float32)),
+        ("image_bytes", "image_bytes", np.zeros(0, object)),
+    ],
+    ids=["serving_default", "analyze", "image_bytes"],
+)
+def test_the_cpp_loader_answers_an_empty_batch(
+    loader: Path,
+    exported: Exported,
+    name: Signature,
+    key: str,
+    nothing: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    answers = answers_of_both(loader, exported, {name: (key, nothing)}, tmp_path)
+    assert answers[name]["probabilities"].shape == (0, 10)
+
+
+def answers_of_both(
+    loader: Path,
+    exported: Exported,
+    inputs: Mapping[Signature, tuple[str, np.ndarray]],
+    folder: Path,
+) -> dict[Signature, Outputs]:
+    """Asks signatures in C++ and in Python, and compares them bit for bit."""
+    for name, (_, value) in inputs.items():
+        string = tf.string if value.dtype == object else None
+        proto = tf.make_tensor_proto(value, dtype=string)
+        (folder / f"{name}.input").write_bytes(proto.SerializeToString())
+
+    subprocess.run([loader, exported.path, folder], check=True)
 
     signatures = load(exported.path)
+    answers = {}
     for name, (key, value) in inputs.items():
-        expected = signatures[name](**{key: value})
-        files_of_it = {path.name for path in tmp_path.glob(f"{name}.*.output")}
-        assert files_of_it == {f"{name}.{output}.output" for output in expected}
+        given = value if value.dtype != object else tf.constant(value, tf.string)
+        expected = answers[name] = signatures[name](**{key: given})
+        written = {path.name for path in folder.glob(f"{name}.*.output")}
+        assert written == {f"{name}.{output}.output" for output in expected}
         for output, array in expected.items():
             answer = tensor_pb2.TensorProto()
-            answer.ParseFromString((tmp_path / f"{name}.{output}.output").read_bytes())
+            answer.ParseFromString((folder / f"{name}.{output}.output").read_bytes())
             got = tf.make_ndarray(answer)
             assert got.dtype == array.dtype, (name, output)
+            assert got.shape == array.shape, (name, output)
             if array.dtype == object:
                 assert got.tolist() == array.tolist(), (name, output)
             else:
                 assert got.tobytes() == array.tobytes(), (name, output)
+    return answers
 
 
 def test_the_cpp_loader_refuses_half_a_model(

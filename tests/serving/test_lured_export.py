@@ -7,24 +7,9 @@ import numpy as np
 import pytest
 
 from keras_traps import serving
-from keras_traps.models import digits_cnn
 from keras_traps.models.inference import predict
 from keras_traps.serving import Deploy
 from tests.serving.conftest import load
-
-
-@pytest.fixture(scope="module")
-def target() -> keras.Model:
-    keras.utils.set_random_seed(1)
-    return digits_cnn()
-
-
-@pytest.fixture(scope="module")
-def lure() -> keras.Model:
-    keras.utils.set_random_seed(2)
-    images = keras.Input((8, 8, 1))
-    moved = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(images)
-    return keras.Model(images, moved)
 
 
 @pytest.fixture(scope="module")
