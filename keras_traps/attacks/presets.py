@@ -16,6 +16,7 @@ def _table_vii(eps: float, eps_iter: float) -> dict[str, dict[str, Any]]:
         "BIM": iterative,
         "PGD": iterative,
         "UMIFGSM": iterative,
+        "DeepFool": {"max_iter": 50, "overshoot": 0.02},
         "LLC": single,
         "RLLC": randomised,
         "ILLC": iterative,

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_traps.attacks import carlini_wagner, iterative, single_step, transfer
+from keras_traps.attacks import (
+    carlini_wagner,
+    deepfool,
+    iterative,
+    single_step,
+    transfer,
+)
 from keras_traps.attacks.base import Attack
 from keras_traps.attacks.presets import PRESETS
 from keras_traps.attacks.presets_luring import LURING
@@ -16,6 +22,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.BIM,
         iterative.PGD,
         iterative.UMIFGSM,
+        deepfool.DeepFool,
         single_step.LLC,
         single_step.RLLC,
         iterative.ILLC,

@@ -14,7 +14,7 @@ from keras_traps.attacks import (
 )
 from keras_traps.attacks.base import Kind, Perturbed, TargetRule
 
-UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM")
+UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "DeepFool")
 TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM")
 TABLE_I = (
     *("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "UAP", "DeepFool", "OM", "BPDA"),
@@ -75,6 +75,13 @@ def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
     assert [attack.name for attack in attacks] == [*UNTARGETED, *TARGETED]
     for attack in attacks:
         settings = attack.settings()
+        if attack.name == "DeepFool":
+            assert settings == {
+                "max_iter": 50,
+                "overshoot": 0.02,
+                "nb_candidate": None,
+            }
+            continue
         # The table gives RFGSM's and RLLC's two halves of the ball, 0.15 and 0.05.
         assert attack.linf_bound == settings["eps"] == eps
         if attack.name in ("RFGSM", "RLLC"):
