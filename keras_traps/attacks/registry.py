@@ -6,6 +6,7 @@ from typing import Any
 from keras_traps.attacks import (
     carlini_wagner,
     deepfool,
+    elastic_net,
     iterative,
     single_step,
     transfer,
@@ -28,6 +29,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.ILLC,
         iterative.TMIFGSM,
         carlini_wagner.CW2,
+        elastic_net.EAD,
         transfer.MIM,
         transfer.MIML2,
         transfer.DIM,

@@ -65,10 +65,11 @@ class SearchAttack(ConstantSearchAttack, abc.ABC):
         return np.zeros((len(batch.images), 0), np.float32)
 
     def scalars(self) -> dict[str, Any]:
-        """Returns the hyper-parameters that the loop takes, by their names."""
+        """Returns the hyper-parameters that are numbers, as the loop takes them."""
         return {
             field.name: tf.constant(getattr(self, field.name), _DTYPES[field.type])
             for field in dataclasses.fields(self)
+            if field.type in _DTYPES
         }
 
     def perturb(self, batch: Batch) -> Perturbed:

@@ -1,0 +1,154 @@
+"""The elastic-net attack."""
+
+import dataclasses
+from typing import Any, ClassVar, Literal, get_args
+
+import tensorflow as tf
+
+from keras_traps._validation import check_number
+from keras_traps.attacks.base import Kind, TargetRule
+from keras_traps.attacks.penalties import hinge
+from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
+from keras_traps.attacks.search_attack import SearchAttack
+
+DecisionRule = Literal["EN", "L1"]
+"""By what the best success is chosen: the elastic net's distance, or L1."""
+
+
+class ShrinkingSteps(Method):
+    """Lowers the squared L2 distance plus beta times L1 plus c times a hinge.
+
+    Steps along the gradient of all but L1, each followed by pulling every pixel beta
+    towards the clean one, with the momentum of FISTA.
+
+    Reference:
+        Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
+        examples, 2018, algorithm 1.
+    """
+
+    def start(self, rows: Rows) -> State:
+        """Returns the images of the last step and those to step from."""
+        return rows.images, rows.images
+
+    def penalty(self, images: tf.Tensor, rows: Rows) -> tf.Tensor:
+        """Returns the hinge of the images' logits."""
+        return hinge(
+            self.watched(images, rows.ids),
+            rows.labels,
+            self.settings["targeted"],
+            self.settings["confidence"],
+        )
+
+    def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
+        """Makes one step, and looks at where it led."""
+        before, slack = state
+        beta = self.settings["beta"]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(slack)
+            penalty = self.penalty(slack, rows)
+            l1, squared = _lengths(slack - rows.images)
+            smooth = squared + standing.constant.value * penalty
+        gradient = tape.gradient(smooth, slack)
+        time = tf.cast(standing.step, tf.float32)[:, None, None, None]
+        length = tf.cast(self.settings["max_iterations"], tf.float32)
+        rate = self.settings["learning_rate"] * tf.sqrt(1 - time / length)
+        images = _shrink(slack - rate * gradient, rows.images, beta)
+        distance = self.distance(images - rows.images)
+        return Attempt(
+            state=(images, images + time / (time + 3) * (images - before)),
+            images=images,
+            distance=distance,
+            success=self.success(images, rows, distance, standing),
+            loss=smooth + beta * l1,
+        )
+
+    def distance(self, change: tf.Tensor) -> tf.Tensor:
+        """Returns `(rows,)`: the length of changes by the decision rule."""
+        l1, squared = _lengths(change)
+        elastic = squared + self.settings["beta"] * l1
+        return tf.where(self.settings["decides_by_l1"], l1, elastic)
+
+    def success(
+        self, images: tf.Tensor, rows: Rows, distance: tf.Tensor, standing: Standing
+    ) -> tf.Tensor:
+        """Returns `(rows,)`: whether images succeed; `False` where it does not matter.
+
+        The gradient was taken elsewhere, so that this look is one more. It is spared
+        where the images are no nearer than the best, and this c has succeeded before.
+        """
+        matters = (distance < standing.distance) | ~standing.found
+        where = tf.where(matters)
+
+        def look() -> tf.Tensor:
+            some = Rows(*(tf.gather(part, where[:, 0]) for part in rows))
+            found = self.penalty(tf.gather(images, where[:, 0]), some) <= 0
+            return tf.tensor_scatter_nd_update(tf.zeros_like(matters), where, found)
+
+        return tf.cond(tf.reduce_any(matters), look, lambda: tf.zeros_like(matters))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EAD(SearchAttack):
+    """The smallest change, sparse as well as short, that makes the answer a class.
+
+    The defaults are cleverhans'.
+
+    Args:
+        beta: Weight of the L1 distance, and by how much a step pulls each pixel towards
+            the clean one; not below 0. Defaults to `1e-2`.
+        decision_rule: By what the best success is chosen: `"EN"`, the squared L2
+            distance plus beta times L1, or `"L1"`. Defaults to `"EN"`.
+        learning_rate: The first step, above 0; the others shrink with the square root
+            of the share of steps that are left. Defaults to `1e-2`.
+        binary_search_steps: How many c to try, at least 1. Defaults to `9`.
+        max_iterations: How many steps with each c at most, at least 1. Defaults to
+            `1000`.
+        initial_const: The first c, above 0. Defaults to `1e-3`.
+        abort_early: Whether an example goes on to its next c when a tenth of the steps
+            has not lowered its mean loss by 0.01 %. Defaults to `False`.
+
+    Reference:
+        Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
+        examples, 2018.
+    """
+
+    beta: float = 1e-2
+    decision_rule: DecisionRule = "EN"
+    learning_rate: float = 1e-2
+    binary_search_steps: int = 9
+    max_iterations: int = 1000
+    initial_const: float = 1e-3
+    abort_early: bool = False
+    name: ClassVar[str] = "EAD"
+    kind: ClassVar[Kind] = "TA"
+    target_rule: ClassVar[TargetRule] = "random"
+    method: ClassVar[type[Method]] = ShrinkingSteps
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_number(self.beta, name="beta", at_least=0)
+        if self.decision_rule not in get_args(DecisionRule):
+            raise ValueError(
+                "Invalid value for argument `decision_rule`. Expected one of "
+                f"{get_args(DecisionRule)}. "
+                f"Received: decision_rule={self.decision_rule!r}"
+            )
+
+    def scalars(self) -> dict[str, Any]:
+        """Returns the numbers, and whether the rule is L1."""
+        rule = tf.constant(self.decision_rule == "L1")
+        return {**super().scalars(), "decides_by_l1": rule}
+
+
+def _lengths(change: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the L1 norms and the squared L2 norms."""
+    pixels = (1, 2, 3)
+    return tf.reduce_sum(tf.abs(change), pixels), tf.reduce_sum(change**2, pixels)
+
+
+def _shrink(images: tf.Tensor, clean: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """Pulls pixels `beta` towards the clean ones, and into [0, 1]."""
+    change = images - clean
+    pulled = clean + tf.sign(change) * (tf.abs(change) - beta)
+    return tf.where(tf.abs(change) <= beta, clean, tf.clip_by_value(pulled, 0, 1))

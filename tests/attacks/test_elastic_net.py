@@ -1,0 +1,132 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from keras_traps.attacks import AttackResult, create
+from keras_traps.attacks.elastic_net import EAD
+from tests.attacks.nearest import distance_to_plane
+from tests.attacks.victims import TWO_CLASSES, some_images, tanh_net, two_classes
+
+PATIENT: dict[str, Any] = {
+    "initial_const": 0.1,
+    "binary_search_steps": 9,
+    "max_iterations": 300,
+    "learning_rate": 0.05,
+}
+Floats = npt.NDArray[np.float32]
+
+
+def towards_1(images: Floats, **settings: Any) -> AttackResult:
+    count = len(images)
+    return EAD(**{**PATIENT, **settings})(
+        two_classes(), images, [0] * count, y_target=[1] * count
+    )
+
+
+def lengths(result: AttackResult, images: Floats, beta: float) -> tuple[Floats, Floats]:
+    """Returns the elastic-net and the L1 distances."""
+    change = (result.images - images).reshape(len(images), -1)
+    l1 = np.abs(change).sum(axis=1)
+    return (change**2).sum(axis=1) + beta * l1, l1
+
+
+def test_without_l1_the_change_is_the_shortest_way_to_the_boundary() -> None:
+    images = some_images(4)
+    result = towards_1(images, beta=0.0)
+    assert result.success.all()
+    shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
+    np.testing.assert_allclose(result.l2, shortest, rtol=0.01)
+
+
+def test_with_much_l1_only_the_pixel_that_counts_most_changes() -> None:
+    images = some_images(4)
+    result = towards_1(images, beta=0.03, decision_rule="L1")
+
+    assert result.success.all()
+    np.testing.assert_array_equal(result.l0, [1] * 4)
+    # The fifth pixel weighs 5 between the two classes.
+    lead = distance_to_plane(images, TWO_CLASSES, 0, 1) * np.linalg.norm(
+        TWO_CLASSES[:, 0] - TWO_CLASSES[:, 1]
+    )
+    _, l1 = lengths(result, images, 0)
+    np.testing.assert_allclose(l1, lead / 5, rtol=0.03)
+    changed = np.abs(result.images - images).reshape(4, -1).argmax(axis=1)
+    assert changed.tolist() == [4] * 4
+
+
+def test_a_pixel_stops_at_the_bound_and_another_makes_up_for_it() -> None:
+    image = np.array([[[[0.9], [0.1], [0.5]], [[0.1], [0.05], [0.3]]]], np.float32)
+    result = towards_1(image, beta=0.03, decision_rule="L1")
+    assert result.success.all()
+    assert result.images[0, 1, 1, 0] == 0
+    # It would have sufficed alone, further down; the next heaviest goes furthest.
+    change = np.abs(result.images - image).reshape(-1)
+    assert change.argmax() == 0
+    answers = two_classes()(result.images).numpy()[0]
+    assert 0 < answers[1] - answers[0] < 0.05
+
+
+def test_each_rule_chooses_what_is_best_by_it() -> None:
+    images, beta = some_images(6, seed=3), 0.02
+    model = tanh_net().model
+    seen = model(images).numpy().argmax(axis=1)
+    found = {
+        rule: EAD(**PATIENT, beta=beta, decision_rule=rule)(
+            model, images, seen, y_target=(seen + 1) % 3
+        )
+        for rule in ("EN", "L1")
+    }
+    by_en, by_l1 = found["EN"], found["L1"]
+    np.testing.assert_array_equal(by_en.success, by_l1.success)
+    elastic = lengths(by_en, images, beta)[0], lengths(by_l1, images, beta)[0]
+    l1 = lengths(by_en, images, beta)[1], lengths(by_l1, images, beta)[1]
+    assert (elastic[0] <= elastic[1]).all()
+    assert (l1[1] <= l1[0]).all()
+    assert (l1[1] < l1[0]).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_example_fares_alike_in_any_batch(batch_size: int) -> None:
+    model, images = tanh_net().model, some_images(7)
+    seen = model(images).numpy().argmax(axis=1)
+    attack = EAD(**{**PATIENT, "max_iterations": 20, "abort_early": True})
+    aims = (seen + 1) % 3
+    whole = attack(model, images, seen, y_target=aims)
+    parts = attack(model, images, seen, y_target=aims, batch_size=batch_size)
+    np.testing.assert_allclose(parts.images, whole.images, atol=1e-5)
+    np.testing.assert_array_equal(parts.iterations, whole.iterations)
+
+
+def test_what_cannot_be_reached_leaves_the_clean_image() -> None:
+    # Twenty tiny steps lead nowhere near.
+    images = some_images(3)
+    settings = {"learning_rate": 1e-6, "binary_search_steps": 2, "max_iterations": 20}
+    result = towards_1(images, **settings)
+    assert not result.success.any()
+    np.testing.assert_array_equal(result.images, images)
+    np.testing.assert_array_equal(result.iterations, [40] * 3)
+
+
+def test_defaults_are_those_of_cleverhans() -> None:
+    assert create("EAD").settings() == {
+        "beta": 1e-2,
+        "decision_rule": "EN",
+        "learning_rate": 1e-2,
+        "binary_search_steps": 9,
+        "max_iterations": 1000,
+        "initial_const": 1e-3,
+        "confidence": 0.0,
+        "abort_early": False,
+    }
+    assert (EAD.kind, EAD.target_rule) == ("TA", "random")
+
+
+@pytest.mark.parametrize(
+    "setting", [{"beta": -1e-3}, {"beta": np.nan}, {"decision_rule": "L2"}]
+)
+def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(ValueError, match=rf"argument `{name}`.*Received: {name}="):
+        EAD(**setting)
