@@ -76,6 +76,11 @@ def define_defence_flags(values: flags.FlagValues) -> Flags:
         [0.05, 0.005],
         "The false-positive rates to set thresholds for; give it once for each.",
     )
+    define.number(
+        "recovery_weight",
+        1.0,
+        "How much W counts beside C where the integrated model recovers by C - W.",
+    )
     define.integer("seed", 0, "The seed of messages, targets and attacks.", low=0)
     define.text("workdir", None, "The folder for records, calibration and report.")
     define.switch("resume", False, "Whether to go on in a --workdir in use.")
@@ -121,7 +126,11 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
     classifier = load_classifier(values.dataset, Path(values.model).expanduser())
     calibration = _calibration(values, classifier, train, workdir)
     defence = defend(
-        classifier, calibration.settings, train.images, fprs=tuple(values.fpr)
+        classifier,
+        calibration.settings,
+        train.images,
+        fprs=tuple(values.fpr),
+        recovery_weight=values.recovery_weight,
     )
     facts = provenance(
         sys.argv,

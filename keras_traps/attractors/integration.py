@@ -14,6 +14,7 @@ def integrate(
     *,
     softness: float = 0.0,
     recovery: Recovery = "correlation",
+    weight: float = 1.0,
 ) -> keras.Model:
     """Makes the classify-detect-recover model M_(d,r).
 
@@ -22,6 +23,7 @@ def integrate(
         analyzer: An analyzer that was fitted for it.
         softness: See `keras_traps.layers.DetectRecover`. Defaults to `0.0`.
         recovery: See `keras_traps.layers.DetectRecover`. Defaults to `"correlation"`.
+        weight: See `keras_traps.layers.DetectRecover`. Defaults to `1.0`.
 
     Returns:
         A model of the same input and output as `trapped`: its answer where the input
@@ -58,6 +60,7 @@ def integrate(
         thresholds.deviation,
         softness,
         recovery,
+        weight,
         name="detect_recover",
     )(seen)
     return keras.Model(trapped.input, answer, name=f"integrated_{trapped.name}")

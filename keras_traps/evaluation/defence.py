@@ -20,12 +20,15 @@ class Defence:
         trapped: The trapped model M.
         analyzers: A fitted analyzer by nominal false-positive rate. The integrated
             model is made with the one of the largest rate.
+        recovery_weight: How much W counts beside C in the integrated model's
+            `"difference"`; see `keras_traps.layers.DetectRecover`. Defaults to `1.0`.
     """
 
     classifier: keras.Model
     output: Output
     trapped: keras.Model
     analyzers: Mapping[float, ForensicAnalyzer]
+    recovery_weight: float = 1.0
 
     @property
     def main_analyzer(self) -> ForensicAnalyzer:
@@ -39,6 +42,7 @@ def defend(
     images: FloatArray,
     *,
     fprs: Sequence[float] = (0.05, 0.005),
+    recovery_weight: float = 1.0,
 ) -> Defence:
     """Traps a classifier and fits an analyzer for each false-positive rate.
 
@@ -47,6 +51,7 @@ def defend(
         settings: The traps' constants.
         images: `(images, ...)`, float32, in [0, 1]: clean images for the thresholds.
         fprs: Nominal false-positive rates. Defaults to `(0.05, 0.005)`, the paper's.
+        recovery_weight: See `Defence`. Defaults to `1.0`.
 
     Returns:
         The defence.
@@ -64,4 +69,4 @@ def defend(
     correlations = next(iter(analyzers.values())).correlations(images)
     for fpr, analyzer in analyzers.items():
         analyzer.fit_correlations(correlations, fpr=fpr)
-    return Defence(classifier, settings.output, trapped, analyzers)
+    return Defence(classifier, settings.output, trapped, analyzers, recovery_weight)

@@ -143,5 +143,10 @@ def _view(defence: Defence, subject: Subject) -> View:
             recovery = "label"
         case "integrated_difference":
             recovery = "difference"
-    model = integrate(defence.trapped, defence.main_analyzer, recovery=recovery)
+    model = integrate(
+        defence.trapped,
+        defence.main_analyzer,
+        recovery=recovery,
+        weight=defence.recovery_weight,
+    )
     return View(model, "scores")

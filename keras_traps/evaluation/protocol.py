@@ -146,6 +146,7 @@ def record_settings(
         "decoder": defence.main_analyzer.decoder.fingerprint,
         "norm": defence.trapped.get_layer("normalized_sum").ord,
         "thresholds": [thresholds.upper, thresholds.lower, thresholds.deviation],
+        "recovery_weight": defence.recovery_weight,
         "test_data": test.sha256,
         "background": array_sha256(background),
         "seed": seed,

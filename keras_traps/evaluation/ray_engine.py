@@ -86,6 +86,7 @@ class PackedJob:
         models: The pickled classifier and trapped model.
         output: What the classifier returns.
         thresholds: By nominal false-positive rate.
+        recovery_weight: See `Defence`.
         candidates: The images to attack.
         background: See `Job`.
         seed: See `Job`.
@@ -95,6 +96,7 @@ class PackedJob:
     models: bytes
     output: Output
     thresholds: dict[float, Thresholds]
+    recovery_weight: float
     candidates: Candidates
     background: FloatArray
     seed: int
@@ -110,7 +112,9 @@ class PackedJob:
         analyzers = {}
         for fpr, thresholds in self.thresholds.items():
             analyzers[fpr] = ForensicAnalyzer(trapped).with_thresholds(thresholds)
-        defence = Defence(classifier, self.output, trapped, analyzers)
+        defence = Defence(
+            classifier, self.output, trapped, analyzers, self.recovery_weight
+        )
         return Job(defence, self.candidates, self.background, self.seed)
 
 
@@ -128,6 +132,7 @@ def pack(job: Job) -> PackedJob:
         pickle.dumps((defence.classifier, defence.trapped)),
         defence.output,
         {fpr: analyzer.thresholds for fpr, analyzer in defence.analyzers.items()},
+        defence.recovery_weight,
         job.candidates,
         job.background,
         job.seed,

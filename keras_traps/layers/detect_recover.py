@@ -33,9 +33,11 @@ class DetectRecover(keras.layers.Layer):
             the recovered class and 0 elsewhere, which has none: a gradient attack
             stands still from where it is flagged, so that its failure says little.
             The paper does not say which of these it has. `"difference"` is not in the
-            paper: 1 at the largest of C(x) - W(x), so that C decides where W says
-            little, as it does on clean images that are flagged. Defaults to
+            paper: 1 at the largest of C(x) - weight W(x), so that C decides where W
+            says little, as it does on clean images that are flagged. Defaults to
             `"correlation"`.
+        weight: How much W counts beside C in `"difference"`, above 0. Defaults to
+            `1.0`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -47,7 +49,7 @@ class DetectRecover(keras.layers.Layer):
 
     Raises:
         ValueError: If a threshold is not finite, `deviation` is not above 0,
-            `softness` is below 0, or `recovery` is unknown.
+            `softness` is below 0, `weight` is not above 0, or `recovery` is unknown.
 
     Reference:
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
@@ -61,6 +63,7 @@ class DetectRecover(keras.layers.Layer):
         deviation: float,
         softness: float = 0.0,
         recovery: Recovery = "correlation",
+        weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         for name, value in (
@@ -68,6 +71,7 @@ class DetectRecover(keras.layers.Layer):
             ("lower", lower),
             ("deviation", deviation),
             ("softness", softness),
+            ("weight", weight),
         ):
             if not math.isfinite(value):
                 raise ValueError(
@@ -80,6 +84,11 @@ class DetectRecover(keras.layers.Layer):
                 "deviation above 0 and softness of at least 0. Received: "
                 f"deviation={deviation}, softness={softness}"
             )
+        if weight <= 0:
+            raise ValueError(
+                "Invalid value for argument `weight`. Expected a number above 0. "
+                f"Received: weight={weight}"
+            )
         if recovery not in get_args(Recovery):
             raise ValueError(
                 f"Invalid value for argument `recovery`. Expected one of "
@@ -91,6 +100,7 @@ class DetectRecover(keras.layers.Layer):
         self.deviation = float(deviation)
         self.softness = float(softness)
         self.recovery: Recovery = recovery
+        self.weight = float(weight)
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the integrated answer; see the class."""
@@ -133,13 +143,14 @@ class DetectRecover(keras.layers.Layer):
             "deviation": self.deviation,
             "softness": self.softness,
             "recovery": self.recovery,
+            "weight": self.weight,
         }
 
     def _recovered(self, w: tf.Tensor, c: Sequence[tf.Tensor]) -> tf.Tensor:
         if self.recovery == "label":
             return tf.one_hot(tf.argmin(w, axis=-1), tf.shape(w)[-1])
         if self.recovery == "difference":
-            return tf.one_hot(tf.argmax(c[0] - w, axis=-1), tf.shape(w)[-1])
+            return tf.one_hot(tf.argmax(c[0] - self.weight * w, -1), tf.shape(w)[-1])
         highest = tf.reduce_max(w, axis=-1, keepdims=True)
         return ops.normalized_sum(highest, -w, ord=1)
 

@@ -54,6 +54,8 @@ def test_settings_name_all_that_every_record_depends_on(
     other_rate = {0.005: digits_defence.analyzers[0.005]}
     other = dataclasses.replace(digits_defence, analyzers=other_rate)
     assert differing(defence=other) == ["thresholds"]
+    other = dataclasses.replace(digits_defence, recovery_weight=4.0)
+    assert differing(defence=other) == ["recovery_weight"]
 
 
 def test_an_attacks_folder_tells_its_settings_apart() -> None:

@@ -43,7 +43,8 @@ def test_it_does_what_a_layer_does(softness: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("recovery", ["label", "difference"])
 def test_it_does_so_with_a_hard_answer_too(recovery: Recovery, tmp_path: Path) -> None:
     m, w, c = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
-    make = partial(DetectRecover, 1.5, -1.5, 0.9, recovery=recovery)
+    # Wide enough that some images of the layer's own check are not flagged.
+    make = partial(DetectRecover, 3.0, -3.0, 2.0, recovery=recovery)
     check_layer(make, [m, w, c] if recovery == "difference" else [m, w], tmp_path)
 
 
@@ -62,6 +63,22 @@ def test_the_difference_lets_the_classifier_decide_where_w_says_little() -> None
         c = np.array([[1.0, 0.0, 0.0, 0.0]], np.float32)
         assert layer([M, w, c]).numpy().argmax() == expected
         assert layer([M, w, c]).numpy().max() == 1
+
+
+def test_the_weight_says_how_much_w_counts_beside_c() -> None:
+    w = np.array([[UPPER + 0.01] * 3 + [UPPER - 0.4]], np.float32)
+    c = np.array([[1.0, 0.0, 0.0, 0.0]], np.float32)
+    for weight, expected in ((1.0, 0), (3.0, 3)):
+        layer = DetectRecover(
+            UPPER, LOWER, DEVIATION, recovery="difference", weight=weight
+        )
+        assert layer([M, w, c]).numpy().argmax() == expected
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan")])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="argument `weight`"):
+        DetectRecover(UPPER, LOWER, DEVIATION, weight=weight)
 
 
 @pytest.mark.parametrize(("recovery", "count"), [("difference", 2), ("label", 3)])
