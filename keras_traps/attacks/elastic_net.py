@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from keras_traps._validation import check_number
 from keras_traps.attacks.base import Kind, TargetRule
-from keras_traps.attacks.penalties import hinge
 from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
 from keras_traps.attacks.search_attack import SearchAttack
 
@@ -30,24 +29,15 @@ class ShrinkingSteps(Method):
         """Returns the images of the last step and those to step from."""
         return rows.images, rows.images
 
-    def penalty(self, images: tf.Tensor, rows: Rows) -> tf.Tensor:
-        """Returns the hinge of the images' logits."""
-        return hinge(
-            self.watched(images, rows.ids),
-            rows.labels,
-            self.settings["targeted"],
-            self.settings["confidence"],
-        )
-
     def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
         """Makes one step, and looks at where it led."""
         before, slack = state
         beta = self.settings["beta"]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(slack)
-            penalty = self.penalty(slack, rows)
+            paid = self.hinge(slack, rows.labels, rows.ids)
             l1, squared = _lengths(slack - rows.images)
-            smooth = squared + standing.constant.value * penalty
+            smooth = squared + standing.constant.value * paid
         gradient = tape.gradient(smooth, slack)
         time = tf.cast(standing.step, tf.float32)[:, None, None, None]
         length = tf.cast(self.settings["max_iterations"], tf.float32)
@@ -80,8 +70,10 @@ class ShrinkingSteps(Method):
         where = tf.where(matters)
 
         def look() -> tf.Tensor:
-            some = Rows(*(tf.gather(part, where[:, 0]) for part in rows))
-            found = self.penalty(tf.gather(images, where[:, 0]), some) <= 0
+            some = (
+                tf.gather(part, where[:, 0]) for part in (images, rows.labels, rows.ids)
+            )
+            found = self.hinge(*some) <= 0
             return tf.tensor_scatter_nd_update(tf.zeros_like(matters), where, found)
 
         return tf.cond(tf.reduce_any(matters), look, lambda: tf.zeros_like(matters))

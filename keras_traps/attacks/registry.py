@@ -8,6 +8,7 @@ from keras_traps.attacks import (
     deepfool,
     elastic_net,
     iterative,
+    optmargin,
     single_step,
     transfer,
 )
@@ -24,6 +25,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.PGD,
         iterative.UMIFGSM,
         deepfool.DeepFool,
+        optmargin.OptMargin,
         single_step.LLC,
         single_step.RLLC,
         iterative.ILLC,

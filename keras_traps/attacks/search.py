@@ -13,6 +13,8 @@ import tensorflow as tf
 from keras_traps.attacks.compiled import watched
 from keras_traps.attacks.constants import Constant, first_constant, next_constant
 from keras_traps.attacks.losses import Logits
+from keras_traps.attacks.penalties import hinge
+from keras_traps.attacks.success import fooled
 
 State = tuple[tf.Tensor, ...]
 """What a method keeps from step to step, one row per example."""
@@ -114,16 +116,20 @@ class Method(abc.ABC):
         """Returns the state before the first step with a c."""
 
     @abc.abstractmethod
-    def penalty(self, images: tf.Tensor, rows: Rows) -> tf.Tensor:
-        """Returns `(rows,)`: 0 where the answer is the one wanted, above elsewhere."""
-
-    @abc.abstractmethod
     def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
         """Makes one step for every row."""
 
-    def watched(self, images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the logits; a gradient that is not finite names the examples."""
-        return watched(self.logits, ids)(images)
+    def hinge(self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+        """Returns `(batch,)`: 0 where the answer is the one wanted, above elsewhere.
+
+        Its gradient, if not finite, names the examples.
+        """
+        return hinge(
+            watched(self.logits, ids)(images),
+            labels,
+            self.settings["targeted"],
+            self.settings["confidence"],
+        )
 
 
 def compile_search(
@@ -176,7 +182,8 @@ class _Loop:
     def run(self, rows: Rows) -> Finished:
         finished = Finished(rows.images, tf.zeros_like(rows.position))
         # Where the answer is the one that is wanted already, there is nothing to do.
-        rows = _only(self.method.penalty(rows.images, rows) > 0, rows)
+        logits = self.method.logits(rows.images)
+        rows = _only(~fooled(logits, rows.labels, self.settings["targeted"]), rows)
         *_, finished = tf.while_loop(
             lambda rows, *_: tf.size(rows.position) > 0,
             self.advance,

@@ -61,7 +61,7 @@ class SearchAttack(ConstantSearchAttack, abc.ABC):
         check_number(self.confidence, name="confidence", at_least=0)
 
     def draws(self, batch: Batch) -> FloatArray:
-        """Returns what is drawn at random, `(batch, ...)`, float32. Here nothing."""
+        """Returns what is drawn at random, `(batch, count, ...)`. Here nothing."""
         return np.zeros((len(batch.images), 0), np.float32)
 
     def scalars(self) -> dict[str, Any]:
@@ -79,13 +79,16 @@ class SearchAttack(ConstantSearchAttack, abc.ABC):
         draws = tf.constant(self.draws(batch))
         search = once_per_model(
             batch.model,
-            ("search", self.method, tuple(draws.shape[1:])),
+            ("search", self.method),
             lambda logits: compile_search(
                 self.method,
                 logits,
-                _any_number_of(images),
-                _any_number_of(draws),
-                {name: tf.TensorSpec((), one.dtype) for name, one in settings.items()},
+                images=tf.TensorSpec((None, *images.shape[1:]), tf.float32),
+                draws=tf.TensorSpec((None, None, *draws.shape[2:]), tf.float32),
+                settings={
+                    name: tf.TensorSpec((), value.dtype)
+                    for name, value in settings.items()
+                },
             ),
         )
         return Perturbed(
@@ -97,7 +100,3 @@ class SearchAttack(ConstantSearchAttack, abc.ABC):
                 settings,
             )
         )
-
-
-def _any_number_of(rows: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec((None, *rows.shape[1:]), rows.dtype)

@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from keras_traps.attacks.penalties import hinge
 from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
 
 # cleverhans' and the authors': keeps black and white pixels from infinity.
@@ -25,14 +24,10 @@ class TanhAdam(Method):
         variable = tf.atanh((2 * rows.images - 1) * _SHRINK)
         return variable, tf.zeros_like(variable), tf.zeros_like(variable)
 
-    def penalty(self, images: tf.Tensor, rows: Rows) -> tf.Tensor:
-        """Returns the hinge of the images' logits."""
-        return hinge(
-            self.watched(images, rows.ids),
-            rows.labels,
-            self.settings["targeted"],
-            self.settings["confidence"],
-        )
+    def penalty(self, images: tf.Tensor, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what the images cost, and whether they succeed, both `(rows,)`."""
+        paid = self.hinge(images, rows.labels, rows.ids)
+        return paid, paid <= 0
 
     def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
         """Looks at the images, and moves the variable for the next look."""
@@ -41,8 +36,8 @@ class TanhAdam(Method):
             tape.watch(variable)
             images = (tf.tanh(variable) + 1) / 2
             distance = tf.reduce_sum((images - rows.images) ** 2, axis=(1, 2, 3))
-            penalty = self.penalty(images, rows)
-            loss = distance + standing.constant.value * penalty
+            paid, success = self.penalty(images, rows)
+            loss = distance + standing.constant.value * paid
         gradient = tape.gradient(loss, variable)
         first = _FIRST_DECAY * first + (1 - _FIRST_DECAY) * gradient
         second = _SECOND_DECAY * second + (1 - _SECOND_DECAY) * gradient**2
@@ -54,6 +49,6 @@ class TanhAdam(Method):
             state=(moved, first, second),
             images=images,
             distance=distance,
-            success=penalty <= 0,
+            success=success,
             loss=loss,
         )

@@ -1,0 +1,134 @@
+"""OptMargin: images whose neighbours are misclassified too."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from keras_traps._validation import FloatArray
+from keras_traps.attacks.base import Batch, Kind, Perturbed
+from keras_traps.attacks.checks import check_count, check_positive
+from keras_traps.attacks.randomness import per_example
+from keras_traps.attacks.search import Method, Rows
+from keras_traps.attacks.search_attack import SearchAttack
+from keras_traps.attacks.tanh_space import TanhAdam
+
+_NOISE_STREAM = 4
+
+# The model is shown each example with all its noises. This bounds the memory.
+_IMAGES_AT_ONCE = 256
+
+
+class NoisyTanhAdam(TanhAdam):
+    """Lowers the squared L2 distance plus c times the hinges of all noisy images."""
+
+    def penalty(self, images: tf.Tensor, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the sum of the hinges, and whether those that count are 0."""
+        count = tf.shape(rows.draws)[1]
+        noisy = tf.clip_by_value(images[:, None] + rows.draws, 0, 1)
+        paid = self.hinge(
+            tf.reshape(noisy, tf.concat([[-1], tf.shape(images)[1:]], axis=0)),
+            tf.repeat(rows.labels, count),
+            tf.repeat(rows.ids, count),
+        )
+        paid = tf.reshape(paid, (-1, count))
+        total = tf.reduce_sum(paid, axis=1)
+        # The last noise is none.
+        counts = tf.where(self.settings["all_noises"], total, paid[:, -1])
+        return total, counts <= 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptMargin(SearchAttack):
+    """A small change in L2 that makes the answer another class in the surroundings too.
+
+    Adam lowers the squared L2 distance plus c times the hinges of the image and of the
+    image with each of several orthogonal noises, in tanh space. The settings are those
+    of DEEPSEC for MNIST.
+
+    Args:
+        noise_count: How many images share in the penalty: the image itself and with one
+            noise less than that. At least 1 and at most one more than the image has
+            values. Defaults to `20`.
+        noise_mag: The largest value in an example's noises, above 0. Defaults to `0.3`.
+        all_noises: Whether a success has to hold for all of them, as for the authors,
+            or for the image alone, as in DEEPSEC. Defaults to `False`.
+        learning_rate: Adam's step, above 0. Defaults to `0.2`.
+        binary_search_steps: How many c to try, at least 1. Defaults to `4`.
+        max_iterations: How many steps with each c at most, at least 1. Defaults to
+            `10000`.
+        initial_const: The first c, above 0. Defaults to `0.02`.
+
+    Reference:
+        He, Li and Song, Decision boundary analysis of adversarial examples, 2018. Their
+        noises are longer: their root mean square is what here is the largest value.
+    """
+
+    noise_count: int = 20
+    noise_mag: float = 0.3
+    all_noises: bool = False
+    learning_rate: float = 0.2
+    binary_search_steps: int = 4
+    max_iterations: int = 10_000
+    initial_const: float = 0.02
+    name: ClassVar[str] = "OM"
+    kind: ClassVar[Kind] = "UA"
+    note: ClassVar[str] = (
+        "Each example has noises of its own; DEEPSEC draws them once for a batch."
+    )
+    method: ClassVar[type[Method]] = NoisyTanhAdam
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_count("noise_count", self.noise_count)
+        check_positive("noise_mag", self.noise_mag)
+
+    def draws(self, batch: Batch) -> FloatArray:
+        """Draws orthogonal noises of one length, the last of them zero.
+
+        Args:
+            batch: What to draw for.
+
+        Returns:
+            `(batch, noise_count, height, width, channels)`, float32.
+
+        Raises:
+            ValueError: If the images have too few values for as many.
+        """
+        shape, drawn = batch.images.shape[1:], self.noise_count - 1
+        if drawn > np.prod(shape):
+            raise ValueError(
+                "Invalid value for argument `noise_count`. Expected at most "
+                f"{np.prod(shape) + 1} for images of shape {shape}. "
+                f"Received: noise_count={self.noise_count}"
+            )
+
+        def draw(generator: np.random.Generator) -> FloatArray:
+            raw = generator.standard_normal((np.prod(shape), drawn), np.float32)
+            noises = np.zeros((self.noise_count, *shape), np.float32)
+            noises[:-1] = np.linalg.qr(raw).Q.T.reshape(-1, *shape)
+            largest = np.abs(noises).max()
+            return noises * np.float32(self.noise_mag / largest if drawn else 0)
+
+        noises = per_example(draw, batch.ids, batch.seed, _NOISE_STREAM)
+        return noises.astype(np.float32)
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Searches for the nearest success, for a few examples at once."""
+        size = max(1, _IMAGES_AT_ONCE // self.noise_count)
+        parts = []
+        for start in range(0, len(batch.ids), size):
+            rows = slice(start, start + size)
+            part = dataclasses.replace(
+                batch,
+                images=batch.images[rows],
+                labels=batch.labels[rows],
+                ids=batch.ids[rows],
+            )
+            parts.append(super().perturb(part))
+        return Perturbed(
+            tf.concat([part.images for part in parts], axis=0),
+            tf.concat([part.iterations for part in parts], axis=0),
+        )
