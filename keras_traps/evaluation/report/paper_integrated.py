@@ -56,10 +56,11 @@ def table_5(evaluation: Evaluation) -> Section:
         "Attacks on the integrated model",
         Paragraph(
             "The integrated model is attacked through its own gradients. The paper "
-            "does not say what gradient the recovered answer has: the plain integrated "
-            "model answers with the correlations, which have one; a hard label has "
-            "none, so that an attack stands still where it is flagged. That masks the "
-            "gradient: the numbers are smaller, the model is no safer."
+            "does not say what gradient the recovered answer has. The plain integrated "
+            "model answers with the correlations, which have one. A hard answer, the "
+            "class of lowest correlation or the largest of C - W, has none: an attack "
+            "stands still where it is flagged. That masks the gradient: the numbers "
+            "are smaller, the model is no safer."
         ),
         table("The analyzer's false-positive rate is 5 %.", heads, rows),
         *verdicts,

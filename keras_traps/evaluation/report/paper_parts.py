@@ -58,7 +58,8 @@ def verdict(
     found = reached(rows_of(evaluation, variant), target)
     if not found.compared:
         return ()
-    text = f"{VARIANT_NAMES[variant].capitalize()}: {target.value} for "
+    who = VARIANT_NAMES[variant]
+    text = f"{who[0].upper()}{who[1:]}: {target.value} for "
     text += f"{len(found.within)} of {len(found.compared)} attacks."
     if found.missed:
         text += f" Not for {', '.join(found.missed)}."
