@@ -14,6 +14,7 @@ from keras_traps.attacks.base import Batch, Perturbed
 from keras_traps.attacks.compiled import once_per_model, watched
 from keras_traps.attacks.losses import Logits, Loss, rivals_lead
 from keras_traps.attacks.norms import LINF, Norm
+from keras_traps.attacks.rows import Finished, only
 from keras_traps.attacks.success import fooled
 from keras_traps.models.inference import inference_function
 
@@ -155,16 +156,7 @@ class _Rows(NamedTuple):
     memory: tf.Tensor
 
 
-class _Finished(NamedTuple):
-    """What became of each example of the batch."""
-
-    images: tf.Tensor
-    iterations: tf.Tensor
-
-
-def _compile(
-    model: keras.Model, recipe: Recipe, loss: Loss
-) -> Callable[..., _Finished]:
+def _compile(model: keras.Model, recipe: Recipe, loss: Loss) -> Callable[..., Finished]:
     infer = recipe.infer(model)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     column = tf.TensorSpec((None,), tf.int64)
@@ -181,7 +173,7 @@ def _compile(
         ids: tf.Tensor,
         draws: tf.Tensor,
         settings: Settings,
-    ) -> _Finished:
+    ) -> Finished:
         count = tf.shape(clean)[0]
         memory = tf.zeros_like(clean) if recipe.momentum else tf.zeros((count, 0))
         rows = _Rows(tf.range(count), clean, labels, ids, draws, start, memory)
@@ -203,8 +195,8 @@ class _Loop:
         self.loss = loss
         self.settings = settings
 
-    def run(self, rows: _Rows) -> _Finished:
-        finished = _Finished(rows.images, tf.zeros_like(rows.position))
+    def run(self, rows: _Rows) -> Finished:
+        finished = Finished(rows.images, tf.zeros_like(rows.position))
         step, rows, finished = tf.while_loop(
             lambda step, rows, _: (
                 (step < self.settings.nb_iter) & (tf.size(rows.position) > 0)
@@ -212,11 +204,11 @@ class _Loop:
             self.advance,
             (tf.constant(0), rows, finished),
         )
-        return _finish(rows, step, finished)
+        return _leave(rows, step, finished)
 
     def advance(
-        self, step: tf.Tensor, rows: _Rows, finished: _Finished
-    ) -> tuple[tf.Tensor, _Rows, _Finished]:
+        self, step: tf.Tensor, rows: _Rows, finished: Finished
+    ) -> tuple[tf.Tensor, _Rows, Finished]:
         """Makes one step, after which some have left."""
         gradient, logits = self.gradient(rows, step)
         if self.recipe.abort_early:
@@ -224,8 +216,8 @@ class _Loop:
             rows, gradient, finished = tf.cond(
                 tf.reduce_any(done),
                 lambda: (
-                    *_only(~done, (rows, gradient)),
-                    _finish(_only(done, rows), step, finished),
+                    *only(~done, (rows, gradient)),
+                    _leave(only(done, rows), step, finished),
                 ),
                 lambda: (rows, gradient, finished),
             )
@@ -259,15 +251,5 @@ class _Loop:
         return rows._replace(images=images, memory=memory)
 
 
-def _only(mask: tf.Tensor, rows: Any) -> Any:
-    index = tf.where(mask)[:, 0]
-    return tf.nest.map_structure(lambda part: tf.gather(part, index), rows)
-
-
-def _finish(rows: _Rows, step: tf.Tensor, finished: _Finished) -> _Finished:
-    where = rows.position[:, None]
-    steps = tf.fill(tf.shape(rows.position), step)
-    return _Finished(
-        tf.tensor_scatter_nd_update(finished.images, where, rows.images),
-        tf.tensor_scatter_nd_update(finished.iterations, where, steps),
-    )
+def _leave(rows: _Rows, step: tf.Tensor, finished: Finished) -> Finished:
+    return finished.write(rows.position, rows.images, step)

@@ -21,6 +21,7 @@ def _table_vii(eps: float, eps_iter: float) -> dict[str, dict[str, Any]]:
         "RLLC": randomised,
         "ILLC": iterative,
         "TMIFGSM": iterative,
+        "JSMA": {"theta": 1.0, "gamma": 0.1},
     }
 
 

@@ -1,0 +1,218 @@
+import functools
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from keras_traps.attacks import Attack, create
+from keras_traps.attacks.losses import Loss
+from tests.attacks.test_compiled import Counting
+from tests.attacks.victims import PIXELS, SHAPE, linear, some_images, tanh_net
+
+KERNEL = np.random.default_rng(0).normal(0, 1, (PIXELS, 3)).astype(np.float32)
+
+
+@functools.cache
+def three_classes() -> keras.Model:
+    return linear(KERNEL)
+
+
+def best_pair(
+    images: npt.NDArray[np.float32], target: int, saliency: str, allowed: set[int]
+) -> tuple[int, int] | None:
+    """Papernot et al., algorithm 3, pair by pair, for one image."""
+    kernel = KERNEL.astype(np.float64)
+    if saliency == "probabilities":
+        logits = images.reshape(-1).astype(np.float64) @ kernel
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        kernel = (kernel - (kernel * p).sum(axis=1, keepdims=True)) * p
+    alphas = kernel[:, target]
+    betas = kernel.sum(axis=1) - alphas
+    best, pair = 0.0, None
+    for one, other in itertools.combinations(sorted(allowed), 2):
+        alpha, beta = alphas[one] + alphas[other], betas[one] + betas[other]
+        if alpha > 0 and beta < 0 and -alpha * beta > best:
+            best, pair = -alpha * beta, (one, other)
+    return pair
+
+
+def transcribed(
+    image: npt.NDArray[np.float32], target: int, saliency: str, theta: float, steps: int
+) -> tuple[npt.NDArray[Any], int]:
+    """The whole attack on one image: what it comes to, and after how many steps."""
+    moved = image.astype(np.float64)
+    allowed = set(np.flatnonzero(image.reshape(-1) < 0.99).tolist())
+    for step in range(steps + 1):
+        if (moved.reshape(-1) @ KERNEL.astype(np.float64)).argmax() == target:
+            return moved, step
+        pair = best_pair(moved, target, saliency, allowed)
+        if pair is None:
+            return image, step
+        if step == steps:
+            break
+        for pixel in pair:
+            moved.reshape(-1)[pixel] = min(moved.reshape(-1)[pixel] + theta, 1)
+            allowed.discard(pixel)
+    return image, steps
+
+
+@pytest.mark.parametrize("saliency", ["probabilities", "logits"])
+@pytest.mark.parametrize("theta", [1.0, 0.3])
+@pytest.mark.parametrize(("gamma", "steps"), [(0.1, 1), (0.5, 2), (1.0, 3)])
+def test_it_takes_the_pairs_that_its_authors_take(
+    saliency: str, theta: float, gamma: float, steps: int
+) -> None:
+    images = np.random.default_rng(1).random((40, *SHAPE), np.float32)
+    images[::3, 0] = 1.0
+    targets = np.arange(40) % 3
+    attack = create("JSMA", theta=theta, gamma=gamma, saliency=saliency)
+
+    result = attack(three_classes(), images, (targets + 1) % 3, y_target=targets)
+
+    expected = [
+        transcribed(image, int(target), saliency, theta, steps)
+        for image, target in zip(images, targets, strict=True)
+    ]
+    np.testing.assert_allclose(result.images, [made for made, _ in expected], atol=1e-6)
+    assert result.iterations.tolist() == [step for _, step in expected]
+    # Some reach their target, some do not.
+    assert 0 < result.success.sum() < 40
+    assert result.iterations.max() == min(steps, 2)
+
+
+def test_a_search_that_fails_gives_back_the_clean_image() -> None:
+    images = some_images(30)
+    targets = np.arange(30) % 3
+
+    result = create("JSMA", theta=0.05)(
+        three_classes(), images, (targets + 1) % 3, y_target=targets
+    )
+
+    assert not result.success.all()
+    np.testing.assert_array_equal(
+        result.images[~result.success], images[~result.success]
+    )
+    assert (result.l0[~result.success] == 0).all()
+
+
+def test_a_target_that_is_answered_already_takes_no_step() -> None:
+    images = some_images(30)
+    answers = three_classes()(images).numpy().argmax(axis=1)
+    result = create("JSMA")(
+        three_classes(), images, (answers + 1) % 3, y_target=answers
+    )
+    np.testing.assert_array_equal(result.images, images)
+    assert result.success.all()
+    assert not result.iterations.any()
+
+
+def test_no_pixel_is_raised_where_all_are_bright() -> None:
+    images = np.full((3, *SHAPE), 0.995, np.float32)
+    answer = int(three_classes()(images).numpy().argmax(axis=1)[0])
+    target = np.full(3, (answer + 1) % 3)
+    result = create("JSMA", gamma=1.0)(
+        three_classes(), images, np.full(3, answer), y_target=target
+    )
+    np.testing.assert_array_equal(result.images, images)
+    assert not result.iterations.any()
+
+
+@pytest.mark.parametrize("saliency", ["probabilities", "logits"])
+def test_an_example_fares_the_same_in_any_batch(saliency: str) -> None:
+    images = np.random.default_rng(3).random((11, *SHAPE), np.float32)
+    targets = np.arange(11) % 3
+    attack = create("JSMA", theta=0.5, gamma=1.0, saliency=saliency)
+
+    def run(**more: Any) -> Any:
+        model = tanh_net().model
+        return attack(model, images, (targets + 1) % 3, y_target=targets, **more)
+
+    whole = run()
+    assert whole.success.sum() > 0
+    for size in (1, 4):
+        parts = run(batch_size=size)
+        np.testing.assert_array_equal(parts.images, whole.images)
+        np.testing.assert_array_equal(parts.iterations, whole.iterations)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_a_saturated_softmax_is_no_hindrance(scale: float) -> None:
+    images = np.random.default_rng(1).random((20, *SHAPE), np.float32)
+    targets = np.arange(20) % 3
+    attack = create("JSMA", gamma=1.0)
+    result = attack(
+        linear(KERNEL * np.float32(scale)),
+        images,
+        (targets + 1) % 3,
+        y_target=targets,
+        loss="margin",
+    )
+    plain = attack(
+        three_classes(), images, (targets + 1) % 3, y_target=targets, loss="margin"
+    )
+    np.testing.assert_array_equal(result.images, plain.images)
+    assert plain.success.sum() > 5
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+def test_a_model_is_traced_once_for_all_batches_and_settings(loss: Loss) -> None:
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(Counting()(image))
+    model = keras.Model(image, keras.layers.Dense(3)(flat))
+    images, labels = some_images(7), np.array([0, 1, 0, 1, 0, 1, 0])
+
+    def run(attack: Attack, count: int) -> None:
+        attack(
+            model,
+            images[:count],
+            labels[:count],
+            y_target=labels[:count] + 1,
+            loss=loss,
+            batch_size=3,
+        )
+
+    run(create("JSMA"), 2)
+    before = Counting.traces
+    run(create("JSMA", theta=0.5), 7)
+    run(create("JSMA", gamma=0.7), 1)
+    assert Counting.traces == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"theta": 0}, r"`theta`. Expected a finite number above 0"),
+        ({"theta": -1.0}, r"`theta`. Expected a finite number above 0"),
+        ({"theta": 1.5}, r"`theta`. Expected at most 1. Received: theta=1.5"),
+        ({"gamma": 0}, r"`gamma`. Expected a finite number above 0"),
+        ({"gamma": 1.1}, r"`gamma`. Expected at most 1"),
+        ({"gamma": float("nan")}, r"`gamma`. Expected a finite number above 0"),
+        ({"saliency": "scores"}, r"`saliency`.*probabilities.*logits.*'scores'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    settings: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        create("JSMA", **settings)
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((28, 28, 1), 40), ((32, 32, 3), 154), ((4, 5, 1), 1)]
+)
+def test_the_steps_are_half_of_gammas_share_rounded_up(
+    shape: tuple[int, int, int], steps: int
+) -> None:
+    image = keras.Input(shape)
+    # Only the first class can be answered: all steps are made.
+    dense = keras.layers.Dense(2, use_bias=True)
+    model = keras.Model(image, dense(keras.layers.Flatten()(image)))
+    kernel = np.zeros((int(np.prod(shape)), 2), np.float32)
+    kernel[:, 1] = 1e-6
+    dense.set_weights([kernel, np.array([9.0, 0.0], np.float32)])
+    result = create("JSMA")(model, np.zeros((1, *shape)), [0], y_target=[1])
+    assert result.iterations.tolist() == [steps]
