@@ -11,6 +11,7 @@ from keras_traps.attacks import (
     jsma,
     optmargin,
     single_step,
+    spsa,
     transfer,
 )
 from keras_traps.attacks.base import Attack
@@ -27,6 +28,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.UMIFGSM,
         deepfool.DeepFool,
         optmargin.OptMargin,
+        spsa.SPSA,
         single_step.LLC,
         single_step.RLLC,
         iterative.ILLC,

@@ -21,7 +21,7 @@ def three_classes() -> keras.Model:
 
 
 def best_pair(
-    images: npt.NDArray[np.float32], target: int, saliency: str, allowed: set[int]
+    images: npt.NDArray[Any], target: int, saliency: str, allowed: set[int]
 ) -> tuple[int, int] | None:
     """Papernot et al., algorithm 3, pair by pair, for one image."""
     kernel = KERNEL.astype(np.float64)

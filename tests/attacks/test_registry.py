@@ -14,7 +14,7 @@ from keras_traps.attacks import (
 )
 from keras_traps.attacks.base import Kind, Perturbed, TargetRule
 
-UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "DeepFool")
+UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "DeepFool", "SPSA")
 TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA")
 TABLE_I = (
     *("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "UAP", "DeepFool", "OM", "BPDA"),
@@ -25,6 +25,18 @@ TRANSFER = ("MIM", "MIML2", "DIM", "MIM-TI", "DIM-TI")
 UNBOUNDED: dict[str, dict[str, Any]] = {
     "DeepFool": {"max_iter": 50, "overshoot": 0.02, "nb_candidate": None},
     "JSMA": {"theta": 1.0, "gamma": 0.1, "saliency": "probabilities"},
+}
+# What Table VII lacks is as Table VIII has it.
+TABLE_VIII: dict[str, dict[str, Any]] = {
+    "SPSA": {
+        "eps": 0.3,
+        "nb_iter": 500,
+        "learning_rate": 0.1,
+        "delta": 0.01,
+        "spsa_samples": 128,
+        "spsa_iters": 1,
+        "early_stop_loss_threshold": 0.0,
+    },
 }
 
 
@@ -86,6 +98,9 @@ def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
         if attack.name in UNBOUNDED:
             assert settings == UNBOUNDED[attack.name]
             continue
+        if attack.name in TABLE_VIII:
+            assert settings == {**TABLE_VIII[attack.name], "eps": eps}
+            continue
         # The table gives RFGSM's and RLLC's two halves of the ball, 0.15 and 0.05.
         assert attack.linf_bound == settings["eps"] == eps
         if attack.name in ("RFGSM", "RLLC"):
@@ -102,6 +117,7 @@ def test_presets_of_table_eight() -> None:
     assert settings == {
         "FGSM": {"eps": 0.3},
         "PGD": {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100, "abort_early": False},
+        **TABLE_VIII,
     }
 
 
@@ -134,7 +150,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
 
 
 def test_an_attack_that_a_preset_lacks_is_named() -> None:
-    expected = r"'table8' has FGSM, PGD. Received: BIM, LLC"
+    expected = r"'table8' has FGSM, PGD,.*SPSA. Received: BIM, LLC"
     with pytest.raises(ValueError, match=expected):
         preset("table8", ["FGSM", "BIM", "LLC"])
 

@@ -1,0 +1,232 @@
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from keras_traps.attacks import create, estimated_descent
+from keras_traps.attacks.randomness import per_example
+from keras_traps.attacks.spsa import _SEED_STREAM
+from tests.attacks.test_compiled import Counting
+from tests.attacks.test_differentiability import Rounded
+from tests.attacks.victims import (
+    PIXELS,
+    SHAPE,
+    TOWARDS_1,
+    TWO_CLASSES,
+    linear,
+    some_images,
+    tanh_net,
+    two_classes,
+)
+
+FAST: dict[str, Any] = {"eps": 0.3, "nb_iter": 8, "learning_rate": 0.05}
+SMALL: dict[str, Any] = {**FAST, "spsa_samples": 6}
+
+
+def answers(model: keras.Model, images: npt.NDArray[np.float32]) -> Any:
+    return model(images).numpy().argmax(axis=1)
+
+
+def test_it_reaches_the_corner_of_the_ball_on_a_linear_model() -> None:
+    images, labels = some_images(5), np.zeros(5, int)
+    attack = create(
+        "SPSA",
+        eps=0.1,
+        nb_iter=20,
+        learning_rate=0.02,
+        spsa_samples=512,
+        early_stop_loss_threshold=None,
+    )
+
+    result = attack(two_classes(), images, labels)
+
+    corner = images + np.float32(0.1) * TOWARDS_1
+    decided = np.broadcast_to(TOWARDS_1 != 0, corner.shape)
+    np.testing.assert_allclose(result.images[decided], corner[decided], atol=1e-6)
+    assert (result.iterations == 20).all()
+
+
+def transcribed(
+    images: npt.NDArray[np.float32], settings: dict[str, Any], seed: int
+) -> npt.NDArray[np.float64]:
+    """cleverhans' SPSA on the linear model, away from class 0, image by image."""
+    ids = np.arange(len(images))
+    seeds = per_example(
+        lambda draw: draw.integers(np.iinfo(np.int64).max), ids, seed, _SEED_STREAM
+    )
+    half, iters = settings["spsa_samples"] // 2, settings["spsa_iters"]
+    start = create("PGD", eps=settings["eps"], eps_iter=1e-12, nb_iter=1)
+    moved = start(two_classes(), images, ids * 0, seed=seed).images.astype(np.float64)
+    kernel = TWO_CLASSES.astype(np.float64)
+    for image, clean, own in zip(moved, images, seeds, strict=True):
+        mean, square = np.zeros(PIXELS), np.zeros(PIXELS)
+        for step in range(settings["nb_iter"]):
+            slope = np.zeros(PIXELS)
+            for number in range(iters):
+                drawn = tf.random.stateless_uniform(
+                    (half, PIXELS),
+                    tf.constant([own, step * iters + number], tf.int64),
+                    alg="philox",
+                )
+                signs = np.where(drawn.numpy() < 0.5, -1, 1)
+                changes = settings["delta"] * np.concatenate([signs, -signs])
+                logits = (image.reshape(-1) + changes) @ kernel
+                losses = logits[:, 0] - logits[:, 1]
+                slope += (losses[:, None] * changes).mean(axis=0) / settings["delta"]
+            mean = 0.9 * mean + 0.1 * slope
+            square = 0.999 * square + 0.001 * slope**2
+            size = np.sqrt(square / (1 - 0.999 ** (step + 1))) + 1e-12
+            way = mean / (1 - 0.9 ** (step + 1)) / size
+            image -= settings["learning_rate"] * way.reshape(SHAPE)
+            low = np.maximum(clean - settings["eps"], 0)
+            image[:] = np.clip(image, low, np.minimum(clean + settings["eps"], 1))
+    return moved
+
+
+@pytest.mark.parametrize("spsa_iters", [1, 3])
+@pytest.mark.parametrize("delta", [0.01, 0.2])
+def test_its_steps_are_those_of_the_published_code(
+    spsa_iters: int, delta: float
+) -> None:
+    images = np.random.default_rng(5).random((4, *SHAPE), np.float32)
+    settings = {**SMALL, "spsa_iters": spsa_iters, "delta": delta}
+
+    result = create("SPSA", **settings, early_stop_loss_threshold=None)(
+        two_classes(), images, [0] * 4, seed=7
+    )
+
+    expected = transcribed(images, settings, seed=7)
+    np.testing.assert_allclose(result.images, expected, atol=2e-4)
+    assert np.abs(expected - images).max() > 0.2
+
+
+@pytest.mark.parametrize("chunk", [1, 6, 18, 512])
+def test_neither_batches_nor_chunks_matter(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, ids = some_images(7), np.array([5, 3, 90, 2**40, 0, 1, 7])
+    labels = answers(tanh_net().model, images)
+    attack = create("SPSA", **SMALL)
+    whole = attack(tanh_net().model, images, labels, ids=ids, seed=3)
+    # A model of its own is compiled anew.
+    monkeypatch.setattr(estimated_descent, "_CHUNK", chunk)
+    model = keras.models.clone_model(tanh_net().model)
+    model.set_weights(tanh_net().model.get_weights())
+
+    for size in (1, 3, 7):
+        parts = attack(model, images, labels, ids=ids, seed=3, batch_size=size)
+        np.testing.assert_allclose(parts.images, whole.images, atol=1e-4)
+        np.testing.assert_array_equal(parts.iterations, whole.iterations)
+
+
+def test_ids_and_seeds_change_the_randomness() -> None:
+    images, attack = np.repeat(some_images(1), 3, axis=0), create("SPSA", **SMALL)
+    first = attack(two_classes(), images, [0] * 3, seed=1).images
+    assert not (first[0] == first[1]).all()
+    for change in ({"seed": 2}, {"seed": 1, "ids": [3, 4, 5]}):
+        other = attack(two_classes(), images, [0] * 3, **change).images
+        assert not (first == other).all(axis=(1, 2, 3)).any()
+
+
+def test_an_example_stops_when_its_margin_is_low_enough() -> None:
+    images = some_images(40)
+    labels = answers(tanh_net().model, images)
+    # The random start alone fools some.
+    steps = {**FAST, "eps": 0.1, "nb_iter": 12, "learning_rate": 0.01}
+    early = create("SPSA", **steps)(tanh_net().model, images, labels)
+    lower = create("SPSA", **steps, early_stop_loss_threshold=-0.5)(
+        tanh_net().model, images, labels
+    )
+
+    assert early.success[early.iterations < 12].all()
+    assert len(set(early.iterations)) > 3
+    assert (lower.iterations >= early.iterations).all()
+    assert lower.iterations.sum() > early.iterations.sum()
+    logits = tanh_net().model(lower.images).numpy()
+    given = np.take_along_axis(logits, labels[:, None], axis=1)
+    rival = np.where(np.arange(3) == labels[:, None], -np.inf, logits).max(axis=1)
+    stopped = lower.iterations < 12
+    assert stopped.any()
+    assert (given[stopped, 0] - rival[stopped] < -0.5).all()
+
+
+def test_it_needs_no_gradient() -> None:
+    image = keras.Input(SHAPE)
+    rounded = Rounded()(keras.layers.Rescaling(50.0)(image))
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(rounded)))
+    model.layers[-1].set_weights([TWO_CLASSES, np.zeros(2)])
+    images = some_images(20)
+    labels = answers(model, images)
+
+    result = create("SPSA", **{**FAST, "eps": 0.4, "delta": 0.05, "nb_iter": 20})(
+        model, images, labels
+    )
+
+    assert result.success.all()
+    assert result.linf.max() <= 0.4 + 1e-6
+
+
+def test_a_constant_model_is_left_at_the_random_start() -> None:
+    images, model = some_images(4), linear(np.zeros_like(TWO_CLASSES))
+    result = create("SPSA", **SMALL)(model, images, [0] * 4)
+    start = create("PGD", eps=0.3, eps_iter=0.1, nb_iter=1)(model, images, [0] * 4)
+    np.testing.assert_array_equal(result.images, start.images)
+    assert (result.iterations == 8).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_the_scale_of_the_logits_does_not_matter(scale: float) -> None:
+    images = some_images(6)
+    labels = answers(two_classes(), images)
+    attack = create("SPSA", **SMALL)
+    plain = attack(two_classes(), images, labels)
+    scaled = attack(linear(TWO_CLASSES * np.float32(scale)), images, labels)
+    np.testing.assert_allclose(scaled.images, plain.images, atol=1e-4)
+    np.testing.assert_array_equal(scaled.iterations, plain.iterations)
+
+
+def test_a_model_is_traced_once_for_all_batches_and_settings() -> None:
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(Counting()(image))
+    model = keras.Model(image, keras.layers.Dense(2)(flat))
+    images, labels = some_images(7), np.array([0, 1, 0, 1, 0, 1, 0])
+    create("SPSA", **SMALL)(model, images[:2], labels[:2])
+    before = Counting.traces
+
+    for change in (
+        {"eps": 0.2, "nb_iter": 3},
+        {"learning_rate": 0.1, "delta": 0.2},
+        {"spsa_samples": 10, "spsa_iters": 2},
+        {"early_stop_loss_threshold": None},
+    ):
+        attack = create("SPSA", **{**SMALL, **change})
+        attack(model, images, labels, batch_size=3, loss="cross_entropy")
+
+    assert Counting.traces == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"eps": 0}, "`eps`. Expected a finite number above 0"),
+        ({"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
+        ({"nb_iter": 1.5}, "`nb_iter`. Expected an integer"),
+        ({"learning_rate": 0}, "`learning_rate`. Expected a finite number above 0"),
+        ({"delta": -0.1}, "`delta`. Expected a finite number above 0"),
+        ({"spsa_samples": 7}, "`spsa_samples`. Expected an even number"),
+        ({"spsa_samples": 0}, "`spsa_samples`. Expected at least 2"),
+        ({"spsa_iters": 0}, "`spsa_iters`. Expected at least 1"),
+        (
+            {"early_stop_loss_threshold": float("nan")},
+            "`early_stop_loss_threshold`. Expected a finite number",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    change: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        create("SPSA", **{**SMALL, **change})
