@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_traps.attacks import (
+    bpda,
     carlini_wagner,
     deepfool,
     elastic_net,
@@ -28,6 +29,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.UMIFGSM,
         deepfool.DeepFool,
         optmargin.OptMargin,
+        bpda.BPDA,
         spsa.SPSA,
         single_step.LLC,
         single_step.RLLC,

@@ -14,7 +14,7 @@ from keras_traps.attacks import (
 )
 from keras_traps.attacks.base import Kind, Perturbed, TargetRule
 
-UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "DeepFool", "SPSA")
+UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "DeepFool", "BPDA", "SPSA")
 TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA")
 TABLE_I = (
     *("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "UAP", "DeepFool", "OM", "BPDA"),
@@ -28,6 +28,13 @@ UNBOUNDED: dict[str, dict[str, Any]] = {
 }
 # What Table VII lacks is as Table VIII has it.
 TABLE_VIII: dict[str, dict[str, Any]] = {
+    "BPDA": {
+        "eps": 0.3,
+        "eps_iter": 0.04,
+        "nb_iter": 100,
+        "through": (),
+        "abort_early": False,
+    },
     "SPSA": {
         "eps": 0.3,
         "nb_iter": 500,

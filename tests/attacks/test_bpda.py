@@ -1,0 +1,186 @@
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from keras_traps.attacks import create
+from keras_traps.attacks.straight_through import StraightThrough
+from tests.attacks.test_differentiability import Rounded, rounding
+from tests.attacks.victims import (
+    SHAPE,
+    TOWARDS_1,
+    TWO_CLASSES,
+    some_images,
+    tanh_net,
+    two_classes,
+)
+
+STEPS: dict[str, Any] = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 12}
+# Enough to fool a linear model about any image.
+FAR: dict[str, Any] = {"eps": 0.5, "eps_iter": 0.05, "nb_iter": 25}
+
+
+class Coarse(keras.layers.Layer):
+    """Rounds to tenths: its gradient is None."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.round(inputs * 10) / 10
+
+
+class Flattened(keras.layers.Layer):
+    """Changes nothing; its gradient is 0."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs * 0.0 + tf.stop_gradient(inputs)
+
+
+def behind(first: keras.layers.Layer) -> keras.Model:
+    """Makes the linear model of `TWO_CLASSES` with a layer before it."""
+    image = keras.Input(SHAPE)
+    dense = keras.layers.Dense(2, use_bias=False)
+    model = keras.Model(image, dense(keras.layers.Flatten()(first(image))))
+    dense.set_weights([TWO_CLASSES])
+    return model
+
+
+def zeros(images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    return np.zeros(len(images), np.int64)
+
+
+def test_a_rounding_first_layer_stops_pgd_and_not_bpda() -> None:
+    model, images = behind(Coarse(name="coarse")), some_images(30)
+    labels = model(images).numpy().argmax(axis=1)
+    with pytest.raises(ValueError, match="gradient is None from layer 'coarse' on"):
+        create("PGD", **STEPS)(model, images, labels)
+
+    result = create("BPDA", **FAR, through=["coarse"])(model, images, labels)
+
+    assert result.success.all()
+    assert result.linf.max() <= 0.5 + 1e-6
+
+
+def test_a_gradient_of_zero_is_passed_by_too() -> None:
+    model, images = behind(Flattened(name="flattened")), some_images(20)
+    pgd = create("PGD", **STEPS)(model, images, zeros(images))
+    bpda = create("BPDA", **STEPS, through=["flattened"])(model, images, zeros(images))
+
+    corner = np.broadcast_to(images + np.float32(0.3) * TOWARDS_1, images.shape)
+    decided = np.broadcast_to(TOWARDS_1 != 0, images.shape)
+    np.testing.assert_allclose(bpda.images[decided], corner[decided], atol=1e-6)
+    assert not np.allclose(pgd.images[decided], corner[decided], atol=1e-2)
+
+
+def test_the_gradient_is_that_of_the_identity_at_the_layers_output() -> None:
+    # A square, passed by: the slope behind it is taken where its output is.
+    class Square(keras.layers.Layer):
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return inputs**2
+
+    net, images = tanh_net(), some_images(20)
+    image = keras.Input(SHAPE)
+    model = keras.Model(image, net.model(Square(name="square")(image)))
+    one = {"eps": 0.5, "eps_iter": 0.05, "nb_iter": 1}
+
+    result = create("BPDA", **one, through=["square"])(model, images, zeros(images))
+
+    start = create("PGD", **{**one, "eps_iter": 1e-9})(model, images, zeros(images))
+    slopes = net.gradient(start.images.astype(np.float64) ** 2, zeros(images))
+    expected = np.clip(
+        start.images + 0.05 * np.sign(slopes), images - 0.5, images + 0.5
+    )
+    np.testing.assert_allclose(result.images, np.clip(expected, 0, 1), atol=1e-5)
+
+
+def test_answers_are_the_models_own() -> None:
+    model, images = behind(Coarse(name="coarse")), some_images(30)
+    here = StraightThrough(("coarse",))(model)
+    np.testing.assert_array_equal(here(images), model(images))
+
+
+def test_without_layers_to_pass_by_it_is_pgd() -> None:
+    images, labels = some_images(12), np.arange(12) % 3
+    pgd = create("PGD", **STEPS)(tanh_net().model, images, labels, seed=5)
+    bpda = create("BPDA", **STEPS)(tanh_net().model, images, labels, seed=5)
+    np.testing.assert_allclose(bpda.images, pgd.images, atol=1e-6)
+
+
+def test_it_stops_early_when_asked_to() -> None:
+    images = some_images(12)
+    labels = two_classes()(images).numpy().argmax(axis=1)
+    early = create("BPDA", **STEPS, abort_early=True)(two_classes(), images, labels)
+    whole = create("BPDA", **STEPS)(two_classes(), images, labels)
+    assert early.success.all()
+    assert (early.iterations < 12).any()
+    assert (whole.iterations == 12).all()
+
+
+def test_a_layer_of_a_model_inside_is_found_and_so_is_the_model() -> None:
+    image = keras.Input(SHAPE)
+    inner = keras.Model(image, Coarse(name="inside")(image), name="purifier")
+    model, images = behind(inner), some_images(10)
+    by_layer, by_model = (
+        create("BPDA", **STEPS, through=[name])(model, images, zeros(images))
+        for name in ("inside", "purifier")
+    )
+    np.testing.assert_array_equal(by_layer.images, by_model.images)
+    assert by_layer.linf.max() > 0.25
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    layer = Coarse(name="coarse")
+    model, images = behind(layer), some_images(4)
+    before = model(images).numpy()
+    create("BPDA", **STEPS, through=["coarse"])(model, images, zeros(images))
+    assert "call" not in vars(layer)
+    np.testing.assert_array_equal(model(images).numpy(), before)
+    with pytest.raises(ValueError, match="gradient is None"):
+        create("BIM", **STEPS)(model, images, zeros(images))
+
+
+def test_a_probability_model_is_attacked_by_its_logits() -> None:
+    image = keras.Input(SHAPE)
+    dense = keras.layers.Dense(2, "softmax", use_bias=False)
+    rounded = Coarse(name="coarse")(image)
+    model = keras.Model(image, dense(keras.layers.Flatten()(rounded)))
+    dense.set_weights([TWO_CLASSES * np.float32(1e3)])
+    images = some_images(20)
+    labels = model(images).numpy().argmax(axis=1)
+    result = create("BPDA", **FAR, through=["coarse"])(
+        model, images, labels, output="probabilities"
+    )
+    assert result.success.all()
+
+
+@pytest.mark.parametrize(
+    ("through", "error", "expected"),
+    [
+        (["coarse"], ValueError, r"`through`.*has .*rounded.*Received: coarse"),
+        (["logits"], ValueError, r"`through`.*keep the shape.*'logits'"),
+        ("rounded", TypeError, r"`through`. Expected a sequence of names"),
+        ([1], TypeError, r"`through`. Expected a sequence of names"),
+    ],
+)
+def test_a_layer_that_cannot_be_passed_by_is_told(
+    through: Any, error: type[Exception], expected: str
+) -> None:
+    with pytest.raises(error, match=expected):
+        create("BPDA", **STEPS, through=through)(rounding(), some_images(2), [0, 1])
+
+
+def test_a_second_layer_without_gradient_is_told() -> None:
+    image = keras.Input(SHAPE)
+    twice = Rounded(name="second")(Coarse(name="first")(image))
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(twice)))
+    with pytest.raises(ValueError, match=r"no gradient.*through=\('first',\)"):
+        create("BPDA", **STEPS, through=["first"])(model, some_images(2), [0, 1])
+    with pytest.raises(ValueError, match="gradient is None from layer 'first' on"):
+        create("BPDA", **STEPS)(model, some_images(2), [0, 1])
+
+
+def test_settings_are_plain_data() -> None:
+    attack = create("BPDA", **STEPS, through=["coarse"])
+    assert attack.settings() == {**STEPS, "through": ("coarse",), "abort_early": False}
+    assert attack == create("BPDA", **STEPS, through=("coarse",))
