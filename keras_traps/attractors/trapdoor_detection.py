@@ -23,8 +23,8 @@ class TrapdoorVerdict:
     Args:
         by_decoder: `(batch,)`, bool: the conditions C1 to C3 on the trapdoor decoder's
             output, as the attractors' own analyzer has them on W.
-        by_signature: `(batch,)`, bool: the cosine similarity with a trapdoor's
-            signature is too high, as the trapdoor's authors do it.
+        by_signature: `(batch,)`, bool: the cosine similarity with the signature of the
+            class that the model answers is too high, as the trapdoor's authors do it.
         by_detector: `(batch,)`, bool: D is above 1/2.
     """
 
@@ -78,7 +78,7 @@ class TrapdoorAnalyzer:
         planted = predict(subject.correlations, subject.plant(clean, classes))
         means = np.stack([planted[classes == k].mean(axis=0) for k in range(count)])
         signatures = _unit(means)
-        scores = _largest_cosine(predict(subject.correlations, clean), signatures)
+        scores = _cosines(subject, signatures, clean)
         limit = float(np.quantile(scores, 1 - fpr, method="higher"))
         return cls(subject, thresholds, signatures, limit)
 
@@ -100,16 +100,21 @@ class TrapdoorAnalyzer:
         limits = (t.upper, -t.lower, t.deviation)
         statistics = statistics_of(predict(self.subject.decoder, array))
         fired: npt.NDArray[np.bool_] = statistics > np.asarray(limits)
-        activations = predict(self.subject.correlations, array)
+        cosines = _cosines(self.subject, self.signatures, array)
         return TrapdoorVerdict(
             by_decoder=np.any(fired, axis=1),
-            by_signature=_largest_cosine(activations, self.signatures) > self.limit,
+            by_signature=cosines > self.limit,
             by_detector=predict(self.subject.detector, array)[:, 0] > 0.5,
         )
 
 
-def _largest_cosine(activations: FloatArray, signatures: FloatArray) -> FloatArray:
-    cosines: FloatArray = (_unit(activations) @ signatures.T).max(axis=1)
+def _cosines(
+    subject: Counterexample, signatures: FloatArray, images: FloatArray
+) -> FloatArray:
+    """Of each image's activations with the signature of the model's answer."""
+    answers = predict(subject.model, images).argmax(axis=1)
+    activations = _unit(predict(subject.correlations, images))
+    cosines: FloatArray = (activations * signatures[answers]).sum(axis=1)
     return cosines
 
 

@@ -14,6 +14,7 @@ from keras_traps.attractors.analysis.cosines import (
 from keras_traps.attractors.analysis.local_density import DensityEstimate, LocalDensity
 from keras_traps.attractors.analysis.magnitudes import gradient_norms, output_norms
 from keras_traps.attractors.analysis.nearest import (
+    DEFAULT_SEARCH,
     AttractorSearch,
     NearestAttractors,
     nearest_attractors,
@@ -25,6 +26,7 @@ from keras_traps.attractors.analysis.scores import (
 )
 
 __all__ = [
+    "DEFAULT_SEARCH",
     "AttractorCosines",
     "AttractorSearch",
     "BasinCheck",
