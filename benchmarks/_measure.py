@@ -171,6 +171,8 @@ def provenance(module: str, values: flags.FlagValues) -> Row:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpus": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
+        # Below 0 it went before others that made up the load.
+        "niceness": os.nice(0),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
