@@ -3,6 +3,7 @@ from typing import Any, ClassVar
 import pytest
 
 from keras_traps.attacks import (
+    PRESET_NOTES,
     PRESETS,
     Attack,
     Batch,
@@ -14,8 +15,18 @@ from keras_traps.attacks import (
 )
 from keras_traps.attacks.base import Kind, Perturbed, TargetRule
 
-UNTARGETED = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "DeepFool", "BPDA", "SPSA")
-TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA")
+UNTARGETED = (
+    "FGSM",
+    "RFGSM",
+    "BIM",
+    "PGD",
+    "UMIFGSM",
+    "DeepFool",
+    "BPDA",
+    "SPSA",
+    "OM",
+)
+TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA", "CW2", "EAD")
 TABLE_I = (
     *("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "UAP", "DeepFool", "OM", "BPDA"),
     *("SPSA", "LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA", "BLB", "CW2", "EAD"),
@@ -25,6 +36,22 @@ TRANSFER = ("MIM", "MIML2", "DIM", "MIM-TI", "DIM-TI")
 UNBOUNDED: dict[str, dict[str, Any]] = {
     "DeepFool": {"max_iter": 50, "overshoot": 0.02, "nb_candidate": None},
     "JSMA": {"theta": 1.0, "gamma": 0.1, "saliency": "probabilities"},
+}
+# What the table says of the searches over c; the rest are defaults.
+SEARCHES: dict[str, dict[str, Any]] = {
+    "OM": {"noise_count": 20, "binary_search_steps": 4},
+    "CW2": {
+        "learning_rate": 0.02,
+        "binary_search_steps": 10,
+        "max_iterations": 10_000,
+        "initial_const": 0.001,
+    },
+    "EAD": {
+        "learning_rate": 0.02,
+        "binary_search_steps": 10,
+        "max_iterations": 10_000,
+        "beta": 0.001,
+    },
 }
 # What Table VII lacks is as Table VIII has it.
 TABLE_VIII: dict[str, dict[str, Any]] = {
@@ -81,6 +108,8 @@ def test_targets_are_chosen_as_deepsec_does() -> None:
         "ILLC": "least_likely",
         "TMIFGSM": "random",
         "JSMA": "random",
+        "CW2": "random",
+        "EAD": "random",
     }
     for attack in preset("table7_mnist"):
         assert attack.target_rule == rules.get(attack.name, "none")
@@ -105,6 +134,9 @@ def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
         if attack.name in UNBOUNDED:
             assert settings == UNBOUNDED[attack.name]
             continue
+        if attack.name in SEARCHES:
+            assert settings == {**settings, **SEARCHES[attack.name]}
+            continue
         if attack.name in TABLE_VIII:
             assert settings == {**TABLE_VIII[attack.name], "eps": eps}
             continue
@@ -117,6 +149,19 @@ def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
             assert settings["nb_iter"] == 15
         if attack.name.endswith("MIFGSM"):
             assert settings["decay_factor"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["table7_mnist", "table7_cifar10"])
+def test_the_presets_for_a_small_machine_shorten_the_dear_attacks_alone(
+    name: str,
+) -> None:
+    whole = {attack.name: attack.settings() for attack in preset(name)}
+    short = {attack.name: attack.settings() for attack in preset(f"{name}_cpu")}
+    assert list(short) == list(whole)
+    changed = [attack for attack in whole if short[attack] != whole[attack]]
+    assert set(changed) <= {"OM", "SPSA", "BLB", "CW2", "EAD", "UAP"}
+    for attack in changed:
+        assert attack in PRESET_NOTES[f"{name}_cpu"]
 
 
 def test_presets_of_table_eight() -> None:
