@@ -1,8 +1,10 @@
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_traps.evaluation.figures import Study, write_study
 from keras_traps.evaluation.figures.study import (
@@ -19,7 +21,9 @@ PROVENANCE = {"command": "python recipes/analysis.py", "versions": {"keras": "3"
 
 def study() -> Study:
     def draw(scheme: Scheme) -> bytes:
-        return scheme.ground.encode()
+        buffer = io.BytesIO()
+        Image.new("RGBA", (4, 3), scheme.ground).save(buffer, format="PNG")
+        return buffer.getvalue()
 
     return Study(
         name="figure9_digits",
@@ -48,7 +52,9 @@ def test_a_study_is_written_as_text_numbers_and_picture(tmp_path: Path) -> None:
     assert found["numbers"] == {"c": 1.5}
     assert found["goals"][0]["met"] is False
     assert found["provenance"] == PROVENANCE
-    assert (tmp_path / "new/figures/figure9_digits.png").read_bytes() == b"#ffffff"
+    with Image.open(tmp_path / "new/figures/figure9_digits.png") as image:
+        assert image.size == (4, 3)
+        assert image.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
