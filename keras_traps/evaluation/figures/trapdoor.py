@@ -145,8 +145,8 @@ def figure_6(
                 "training images. Of attacked images those count that fool the "
                 "model. Its decoder: the conditions C1 to C3 on W. Signatures: "
                 "cosine similarity of W's inner products with their mean over images "
-                "with a trapdoor, as the trapdoor's authors detect it. The last "
-                "column is this project's analyzer on the same classifier with "
+                "with the trapdoor of the class that is answered, as the trapdoor's "
+                "authors detect it. The last column is this project's analyzer on the same classifier with "
                 "attractors, under the same attacks."
             ),
             Paragraph(
