@@ -146,8 +146,8 @@ def figure_6(
                 "model. Its decoder: the conditions C1 to C3 on W. Signatures: "
                 "cosine similarity of W's inner products with their mean over images "
                 "with the trapdoor of the class that is answered, as the trapdoor's "
-                "authors detect it. The last column is this project's analyzer on the same classifier with "
-                "attractors, under the same attacks."
+                "authors detect it. The last column is this project's analyzer on the "
+                "same classifier with attractors, under the same attacks."
             ),
             Paragraph(
                 "How much an attack's noise shows by chance depends on the trapdoors. "
