@@ -286,7 +286,7 @@ class ForensicAnalyzer:
                 fields[name] = tuple(fields[name])
             thresholds, fingerprint = Thresholds(**fields), content["decoder"]
             if not isinstance(fingerprint, str):
-                raise TypeError(f"decoder={fingerprint!r}")
+                raise ValueError(f"decoder={fingerprint!r}")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a saved analyzer: {error!r}") from error
         if fingerprint != analyzer.decoder.fingerprint:
