@@ -85,6 +85,8 @@ def test_every_choice_is_one_row(
     for row in rows:
         assert 0 <= row["FGSM"]["unnoticed"][0] <= row["FGSM"]["unnoticed"][1]
         assert row["FGSM"]["unnoticed"][1] <= row["FGSM"]["fooled"] <= 1
+        recovered = row["FGSM"]["recovered"]
+        assert recovered is None or 0 <= recovered <= 1
     assert study.numbers["attacked"] == 8
 
 
