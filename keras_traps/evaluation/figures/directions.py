@@ -92,7 +92,10 @@ def figure_7a(
                 "and these hardly show in the gradient. With more weight on the large "
                 "step it is the other way round. W's slope has one size per pixel "
                 "while the way differs from pixel to pixel: uniform offsets alone cap "
-                "the cosine at 0.87."
+                "the cosine at 0.87, and the many black pixels, alike in their way, "
+                "lift it again. The small hump of M is the images whose nearest "
+                "attractor holds the message of their own class: there, the other "
+                "classes' messages have more of a say in the gradient."
             ),
             Paragraph(
                 "The codebook goes on outside the pixel range. A black pixel whose "
