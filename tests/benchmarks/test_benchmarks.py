@@ -166,7 +166,9 @@ def test_an_export_and_its_signatures_are_measured(tmp_path: Path) -> None:
     assert all(row["image_ms"] > 0 for row in rows[1:])
     assert all(row["ratio"] > 0 for row in rows[2:])
     for row in rows[1:]:
-        assert (row["requests"], row["failed"]) == (8, 0)
+        # A client that is done goes on until the last one is.
+        assert row["requests"] >= 8
+        assert row["failed"] == 0
         assert row["per_second"] > 0
         assert 0 < row["p50_ms"] <= row["p99_ms"]
 
