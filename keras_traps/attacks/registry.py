@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_traps.attacks import (
+    blb,
     bpda,
     carlini_wagner,
     deepfool,
@@ -36,6 +37,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.ILLC,
         iterative.TMIFGSM,
         jsma.JSMA,
+        blb.BLB,
         carlini_wagner.CW2,
         elastic_net.EAD,
         transfer.MIM,
