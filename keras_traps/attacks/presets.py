@@ -51,7 +51,7 @@ def _on_cpu(
     settings: dict[str, dict[str, Any]], learning_rate: float
 ) -> dict[str, dict[str, Any]]:
     # A larger first c and larger steps make up for fewer of them.
-    fewer = {
+    fewer: dict[str, dict[str, Any]] = {
         "OM": {"max_iterations": 40},
         "SPSA": {"nb_iter": 100, "spsa_samples": 32},
         "CW2": {
