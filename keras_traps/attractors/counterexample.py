@@ -81,7 +81,7 @@ def make_counterexample(
     *,
     output: Output,
     amplitude: float,
-    steepness: float = 10.0,
+    steepness: float = 20.0,
     messages: MessageKind = "random",
     seed: int = 0,
 ) -> Counterexample:
@@ -100,7 +100,7 @@ def make_counterexample(
         amplitude: How much a trapdoor changes a pixel, between 0 and 1.
         steepness: D is sigmoid(-steepness) where 0.1 % of clean images lie above, and
             sigmoid(steepness) where 0.1 % of those with a trapdoor lie below. Above
-            0. Defaults to `10.0`.
+            0. Defaults to `20.0`.
         messages: How the trapdoors are drawn. A `"balanced"` one correlates less with
             clean images, and more of what an attack adds by chance shows. Defaults to
             `"random"`.

@@ -74,7 +74,11 @@ def test_a_figure_is_written_with_its_numbers(
         ("6", "figure_6", {"amplitude": 0.8, "num_attacked": 4, "seed": 3}),
         ("7a", "figure_7a", {}),
         ("7b", "figure_7b", {"deltas": [1.5], "samples": 8, "seed": 3}),
-        ("ablation", "ablation", {"num_attacked": 4, "seed": 3}),
+        (
+            "ablation",
+            "ablation",
+            {"num_attacked": 4, "small_step_share": 0.5, "seed": 3},
+        ),
     ],
 )
 def test_flags_reach_the_figure(

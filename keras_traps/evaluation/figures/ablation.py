@@ -26,6 +26,7 @@ from keras_traps.models.inference import predict
 _CALIBRATED_ON = 10_000
 _FPRS = (0.05, 0.005)
 _LOGITS_A2 = 100.0
+_SHARES = (0.03, 0.1, 0.5, 1.0, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ def ablation(
     test: Dataset,
     *,
     num_attacked: int,
+    small_step_share: float = 0.5,
     seed: int = 0,
 ) -> Study:
     """Calibrates, traps and attacks anew for every choice.
@@ -63,6 +65,8 @@ def ablation(
         test: Clean images, for accuracy and false positives; the first of them that C
             gets right are attacked.
         num_attacked: How many at most.
+        small_step_share: The share that the constants were chosen with. Defaults to
+            `0.5`.
         seed: Seed of targets and attacks. Defaults to `0`.
 
     Returns:
@@ -77,7 +81,8 @@ def ablation(
         seed=seed,
     )
     rows = []
-    for choice in tqdm.tqdm(choices(defence, calibration, train), unit="choice"):
+    listed = choices(defence, calibration, train, small_step_share)
+    for choice in tqdm.tqdm(listed, unit="choice"):
         settings = choice.settings()
         other = defend(defence.classifier, settings, images, fprs=_FPRS)
         rows.append(
@@ -136,22 +141,28 @@ def ablation(
     )
 
 
-def choices(defence: Defence, calibration: Calibration, train: Dataset) -> list[Choice]:
+def choices(
+    defence: Defence,
+    calibration: Calibration,
+    train: Dataset,
+    small_step_share: float = 0.5,
+) -> list[Choice]:
     """Lists the rows of the table.
 
     Args:
         defence: The classifier.
         calibration: The choices to vary one by one, with the budget.
         train: Training images, for the constants.
+        small_step_share: The share that is not varied. Defaults to `0.5`.
 
     Returns:
         The rows; nothing is calibrated yet.
     """
-    return list(_choices(defence, calibration, train))
+    return list(_choices(defence, calibration, train, small_step_share))
 
 
 def _choices(
-    defence: Defence, calibration: Calibration, train: Dataset
+    defence: Defence, calibration: Calibration, train: Dataset, usual_share: float
 ) -> Iterator[Choice]:
     base, images = calibration.settings, train.images[:_CALIBRATED_ON]
     budget = max(calibration.budget, 1 / len(images))
@@ -161,6 +172,7 @@ def _choices(
         "seed": base.seed,
         "messages": base.messages,
         "steps": base.steps,
+        "small_step_share": usual_share,
         "soft_labels": base.soft_labels,
         "ord": base.ord,
     }
@@ -172,7 +184,10 @@ def _choices(
         return Choice(group, name, lambda: settings(**changed))
 
     small, large = min(base.steps), max(base.steps)
-    yield row("this project's", "half the pixels each, share 0.5, soft labels, L1")
+    yield row(
+        "this project's",
+        f"half the pixels each, share {usual_share:g}, soft labels, L1",
+    )
     for name, steps in (
         (f"all pixels {small:g}", (small,)),
         ("two in three", (small, small, large)),
@@ -185,12 +200,13 @@ def _choices(
         like = dataclasses.replace(base, steps=(small, large), step_weights=(1.0, 1.0))
         answers = answers_as_summed(defence.classifier, like, images)
         return calibrate_two_scales(
-            like, answers, images, small_step_share=0.5, budget=budget
+            like, answers, images, small_step_share=usual_share, budget=budget
         )
 
     yield Choice("pixels", "both steps on every pixel", on_every_pixel)
-    for share in (0.03, 0.1, 1.0, 2.0):
-        yield row("share of the small step", f"{share:g}", small_step_share=share)
+    for share in _SHARES:
+        if share != usual_share:
+            yield row("share of the small step", f"{share:g}", small_step_share=share)
     yield row("C in the sum", "logits", soft_labels=False)
     yield row(
         "C in the sum",

@@ -136,6 +136,7 @@ def _draw(
             color=scheme.ink,
             markersize=5,
             zorder=3,
+            clip_on=False,
             label="pixels of the image",
         )
         axes.set_xlim(low, high)

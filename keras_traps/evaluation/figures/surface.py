@@ -126,7 +126,7 @@ def _draw(
     names: tuple[str, str],
     scheme: Scheme,
 ) -> bytes:
-    figure = Figure(figsize=(9.6, 3.9), facecolor=scheme.ground)
+    figure = Figure(figsize=(9.6, 3.8), facecolor=scheme.ground)
     colours = LinearSegmentedColormap.from_list(
         "two classes", [scheme.hues[0], scheme.ground, scheme.hues[1]]
     )
@@ -134,7 +134,7 @@ def _draw(
     across, along = np.meshgrid(part, part, indexing="ij")
     for i, title in enumerate(("C", "M")):
         axes: Any = figure.add_subplot(1, 2, i + 1, projection="3d")
-        axes.set_position((0.03 + 0.5 * i, 0.0, 0.46, 0.98))
+        axes.set_position((0.03 + 0.5 * i, -0.05, 0.46, 1.12))
         axes.set_box_aspect((1.15, 1.0, 0.8), zoom=1.0)
         z = heights[..., i]
         low, high = _ends(z)
@@ -170,7 +170,7 @@ def _draw(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.tick_params(axis="z", colors=scheme.muted, labelsize=8)
-        axes.set_title(f"({'ab'[i]}) {title}", color=scheme.ink, fontsize=11, y=0.94)
+        axes.set_title(f"({'ab'[i]}) {title}", color=scheme.ink, fontsize=11, y=0.9)
         for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
             axis.set_pane_color((0, 0, 0, 0))
             axis.line.set_color(scheme.muted)
