@@ -61,6 +61,7 @@ def figure_7a(
     way_table, by_part = on_the_way(ours, test.images[:_FEW])
     near_table, nearby = around_attractors(ours, test.images[:_VERY_FEW])
     median = float(np.nanmedian(main.feasible["M"]))
+    black = float(np.mean(test.images == 0))
 
     def draw(scheme: Scheme) -> bytes:
         return _draw(main, other, scheme)
@@ -86,24 +87,24 @@ def figure_7a(
             ),
             table,
             Paragraph(
-                "The two constants pull at two scales. Here a pixel of the small step "
-                "weighs more, so the gradient points to attractors of the small step; "
-                "a whole attractor moves pixels of the large step twenty times as far, "
-                "and these hardly show in the gradient. With more weight on the large "
-                "step it is the other way round. W's slope has one size per pixel "
-                "while the way differs from pixel to pixel: uniform offsets alone cap "
-                "the cosine at 0.87, and the many black pixels, alike in their way, "
-                "lift it again. The small hump of M is the images whose nearest "
+                "The two choices of constants pull at two scales. Here a pixel of the "
+                "small step weighs more, so the gradient points to attractors of the "
+                "small step; an attractor on all pixels moves those of the large step "
+                "much further, and they hardly show in the gradient. With more weight "
+                "on the large step it is the other way round. W's slope has one size "
+                "per pixel while the way differs from pixel to pixel: evenly spread "
+                "ways cap the cosine at 0.87, and pixels that are alike, such as black "
+                "ones, lift it again. The small hump of M is the images whose nearest "
                 "attractor holds the message of their own class: there, the other "
                 "classes' messages have more of a say in the gradient."
             ),
             Paragraph(
-                "The codebook goes on outside the pixel range. A black pixel whose "
-                "nearest codeword lies below 0 is pulled down, and stays: within the "
-                "range, 0 is where its correlation is highest. This is the first row, "
-                "and the figure. Embedding a whole message needs codewords inside the "
-                "range, to which no slope leads from there: second row. Without any "
-                "range, third row, nothing has to be taken off the gradient."
+                f"Of these images' pixels {black:.0%} are black. The codebook goes on "
+                "outside the pixel range, and a black pixel whose nearest codeword "
+                "lies below 0 is pulled down, and stays: cut at the pixel range, its "
+                "correlation is highest at 0. To embed a whole message takes codewords "
+                "inside the range, to which no slope leads from black. Without a range "
+                "nothing has to be taken off the gradient."
             ),
             way_table,
             Paragraph(
@@ -124,6 +125,7 @@ def figure_7a(
             },
             "overlap": shared,
             "steps_of_the_nearest": sorted({float(step) for step in main.steps}),
+            "black_pixels": black,
             "median_distance": float(np.median(main.distances)),
             "in_basin": {
                 f"{eps:g}": basin_share(main.feasible["M"], eps) for eps in (0.2, 0.5)
