@@ -80,7 +80,7 @@ def test_an_attack_gets_the_targets_of_its_rule(
     chosen = choose(outputs, digits_test)
     for attack in preset("digits"):
         goals = chosen.goals(attack)
-        if attack.name == "TMIFGSM":
+        if attack.name in ("TMIFGSM", "JSMA", "CW2", "EAD", "BLB"):
             assert goals is chosen.random
         elif attack.targeted:
             assert goals is chosen.least_likely

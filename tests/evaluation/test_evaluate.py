@@ -205,7 +205,6 @@ def test_a_classifier_of_probabilities_is_evaluated_too(
             {"attacks": [create("FGSM", eps=0.1), create("FGSM", eps=0.3)]},
             "`attacks`.*none twice. Received: FGSM, FGSM",
         ),
-        ({"variants": ()}, "`variants`. Expected at least one"),
         ({"variants": ("paper", "paper")}, "`variants`.*none twice"),
         ({"num_examples": 0}, "`num_examples`. Expected at least 1"),
     ],

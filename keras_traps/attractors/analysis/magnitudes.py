@@ -75,4 +75,6 @@ def gradient_norms(
 
 
 def _norm(values: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.abs(values), axis=list(range(1, len(values.shape))))
+    # Reshaped first, for a gradient's rank may be unknown while it is traced.
+    rows = tf.reshape(values, (tf.shape(values)[0], -1))
+    return tf.reduce_sum(tf.abs(rows), axis=1)
