@@ -162,7 +162,7 @@ class Attack(abc.ABC):
             ids: `(batch,)`, integers: which example each is. With the same ids an
                 example meets the same randomness in any batch. Defaults to 0, 1, ...
             background: `(images, height, width, channels)`: images without labels that
-                UAP learns its perturbation from. Defaults to `x`.
+                a universal attack learns from. Defaults to `x`.
             batch_size: How many images at once. Defaults to `250`.
 
         Returns:
