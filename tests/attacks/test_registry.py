@@ -173,6 +173,17 @@ def test_presets_of_table_eight() -> None:
     }
 
 
+def test_table_eights_preset_for_a_small_machine_says_what_it_changes() -> None:
+    whole = {attack.name: attack.settings() for attack in preset("table8")}
+    short = {attack.name: attack.settings() for attack in preset("table8_cpu")}
+    assert list(short) == list(whole)
+    for attack in ("PGD", "BPDA"):
+        assert short[attack] == {**whole[attack], "abort_early": True}
+    assert short["SPSA"]["nb_iter"] == 100 < whole["SPSA"]["nb_iter"]
+    for name in whole:
+        assert (short[name] != whole[name]) == (name in PRESET_NOTES["table8_cpu"])
+
+
 def test_a_part_of_a_preset_keeps_the_order_that_was_asked_for() -> None:
     chosen = preset("table7_cifar10", ["PGD", "FGSM"])
     assert [attack.name for attack in chosen] == ["PGD", "FGSM"]
