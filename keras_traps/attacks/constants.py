@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 _LARGEST = 1e10
@@ -11,9 +12,9 @@ class Constant(NamedTuple):
     """Where each example stands in its search over c.
 
     Args:
-        value: `(rows,)`, float32: c as it is tried now.
+        value: `(rows,)`, float32: c as it is tried now, at most 1e10.
         lower: `(rows,)`, float32: the largest c that failed, 0 before.
-        upper: `(rows,)`, float32: the smallest c that succeeded, 1e10 before.
+        upper: `(rows,)`, float32: the smallest c that succeeded, infinity before.
         number: `(rows,)`, int32: which search this is, from 0.
     """
 
@@ -37,7 +38,7 @@ def first_constant(value: tf.Tensor, count: tf.Tensor) -> Constant:
     return Constant(
         value=tf.fill(shape, value),
         lower=tf.zeros(shape),
-        upper=tf.fill(shape, _LARGEST),
+        upper=tf.fill(shape, np.float32(np.inf)),
         number=tf.zeros(shape, tf.int32),
     )
 
@@ -68,6 +69,6 @@ def next_constant(
     lower = tf.where(found, constant.lower, tf.maximum(constant.lower, constant.value))
     number = constant.number + 1
     desperate = (searches >= 10) & (number == searches - 1)
-    larger = tf.where(desperate, _LARGEST, 10 * constant.value)
-    value = tf.where(upper < _LARGEST, (lower + upper) / 2, larger)
+    larger = tf.where(desperate, _LARGEST, tf.minimum(10 * constant.value, _LARGEST))
+    value = tf.where(tf.math.is_inf(upper), larger, (lower + upper) / 2)
     return Constant(value, lower, upper, number)

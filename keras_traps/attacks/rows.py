@@ -26,12 +26,12 @@ class Finished(NamedTuple):
         Args:
             position: `(rows,)`, int32: where in the batch they are.
             images: `(rows, ...)`: their results.
-            iterations: Scalar, int32: how many steps were spent on each of them.
+            iterations: `(rows,)` or scalar, int32: how many steps were spent on each.
 
         Returns:
             All results then.
         """
-        steps = tf.fill(tf.shape(position), iterations)
+        steps = tf.broadcast_to(iterations, tf.shape(position))
         return Finished(
             tf.tensor_scatter_nd_update(self.images, position[:, None], images),
             tf.tensor_scatter_nd_update(self.iterations, position[:, None], steps),

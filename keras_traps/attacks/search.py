@@ -14,6 +14,7 @@ from keras_traps.attacks.compiled import watched
 from keras_traps.attacks.constants import Constant, first_constant, next_constant
 from keras_traps.attacks.losses import Logits
 from keras_traps.attacks.penalties import hinge
+from keras_traps.attacks.rows import Finished, only
 from keras_traps.attacks.success import fooled
 
 State = tuple[tf.Tensor, ...]
@@ -85,18 +86,6 @@ class Attempt(NamedTuple):
     distance: tf.Tensor
     success: tf.Tensor
     loss: tf.Tensor
-
-
-class Finished(NamedTuple):
-    """What became of each example of the batch.
-
-    Args:
-        images: The shape of the images: the best success, or the clean image.
-        iterations: `(batch,)`, int32: how many steps were made.
-    """
-
-    images: tf.Tensor
-    iterations: tf.Tensor
 
 
 class Method(abc.ABC):
@@ -183,7 +172,7 @@ class _Loop:
         finished = Finished(rows.images, tf.zeros_like(rows.position))
         # Where the answer is the one that is wanted already, there is nothing to do.
         logits = self.method.logits(rows.images)
-        rows = _only(~fooled(logits, rows.labels, self.settings["targeted"]), rows)
+        rows = only(~fooled(logits, rows.labels, self.settings["targeted"]), rows)
         *_, finished = tf.while_loop(
             lambda rows, *_: tf.size(rows.position) > 0,
             self.advance,
@@ -257,15 +246,11 @@ class _Loop:
             ended, (self.method.start(rows), anew), (state, standing)
         )
         done = standing.constant.number == searches
-        position, best, iterations = _only(
+        position, best, iterations = only(
             done, (rows.position, standing.best, standing.iterations)
         )
-        where = position[:, None]
-        finished = Finished(
-            tf.tensor_scatter_nd_update(finished.images, where, best),
-            tf.tensor_scatter_nd_update(finished.iterations, where, iterations),
-        )
-        return (*_only(~done, (rows, state, standing)), finished)
+        finished = finished.write(position, best, iterations)
+        return (*only(~done, (rows, state, standing)), finished)
 
 
 def _choose(mask: tf.Tensor, one: Any, other: Any) -> Any:
@@ -274,8 +259,3 @@ def _choose(mask: tf.Tensor, one: Any, other: Any) -> Any:
         return tf.where(tf.reshape(mask, sizes), one, other)
 
     return tf.nest.map_structure(choose, one, other)
-
-
-def _only(mask: tf.Tensor, rows: Any) -> Any:
-    index = tf.where(mask)[:, 0]
-    return tf.nest.map_structure(lambda part: tf.gather(part, index), rows)

@@ -38,6 +38,13 @@ def test_the_last_of_ten_searches_is_for_the_penalty_alone_where_none_succeeded(
     np.testing.assert_allclose(tried[-2:], last, rtol=1e-5)
 
 
+def test_c_grows_no_further_than_1e10_and_may_succeed_there() -> None:
+    tried = search([False] * 10 + [True], 10.0)
+    np.testing.assert_allclose(tried[-4:], [1e9, 1e10, 1e10, 1e10], rtol=1e-5)
+    tried = search([False] * 9 + [True], 10.0)
+    np.testing.assert_allclose(tried[-2:], [1e10, 5.5e9], rtol=1e-5)
+
+
 def test_the_last_of_ten_searches_goes_on_where_one_succeeded() -> None:
     assert search([True] + [False] * 8, 1.0, 10)[-1] == pytest.approx(1 - 2.0**-9)
 
