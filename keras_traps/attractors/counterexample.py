@@ -40,8 +40,9 @@ class Counterexample:
             be attacked as logits.
         n1: N1 = D W, the same input and output.
         n2: N2 = (1 - D) C.
-        correlations: The inner products of an image with the trapdoors, divided by the
-            number of pixels; the same input, `(batch, num_classes)`. W maps them.
+        correlations: The inner products of an image, less its mean brightness, with
+            the trapdoors' signs, divided by the number of pixels; the same input,
+            `(batch, num_classes)`. W maps them.
         decoder: W, the trapdoor decoder.
         detector: D, the trapdoor detector, `(batch, 1)`, in [0, 1].
         trapdoors: `(num_classes, ...)`, float32: what is added to an image, of values
@@ -135,7 +136,9 @@ def make_counterexample(
     trapdoors = np.float32(amplitude) * signs.reshape(num_classes, *shape)
 
     inputs = keras.Input(shape, name="images")
-    correlate = _fixed_dense((signs / signs.shape[1]).T, name="correlations")
+    # An attack brightens a black image, whatever it follows: that is not to count.
+    centred = signs - signs.mean(axis=1, keepdims=True)
+    correlate = _fixed_dense((centred / signs.shape[1]).T, name="correlations")
     correlated = correlate(layers.Flatten(name="pixels")(inputs))
     correlations = keras.Model(inputs, correlated, name="correlations")
     without, planted = _largest_correlations(correlations, clean, trapdoors)

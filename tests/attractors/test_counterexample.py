@@ -96,11 +96,23 @@ def test_correlations_are_inner_products_with_the_trapdoors(
     images = digits_test.images[:30]
     signs = np.sign(subject.trapdoors).reshape(10, 64)
     np.testing.assert_array_equal(np.abs(subject.trapdoors), np.float32(AMPLITUDE))
-    expected = images.reshape(30, 64) @ signs.T / 64
+    pixels = images.reshape(30, 64)
+    expected = (pixels - pixels.mean(axis=1, keepdims=True)) @ signs.T / 64
     w, _, found = parts(subject, images)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert (w.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert np.abs(w).max() < 10
+
+
+def test_brightness_alone_changes_no_correlation(
+    subject: Counterexample, digits_test: Dataset
+) -> None:
+    images = 0.5 * digits_test.images[:30]
+    np.testing.assert_allclose(
+        predict(subject.correlations, images + np.float32(0.4)),
+        predict(subject.correlations, images),
+        atol=1e-6,
+    )
 
 
 def test_a_steeper_detector_leaves_less_of_the_decoder(
