@@ -1,7 +1,8 @@
 """Keras layers that lay traps."""
 
 from keras_traps.layers.detect_recover import DetectRecover
+from keras_traps.layers.luring_input import LuringInput
 from keras_traps.layers.normalized_sum import NormalizedSum
 from keras_traps.layers.qim_decoder import QIMDecoder
 
-__all__ = ["DetectRecover", "NormalizedSum", "QIMDecoder"]
+__all__ = ["DetectRecover", "LuringInput", "NormalizedSum", "QIMDecoder"]

@@ -1,0 +1,157 @@
+"""The trainable network that luring puts before a classifier, as a layer."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self, get_args
+
+import keras
+import tensorflow as tf
+
+from keras_traps._validation import check_number
+from keras_traps.layers.luring_networks import PRESET_DROPOUT, preset_network
+
+LurePreset = Literal["mnist", "svhn", "cifar10"]
+"""The architectures of the paper's component P, by the data set that each is for."""
+
+
+@keras.saving.register_keras_serializable(package="keras_traps")
+class LuringInput(keras.layers.Layer):
+    """Maps an image to an image of the same shape: the component P of luring.
+
+    Untrained it is no identity; `keras_traps.luring.LuredClassifier` trains it before
+    a frozen classifier.
+
+    With a half-precision dtype policy the convolutions run in half precision; the
+    image that comes out is float32 under every policy.
+
+    Args:
+        preset: The authors' architecture for `"mnist"` (4,385 parameters; image sizes
+            that are 4 modulo 8), `"svhn"` (sizes that 8 divides) or `"cifar10"`
+            (even sizes). The number of channels is that of the images. Defaults to
+            `"mnist"`.
+        width: Multiplies the filters of every hidden convolution, above 0; at least
+            one is left. Defaults to `1.0`, the authors' size.
+        dropout: The rate after the first and the last hidden convolution of `"svhn"`
+            and `"cifar10"`, from 0 to below 1; `"mnist"` has none. Defaults to the
+            authors' for luring: 0, 0.15 and 0.3.
+        network: Any Keras network from images to images of the same shape, in place of
+            a preset; `width` and `dropout` are not used. What it returns is cut to
+            [0, 1]; beyond, its gradient is 0, so let it end in a sigmoid. Defaults to
+            `None`.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        images: `(batch, height, width, channels)`, floating point, pixels in [0, 1].
+        training: Passed on to the network: whether dropout and batch normalisation
+            act as in training.
+
+    Returns:
+        Images of the same shape, float32, pixels in [0, 1].
+
+    Raises:
+        TypeError: If `network` is not a Keras layer or model.
+        ValueError: If an argument is out of its range, or, once the shape of the
+            images is known, the network returns images of another.
+
+    Example:
+    >>> lure = keras_traps.layers.LuringInput("mnist")
+    >>> lure(np.zeros((2, 28, 28, 1), "float32")).shape
+    TensorShape([2, 28, 28, 1])
+
+    Reference:
+        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 3.2;
+        the architectures are those of the authors' public code.
+    """
+
+    def __init__(
+        self,
+        preset: LurePreset = "mnist",
+        *,
+        width: float = 1.0,
+        dropout: float | None = None,
+        network: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if preset not in get_args(LurePreset):
+            raise ValueError(
+                "Invalid value for argument `preset`. Expected one of "
+                f"{get_args(LurePreset)}. Received: preset={preset!r}"
+            )
+        check_number(width, name="width", above=0.0)
+        if dropout is not None:
+            check_number(dropout, name="dropout", at_least=0.0, below=1.0)
+        if network is not None and not isinstance(network, keras.layers.Layer):
+            raise TypeError(
+                "Invalid value for argument `network`. Expected a Keras layer or "
+                f"model. Received: {type(network).__name__}"
+            )
+        super().__init__(autocast=False, **kwargs)
+        self.preset: LurePreset = preset
+        self.width = float(width)
+        self.dropout = PRESET_DROPOUT[preset] if dropout is None else float(dropout)
+        self.network = network
+        self._network = network
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Makes the network, and checks that it keeps the images' shape."""
+        shape = tuple(size for size in tuple(input_shape)[1:] if size is not None)
+        if len(shape) != 3 or len(input_shape) != 4:
+            raise ValueError(
+                "Invalid value for argument `images`. Expected images (batch, height, "
+                "width, channels) whose size is known. Received: shape "
+                f"{tuple(input_shape)}"
+            )
+        if self._network is None:
+            self._network = preset_network(
+                self.preset,
+                shape,
+                width=self.width,
+                dropout=self.dropout,
+                dtype=self.dtype_policy,
+            )
+        returned = tuple(self._network(keras.Input(shape)).shape)[1:]
+        if returned != shape:
+            which = "preset" if self.network is None else "network"
+            raise ValueError(
+                f"Invalid value for argument `{which}`. Expected a network that "
+                f"returns images of the shape that it is given, {shape}. Received: "
+                f"one that returns {returned}"
+            )
+        self.built = True
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns P(x); see the class."""
+        if self._network is None:
+            raise RuntimeError("The layer was called before it was built.")
+        mapped = tf.cast(self._network(images, training=training), tf.float32)
+        # The presets end in a sigmoid.
+        return mapped if self.network is None else tf.clip_by_value(mapped, 0.0, 1.0)
+
+    def compute_output_shape(
+        self, input_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
+        """Returns the shape of the images."""
+        return tuple(input_shape)
+
+    def compute_output_spec(
+        self,
+        images: keras.KerasTensor,
+        training: bool | None = None,  # noqa: ARG002
+    ) -> keras.KerasTensor:
+        """Returns shape and dtype: float32 whatever the dtype policy."""
+        return keras.KerasTensor(images.shape, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor needs to make this layer again."""
+        return {
+            **super().get_config(),
+            "preset": self.preset,
+            "width": self.width,
+            "dropout": self.dropout,
+            "network": keras.saving.serialize_keras_object(self.network),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Makes a layer of what `get_config` returned."""
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**{**config, "network": network})

@@ -1,0 +1,101 @@
+"""The authors' architectures of the luring component P."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+PRESET_DROPOUT = {"mnist": 0.0, "svhn": 0.15, "cifar10": 0.3}
+"""The rates that the authors train luring with."""
+
+_POOL = "pool"
+_UP = "up"
+
+# Filters of convolutions, and what stands between them.
+_SVHN = (128, _POOL, 256, _POOL, 512, 1024, _POOL, 512, 512, _UP, 256, _UP, 128, _UP)
+_CIFAR10 = (128, 256, _POOL, 512, 1024, 512, 512, 256, _UP, 128)
+_LAST_FILTERS = 64
+
+
+def preset_network(
+    preset: str,
+    shape: Sequence[int],
+    *,
+    width: float,
+    dropout: float,
+    dtype: Any,
+) -> keras.Model:
+    """Builds one of the authors' architectures, untrained.
+
+    Args:
+        preset: `"mnist"`, `"svhn"` or `"cifar10"`.
+        shape: Height, width and channels of one image.
+        width: Multiplies the filters of every hidden convolution.
+        dropout: The rate after the first and the last hidden convolution.
+        dtype: The dtype policy of its layers; the sigmoid at the end is float32.
+
+    Returns:
+        A model from images to images, whose shape depends on the preset's pooling.
+    """
+    x = inputs = keras.Input(tuple(shape), name="image")
+    if preset == "mnist":
+        x = _mnist(x, shape[-1], width, dtype)
+    else:
+        plan = _SVHN if preset == "svhn" else _CIFAR10
+        x = _normalized(x, plan, shape[-1], width, dropout, dtype)
+    outputs = layers.Activation("sigmoid", dtype="float32", name="pixels")(x)
+    return keras.Model(inputs, outputs, name=f"luring_{preset}")
+
+
+def _mnist(
+    x: keras.KerasTensor, channels: int, width: float, dtype: Any
+) -> keras.KerasTensor:
+    def convolve(x: keras.KerasTensor, filters: int, **options: Any) -> Any:
+        settings = {"padding": "same", "activation": "relu", "dtype": dtype, **options}
+        return layers.Conv2D(scaled(filters, width), 3, **settings)(x)
+
+    for filters in (16, 8):
+        x = layers.MaxPooling2D(padding="same", dtype=dtype)(convolve(x, filters))
+    x = convolve(x, 8, strides=2)
+    for filters, padding in ((8, "same"), (8, "same"), (16, "valid")):
+        x = layers.UpSampling2D(dtype=dtype)(convolve(x, filters, padding=padding))
+    return layers.Conv2D(channels, 3, padding="same", dtype=dtype)(x)
+
+
+def _normalized(
+    x: keras.KerasTensor,
+    plan: Sequence[int | str],
+    channels: int,
+    width: float,
+    dropout: float,
+    dtype: Any,
+) -> keras.KerasTensor:
+    first = True
+    for part in (*plan, _LAST_FILTERS):
+        if isinstance(part, str):
+            kind = layers.MaxPooling2D if part == _POOL else layers.UpSampling2D
+            x = kind(dtype=dtype)(x)
+            continue
+        x = layers.Conv2D(scaled(part, width), 3, padding="same", dtype=dtype)(x)
+        x = layers.BatchNormalization(dtype=dtype)(x)
+        x = layers.ReLU(dtype=dtype)(x)
+        if first:
+            x = layers.Dropout(dropout, dtype=dtype)(x)
+            first = False
+    x = layers.Dropout(dropout, dtype=dtype)(x)
+    x = layers.Conv2D(channels, 3, padding="same", dtype=dtype)(x)
+    return layers.BatchNormalization(dtype=dtype)(x)
+
+
+def scaled(filters: int, width: float) -> int:
+    """Returns a number of filters or units times a width, at least 1.
+
+    Args:
+        filters: The number at width 1.
+        width: The factor.
+
+    Returns:
+        The product, rounded.
+    """
+    return max(1, round(filters * width))

@@ -1,0 +1,157 @@
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_traps.layers import LuringInput
+from keras_traps.layers.luring_input import LurePreset
+
+MNIST, COLOUR = (28, 28, 1), (32, 32, 3)
+
+
+def images_of(shape: tuple[int, ...], count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).random((count, *shape), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "parameters"),
+    [
+        ("mnist", MNIST, 4_385),
+        ("svhn", COLOUR, 14_841_487),
+        ("cifar10", COLOUR, 14_841_487),
+    ],
+)
+def test_a_preset_has_the_authors_size(
+    preset: LurePreset, shape: tuple[int, ...], parameters: int
+) -> None:
+    lure = LuringInput(preset)
+    lure.build((None, *shape))
+    assert lure.count_params() == parameters
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape"), [("mnist", MNIST), ("svhn", COLOUR), ("cifar10", (10, 10, 2))]
+)
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_an_image_comes_out_as_one_of_its_shape_in_float32(
+    preset: LurePreset, shape: tuple[int, ...], policy: str
+) -> None:
+    lure = LuringInput(preset, width=1 / 64, dtype=policy)
+    images = images_of(shape)
+    mapped = lure(images, training=True)
+    symbol = lure(keras.Input(shape))
+    assert mapped.shape == images.shape
+    assert symbol.shape == (None, *shape)
+    assert mapped.dtype == symbol.dtype == "float32"
+    assert 0 <= np.min(mapped) < np.max(mapped) <= 1
+    assert all(weight.dtype == "float32" for weight in lure.weights)
+
+
+def convolutions(lure: LuringInput) -> list[layers.Conv2D]:
+    network: Any = lure._network
+    return [layer for layer in network.layers if isinstance(layer, layers.Conv2D)]
+
+
+def test_half_precision_reaches_the_convolutions() -> None:
+    lure = LuringInput("mnist", dtype="mixed_bfloat16")
+    lure.build((None, *MNIST))
+    assert {layer.compute_dtype for layer in convolutions(lure)} == {"bfloat16"}
+
+
+def test_width_scales_the_hidden_filters_and_leaves_one_at_least() -> None:
+    sizes = []
+    for width in (1e-3, 1.0, 2.0):
+        lure = LuringInput("mnist", width=width)
+        lure.build((None, *MNIST))
+        sizes.append([layer.filters for layer in convolutions(lure)])
+    assert sizes == [
+        [1] * 7,
+        [16, 8, 8, 8, 8, 16, 1],
+        [32, 16, 16, 16, 16, 32, 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "rate"), [("mnist", 0.0), ("svhn", 0.15), ("cifar10", 0.3)]
+)
+def test_the_dropout_is_the_authors_unless_one_is_given(
+    preset: LurePreset, rate: float
+) -> None:
+    assert LuringInput(preset).dropout == rate
+    assert LuringInput(preset, dropout=0.5).dropout == 0.5
+
+
+def test_training_is_passed_on() -> None:
+    lure = LuringInput("cifar10", width=1 / 32, dropout=0.5)
+    images = images_of((8, 8, 1))
+    plain = [lure(images, training=False) for _ in range(2)]
+    noisy = [lure(images, training=True) for _ in range(2)]
+    np.testing.assert_array_equal(*plain)
+    assert np.abs(noisy[0] - noisy[1]).max() > 0
+
+
+def test_a_network_of_the_user_is_used_and_cut_to_the_range_of_pixels() -> None:
+    lure = LuringInput(network=layers.Rescaling(2.0, offset=-0.5))
+    images = images_of((4, 4, 1))
+    np.testing.assert_allclose(lure(images), np.clip(2 * images - 0.5, 0, 1), 1e-6)
+
+
+@pytest.mark.parametrize("brings", [False, True])
+def test_it_survives_a_config_and_a_file(brings: bool, tmp_path: Path) -> None:
+    network = None
+    if brings:
+        network = keras.Sequential(
+            [keras.Input(MNIST), layers.Conv2D(1, 3, padding="same")]
+        )
+    lure = LuringInput("mnist", width=0.5, network=network, name="tested")
+    copy = LuringInput.from_config(lure.get_config())
+    assert copy.get_config() == lure.get_config()
+    assert vars(copy).keys() == vars(lure).keys()
+
+    inputs = keras.Input(MNIST)
+    model = keras.Model(inputs, lure(inputs))
+    model.save(tmp_path / "lure.keras")
+    loaded = keras.saving.load_model(tmp_path / "lure.keras")
+    images = images_of(MNIST)
+    np.testing.assert_array_equal(loaded(images), model(images))
+
+
+def test_a_network_that_changes_the_shape_is_refused_with_both_shapes() -> None:
+    lure = LuringInput(network=layers.MaxPooling2D())
+    with pytest.raises(ValueError, match=r"`network`.*\(8, 8, 1\).*\(4, 4, 1\)"):
+        lure.build((None, 8, 8, 1))
+    # Of 8 pixels, pooling and the valid convolution leave too few.
+    with pytest.raises(ValueError, match=r"`preset`.*\(8, 8, 1\).*\(4, 4, 1\)"):
+        LuringInput("mnist").build((None, 8, 8, 1))
+
+
+@pytest.mark.parametrize("shape", [(None, 64), (None, None, None, 3)])
+def test_what_is_no_image_of_a_known_size_is_refused(shape: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="Expected images"):
+        LuringInput().build(shape)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"preset": "imagenet"}, "preset"),
+        ({"width": 0.0}, "width"),
+        ({"width": float("nan")}, "width"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": -0.1}, "dropout"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(
+    settings: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"argument `{name}`"):
+        LuringInput(**settings)
+
+
+def test_a_network_that_is_no_layer_is_refused() -> None:
+    wrong: Any = "p.keras"
+    with pytest.raises(TypeError, match="argument `network`"):
+        LuringInput(network=wrong)
