@@ -1,0 +1,278 @@
+"""What `recipes/luring.py` does: models in a folder, and what was measured of each."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import keras
+from absl import app, flags
+
+from keras_traps import datasets
+from keras_traps._files import make_writable, write_atomically
+from keras_traps._flags import Flags
+from keras_traps._recipe import check_required, load_classifier
+from keras_traps.devices import hush_retracing, prepare_devices
+from keras_traps.evaluation.provenance import provenance, weights_sha256
+from keras_traps.luring.losses import LuringLoss
+from keras_traps.luring.metrics import CleanMetrics, clean_metrics
+from keras_traps.luring.schedules import LURE_SCHEDULES, LURING_WEIGHTS
+from keras_traps.luring.targets import train_target
+from keras_traps.luring.training import Backup, save_atomically
+from keras_traps.luring.variants import Variant, join, train_variant
+from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
+from keras_traps.models.inference import predict
+from keras_traps.models.luring_victims import VICTIM_RECIPES, VictimRecipe
+
+Trained = Literal["target", Variant]
+"""What the sub-command `train` trains: M, or a variant of M∘P."""
+
+Dataset = Literal["mnist", "svhn_cropped", "cifar10", "digits"]
+
+_BUILD: dict[str, Callable[..., keras.Model]] = {
+    "mnist": madry_mnist_cnn,
+    "svhn_cropped": svhn_vgg,
+    "cifar10": cifar10_vgg,
+    # To try it with; it has one width.
+    "digits": lambda width: digits_cnn(),  # noqa: ARG005
+}
+_Splits = dict[str, datasets.Dataset]
+
+_RECIPES = {**VICTIM_RECIPES, "digits": VictimRecipe(20, 32, (2e-3,))}
+
+
+def define_flags(define: Flags) -> None:
+    """Defines the flags that say what is trained, and where it is kept.
+
+    Args:
+        define: Where to define them.
+    """
+    define.choice("dataset", "digits", Dataset, "The data set.")
+    define.text("data_dir", None, "The folder that holds the data set; see the README.")
+    define.text("workdir", None, "The folder for the models, and what is said of them.")
+    define.integer("seed", 0, "The seed of weights, order and attacks.", low=0)
+    define.switch("resume", False, "Whether to go on in a --workdir in use.")
+
+
+def define_training_flags(define: Flags) -> None:
+    """Defines the flags of `train`.
+
+    Args:
+        define: Where to define them.
+    """
+    define.choices(
+        "variant",
+        ["target", "stack", "auto", "ce", "luring"],
+        Literal["target", "stack", "auto", "ce", "luring"],
+        "What to train: the classifier, or a network before it; give it once for each.",
+    )
+    define.text(
+        "model",
+        None,
+        "The classifier M: a .keras file that returns logits, or a DEEPSEC .npz state "
+        "dict. The default is the one that --variant=target trains.",
+    )
+    define.integer("steps", None, "How many steps. The default is the authors'.")
+    define.integer("batch_size", None, "Images per step. The default is the authors'.")
+    define.number("width", 1.0, "Multiplies the filters of what is trained.")
+    define.choice("loss", "luring", LuringLoss, "What luring is trained with.")
+    define.number("luring_weight", None, "lambda. The default is the authors'.")
+    define.integer("stage", 500, "After how many steps the state of P is saved.")
+
+
+class Folder(NamedTuple):
+    """The models of one data set and seed.
+
+    Args:
+        path: Where they are.
+        model: The classifier M that was brought, if any.
+        dataset: The data set's name.
+    """
+
+    path: Path
+    model: Path | None
+    dataset: str
+
+    @property
+    def target_path(self) -> Path:
+        """The file of M."""
+        return self.model or self.path / "target.keras"
+
+    def target(self) -> keras.Model:
+        """Loads M, frozen.
+
+        Raises:
+            app.UsageError: If it is not there.
+        """
+        if not self.target_path.is_file():
+            raise app.UsageError(
+                f"There is no {self.target_path}: train it by --variant=target, or "
+                "name one by --model."
+            )
+        target = load_classifier(self.dataset, self.target_path)
+        target.trainable = False
+        return target
+
+    def augmented(self, variant: str, target: keras.Model) -> keras.Model:
+        """Loads M∘P of a variant, which returns logits as M does."""
+        loaded = keras.saving.load_model(self.path / f"{variant}.keras", compile=False)
+        return loaded if variant == "stack" else join(loaded, target)
+
+
+def train(values: flags.FlagValues) -> Iterator[str]:
+    """Trains what `--variant` names, one after the other.
+
+    Args:
+        values: The parsed flags.
+
+    Yields:
+        What there is to tell.
+
+    Raises:
+        app.UsageError: If a flag is missing, or M is.
+        FileExistsError: If a model or its backup is there and `--resume` is off.
+    """
+    check_required(values, ["workdir"])
+    brought = Path(values.model).expanduser() if values.model else None
+    folder = Folder(Path(values.workdir).expanduser(), brought, values.dataset)
+    make_writable(folder.path, name="workdir")
+    if brought and "target" in values.variant:
+        raise app.UsageError("--variant=target trains a classifier; --model names one.")
+    prepare_devices()
+    hush_retracing()
+    data = {
+        split: datasets.load(values.dataset, split, values.data_dir)
+        for split in ("train", "test")
+    }
+    for variant in sorted(values.variant, key=lambda name: name != "target"):
+        path = folder.path / f"{variant}.keras"
+        if path.exists() and not values.resume:
+            raise FileExistsError(
+                f"{path} exists. Go on with what is missing by --resume, or choose "
+                "another --workdir."
+            )
+        if not path.with_suffix(".json").exists():
+            yield f"Training {variant} on {values.dataset}"
+            run = _train_target if variant == "target" else _train_variant
+            measured = run(values, folder, variant, data)
+            yield (
+                f"{variant}: test accuracy of M {measured.target:.2%}, of this "
+                f"{measured.test:.2%}, both right {measured.agree:.2%}"
+            )
+
+
+def _train_target(
+    values: flags.FlagValues, folder: Folder, variant: str, data: _Splits
+) -> CleanMetrics:
+    # Its batch size is the recipe's: `--batch_size` is that of P.
+    settings = {"steps": values.steps, "width": values.width}
+    backup = _backup(values, folder, variant, data, settings)
+    keras.utils.set_random_seed(values.seed)
+    model = _BUILD[values.dataset](width=values.width)
+    began = time.monotonic()
+    score = train_target(
+        model,
+        data["train"],
+        _RECIPES[values.dataset],
+        steps=values.steps,
+        seed=values.seed,
+        backup=backup,
+    )
+    settings |= {"seconds": time.monotonic() - began, "validation_accuracy": score}
+    measured = _finish(values, folder, variant, model, settings, data["test"])
+    backup.discard()
+    return measured
+
+
+def _train_variant(
+    values: flags.FlagValues, folder: Folder, variant: Any, data: _Splits
+) -> CleanMetrics:
+    target = folder.target()
+    schedule = LURE_SCHEDULES[values.dataset]
+    if values.batch_size is not None:
+        schedule = dataclasses.replace(schedule, batch_size=values.batch_size)
+    if values.steps is not None:
+        schedule = schedule.scaled(values.steps)
+    weight = values.luring_weight
+    settings = {
+        **dataclasses.asdict(schedule),
+        "width": values.width,
+        "loss": values.loss,
+        "luring_weight": LURING_WEIGHTS[values.dataset] if weight is None else weight,
+        "stage": values.stage,
+        "target_sha256": weights_sha256(target),
+    }
+    backup = _backup(values, folder, variant, data, settings)
+    began = time.monotonic()
+    model = train_variant(
+        variant,
+        target,
+        data["train"],
+        schedule,
+        output="logits",
+        width=values.width,
+        loss=values.loss,
+        luring_weight=settings["luring_weight"],
+        seed=values.seed,
+        stage=values.stage,
+        backup=backup,
+    )
+    settings["seconds"] = time.monotonic() - began
+    measured = _finish(values, folder, variant, model, settings, data["test"])
+    backup.discard()
+    return measured
+
+
+def _backup(
+    values: flags.FlagValues,
+    folder: Folder,
+    variant: str,
+    data: _Splits,
+    settings: dict[str, Any],
+) -> Backup:
+    facts = {
+        "variant": variant,
+        "dataset": values.dataset,
+        "train_data": data["train"].sha256,
+        "seed": values.seed,
+        **settings,
+    }
+    return Backup(folder.path / f".{variant}.backup", facts, resume=values.resume)
+
+
+def _finish(
+    values: flags.FlagValues,
+    folder: Folder,
+    variant: str,
+    model: keras.Model,
+    settings: dict[str, Any],
+    test: datasets.Dataset,
+) -> CleanMetrics:
+    """Saves the model, and what is true of it on the test images beside it."""
+    save_atomically(model.save, folder.path / f"{variant}.keras")
+    target = folder.target()
+    augmented = target if variant == "target" else folder.augmented(variant, target)
+    measured = clean_metrics(
+        predict(target, test.images).argmax(axis=1),
+        predict(augmented, test.images).argmax(axis=1),
+        test.labels,
+    )
+    facts = {
+        **provenance(
+            sys.argv,
+            seed=values.seed,
+            model=weights_sha256(model),
+            test_data=test.sha256,
+        ),
+        "variant": variant,
+        "dataset": values.dataset,
+        "parameters": model.count_params(),
+        **settings,
+        **measured._asdict(),
+    }
+    path = folder.path / f"{variant}.json"
+    write_atomically(path, json.dumps(facts, indent=1).encode())
+    return measured

@@ -1,0 +1,167 @@
+"""What the frozen classifier says of each image: computed once, not at every step."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_traps._validation import FloatArray, check_images, check_labels
+from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
+from keras_traps.models.outputs import Output, check_classifier
+
+Int32Array = npt.NDArray[np.int32]
+
+
+class FrozenAnswers(NamedTuple):
+    """What M says of some images.
+
+    Args:
+        answer: c, the class of the largest logit, `(images,)`, int32.
+        runner_up: b, that of the second largest, `(images,)`, int32.
+    """
+
+    answer: Int32Array
+    runner_up: Int32Array
+
+
+def frozen_answers(
+    target: keras.Model,
+    images: npt.ArrayLike,
+    *,
+    output: Output,
+    batch_size: int = 256,
+) -> FrozenAnswers:
+    """Asks the classifier M for its answer and its runner-up.
+
+    Args:
+        target: M, called with `training=False`.
+        images: `(images, height, width, channels)`, floating point, in [0, 1].
+        output: What M returns.
+        batch_size: How many images at once. Defaults to `256`.
+
+    Returns:
+        The two classes of each image; of equal logits, the lower class comes first.
+
+    Raises:
+        TypeError: If `target` is no Keras model or the images are not floating point.
+        ValueError: If `target` is not a built classifier of such images.
+    """
+    check_classifier(target, output, name="target")
+    pixels = check_images(images, target.input_shape[1:])
+    logits = predict(logits_model(target, output), pixels, batch_size=batch_size)
+    return FrozenAnswers(*(np.asarray(part) for part in top_two(logits)))
+
+
+def top_two(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the classes of the largest and of the second largest logit.
+
+    Args:
+        logits: `(batch, num_classes)`, floating point, at least 2 classes.
+
+    Returns:
+        Two tensors `(batch,)`, int32.
+    """
+    # In half precision more logits are equal than are.
+    ranked = tf.math.top_k(tf.cast(logits, tf.float32), k=2).indices
+    return ranked[:, 0], ranked[:, 1]
+
+
+def answered_dataset(
+    target: keras.Model,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    output: Output,
+    batch_size: int = 64,
+    order: npt.NDArray[np.integer] | None = None,
+) -> tf.data.Dataset:
+    """Joins images with M's answers, for `LuredClassifier.fit` and `evaluate`.
+
+    Training on it, a step never calls M on the images themselves.
+
+    Args:
+        target: M, called with `training=False`, here and never again.
+        images: `(images, height, width, channels)`, floating point, in [0, 1].
+        labels: Integer classes `(images,)`, for the metric `accuracy` and for nothing
+            else. Defaults to none.
+        output: What M returns.
+        batch_size: How many images a batch has where there is no `order`. Defaults
+            to `64`.
+        order: Which images each batch has, `(batches, batch_size)`, as `batch_order`
+            draws it. Defaults to all images in their order.
+
+    Returns:
+        Batches `(images, {"answer", "runner_up"[, "label"]})`.
+
+    Raises:
+        TypeError: If `target` is no Keras model or the images are not floating point.
+        ValueError: If `target` is not a built classifier of such images, or there is
+            not one label for each.
+    """
+    answers = frozen_answers(target, images, output=output)
+    pixels = check_images(images, target.input_shape[1:])
+    told: dict[str, npt.NDArray[np.integer]] = answers._asdict()
+    if labels is not None:
+        told["label"] = check_labels(
+            labels, len(pixels), target.output_shape[1], name="labels"
+        )
+    return batches(pixels, told, batch_size=batch_size, order=order)
+
+
+def batches(
+    images: FloatArray,
+    told: dict[str, npt.NDArray[np.integer]] | npt.NDArray[Any],
+    *,
+    batch_size: int = 64,
+    order: npt.NDArray[np.integer] | None = None,
+) -> tf.data.Dataset:
+    """Cuts arrays that are held in memory into batches.
+
+    Args:
+        images: `(images, ...)`.
+        told: What goes with each, an array or several by name, images first.
+        batch_size: How many images a batch has where there is no `order`. Defaults
+            to `64`.
+        order: Which images each batch has, `(batches, batch_size)`. Defaults to all
+            in their order.
+
+    Returns:
+        Batches of `(images, told)`.
+    """
+    data = (images, told)
+    if order is None:
+        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size).prefetch(2)
+    held = tf.nest.map_structure(tf.constant, data)
+
+    def chosen(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.nest.map_structure(lambda part: tf.gather(part, rows), held)
+
+    return tf.data.Dataset.from_tensor_slices(order).map(chosen).prefetch(2)
+
+
+def batch_order(count: int, batch_size: int, steps: int, *, seed: int) -> Int32Array:
+    """Draws which images each step of a training sees.
+
+    Every image is seen once before any is seen again; a batch may hold the last images
+    of one pass and the first of the next.
+
+    Args:
+        count: How many images there are.
+        batch_size: How many a step sees.
+        steps: How many steps there are.
+        seed: Of the order of each pass. The first steps of a longer training are those
+            of a shorter one.
+
+    Returns:
+        Indices `(steps, batch_size)`, int32.
+    """
+    passes = -(-steps * batch_size // count)
+    drawn = [
+        np.random.default_rng([seed, number]).permutation(count)
+        for number in range(passes)
+    ]
+    rows = np.concatenate(drawn)[: steps * batch_size]
+    return rows.reshape(steps, batch_size).astype(np.int32)

@@ -1,0 +1,282 @@
+"""A frozen classifier behind a network that is trained to lure attacks away from it."""
+
+from collections.abc import Mapping
+from typing import Any, Self, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_traps._validation import check_number
+from keras_traps.layers import LuringInput
+from keras_traps.luring.answers import top_two
+from keras_traps.luring.losses import LuringLoss, make_loss
+from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
+from keras_traps.models.outputs import Output, check_classifier, check_outputs
+
+_PROBE_IMAGES = 8
+
+
+@keras.saving.register_keras_serializable(package="keras_traps")
+class LuredClassifier(keras.Model):
+    """M∘P: a classifier M, frozen, that sees its images through a component P.
+
+    `fit` trains P alone, on images without labels: what M answers is all that it
+    learns from. `predict` gives M(P(x)), what an attacker is to see. What is deployed
+    is M alone or where both agree; see `keras_traps.luring.agreement_model`.
+
+    Images may come to `fit` and `evaluate` alone, with integer labels `(batch,)`, which
+    serve the metric `accuracy` and nothing else, or with M's answers as
+    `keras_traps.luring.answered_dataset` computes them once. Without those, M(x) is
+    computed at every step, as it has to be where images are augmented on the fly.
+    M is called with `training=False` always. Do not use `sample_weight`.
+
+    Args:
+        target: M, a built Keras model from images in [0, 1] to classes. `fit` refuses
+            it while it is trainable: set `target.trainable = False` first.
+        lure: P, a `LuringInput`, or any Keras network that one is made of.
+        output: What M returns; M∘P returns the same. Defaults to `"probabilities"`.
+        **kwargs: Passed on to `keras.Model`, such as a `name`.
+
+    Raises:
+        TypeError: If `target` is no Keras model or `lure` no Keras layer.
+        ValueError: If M is not built, has fewer than 2 classes, is not one of images
+            of a known size, or does not return what `output` says; or if P returns
+            images of another shape.
+
+    Example:
+    >>> target.trainable = False
+    >>> lured = keras_traps.luring.LuredClassifier(
+    ...     target, keras_traps.layers.LuringInput("mnist"), output="logits"
+    ... )
+    >>> lured.compile(keras.optimizers.Adam(1e-3), luring_weight=1.0)
+    >>> lured.fit(images, batch_size=64, epochs=5)
+
+    Reference:
+        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 3.2.
+    """
+
+    def __init__(
+        self,
+        target: keras.Model,
+        lure: keras.layers.Layer,
+        *,
+        output: Output = "probabilities",
+        **kwargs: Any,
+    ) -> None:
+        _check_target(target, output)
+        if not isinstance(lure, LuringInput):
+            lure = LuringInput(network=lure, name="lure")
+        inputs = keras.Input(target.input_shape[1:], name="image")
+        super().__init__(inputs, target(lure(inputs), training=False), **kwargs)
+        self.target = target
+        self.lure = lure
+        self.output_kind: Output = output
+        self._loss_name: LuringLoss = "luring"
+        self._luring_weight = 1.0
+        self._means = {
+            name: keras.metrics.Mean(name) for name in ("loss", "agreement", "accuracy")
+        }
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: LuringLoss = "luring",
+        *,
+        luring_weight: float = 1.0,
+        jit_compile: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        """Chooses what P is trained with.
+
+        Args:
+            optimizer: As in `keras.Model.compile`. Defaults to `"adam"`.
+            loss: `"luring"`, the paper's L; `"margin"`, its alternative L';
+                `"cross_entropy"`, the baseline C_E, which imitates M. Defaults to
+                `"luring"`.
+            luring_weight: lambda, above 0, of `"luring"`. Defaults to `1.0`.
+            jit_compile: As in `keras.Model.compile`, but off unless asked for: XLA's
+                convolutions are slow on a CPU. Defaults to `False`.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `auto_scale_loss`.
+
+        Raises:
+            TypeError: If metrics, weights of losses or the like are given.
+            ValueError: If the loss is unknown or `luring_weight` is not above 0.
+        """
+        if loss not in get_args(LuringLoss):
+            raise ValueError(
+                f"Invalid value for argument `loss`. Expected one of "
+                f"{get_args(LuringLoss)}. Received: loss={loss!r}"
+            )
+        check_number(luring_weight, name="luring_weight", above=0.0)
+        unknown = set(kwargs) - {"run_eagerly", "steps_per_execution"}
+        unknown -= {"auto_scale_loss"}
+        if unknown:
+            raise TypeError(
+                "A lured classifier has its own loss and metrics. Received: "
+                f"{', '.join(sorted(unknown))}"
+            )
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self._loss_name, self._luring_weight = loss, float(luring_weight)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The loss, the agreement with M, and the accuracy where labels are given."""
+        return list(self._means.values())
+
+    # Methods, not properties: saving walks over those, into models without end.
+    def to_logits(self) -> keras.Model:
+        """Returns M∘P up to its logits, for losses that must not saturate.
+
+        Returns:
+            A model that shares this one's layers.
+        """
+        if self.output_kind == "logits":
+            return keras.Model(self.input, self.output, name=self.name)
+        logits = logits_model(self.target, self.output_kind)
+        return keras.Model(
+            self.input,
+            logits(self.lure(self.input), training=False),
+            name=f"logits_of_{self.name}",
+        )
+
+    def to_lure_model(self) -> keras.Model:
+        """Returns P alone as a Keras model, such as `serving.export` takes.
+
+        Returns:
+            A model from images to images that shares the weights of P.
+        """
+        return keras.Model(self.input, self.lure(self.input), name="lure")
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Refuses to train while M is trainable; else as in Keras."""
+        if self.target.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `target`. Expected a frozen classifier: "
+                "luring trains P alone, so that M stays the model that is deployed. "
+                "Set `target.trainable = False`. Received: "
+                f"{self.target.name!r} with {len(self.target.trainable_variables)} "
+                "trainable variables"
+            )
+        return super().make_train_function(force)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of P; see the class for the kinds of data."""
+        images, answers, labels = self._told(data)
+        variables = self.lure.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = self._logits(self.lure(images, training=True))
+            loss = self._mean_loss(logits, answers)
+            if self.lure.losses:
+                loss += tf.add_n(self.lure.losses)
+            scaled = self.optimizer.scale_loss(loss)
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        return self._measured(loss, logits, answers, labels)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Measures without training; see the class for the kinds of data."""
+        images, answers, labels = self._told(data)
+        logits = self._logits(self.lure(images, training=False))
+        loss = self._mean_loss(logits, answers)
+        return self._measured(loss, logits, answers, labels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor needs to make this model again."""
+        return {
+            "name": self.name,
+            "target": keras.saving.serialize_keras_object(self.target),
+            "lure": keras.saving.serialize_keras_object(self.lure),
+            "output": self.output_kind,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Makes a model of what `get_config` returned."""
+        parts = {
+            name: keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+            for name in ("target", "lure")
+        }
+        return cls(**{**config, **parts})
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns what `compile_from_config` needs; nothing before `compile`."""
+        if not self.compiled:
+            return {}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "loss": self._loss_name,
+            "luring_weight": self._luring_weight,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as the saved model was."""
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+        self.compile(**{**config, "optimizer": optimizer})
+        # So that its state can be loaded.
+        self.optimizer.build(self.lure.trainable_variables)
+
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        """M's logits, float32."""
+        model = logits_model(self.target, self.output_kind)
+        return tf.cast(model(images, training=False), tf.float32)
+
+    def _mean_loss(
+        self, logits: tf.Tensor, answers: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
+        loss = make_loss(self._loss_name, self._luring_weight)
+        return tf.reduce_mean(loss(logits, answers))
+
+    def _told(
+        self, data: Any
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
+        """The images, M's answers, and the labels where there are any."""
+        images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if weights is not None:
+            raise ValueError(
+                "Invalid value for argument `sample_weight`. Expected none: every "
+                "image counts alike."
+            )
+        if isinstance(told, Mapping):
+            answers = {name: told[name] for name in ("answer", "runner_up")}
+            return images, answers, told.get("label")
+        answer, runner_up = top_two(self._logits(images))
+        return images, {"answer": answer, "runner_up": runner_up}, told
+
+    def _measured(
+        self,
+        loss: tf.Tensor,
+        logits: tf.Tensor,
+        answers: Mapping[str, tf.Tensor],
+        labels: tf.Tensor | None,
+    ) -> dict[str, Any]:
+        classes = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        count = tf.shape(classes)[0]
+        self._means["loss"].update_state(loss, sample_weight=count)
+        known = {"agreement": answers["answer"], "accuracy": labels}
+        for name, right in known.items():
+            if right is not None:
+                same = tf.equal(classes, tf.cast(tf.reshape(right, [-1]), tf.int32))
+                self._means[name].update_state(same)
+        return {
+            name: mean.result()
+            for name, mean in self._means.items()
+            if name != "accuracy" or labels is not None
+        }
+
+
+def _check_target(target: keras.Model, output: Output) -> None:
+    check_classifier(target, output, name="target")
+    shape = target.input_shape[1:]
+    if len(shape) != 3 or None in shape:
+        raise ValueError(
+            "Invalid value for argument `target`. Expected a classifier of images "
+            "(height, width, channels) whose size is known. Received: input shape "
+            f"{target.input_shape}"
+        )
+    noise = np.random.default_rng(0).random((_PROBE_IMAGES, *shape), np.float32)
+    check_outputs(predict(target, noise), output)

@@ -1,0 +1,121 @@
+"""What the luring component is trained with: pure functions of logits.
+
+The letters are those of the authors' public code; in the text of equation 1, a and b
+are swapped.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import tensorflow as tf
+
+LuringLoss = Literal["luring", "margin", "cross_entropy"]
+"""What P is trained with: the paper's L, its alternative L', or as the baseline C_E."""
+
+
+def luring_loss(
+    logits: tf.Tensor,
+    answer: tf.Tensor,
+    runner_up: tf.Tensor,
+    luring_weight: float | tf.Tensor = 1.0,
+) -> tf.Tensor:
+    """The luring loss L of each image.
+
+    With z the logits of M(P(x)), c the class that M gives x and b the one that M ranks
+    second: L = max(0, max_{j != c} z_j - z_c) - lambda (z_c - z_b).
+
+    The first part keeps the answer, the second parts it from the class that M would
+    be fooled into. At a hinge of exactly 0 the first part has no gradient.
+
+    Args:
+        logits: z, `(batch, num_classes)`, floating point.
+        answer: c, `(batch,)`, integer.
+        runner_up: b, `(batch,)`, integer; nowhere that of `answer`.
+        luring_weight: lambda, above 0: 1 in the paper on MNIST and SVHN, 0.15 on
+            CIFAR-10. Defaults to `1.0`.
+
+    Returns:
+        `(batch,)`, float32; not bounded below.
+
+    Reference:
+        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, equation 1.
+    """
+    logits = tf.cast(logits, tf.float32)
+    kept = -margin(logits, answer)
+    parted = _at(logits, answer) - _at(logits, runner_up)
+    return tf.nn.relu(kept) - luring_weight * parted
+
+
+def margin_loss(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
+    """The paper's alternative L' of each image, -(z_c - max_{j != c} z_j).
+
+    Args:
+        logits: z, those of M(P(x)), `(batch, num_classes)`, floating point.
+        answer: c, the class that M gives x, `(batch,)`, integer.
+
+    Returns:
+        `(batch,)`, float32; not bounded below.
+
+    Reference:
+        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 3.2
+        and supplement C.
+    """
+    return -margin(tf.cast(logits, tf.float32), answer)
+
+
+def cross_entropy(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
+    """The cross-entropy of each image, of the baselines C_E and Stack.
+
+    Args:
+        logits: `(batch, num_classes)`, floating point.
+        answer: The class that is right, `(batch,)`, integer.
+
+    Returns:
+        `(batch,)`, float32, at least 0.
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.cast(answer, tf.int32), logits=tf.cast(logits, tf.float32)
+    )
+
+
+def margin(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
+    """By how much an answer's logit exceeds the largest other, z_c - max_{j != c} z_j.
+
+    Args:
+        logits: z, `(batch, num_classes)`, floating point, at least 2 classes.
+        answer: c, `(batch,)`, integer.
+
+    Returns:
+        `(batch,)`, of the logits' dtype; below 0 where another class is ahead.
+    """
+    others = tf.where(
+        tf.one_hot(answer, tf.shape(logits)[-1], on_value=True, off_value=False),
+        logits.dtype.min,
+        logits,
+    )
+    return _at(logits, answer) - tf.reduce_max(others, axis=-1)
+
+
+def make_loss(
+    name: LuringLoss, luring_weight: float
+) -> Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]:
+    """Returns one of the losses as a function of logits and M's answers.
+
+    Args:
+        name: Which.
+        luring_weight: lambda of `"luring"`; the others have none.
+
+    Returns:
+        A function of z and of a mapping with `"answer"` and `"runner_up"`, to a loss
+        for each image.
+    """
+    if name == "luring":
+        return lambda logits, answers: luring_loss(
+            logits, answers["answer"], answers["runner_up"], luring_weight
+        )
+    function = margin_loss if name == "margin" else cross_entropy
+    return lambda logits, answers: function(logits, answers["answer"])
+
+
+def _at(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    return tf.gather(logits, tf.cast(classes, tf.int32), axis=-1, batch_dims=1)

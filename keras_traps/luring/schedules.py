@@ -1,0 +1,91 @@
+"""How long, and at what rates, the authors train the component P."""
+
+import dataclasses
+import itertools
+from typing import Self
+
+import keras
+
+from keras_traps._validation import check_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Adam's steps and rates.
+
+    Args:
+        steps: How many in all.
+        batch_size: Images per step.
+        learning_rates: One more than there are boundaries, each above 0.
+        boundaries: The steps after which the next rate is taken; rising, above 0 and
+            below `steps`.
+
+    Raises:
+        ValueError: If a number is out of its range or the counts do not fit.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rates: tuple[float, ...]
+    boundaries: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_number(self.steps, name="steps", at_least=1)
+        check_number(self.batch_size, name="batch_size", at_least=1)
+        for rate in self.learning_rates:
+            check_number(rate, name="learning_rates", above=0.0)
+        limits = (0, *self.boundaries, self.steps)
+        rising = all(a <= b for a, b in itertools.pairwise(limits))
+        if len(self.learning_rates) != len(self.boundaries) + 1 or not rising:
+            raise ValueError(
+                "Invalid value for argument `boundaries`. Expected rising steps within "
+                f"the {self.steps} of the training, one fewer than there are rates. "
+                f"Received: boundaries={self.boundaries}, "
+                f"learning_rates={self.learning_rates}"
+            )
+
+    def scaled(self, steps: int) -> Self:
+        """Returns a schedule of another length, its boundaries at the same shares.
+
+        Args:
+            steps: How many steps it is to have.
+
+        Returns:
+            A schedule with the same rates and batch size.
+        """
+        boundaries = tuple(
+            round(boundary * steps / self.steps) for boundary in self.boundaries
+        )
+        return dataclasses.replace(self, steps=steps, boundaries=boundaries)
+
+    def optimizer(self) -> keras.optimizers.Adam:
+        """Returns Adam with these rates.
+
+        Returns:
+            A new optimizer, that takes no note of how many steps there are.
+        """
+        if not self.boundaries:
+            return keras.optimizers.Adam(self.learning_rates[0])
+        return keras.optimizers.Adam(
+            keras.optimizers.schedules.PiecewiseConstantDecay(
+                list(self.boundaries), list(self.learning_rates)
+            )
+        )
+
+
+LURE_SCHEDULES: dict[str, Schedule] = {
+    "mnist": Schedule(50_000, 64, (1e-3, 2e-4, 4e-4), (35_000, 45_000)),
+    "svhn_cropped": Schedule(50_000, 256, (1e-4, 1e-5, 8e-6), (30_000, 40_000)),
+    "cifar10": Schedule(150_000, 128, (1e-5, 5e-6, 8e-7), (50_000, 100_000)),
+    # Not the authors': to try it with.
+    "digits": Schedule(600, 64, (3e-3,)),
+}
+"""By data set: what the authors' public code trains P with, whatever the variant."""
+
+LURING_WEIGHTS: dict[str, float] = {
+    "mnist": 1.0,
+    "svhn_cropped": 1.0,
+    "cifar10": 0.15,
+    "digits": 1.0,
+}
+"""lambda by data set, Section 4.2; that of the digits is not the paper's."""

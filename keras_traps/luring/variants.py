@@ -1,0 +1,158 @@
+"""The paper's four ways to put a network before a classifier: luring and baselines."""
+
+from typing import Any, Literal
+
+import keras
+import numpy.typing as npt
+
+from keras_traps.datasets import Dataset
+from keras_traps.layers import LuringInput
+from keras_traps.layers.luring_input import LurePreset
+from keras_traps.luring.answers import batch_order, batches, frozen_answers
+from keras_traps.luring.classifier import LuredClassifier
+from keras_traps.luring.losses import LuringLoss
+from keras_traps.luring.schedules import Schedule
+from keras_traps.luring.training import Backup, train_in_stages
+from keras_traps.models.outputs import Output
+
+Variant = Literal["stack", "auto", "ce", "luring"]
+"""How M∘P is made, Section 4.2.
+
+- `"stack"`: M∘P trained whole, by cross-entropy with the labels, from new weights.
+- `"auto"`: P an autoencoder, trained by binary cross-entropy, before the frozen M.
+- `"ce"`: P trained by cross-entropy to imitate the frozen M.
+- `"luring"`: P trained with the luring loss before the frozen M.
+"""
+
+PRESETS: dict[str, LurePreset] = {
+    "mnist": "mnist",
+    "svhn_cropped": "svhn",
+    "cifar10": "cifar10",
+    # The one that takes 8x8 pixels; a small width is enough.
+    "digits": "cifar10",
+}
+"""The architecture of P by data set."""
+
+
+def make_lure(variant: Variant, dataset: str, *, width: float = 1.0) -> LuringInput:
+    """Makes the component P of a variant, untrained.
+
+    Args:
+        variant: Which; it decides the dropout: the authors use one for luring, and on
+            CIFAR-10 for C_E too.
+        dataset: The data set, which decides the architecture.
+        width: Multiplies its filters. Defaults to `1.0`.
+
+    Returns:
+        The layer, not built.
+    """
+    preset = PRESETS[dataset]
+    drops = variant == "luring" or (variant == "ce" and preset == "cifar10")
+    # A name of its own, the same in every file.
+    return LuringInput(preset, width=width, dropout=None if drops else 0.0, name="lure")
+
+
+def train_variant(
+    variant: Variant,
+    target: keras.Model,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    output: Output,
+    width: float = 1.0,
+    loss: LuringLoss = "luring",
+    luring_weight: float = 1.0,
+    seed: int = 0,
+    stage: int = 500,
+    backup: Backup | None = None,
+    verbose: bool = True,
+) -> keras.Model:
+    """Trains a variant of M∘P.
+
+    Args:
+        variant: Which.
+        target: M, frozen; `"stack"` takes its architecture only.
+        data: The training images; only `"stack"` looks at their labels.
+        schedule: How long, and at what rates.
+        output: What M returns; `"stack"` needs `"logits"`.
+        width: Multiplies the filters of P. Defaults to `1.0`.
+        loss: What `"luring"` is trained with. Defaults to `"luring"`.
+        luring_weight: lambda. Defaults to `1.0`.
+        seed: Of the first weights, the dropout and the order of images. Defaults to
+            `0`.
+        stage: After how many steps the state is saved. Defaults to `500`.
+        backup: Where. Defaults to nowhere.
+        verbose: Whether to show a bar. Defaults to `True`.
+
+    Returns:
+        P as a model from images to images; of `"stack"` M∘P, from images to logits.
+
+    Raises:
+        ValueError: If M is trainable, or is not what `output` says, or `"stack"` is
+            asked for where M does not return logits.
+    """
+    keras.utils.set_random_seed(seed)
+    lure = make_lure(variant, data.name, width=width)
+    order = batch_order(len(data), schedule.batch_size, schedule.steps, seed=seed)
+    trained: keras.Model
+    result: keras.Model
+    told: npt.NDArray[Any] | dict[str, Any]
+    if variant == "stack":
+        trained = result = _stack(target, lure, output)
+        trained.compile(
+            schedule.optimizer(),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+        told = data.labels
+    elif variant == "auto":
+        inputs = keras.Input(target.input_shape[1:], name="image")
+        trained = result = keras.Model(inputs, lure(inputs), name="lure")
+        trained.compile(schedule.optimizer(), "binary_crossentropy", jit_compile=False)
+        told = data.images
+    else:
+        trained = LuredClassifier(target, lure, output=output)
+        trained.compile(
+            schedule.optimizer(),
+            "cross_entropy" if variant == "ce" else loss,
+            luring_weight=luring_weight,
+        )
+        result = trained.to_lure_model()
+        told = frozen_answers(target, data.images, output=output)._asdict()
+    train_in_stages(
+        trained,
+        lambda first, last: batches(data.images, told, order=order[first:last]),
+        steps=schedule.steps,
+        stage=stage,
+        backup=backup,
+        verbose=verbose,
+    )
+    return result
+
+
+def join(lure: keras.Model, target: keras.Model) -> keras.Model:
+    """Puts a trained P before M.
+
+    Args:
+        lure: P, from images to images.
+        target: M.
+
+    Returns:
+        M∘P: from images to what M returns, both called with `training=False`.
+    """
+    inputs = keras.Input(target.input_shape[1:], name="image")
+    mapped = lure(inputs, training=False)
+    return keras.Model(inputs, target(mapped, training=False), name="lured")
+
+
+def _stack(target: keras.Model, lure: LuringInput, output: Output) -> keras.Model:
+    if output != "logits":
+        raise ValueError(
+            "Invalid value for argument `output`. Expected a classifier that returns "
+            f'"logits" for the variant "stack". Received: output={output!r}'
+        )
+    fresh = keras.models.clone_model(target)
+    fresh.trainable = True
+    inputs = keras.Input(target.input_shape[1:], name="image")
+    return keras.Model(inputs, fresh(lure(inputs)), name="stack")

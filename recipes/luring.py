@@ -1,0 +1,55 @@
+"""Trains the luring defence and its baselines, for the luring paper's tables.
+
+Example:
+    python recipes/luring.py train --dataset=mnist --variant=target --variant=luring \
+        --data_dir=data --workdir=runs/luring_mnist
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import app, flags
+
+from keras_traps import _luring_recipe as commands
+from keras_traps._flags import Flags
+
+_COMMANDS: dict[str, Callable[[flags.FlagValues], Iterator[str]]] = {
+    "train": commands.train,
+}
+
+
+def define_flags(values: flags.FlagValues) -> flags.FlagValues:
+    """Defines this script's flags.
+
+    Args:
+        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
+
+    Returns:
+        `values`.
+    """
+    define = Flags(values)
+    commands.define_flags(define)
+    commands.define_training_flags(define)
+    return values
+
+
+def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """Runs the sub-command.
+
+    Args:
+        argv: The script and the sub-command.
+        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
+
+    Raises:
+        app.UsageError: If the command line is wrong. Nothing is run.
+    """
+    if len(argv) != 2 or argv[1] not in _COMMANDS:
+        raise app.UsageError(
+            f"Expected one of {', '.join(_COMMANDS)}. Received: {' '.join(argv[1:])!r}"
+        )
+    for line in _COMMANDS[argv[1]](values):
+        print(line)
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    app.run(main)

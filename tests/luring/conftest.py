@@ -1,0 +1,48 @@
+"""A tiny classifier of small images and a tiny network before it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+SHAPE, CLASSES = (6, 6, 1), 3
+
+
+def tiny_target(*, ends: str = "logits", name: str = "target") -> keras.Model:
+    """A frozen classifier with all that acts otherwise in training.
+
+    `ends` is "logits", "softmax" (an activation of the last layer) or "layer".
+    """
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input(SHAPE, name="image")
+    x = layers.Conv2D(4, 3, activation="relu")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(0.5)(layers.Flatten()(x))
+    activation = "softmax" if ends == "softmax" else None
+    x = layers.Dense(CLASSES, activation=activation)(x)
+    if ends == "layer":
+        x = layers.Softmax()(x)
+    model = keras.Model(inputs, x, name=name)
+    model.trainable = False
+    return model
+
+
+def tiny_lure() -> keras.Model:
+    """Two convolutions, the last with a sigmoid."""
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            layers.Conv2D(3, 3, padding="same", activation="relu"),
+            layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
+        ]
+    )
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).random((40, *SHAPE), np.float32)
+
+
+@pytest.fixture(scope="session")
+def labels() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, CLASSES, 40)
