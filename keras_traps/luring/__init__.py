@@ -7,11 +7,36 @@ from keras_traps.luring.answers import (
     frozen_answers,
 )
 from keras_traps.luring.classifier import LuredClassifier
+from keras_traps.luring.directions import opposite_directions
+from keras_traps.luring.metrics import (
+    CleanMetrics,
+    LuringMetrics,
+    adequation_rate,
+    adversarial_accuracy,
+    clean_metrics,
+    detection_adversarial_accuracy,
+    detection_rate,
+    l0_distortion,
+    luring_metrics,
+)
+from keras_traps.luring.schemes import agreement_model, target_model
 
 __all__ = [
+    "CleanMetrics",
     "FrozenAnswers",
     "LuredClassifier",
+    "LuringMetrics",
+    "adequation_rate",
+    "adversarial_accuracy",
+    "agreement_model",
     "answered_dataset",
     "batch_order",
+    "clean_metrics",
+    "detection_adversarial_accuracy",
+    "detection_rate",
     "frozen_answers",
+    "l0_distortion",
+    "luring_metrics",
+    "opposite_directions",
+    "target_model",
 ]

@@ -1,8 +1,19 @@
-"""How well M∘P does and how far it goes with M, as the luring paper measures it."""
+"""How well M∘P does and how far it goes with M, as the luring paper measures it.
+
+Everything here is counted from answers: classes, `(images,)`, integers. A share of
+nothing, such as the detection rate of an attack that never succeeds, is no number: the
+`value` of its `Rate` is `None`.
+"""
 
 from typing import NamedTuple
 
-from keras_traps._validation import IntArray
+import numpy as np
+import numpy.typing as npt
+
+from keras_traps._validation import FloatArray, IntArray
+from keras_traps.evaluation.results import Rate
+
+_Flags = npt.NDArray[np.bool_]
 
 
 class CleanMetrics(NamedTuple):
@@ -41,3 +52,159 @@ def clean_metrics(
         agree=float((right & (target == labels)).mean()),
         same=float((target == augmented).mean()),
     )
+
+
+class LuringMetrics(NamedTuple):
+    """What the paper measures of an attack's images.
+
+    Args:
+        ac_mop: AC of M∘P: images that M∘P is still right on.
+        ac_m: AC of M: images that M is still right on.
+        dac: DAC, Equation 4: images that M is right on, or on which M and M∘P differ.
+        dr: DR, Equation 2: of the images that fool M∘P, those on which M differs.
+        adq: Adq, Equation 3: of the images that fool M∘P, those that M is right on.
+    """
+
+    ac_mop: Rate
+    ac_m: Rate
+    dac: Rate
+    dr: Rate
+    adq: Rate
+
+
+def luring_metrics(
+    augmented: IntArray, target: IntArray, labels: IntArray
+) -> LuringMetrics:
+    """Counts all that the paper measures of an attack's images.
+
+    Args:
+        augmented: What M∘P answers to each attacked image, `(images,)`.
+        target: What M answers, `(images,)`.
+        labels: The true classes, `(images,)`.
+
+    Returns:
+        The rates.
+
+    Raises:
+        ValueError: If the arrays are not of one length.
+    """
+    return LuringMetrics(
+        ac_mop=adversarial_accuracy(augmented, labels),
+        ac_m=adversarial_accuracy(target, labels),
+        dac=detection_adversarial_accuracy(augmented, target, labels),
+        dr=detection_rate(augmented, target, labels),
+        adq=adequation_rate(augmented, target, labels),
+    )
+
+
+def adversarial_accuracy(answers: IntArray, labels: IntArray) -> Rate:
+    """AC: the share of attacked images that a model is still right on.
+
+    Args:
+        answers: What the model answers to each, `(images,)`.
+        labels: The true classes, `(images,)`.
+
+    Returns:
+        The rate, of all images.
+
+    Raises:
+        ValueError: If the arrays are not of one length.
+    """
+    _check_lengths(answers=answers, labels=labels)
+    return _share(answers == labels)
+
+
+def detection_adversarial_accuracy(
+    augmented: IntArray, target: IntArray, labels: IntArray
+) -> Rate:
+    """DAC: the share of attacked images that are noticed, or that M is right on.
+
+    Equation 4: 1 minus the share with M∘P(x') = M(x') ≠ y.
+
+    Args:
+        augmented: What M∘P answers to each, `(images,)`.
+        target: What M answers, `(images,)`.
+        labels: The true classes, `(images,)`.
+
+    Returns:
+        The rate, of all images.
+
+    Raises:
+        ValueError: If the arrays are not of one length.
+    """
+    _check_lengths(augmented=augmented, target=target, labels=labels)
+    return _share(~((augmented == target) & (target != labels)))
+
+
+def detection_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
+    """DR: of the images that fool M∘P, the share on which M does not agree.
+
+    Equation 2: of those with M∘P(x') ≠ y, those with M∘P(x') ≠ M(x').
+
+    Args:
+        augmented: What M∘P answers to each, `(images,)`.
+        target: What M answers, `(images,)`.
+        labels: The true classes, `(images,)`.
+
+    Returns:
+        The rate, of the images that fool M∘P; its value is `None` where none does.
+
+    Raises:
+        ValueError: If the arrays are not of one length.
+    """
+    _check_lengths(augmented=augmented, target=target, labels=labels)
+    return _share((augmented != target)[augmented != labels])
+
+
+def adequation_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
+    """Adq: of the images that fool M∘P, the share that M is right on.
+
+    Equation 3: of those with M∘P(x') ≠ y, those with M(x') = y.
+
+    Args:
+        augmented: What M∘P answers to each, `(images,)`.
+        target: What M answers, `(images,)`.
+        labels: The true classes, `(images,)`.
+
+    Returns:
+        The rate, of the images that fool M∘P; its value is `None` where none does.
+
+    Raises:
+        ValueError: If the arrays are not of one length.
+    """
+    _check_lengths(augmented=augmented, target=target, labels=labels)
+    return _share((target == labels)[augmented != labels])
+
+
+def l0_distortion(clean: FloatArray, attacked: FloatArray) -> IntArray:
+    """Counts the values that an attack changed, as Figure 5 shows them.
+
+    Args:
+        clean: `(images, height, width, channels)`.
+        attacked: The same shape.
+
+    Returns:
+        `(images,)`, int64.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if clean.shape != attacked.shape:
+        raise ValueError(
+            "Invalid value for argument `attacked`. Expected images of the shape of "
+            f"the clean ones, {clean.shape}. Received: {attacked.shape}"
+        )
+    return (clean != attacked).reshape(len(clean), -1).sum(axis=1).astype(np.int64)
+
+
+def _share(chosen: _Flags) -> Rate:
+    return Rate(int(chosen.sum()), len(chosen))
+
+
+def _check_lengths(labels: IntArray, **answers: IntArray) -> None:
+    for name, values in answers.items():
+        if np.shape(values) != np.shape(labels) or np.ndim(values) != 1:
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected one class for each of "
+                f"the {np.shape(labels)} labels. Received: shape {np.shape(values)}"
+            )

@@ -1,0 +1,127 @@
+"""What is deployed of a lured classifier: M alone, or M where M∘P agrees with it."""
+
+import keras
+from keras import ops
+
+from keras_traps.models.outputs import Output, check_classifier
+
+NO_CLASS = -1
+"""The class id where no answer is given."""
+
+
+def target_model(target: keras.Model, *, output: Output) -> keras.Model:
+    """Makes the first scheme a model: what M says of an image is the answer.
+
+    P is not part of it: it is shown to attackers and never asked.
+
+    Args:
+        target: M, called with `training=False`.
+        output: What M returns.
+
+    Returns:
+        A functional model from images `(batch, height, width, channels)`, pixels in
+        [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 for an image that holds
+        a number that is not finite, and `"probabilities"`, `(batch, num_classes)`,
+        float32. It shares M's weights.
+
+    Raises:
+        TypeError: If `target` is not a Keras model.
+        ValueError: If `target` is not a built classifier, or `output` is unknown.
+
+    Reference:
+        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
+        scheme (1).
+    """
+    check_classifier(target, output, name="target")
+    images = keras.Input(target.input_shape[1:], name="image")
+    probabilities = _probabilities(target(images, training=False), output)
+    answers = {
+        "class_id": _answer(probabilities, _are_finite(images)),
+        "probabilities": probabilities,
+    }
+    return keras.Model(images, answers, name="target_scheme")
+
+
+def agreement_model(
+    target: keras.Model, lure: keras.layers.Layer, *, output: Output
+) -> keras.Model:
+    """Makes the second scheme a model: an answer is given where M and M∘P agree.
+
+    Args:
+        target: M, called with `training=False`.
+        lure: P, from images to images of the same shape: a `LuringInput`, the `lure`
+            of a `LuredClassifier`, or a model. Called with `training=False`.
+        output: What M returns.
+
+    Returns:
+        A functional model from images `(batch, height, width, channels)`, pixels in
+        [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 where there is no
+        answer; `"agreed"`, `(batch,)`, bool; `"probabilities"` of M and
+        `"lured_probabilities"` of M∘P, `(batch, num_classes)`, float32. For an image
+        that holds a number that is not finite there is no answer. It shares the
+        weights of M and P.
+
+    Raises:
+        TypeError: If `target` is not a Keras model, or `lure` not a Keras layer.
+        ValueError: If `target` is not a built classifier, `output` is unknown, or P
+            returns images of another shape.
+
+    Example:
+    >>> deployed = keras_traps.luring.agreement_model(
+    ...     lured.target, lured.lure, output="logits"
+    ... )
+    >>> deployed.predict(images)["agreed"].mean()
+
+    Reference:
+        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
+        scheme (2).
+    """
+    check_classifier(target, output, name="target")
+    if not isinstance(lure, keras.layers.Layer):
+        raise TypeError(
+            "Invalid value for argument `lure`. Expected a Keras layer or model. "
+            f"Received: {type(lure).__name__}"
+        )
+    images = keras.Input(target.input_shape[1:], name="image")
+    mapped = lure(images, training=False)
+    shape = tuple(getattr(mapped, "shape", ()))
+    if shape != tuple(images.shape):
+        raise ValueError(
+            "Invalid value for argument `lure`. Expected a network that returns images "
+            f"of the shape that it is given, {tuple(images.shape)}. Received: one that "
+            f"returns {shape}"
+        )
+    probabilities = _probabilities(target(images, training=False), output)
+    lured = _probabilities(target(mapped, training=False), output)
+    agreed = ops.logical_and(
+        ops.equal(ops.argmax(probabilities, axis=-1), ops.argmax(lured, axis=-1)),
+        _are_finite(images),
+    )
+    answers = {
+        "class_id": _answer(probabilities, agreed),
+        "agreed": agreed,
+        "probabilities": probabilities,
+        "lured_probabilities": lured,
+    }
+    return keras.Model(images, answers, name="agreement_scheme")
+
+
+def _probabilities(outputs: keras.KerasTensor, output: Output) -> keras.KerasTensor:
+    # In half precision two classes may share the largest number.
+    outputs = ops.cast(outputs, "float32")
+    return ops.softmax(outputs, axis=-1) if output == "logits" else outputs
+
+
+def _answer(
+    probabilities: keras.KerasTensor, given: keras.KerasTensor
+) -> keras.KerasTensor:
+    classes = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
+    # Arithmetic, for a constant in a graph of Keras does not survive a file: c where
+    # the answer is given, and -1 where it is not.
+    kept = ops.cast(given, "int32")
+    return ops.add(ops.multiply(kept, ops.add(classes, 1)), NO_CLASS)
+
+
+def _are_finite(images: keras.KerasTensor) -> keras.KerasTensor:
+    # Not a number has a largest class as well, the first.
+    return ops.all(ops.isfinite(images), axis=(1, 2, 3))
