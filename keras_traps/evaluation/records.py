@@ -12,13 +12,18 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._validation import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Kind = TypeVar("_Kind", bound="DataclassInstance")
 
 _RECORDS = "records"
 _SETTINGS = "settings.json"
@@ -77,10 +82,11 @@ class Record:
         )
 
 
-class RecordStore:
-    """The records of one evaluation, in a directory of their own.
+class ArrayStore(Generic[_Kind]):
+    """Records of one kind, in a directory of their own.
 
     Args:
+        kind: A dataclass whose fields are all arrays.
         workdir: The directory; made if it does not exist.
         settings: All that the records depend on, as plain data.
         resume: Whether records that are already there are to be kept. Defaults to
@@ -94,8 +100,14 @@ class RecordStore:
     """
 
     def __init__(
-        self, workdir: str | Path, settings: dict[str, Any], *, resume: bool = False
+        self,
+        kind: type[_Kind],
+        workdir: str | Path,
+        settings: dict[str, Any],
+        *,
+        resume: bool = False,
     ) -> None:
+        self._kind = kind
         self._directory = Path(workdir) / _RECORDS
         wanted = json.loads(json.dumps({"format": _FORMAT, **settings}))
         check_workdir(workdir, resume=resume)
@@ -115,19 +127,19 @@ class RecordStore:
         """Says whether a chunk is done."""
         return self._path(variant, attack, chunk).exists()
 
-    def write(self, variant: str, attack: str, chunk: int, record: Record) -> None:
+    def write(self, variant: str, attack: str, chunk: int, record: _Kind) -> None:
         """Writes a chunk that is done."""
         path = self._path(variant, attack, chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         arrays = {
             field.name: getattr(record, field.name)
-            for field in dataclasses.fields(Record)
+            for field in dataclasses.fields(self._kind)
         }
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_atomically(path, buffer.getvalue())
 
-    def read(self, variant: str, attack: str, chunk: int) -> Record:
+    def read(self, variant: str, attack: str, chunk: int) -> _Kind:
         """Reads a chunk that is done.
 
         Raises:
@@ -136,8 +148,8 @@ class RecordStore:
         path = self._path(variant, attack, chunk)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return Record(
-                    *(archive[field.name] for field in dataclasses.fields(Record))
+                return self._kind(
+                    *(archive[field.name] for field in dataclasses.fields(self._kind))
                 )
         except Exception as error:  # zipfile, zlib and NumPy each raise their own.
             raise ValueError(
@@ -147,6 +159,52 @@ class RecordStore:
 
     def _path(self, variant: str, attack: str, chunk: int) -> Path:
         return self._directory / variant / attack / f"{chunk:05d}.npz"
+
+
+class RecordStore(ArrayStore[Record]):
+    """The records of one evaluation, in a directory of their own.
+
+    Args:
+        workdir: The directory; made if it does not exist.
+        settings: All that the records depend on, as plain data.
+        resume: Whether records that are already there are to be kept. Defaults to
+            `False`.
+
+    Raises:
+        OSError: If the directory cannot be written to.
+        FileExistsError: If it holds records and `resume` is false.
+        ValueError: If its records were made with other settings (the message names
+            them), or its settings are damaged.
+    """
+
+    def __init__(
+        self, workdir: str | Path, settings: dict[str, Any], *, resume: bool = False
+    ) -> None:
+        super().__init__(Record, workdir, settings, resume=resume)
+
+
+def open_records(kind: type[_Kind], workdir: str | Path) -> ArrayStore[_Kind]:
+    """Opens records to read them, whatever the settings they were made with.
+
+    Args:
+        kind: The dataclass that they are of.
+        workdir: The directory that they are in.
+
+    Returns:
+        The records.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If their settings are damaged.
+    """
+    path = Path(workdir) / _RECORDS / _SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(f"The directory {workdir} holds no records.")
+    try:
+        settings = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The settings in {path} are damaged: {error}") from error
+    return ArrayStore(kind, workdir, settings, resume=True)
 
 
 def check_workdir(workdir: str | Path, *, resume: bool) -> None:

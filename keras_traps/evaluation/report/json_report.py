@@ -30,7 +30,7 @@ def to_json(evaluation: Evaluation) -> str:
         Indented JSON that ends with a newline.
     """
     fields = {
-        field.name: _plain(getattr(evaluation, field.name))
+        field.name: plain(getattr(evaluation, field.name))
         for field in dataclasses.fields(evaluation)
         if field.name != "samples"
     }
@@ -41,31 +41,39 @@ def to_json(evaluation: Evaluation) -> str:
 
 def _example(example: Example) -> dict[str, Any]:
     return {
-        field.name: _plain(getattr(example, field.name))
+        field.name: plain(getattr(example, field.name))
         for field in dataclasses.fields(example)
         if field.name not in ("clean", "adversarial")
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Turns results into what strict JSON can hold.
+
+    Args:
+        value: Rates, dataclasses, mappings, sequences, arrays, numbers and texts.
+
+    Returns:
+        The same as dicts, lists, numbers, texts and `None`.
+    """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Rate):
         return {
             "count": int(value.count),
             "total": int(value.total),
-            "value": _plain(value.value),
-            "interval": _plain(value.interval),
+            "value": plain(value.value),
+            "interval": plain(value.interval),
         }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)
+            f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)
         }
     if isinstance(value, Mapping):
-        return {_key(key): _plain(item) for key, item in value.items()}
+        return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
-        return [_plain(item) for item in items]
+        return [plain(item) for item in items]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):

@@ -1,0 +1,153 @@
+"""What the luring paper's tables hold: rates by attack, radius and variant."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_traps.evaluation.luring.outcomes import Outcome
+from keras_traps.evaluation.luring.records import LuringRecord
+from keras_traps.evaluation.records import ArrayStore
+from keras_traps.evaluation.results import Rate
+from keras_traps.luring.metrics import LuringMetrics, luring_metrics
+
+BASELINES = ("stack", "auto", "ce")
+MEASURES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC"}
+"""What Tables 2 to 4 show, by its field in `LuringMetrics`."""
+
+
+TABLED = ("FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI")
+"""The attacks of Tables 2 to 4; the paper's figures have others too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clean:
+    """A row of Table 1: clean test images.
+
+    Args:
+        variant: `"target"` for M, or how M∘P was made.
+        test: On how many the model is right.
+        agree: On how many M and M∘P both are; `None` for M.
+        same: On how many they give one class, right or wrong; `None` for M.
+        parameters: How many weights were trained.
+        facts: What it was trained with.
+    """
+
+    variant: str
+    test: Rate
+    agree: Rate | None
+    same: Rate | None
+    parameters: int
+    facts: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A cell of Tables 2 to 4: an attack of one radius on one variant.
+
+    Args:
+        outcome: What was run.
+        rates: What M and M∘P answered.
+    """
+
+    outcome: Outcome
+    rates: LuringMetrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """In how many cells luring is above a baseline.
+
+    Args:
+        baseline: The baseline.
+        measure: `"ac_m"` or `"dac"`.
+        above: In how many.
+        cells: Of how many that both have.
+        missed: The others: attack, radius, the rate of luring and that of the baseline.
+    """
+
+    baseline: str
+    measure: str
+    above: int
+    cells: int
+    missed: tuple[tuple[str, float, float, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All that was measured in a folder of models.
+
+    Args:
+        dataset: The data set's name.
+        clean: Table 1.
+        cells: Every attack of every attacker.
+        comparisons: Luring beside the baselines, before the paper's attacker.
+        provenance: What a reader needs to make it again.
+    """
+
+    dataset: str
+    clean: tuple[Clean, ...]
+    cells: tuple[Measured, ...]
+    comparisons: tuple[Comparison, ...]
+    provenance: Mapping[str, Any]
+
+
+def measure_outcomes(
+    outcomes: Sequence[Outcome], store: ArrayStore[LuringRecord]
+) -> tuple[Measured, ...]:
+    """Reads the records of what was run, and counts.
+
+    Args:
+        outcomes: What was run.
+        store: Where the records are.
+
+    Returns:
+        One cell for each.
+
+    Raises:
+        ValueError: If a record is damaged, or not there.
+    """
+    found = []
+    for outcome in outcomes:
+        record = outcome.read(store)
+        rates = luring_metrics(record.augmented, record.target, record.labels)
+        found.append(Measured(outcome, rates))
+    return tuple(found)
+
+
+def compare(cells: Sequence[Measured]) -> tuple[Comparison, ...]:
+    """Counts in how many cells of Tables 2 to 4 luring is above each baseline.
+
+    Args:
+        cells: What was measured; only what the paper's attacker did is compared.
+
+    Returns:
+        Two for each baseline that shares a cell with luring: of AC_M and of DAC.
+        Equal is not above.
+    """
+    by_place = {
+        (cell.outcome.variant, cell.outcome.attack, cell.outcome.eps): cell.rates
+        for cell in cells
+        if cell.outcome.threat == "luring" and cell.outcome.attack in TABLED
+    }
+    found = []
+    for baseline in BASELINES:
+        for measure in ("ac_m", "dac"):
+            pairs = [
+                (attack, eps, _value(rates, measure), _value(other, measure))
+                for (variant, attack, eps), rates in by_place.items()
+                if variant == "luring"
+                and (other := by_place.get((baseline, attack, eps))) is not None
+            ]
+            missed = tuple(pair for pair in pairs if not pair[2] > pair[3])
+            if pairs:
+                above = len(pairs) - len(missed)
+                found.append(Comparison(baseline, measure, above, len(pairs), missed))
+    return tuple(found)
+
+
+def _value(rates: LuringMetrics, measure: str) -> float:
+    rate: Rate = getattr(rates, measure)
+    # Images were attacked, or there were no outcome.
+    return rate.count / rate.total

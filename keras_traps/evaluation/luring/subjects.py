@@ -1,0 +1,147 @@
+"""Who attacks what: the paper's attacker, and three that know more or have less."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import keras
+import numpy as np
+
+from keras_traps._validation import FloatArray, IntArray
+from keras_traps.attacks import Attack, create
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.luring.records import LuringRecord
+from keras_traps.models.inference import predict
+
+Threat = Literal["luring", "whitebox", "surrogate", "identity"]
+"""What an attacker has, to fool what is deployed.
+
+- `"luring"`: M∘P, and takes it for what is deployed; the paper's.
+- `"whitebox"`: M itself.
+- `"surrogate"`: a classifier of M's architecture that the attacker trained on the same
+  images, without P.
+- `"identity"`: M∘P, and knows what P is for: the gradient goes past it.
+"""
+
+THREATS: dict[Threat, str] = {
+    "luring": "is given M∘P and attacks it, unaware of the defence, as in the paper",
+    "whitebox": "has M itself, its weights included",
+    "surrogate": "trains a classifier of M's architecture on M's training images, "
+    "without P, and attacks that",
+    "identity": "is given M∘P and knows what P is for: the gradient takes P for the "
+    "identity",
+}
+"""What each attacker has and does, as the end of a sentence."""
+
+THROUGH = ("lure",)
+"""The layers that `"identity"` takes for the identity."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A variant of M∘P before one kind of attacker.
+
+    Args:
+        threat: The attacker.
+        variant: How M∘P was made.
+        attacked: What the attacker crafts images on; returns logits.
+        target: M.
+        augmented: M∘P.
+        ids: Which test images are attacked.
+        images: Those, `(images, height, width, channels)`, in [0, 1].
+        labels: Their true classes.
+        weights: Hashes of the weights of all models that the images depend on, by name.
+    """
+
+    threat: Threat
+    variant: str
+    attacked: keras.Model
+    target: keras.Model
+    augmented: keras.Model
+    ids: IntArray
+    images: FloatArray
+    labels: IntArray
+    weights: Mapping[str, str]
+
+    @property
+    def folder(self) -> str:
+        """The folder of its records: no other weights share it."""
+        digest = hashlib.sha256("".join(self.weights.values()).encode()).hexdigest()
+        return f"{self.threat}-{self.variant}-{digest[:10]}"
+
+    def run(self, attack: Attack, rows: slice, *, seed: int) -> LuringRecord:
+        """Attacks some of the images.
+
+        Args:
+            attack: The attack.
+            rows: Which, by their position.
+            seed: Of the attack's randomness.
+
+        Returns:
+            What became of each; the same in whatever pieces, up to rounding.
+        """
+        ids, labels = self.ids[rows], self.labels[rows]
+        result = attack(
+            self.attacked,
+            self.images[rows],
+            labels,
+            output="logits",
+            seed=seed,
+            ids=ids,
+            batch_size=len(ids),
+        )
+        return LuringRecord(
+            ids=ids,
+            labels=labels,
+            augmented=predict(self.augmented, result.images).argmax(axis=1),
+            target=predict(self.target, result.images).argmax(axis=1),
+            l0=result.l0,
+            l2=result.l2,
+            linf=result.linf,
+            iterations=result.iterations,
+        )
+
+
+def right_on_all(
+    answers: Sequence[IntArray], test: Dataset, *, num_examples: int
+) -> IntArray:
+    """Chooses the images to attack: the first that all models are right on.
+
+    Args:
+        answers: What each model answers to the test images.
+        test: The test images.
+        num_examples: How many at most.
+
+    Returns:
+        Their indices in the test set; fewer than asked for where there are fewer.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    right = np.all([classes == test.labels for classes in answers], axis=0)
+    ids = np.flatnonzero(right)[:num_examples]
+    if not len(ids):
+        raise ValueError("There is no test image that all models are right on.")
+    return ids
+
+
+def past_the_lure(attack: Attack) -> Attack:
+    """Returns PGD with a gradient that goes past P.
+
+    Args:
+        attack: PGD with its settings.
+
+    Returns:
+        The attack; it does not stop where M∘P is fooled, for it is after M.
+
+    Raises:
+        ValueError: If it is another attack than PGD.
+    """
+    if attack.name != "PGD":
+        raise ValueError(
+            "Invalid value for argument `attack`. Only PGD has a form whose gradient "
+            f"goes past P. Received: {attack.name}"
+        )
+    settings = {**attack.settings(), "through": THROUGH, "abort_early": False}
+    return create("BPDA", **settings)
