@@ -1,7 +1,11 @@
-"""Trains the luring defence and its baselines, for the luring paper's tables.
+"""Trains the luring defence, attacks it, and makes the luring paper's tables.
 
 Example:
     python recipes/luring.py train --dataset=mnist --variant=target --variant=luring \
+        --data_dir=data --workdir=runs/luring_mnist
+    python recipes/luring.py attack --dataset=mnist --preset=cpu \
+        --data_dir=data --workdir=runs/luring_mnist
+    python recipes/luring.py table --dataset=mnist \
         --data_dir=data --workdir=runs/luring_mnist
 """
 
@@ -9,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags
 
-from keras_traps import _luring_recipe as commands
 from keras_traps._flags import Flags
+from keras_traps._luring import attack, folder, table, train
 
 _COMMANDS: dict[str, Callable[[flags.FlagValues], Iterator[str]]] = {
-    "train": commands.train,
+    "train": train.train,
+    "attack": attack.attack,
+    "table": table.table,
 }
 
 
@@ -27,8 +33,9 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
         `values`.
     """
     define = Flags(values)
-    commands.define_flags(define)
-    commands.define_training_flags(define)
+    folder.define_flags(define)
+    train.define_training_flags(define)
+    attack.define_attack_flags(define)
     return values
 
 
@@ -47,7 +54,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
             f"Expected one of {', '.join(_COMMANDS)}. Received: {' '.join(argv[1:])!r}"
         )
     for line in _COMMANDS[argv[1]](values):
-        print(line)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""What `recipes/luring.py` does: models in a folder, and what was measured of each."""
+"""Trains M and the variants of M∘P, and measures each on clean images."""
 
 import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import keras
 from absl import app, flags
@@ -14,7 +13,7 @@ from absl import app, flags
 from keras_traps import datasets
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._flags import Flags
-from keras_traps._recipe import check_required, load_classifier
+from keras_traps._luring.folder import TRAINED, WHOLE, Folder, open_folder
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.provenance import provenance, weights_sha256
 from keras_traps.luring.losses import LuringLoss
@@ -22,15 +21,10 @@ from keras_traps.luring.metrics import CleanMetrics, clean_metrics
 from keras_traps.luring.schedules import LURE_SCHEDULES, LURING_WEIGHTS
 from keras_traps.luring.targets import train_target
 from keras_traps.luring.training import Backup, save_atomically
-from keras_traps.luring.variants import Variant, join, train_variant
+from keras_traps.luring.variants import train_variant
 from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.inference import predict
 from keras_traps.models.luring_victims import VICTIM_RECIPES, VictimRecipe
-
-Trained = Literal["target", Variant]
-"""What the sub-command `train` trains: M, or a variant of M∘P."""
-
-Dataset = Literal["mnist", "svhn_cropped", "cifar10", "digits"]
 
 _BUILD: dict[str, Callable[..., keras.Model]] = {
     "mnist": madry_mnist_cnn,
@@ -44,19 +38,6 @@ _Splits = dict[str, datasets.Dataset]
 _RECIPES = {**VICTIM_RECIPES, "digits": VictimRecipe(20, 32, (2e-3,))}
 
 
-def define_flags(define: Flags) -> None:
-    """Defines the flags that say what is trained, and where it is kept.
-
-    Args:
-        define: Where to define them.
-    """
-    define.choice("dataset", "digits", Dataset, "The data set.")
-    define.text("data_dir", None, "The folder that holds the data set; see the README.")
-    define.text("workdir", None, "The folder for the models, and what is said of them.")
-    define.integer("seed", 0, "The seed of weights, order and attacks.", low=0)
-    define.switch("resume", False, "Whether to go on in a --workdir in use.")
-
-
 def define_training_flags(define: Flags) -> None:
     """Defines the flags of `train`.
 
@@ -65,9 +46,10 @@ def define_training_flags(define: Flags) -> None:
     """
     define.choices(
         "variant",
-        ["target", "stack", "auto", "ce", "luring"],
-        Literal["target", "stack", "auto", "ce", "luring"],
-        "What to train: the classifier, or a network before it; give it once for each.",
+        [name for name in TRAINED if name != "surrogate"],
+        Literal[TRAINED],
+        "What to train: the classifier, one like it for an attacker, or a network "
+        "before it; or, of what was trained, what to attack. Give it once for each.",
     )
     define.text(
         "model",
@@ -83,45 +65,6 @@ def define_training_flags(define: Flags) -> None:
     define.integer("stage", 500, "After how many steps the state of P is saved.")
 
 
-class Folder(NamedTuple):
-    """The models of one data set and seed.
-
-    Args:
-        path: Where they are.
-        model: The classifier M that was brought, if any.
-        dataset: The data set's name.
-    """
-
-    path: Path
-    model: Path | None
-    dataset: str
-
-    @property
-    def target_path(self) -> Path:
-        """The file of M."""
-        return self.model or self.path / "target.keras"
-
-    def target(self) -> keras.Model:
-        """Loads M, frozen.
-
-        Raises:
-            app.UsageError: If it is not there.
-        """
-        if not self.target_path.is_file():
-            raise app.UsageError(
-                f"There is no {self.target_path}: train it by --variant=target, or "
-                "name one by --model."
-            )
-        target = load_classifier(self.dataset, self.target_path)
-        target.trainable = False
-        return target
-
-    def augmented(self, variant: str, target: keras.Model) -> keras.Model:
-        """Loads M∘P of a variant, which returns logits as M does."""
-        loaded = keras.saving.load_model(self.path / f"{variant}.keras", compile=False)
-        return loaded if variant == "stack" else join(loaded, target)
-
-
 def train(values: flags.FlagValues) -> Iterator[str]:
     """Trains what `--variant` names, one after the other.
 
@@ -135,11 +78,9 @@ def train(values: flags.FlagValues) -> Iterator[str]:
         app.UsageError: If a flag is missing, or M is.
         FileExistsError: If a model or its backup is there and `--resume` is off.
     """
-    check_required(values, ["workdir"])
-    brought = Path(values.model).expanduser() if values.model else None
-    folder = Folder(Path(values.workdir).expanduser(), brought, values.dataset)
+    folder = open_folder(values)
     make_writable(folder.path, name="workdir")
-    if brought and "target" in values.variant:
+    if folder.model and "target" in values.variant:
         raise app.UsageError("--variant=target trains a classifier; --model names one.")
     prepare_devices()
     hush_retracing()
@@ -156,7 +97,7 @@ def train(values: flags.FlagValues) -> Iterator[str]:
             )
         if not path.with_suffix(".json").exists():
             yield f"Training {variant} on {values.dataset}"
-            run = _train_target if variant == "target" else _train_variant
+            run = _train_whole if variant in WHOLE else _train_variant
             measured = run(values, folder, variant, data)
             yield (
                 f"{variant}: test accuracy of M {measured.target:.2%}, of this "
@@ -164,21 +105,29 @@ def train(values: flags.FlagValues) -> Iterator[str]:
             )
 
 
-def _train_target(
+def _train_whole(
     values: flags.FlagValues, folder: Folder, variant: str, data: _Splits
 ) -> CleanMetrics:
+    """Trains M, or what an attacker takes for it."""
     # Its batch size is the recipe's: `--batch_size` is that of P.
+    seed = values.seed + (variant == "surrogate")
     settings = {"steps": values.steps, "width": values.width}
+    if variant == "surrogate":
+        settings["own_seed"] = seed
     backup = _backup(values, folder, variant, data, settings)
-    keras.utils.set_random_seed(values.seed)
-    model = _BUILD[values.dataset](width=values.width)
+    keras.utils.set_random_seed(seed)
+    if variant == "surrogate":
+        model = keras.models.clone_model(folder.target())
+        model.trainable = True
+    else:
+        model = _BUILD[values.dataset](width=values.width)
     began = time.monotonic()
     score = train_target(
         model,
         data["train"],
         _RECIPES[values.dataset],
         steps=values.steps,
-        seed=values.seed,
+        seed=seed,
         backup=backup,
     )
     settings |= {"seconds": time.monotonic() - began, "validation_accuracy": score}

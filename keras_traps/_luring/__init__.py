@@ -1,0 +1,1 @@
+"""The sub-commands of `recipes/luring.py`, one per module."""

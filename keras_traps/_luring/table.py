@@ -1,0 +1,142 @@
+"""Makes the luring paper's tables of what was trained and attacked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import app, flags
+
+from keras_traps import attacks, datasets
+from keras_traps._files import make_writable, write_atomically
+from keras_traps._luring.folder import Folder, open_folder
+from keras_traps.evaluation.luring.outcomes import Outcome, read_outcomes
+from keras_traps.evaluation.luring.records import LuringRecord
+from keras_traps.evaluation.luring.report import build_report
+from keras_traps.evaluation.luring.results import (
+    Clean,
+    Measured,
+    Results,
+    compare,
+    measure_outcomes,
+)
+from keras_traps.evaluation.provenance import provenance
+from keras_traps.evaluation.records import open_records
+from keras_traps.evaluation.report.html import to_html
+from keras_traps.evaluation.report.json_report import plain
+from keras_traps.evaluation.report.markdown import to_markdown
+from keras_traps.evaluation.results import Rate
+
+# Of a model's file of facts, what says how it was trained.
+_TRAINING = (
+    "command",
+    "date",
+    "seed",
+    "own_seed",
+    "model",
+    "target_sha256",
+    "steps",
+    "batch_size",
+    "learning_rates",
+    "boundaries",
+    "width",
+    "loss",
+    "luring_weight",
+    "seconds",
+)
+
+
+def table(values: flags.FlagValues) -> Iterator[str]:
+    """Writes Table 1 and the data set's of Tables 2 to 4, as far as there are numbers.
+
+    Args:
+        values: The parsed flags.
+
+    Yields:
+        What there is to tell.
+
+    Raises:
+        app.UsageError: If nothing was trained in the folder, or on other images.
+        ValueError: If a record is damaged, or of a model that was trained again since.
+    """
+    folder = open_folder(values)
+    names = folder.variants(values)
+    outcomes = [
+        outcome
+        for outcome in read_outcomes(folder.path, attacks.names())
+        if outcome.variant in names
+    ]
+    for outcome in outcomes:
+        _check(outcome, folder)
+    test = datasets.load(values.dataset, "test", values.data_dir)
+    has_target = (folder.path / "target.json").is_file()
+    clean = [_clean(name, folder, test) for name in (["target"] * has_target + names)]
+    cells: tuple[Measured, ...] = ()
+    if outcomes:
+        store = open_records(LuringRecord, folder.path)
+        cells = measure_outcomes(outcomes, store)
+    results = Results(
+        dataset=values.dataset,
+        clean=tuple(clean),
+        cells=cells,
+        comparisons=compare(cells),
+        provenance=_provenance(outcomes, test),
+    )
+    directory = folder.path / "tables"
+    make_writable(directory, name="workdir")
+    document = build_report(results)
+    content = json.dumps(plain(results), indent=1, ensure_ascii=False, allow_nan=False)
+    for suffix, text in (
+        ("json", content + "\n"),
+        ("md", to_markdown(document)),
+        ("html", to_html(document)),
+    ):
+        write_atomically(directory / f"luring.{suffix}", text.encode())
+    yield f"Tables: {directory / 'luring.html'}"
+
+
+def _clean(name: str, folder: Folder, test: datasets.Dataset) -> Clean:
+    facts = folder.facts(name)
+    if facts["test_data"] != test.sha256:
+        raise app.UsageError(
+            f"{name} in {folder.path} was measured on other test images than those of "
+            f"--dataset={test.name}."
+        )
+
+    def rate(key: str) -> Rate:
+        return Rate(round(facts[key] * len(test)), len(test))
+
+    whole = name == "target"
+    return Clean(
+        variant=name,
+        test=rate("test"),
+        agree=None if whole else rate("agree"),
+        same=None if whole else rate("same"),
+        parameters=facts["parameters"],
+        facts={key: facts[key] for key in _TRAINING if facts.get(key) is not None},
+    )
+
+
+def _check(outcome: Outcome, folder: Folder) -> None:
+    """Refuses numbers of a model that is no more."""
+    facts = folder.facts(outcome.variant)
+    there = {"target": facts["target_sha256"], "variant": facts["model"]}
+    if "surrogate" in outcome.weights:
+        there["surrogate"] = folder.facts("surrogate")["model"]
+    if different := [name for name in there if outcome.weights[name] != there[name]]:
+        raise ValueError(
+            f"{outcome.attack} {outcome.eps:g} ({outcome.threat}) on "
+            f"{outcome.variant} in {folder.path} was run on other weights "
+            f"({', '.join(different)}) than are there now. Attack again."
+        )
+
+
+def _provenance(outcomes: Sequence[Outcome], test: datasets.Dataset) -> dict[str, Any]:
+    facts = provenance(sys.argv, test_data=test.sha256)
+    commands = dict.fromkeys(outcome.provenance["command"] for outcome in outcomes)
+    seeds = dict.fromkeys(outcome.provenance["seed"] for outcome in outcomes)
+    facts["attacks"] = {str(i): command for i, command in enumerate(commands, 1)}
+    facts["attack seed"] = list(seeds)
+    return facts
