@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tqdm
 
@@ -113,7 +114,7 @@ def train_in_stages(
     training that was killed, and went on from its backup, ends with the same weights.
 
     Args:
-        model: A compiled Keras model.
+        model: A compiled Keras model; if it has dropout, built under the same seed.
         make_data: Makes the batches of some steps.
         steps: How many steps in all, those of the backup among them.
         stage: After how many steps the state is saved. Defaults to `500`.
@@ -135,6 +136,7 @@ def train_in_stages(
         )
         while done < steps:
             last = min(done + stage, steps)
+            _draw_from(model, done)
             history = model.fit(
                 make_data(done, last), shuffle=False, verbose=0, callbacks=[count]
             ).history
@@ -146,6 +148,16 @@ def train_in_stages(
             if backup:
                 backup.save(model)
     return logs
+
+
+def _draw_from(model: keras.Model, step: int) -> None:
+    """Lets dropout draw what it draws after so many steps: no file of weights says."""
+    known = {id(weight) for weight in model.weights}
+    for variable in model.variables:
+        if id(variable) not in known and variable.name == "seed_generator_state":
+            # The seed, and how often it was drawn from.
+            seed = keras.ops.convert_to_numpy(variable)[0]
+            variable.assign(np.array([seed, step], seed.dtype))
 
 
 def save_atomically(write: Callable[[Path], None], path: Path) -> None:

@@ -1,0 +1,90 @@
+from typing import Any
+
+import keras
+import pytest
+import tensorflow as tf
+
+from keras_traps.luring.schedules import LURE_SCHEDULES, LURING_WEIGHTS, Schedule
+
+
+def test_the_authors_schedules() -> None:
+    mnist, svhn, cifar10 = (
+        LURE_SCHEDULES[name] for name in ("mnist", "svhn_cropped", "cifar10")
+    )
+    assert (mnist.steps, mnist.batch_size) == (50_000, 64)
+    assert (svhn.steps, svhn.batch_size) == (50_000, 256)
+    assert (cifar10.steps, cifar10.batch_size) == (150_000, 128)
+    assert LURING_WEIGHTS == {
+        "mnist": 1.0,
+        "svhn_cropped": 1.0,
+        "cifar10": 0.15,
+        "digits": 1.0,
+    }
+    assert LURE_SCHEDULES.keys() == LURING_WEIGHTS.keys()
+
+
+def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
+    optimizer.build([keras.Variable(0.0)])
+    optimizer.iterations.assign(step)
+    return float(optimizer.learning_rate)
+
+
+@pytest.mark.parametrize("name", list(LURE_SCHEDULES))
+@pytest.mark.parametrize("steps", [1, 2, 7, 100, 10_000])
+def test_a_scaled_schedule_has_the_same_rates_at_the_same_shares(
+    name: str, steps: int
+) -> None:
+    whole = LURE_SCHEDULES[name]
+    scaled = whole.scaled(steps)
+    assert scaled.steps == steps
+    assert scaled.learning_rates == whole.learning_rates
+    assert scaled.batch_size == whole.batch_size
+    for small, large in zip(scaled.boundaries, whole.boundaries, strict=True):
+        assert abs(small / steps - large / whole.steps) <= 0.5 / steps
+
+
+def test_mnist_at_a_tenth() -> None:
+    scaled = LURE_SCHEDULES["mnist"].scaled(5_000)
+    assert scaled.boundaries == (3_500, 4_500)
+    assert LURE_SCHEDULES["mnist"].scaled(50_000) == LURE_SCHEDULES["mnist"]
+
+
+def test_the_rates_change_after_their_boundaries() -> None:
+    schedule = Schedule(10, 4, (0.5, 0.25, 0.125), (3, 6))
+    rates = [rate_at(schedule.optimizer(), step) for step in (0, 3, 4, 6, 7, 9)]
+    assert rates == [0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+    assert rate_at(Schedule(10, 4, (0.5,)).optimizer(), 9) == 0.5
+
+
+def test_a_rate_that_has_no_step_left_is_passed_over() -> None:
+    # Of two steps, the second boundary falls on the last: only two rates are used.
+    scaled = Schedule(100, 4, (0.5, 0.25, 0.125), (40, 90)).scaled(2)
+    assert scaled.boundaries == (1, 2)
+    assert [rate_at(scaled.optimizer(), step) for step in (0, 1)] == [0.5, 0.5]
+
+
+def test_an_optimizer_of_a_schedule_survives_a_config() -> None:
+    optimizer = LURE_SCHEDULES["mnist"].optimizer()
+    config = keras.saving.serialize_keras_object(optimizer)
+    copy = keras.saving.deserialize_keras_object(config)
+    assert rate_at(copy, 36_000) == pytest.approx(2e-4)
+    assert tf.debugging.is_numeric_tensor(copy.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rates": (0.0,)}, "learning_rates"),
+        ({"learning_rates": (float("nan"),)}, "learning_rates"),
+        ({"learning_rates": ()}, "boundaries"),
+        ({"boundaries": (5,)}, "boundaries"),
+        ({"learning_rates": (0.1, 0.1), "boundaries": (11,)}, "boundaries"),
+        ({"learning_rates": (0.1, 0.1), "boundaries": (-1,)}, "boundaries"),
+        ({"learning_rates": (0.1,) * 3, "boundaries": (6, 5)}, "boundaries"),
+    ],
+)
+def test_what_does_not_fit_is_named(settings: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"argument `{name}`"):
+        Schedule(**{"steps": 10, "batch_size": 4, "learning_rates": (0.1,), **settings})
