@@ -1,4 +1,4 @@
-"""Trains the luring defence, attacks it, and makes the luring paper's tables.
+"""Trains the luring defence, attacks it, and makes the paper's tables and figures.
 
 Example:
     python recipes/luring.py train --dataset=mnist --variant=target --variant=luring \
@@ -7,6 +7,8 @@ Example:
         --data_dir=data --workdir=runs/luring_mnist
     python recipes/luring.py table --dataset=mnist \
         --data_dir=data --workdir=runs/luring_mnist
+    python recipes/luring.py figure --dataset=mnist --figure=4 \
+        --data_dir=data --workdir=runs/luring_mnist
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import app, flags
 
 from keras_traps._flags import Flags
-from keras_traps._luring import attack, folder, table, train
+from keras_traps._luring import attack, figure, folder, table, train
 
 _COMMANDS: dict[str, Callable[[flags.FlagValues], Iterator[str]]] = {
     "train": train.train,
     "attack": attack.attack,
     "table": table.table,
+    "figure": figure.figure,
 }
 
 
@@ -36,6 +39,7 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     folder.define_flags(define)
     train.define_training_flags(define)
     attack.define_attack_flags(define)
+    figure.define_figure_flags(define)
     return values
 
 

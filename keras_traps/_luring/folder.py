@@ -1,14 +1,17 @@
 """A folder of models: M, the variants of M∘P, and what was measured of each."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 from absl import app, flags
 
+from keras_traps import attacks
 from keras_traps._flags import Flags
 from keras_traps._recipe import check_required, load_classifier
+from keras_traps.evaluation.luring.outcomes import Outcome, read_outcomes
 from keras_traps.luring.variants import Variant, join
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -95,6 +98,30 @@ class Folder(NamedTuple):
             raise app.UsageError(f"There is no {path}: train it by --variant={name}.")
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return facts
+
+    def outcomes(self, names: Sequence[str]) -> list[Outcome]:
+        """Reads what was run on some variants.
+
+        Raises:
+            ValueError: If a file is damaged, or of weights that are no more.
+        """
+        found = read_outcomes(self.path, attacks.names())
+        chosen = [outcome for outcome in found if outcome.variant in names]
+        for outcome in chosen:
+            self._check(outcome)
+        return chosen
+
+    def _check(self, outcome: Outcome) -> None:
+        facts = self.facts(outcome.variant)
+        there = {"target": facts["target_sha256"], "variant": facts["model"]}
+        if "surrogate" in outcome.weights:
+            there["surrogate"] = self.facts("surrogate")["model"]
+        if changed := [name for name in there if outcome.weights[name] != there[name]]:
+            raise ValueError(
+                f"{outcome.attack} {outcome.eps:g} ({outcome.threat}) on "
+                f"{outcome.variant} in {self.path} was run on other weights "
+                f"({', '.join(changed)}) than are there now. Attack again."
+            )
 
     def variants(self, values: flags.FlagValues) -> list[str]:
         """Returns the variants that `--variant` names, by default all there are.

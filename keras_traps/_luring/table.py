@@ -9,10 +9,10 @@ from typing import Any
 
 from absl import app, flags
 
-from keras_traps import attacks, datasets
+from keras_traps import datasets
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._luring.folder import Folder, open_folder
-from keras_traps.evaluation.luring.outcomes import Outcome, read_outcomes
+from keras_traps.evaluation.luring.outcomes import Outcome
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.report import build_report
 from keras_traps.evaluation.luring.results import (
@@ -63,13 +63,7 @@ def table(values: flags.FlagValues) -> Iterator[str]:
     """
     folder = open_folder(values)
     names = folder.variants(values)
-    outcomes = [
-        outcome
-        for outcome in read_outcomes(folder.path, attacks.names())
-        if outcome.variant in names
-    ]
-    for outcome in outcomes:
-        _check(outcome, folder)
+    outcomes = folder.outcomes(names)
     test = datasets.load(values.dataset, "test", values.data_dir)
     has_target = (folder.path / "target.json").is_file()
     clean = [_clean(name, folder, test) for name in (["target"] * has_target + names)]
@@ -117,20 +111,6 @@ def _clean(name: str, folder: Folder, test: datasets.Dataset) -> Clean:
         parameters=facts["parameters"],
         facts={key: facts[key] for key in _TRAINING if facts.get(key) is not None},
     )
-
-
-def _check(outcome: Outcome, folder: Folder) -> None:
-    """Refuses numbers of a model that is no more."""
-    facts = folder.facts(outcome.variant)
-    there = {"target": facts["target_sha256"], "variant": facts["model"]}
-    if "surrogate" in outcome.weights:
-        there["surrogate"] = folder.facts("surrogate")["model"]
-    if different := [name for name in there if outcome.weights[name] != there[name]]:
-        raise ValueError(
-            f"{outcome.attack} {outcome.eps:g} ({outcome.threat}) on "
-            f"{outcome.variant} in {folder.path} was run on other weights "
-            f"({', '.join(different)}) than are there now. Attack again."
-        )
 
 
 def _provenance(outcomes: Sequence[Outcome], test: datasets.Dataset) -> dict[str, Any]:

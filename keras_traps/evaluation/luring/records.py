@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_traps._validation import FloatArray, IntArray
 
@@ -39,8 +40,12 @@ class LuringRecord:
 
     def take(self, count: int) -> LuringRecord:
         """Returns the record of the first images."""
+        return self.only(slice(count))
+
+    def only(self, chosen: slice | npt.NDArray[np.bool_]) -> LuringRecord:
+        """Returns the record of the chosen images."""
         return LuringRecord(
-            *(getattr(self, field.name)[:count] for field in dataclasses.fields(self))
+            *(getattr(self, field.name)[chosen] for field in dataclasses.fields(self))
         )
 
     @staticmethod
