@@ -21,7 +21,7 @@ from keras_traps.luring.metrics import CleanMetrics, clean_metrics
 from keras_traps.luring.schedules import LURE_SCHEDULES, LURING_WEIGHTS
 from keras_traps.luring.targets import train_target
 from keras_traps.luring.training import Backup, save_atomically
-from keras_traps.luring.variants import train_variant
+from keras_traps.luring.variants import train_variant, untrained
 from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.inference import predict
 from keras_traps.models.luring_victims import VICTIM_RECIPES, VictimRecipe
@@ -117,8 +117,7 @@ def _train_whole(
     backup = _backup(values, folder, variant, data, settings)
     keras.utils.set_random_seed(seed)
     if variant == "surrogate":
-        model = keras.models.clone_model(folder.target())
-        model.trainable = True
+        model = untrained(folder.target())
     else:
         model = _BUILD[values.dataset](width=values.width)
     began = time.monotonic()

@@ -146,13 +146,33 @@ def join(lure: keras.Model, target: keras.Model) -> keras.Model:
     return keras.Model(inputs, target(mapped, training=False), name="lured")
 
 
+def untrained(target: keras.Model) -> keras.Model:
+    """Makes a classifier of M's architecture, with new weights that can be trained.
+
+    Args:
+        target: M, frozen or not; it stays as it is.
+
+    Returns:
+        A model of its own, drawn by Keras' global seed.
+    """
+    fresh = keras.models.clone_model(target)
+    # A clone's layers are as frozen as those that they were made after, and the model
+    # does not hand its own `trainable` on to them.
+    _thaw(fresh)
+    return fresh
+
+
 def _stack(target: keras.Model, lure: LuringInput, output: Output) -> keras.Model:
     if output != "logits":
         raise ValueError(
             "Invalid value for argument `output`. Expected a classifier that returns "
             f'"logits" for the variant "stack". Received: output={output!r}'
         )
-    fresh = keras.models.clone_model(target)
-    fresh.trainable = True
     inputs = keras.Input(target.input_shape[1:], name="image")
-    return keras.Model(inputs, fresh(lure(inputs)), name="stack")
+    return keras.Model(inputs, untrained(target)(lure(inputs)), name="stack")
+
+
+def _thaw(layer: keras.layers.Layer) -> None:
+    layer.trainable = True
+    for inner in getattr(layer, "layers", ()):
+        _thaw(inner)

@@ -1,0 +1,28 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_traps.luring.variants import untrained
+from tests.luring.conftest import CLASSES, tiny_target
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_clone_of_a_frozen_classifier_learns_in_every_layer(
+    nested: bool, images: np.ndarray, labels: np.ndarray
+) -> None:
+    target = tiny_target()
+    if nested:
+        inputs = keras.Input(target.input_shape[1:])
+        target = keras.Model(inputs, target(inputs))
+        target.trainable = False
+    fresh = untrained(target)
+    before = [np.asarray(weight.value) for weight in fresh.weights]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    fresh.compile("sgd", loss, jit_compile=False)
+    fresh.fit(images, labels, verbose=0)
+    assert fresh.output_shape[1] == CLASSES
+    assert all(
+        (np.asarray(weight.value) != old).any()
+        for weight, old in zip(fresh.weights, before, strict=True)
+    )
+    assert not target.trainable_weights
