@@ -88,6 +88,7 @@ def luring_metrics(
     Raises:
         ValueError: If the arrays are not of one length.
     """
+    _check_lengths(augmented=augmented, target=target, labels=labels)
     return LuringMetrics(
         ac_mop=adversarial_accuracy(augmented, labels),
         ac_m=adversarial_accuracy(target, labels),

@@ -1,5 +1,7 @@
 """What is deployed of a lured classifier: M alone, or M where M∘P agrees with it."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +9,25 @@ from keras_traps.models.outputs import Output, check_classifier
 
 NO_CLASS = -1
 """The class id where no answer is given."""
+
+
+@keras.saving.register_keras_serializable(package="keras_traps")
+class DeployedScheme(keras.Model):
+    """A functional model that answers as in inference, whatever `training` says.
+
+    Keras hands the caller's `training=True` on to every layer, past what the layers
+    were connected with. Made by `target_model` and `agreement_model`.
+    """
+
+    def call(
+        self,
+        inputs: Any,
+        training: bool | None = None,  # noqa: ARG002
+        mask: Any = None,
+    ) -> dict[str, Any]:
+        """Returns the answers by name."""
+        answers: dict[str, Any] = super().call(inputs, training=False, mask=mask)
+        return answers
 
 
 def target_model(target: keras.Model, *, output: Output) -> keras.Model:
@@ -39,7 +60,7 @@ def target_model(target: keras.Model, *, output: Output) -> keras.Model:
         "class_id": _answer(probabilities, _are_finite(images)),
         "probabilities": probabilities,
     }
-    return keras.Model(images, answers, name="target_scheme")
+    return DeployedScheme(images, answers, name="target_scheme")
 
 
 def agreement_model(
@@ -103,7 +124,7 @@ def agreement_model(
         "probabilities": probabilities,
         "lured_probabilities": lured,
     }
-    return keras.Model(images, answers, name="agreement_scheme")
+    return DeployedScheme(images, answers, name="agreement_scheme")
 
 
 def _probabilities(outputs: keras.KerasTensor, output: Output) -> keras.KerasTensor:

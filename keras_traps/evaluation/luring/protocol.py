@@ -55,10 +55,12 @@ class Runner:
             stop = min(start + self._chunk_size, last)
             fresh = self._extend(subject, attack, chunk, start, stop)
             counted = max(0, stop - max(start, first))
-            # What was done by an earlier run says nothing of the rate of this one.
-            self._bar.initial += 0 if fresh else counted
-            self._bar.update(counted if fresh else 0)
-            self._bar.n += 0 if fresh else counted
+            if fresh:
+                self._bar.update(counted)
+            elif not self._bar.disable:
+                # What an earlier run did says nothing of the rate of this one.
+                self._bar.initial += counted
+                self._bar.n += counted
 
     def read(self, subject: Subject, attack: Attack, count: int) -> LuringRecord:
         """Reads what became of the first images.

@@ -1,0 +1,51 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_traps.luring import opposite_directions
+from tests.luring.conftest import CLASSES, SHAPE, tiny_target
+
+
+def linear(weights: np.ndarray) -> keras.Model:
+    """Logits that are sums of the 4 values of an image, weighted."""
+    inputs = keras.Input((2, 2, 1))
+    dense = layers.Dense(weights.shape[1], use_bias=False)
+    model = keras.Model(inputs, dense(layers.Flatten()(inputs)))
+    dense.set_weights([weights])
+    return model
+
+
+def test_products_below_zero_are_counted_and_zeros_are_not() -> None:
+    first = linear(np.array([[1.0, 1.0], [-2.0, 1.0], [3.0, 1.0], [1.0, 0.0]]))
+    second = linear(np.array([[-1.0, 1.0], [2.0, 1.0], [3.0, 0.0], [0.0, -1.0]]))
+    images = np.random.default_rng(0).random((3, 2, 2, 1), np.float32)
+    counts = opposite_directions(first, second, images, output="logits", batch_size=2)
+    np.testing.assert_array_equal(counts, [[2, 0]] * 3)
+
+
+def test_slopes_whose_product_rounds_to_zero_are_counted() -> None:
+    tiny = np.full((4, 2), 1e-30)
+    counts = opposite_directions(
+        linear(tiny), linear(-tiny), np.zeros((1, 2, 2, 1), np.float32), output="logits"
+    )
+    np.testing.assert_array_equal(counts, [[4, 4]])
+
+
+@pytest.mark.parametrize("ends", ["logits", "softmax"])
+def test_a_model_is_nowhere_opposite_to_itself(ends: str, images: np.ndarray) -> None:
+    target = tiny_target(ends=ends)
+    output = "logits" if ends == "logits" else "probabilities"
+    counts = opposite_directions(target, target, images, output=output)  # type: ignore[arg-type]
+    assert counts.shape == (len(images), CLASSES)
+    assert not counts.any()
+
+
+def test_another_number_of_classes_is_told() -> None:
+    target = tiny_target()
+    inputs = keras.Input(SHAPE)
+    other = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match=r"`augmented`.*3.*5"):
+        opposite_directions(
+            target, other, np.zeros((1, *SHAPE), np.float32), output="logits"
+        )

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from keras_traps.luring import (
+    adequation_rate,
+    adversarial_accuracy,
+    detection_adversarial_accuracy,
+    detection_rate,
+    l0_distortion,
+    luring_metrics,
+)
+
+# Right on both; fools M∘P alone; fools both alike; fools both, each its own way; fools
+# M alone.
+LABELS = np.array([0, 0, 0, 0, 0])
+AUGMENTED = np.array([0, 1, 1, 1, 0])
+TARGET = np.array([0, 0, 1, 2, 1])
+
+
+def test_rates_are_those_counted_by_hand() -> None:
+    measured = luring_metrics(AUGMENTED, TARGET, LABELS)
+    counted = {
+        name: (rate.count, rate.total) for name, rate in measured._asdict().items()
+    }
+    assert counted == {
+        "ac_mop": (2, 5),
+        "ac_m": (2, 5),
+        # All but the third, on which both give the same wrong class.
+        "dac": (4, 5),
+        # Of the three that fool M∘P.
+        "dr": (2, 3),
+        "adq": (1, 3),
+    }
+
+
+def test_detection_counts_no_image_that_fails_to_fool() -> None:
+    # M alone is fooled: M∘P and M differ, but nothing was adversarial to M∘P.
+    rate = detection_rate(np.array([0]), np.array([1]), np.array([0]))
+    assert (rate.count, rate.total) == (0, 0)
+
+
+def test_a_share_of_nothing_is_no_number() -> None:
+    for rate in (detection_rate, adequation_rate):
+        found = rate(LABELS, TARGET, LABELS)
+        assert found.value is None
+        assert found.interval is None
+    assert adversarial_accuracy(LABELS[:0], LABELS[:0]).value is None
+
+
+def test_an_attack_that_fools_both_alike_leaves_nothing() -> None:
+    wrong = LABELS + 1
+    measured = luring_metrics(wrong, wrong, LABELS)
+    assert {rate.value for rate in measured} == {0.0}
+
+
+def test_dac_is_at_least_the_accuracy_of_m() -> None:
+    drawn = np.random.default_rng(0).integers(0, 3, (3, 200))
+    augmented, target, labels = drawn
+    dac = detection_adversarial_accuracy(augmented, target, labels)
+    assert dac.count >= adversarial_accuracy(target, labels).count
+    # Equation 4, letter by letter.
+    alike = sum(
+        a == t and t != y for a, t, y in zip(augmented, target, labels, strict=True)
+    )
+    assert dac.value == pytest.approx(1 - alike / 200)
+
+
+def test_l0_counts_values_not_pixels() -> None:
+    clean = np.zeros((2, 2, 2, 3), np.float32)
+    attacked = clean.copy()
+    attacked[1, 0, 0] = [0.1, 0.0, 1e-30]
+    np.testing.assert_array_equal(l0_distortion(clean, attacked), [0, 2])
+    with pytest.raises(ValueError, match=r"`attacked`.*\(2, 2, 2, 3\)"):
+        l0_distortion(clean, attacked[:1])
+
+
+@pytest.mark.parametrize("name", ["augmented", "target"])
+def test_answers_of_another_length_are_named(name: str) -> None:
+    given = {"augmented": AUGMENTED, "target": TARGET, "labels": LABELS}
+    given[name] = given[name][:3]
+    with pytest.raises(ValueError, match=rf"`{name}`.*\(5,\).*\(3,\)"):
+        luring_metrics(**given)

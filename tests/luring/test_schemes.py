@@ -1,0 +1,138 @@
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_traps.layers import LuringInput
+from keras_traps.luring import LuredClassifier, agreement_model, target_model
+from keras_traps.models.inference import predict
+from tests.luring.conftest import CLASSES, SHAPE, tiny_lure, tiny_target
+
+
+def answers(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.asarray(part) for name, part in model(images).items()}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def far_lure() -> keras.Model:
+    """A network that turns some answers: it shows M the image in negative."""
+    return keras.Sequential([keras.Input(SHAPE), layers.Rescaling(-1.0, 1.0)])
+
+
+@pytest.mark.parametrize("ends", ["logits", "softmax"])
+def test_an_answer_is_given_where_both_agree(ends: Any, images: np.ndarray) -> None:
+    target, lure = tiny_target(ends=ends), far_lure()
+    output: Any = "logits" if ends == "logits" else "probabilities"
+    found = answers(agreement_model(target, lure, output=output), images)
+    first, second = predict(target, images), predict(target, predict(lure, images))
+    agreed = first.argmax(axis=1) == second.argmax(axis=1)
+    assert 0 < agreed.sum() < len(images)
+    np.testing.assert_array_equal(found["agreed"], agreed)
+    np.testing.assert_array_equal(
+        found["class_id"], np.where(agreed, first.argmax(axis=1), -1)
+    )
+    if ends == "logits":
+        first, second = softmax(first), softmax(second)
+    np.testing.assert_allclose(found["probabilities"], first, atol=1e-6)
+    np.testing.assert_allclose(found["lured_probabilities"], second, atol=1e-6)
+
+
+def test_outputs_are_named_and_of_the_types_promised(images: np.ndarray) -> None:
+    model = agreement_model(tiny_target(), tiny_lure(), output="logits")
+    found = model.predict(images, verbose=0)
+    assert {
+        name: (part.dtype.name, part.shape[1:]) for name, part in found.items()
+    } == {
+        "class_id": ("int32", ()),
+        "agreed": ("bool", ()),
+        "probabilities": ("float32", (CLASSES,)),
+        "lured_probabilities": ("float32", (CLASSES,)),
+    }
+    plain = target_model(tiny_target(), output="logits").predict(images, verbose=0)
+    assert set(plain) == {"class_id", "probabilities"}
+
+
+def test_the_target_alone_always_answers(images: np.ndarray) -> None:
+    target = tiny_target()
+    found = answers(target_model(target, output="logits"), images)
+    logits = predict(target, images)
+    np.testing.assert_array_equal(found["class_id"], logits.argmax(axis=1))
+    np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_gets_no_answer(
+    bad: float, images: np.ndarray
+) -> None:
+    broken = images[:3].copy()
+    broken[1, 2, 2, 0] = bad
+    # Both give class 0 to not a number, and so agree on it.
+    both = agreement_model(tiny_target(), tiny_lure(), output="logits")
+    found = answers(both, broken)
+    assert not found["agreed"][1]
+    for model in (both, target_model(tiny_target(), output="logits")):
+        assert answers(model, broken)["class_id"][1] == -1
+
+
+def test_a_lured_classifier_brings_its_parts(images: np.ndarray) -> None:
+    lured = LuredClassifier(tiny_target(), tiny_lure(), output="logits")
+    for lure in (lured.lure, lured.to_lure_model()):
+        model = agreement_model(lured.target, lure, output="logits")
+        np.testing.assert_allclose(
+            answers(model, images)["lured_probabilities"],
+            softmax(predict(lured, images)),
+            atol=1e-6,
+        )
+
+
+def test_dropout_stays_off_whatever_the_caller_says(images: np.ndarray) -> None:
+    lure = LuringInput("cifar10", width=1 / 64, dropout=0.9)
+    model = agreement_model(tiny_target(), lure, output="logits")
+    found = [model(images, training=training) for training in (True, False)]
+    for name in ("probabilities", "lured_probabilities"):
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
+@pytest.mark.parametrize("scheme", ["target", "agreement"])
+def test_it_survives_a_file(scheme: str, images: np.ndarray, tmp_path: Path) -> None:
+    target = tiny_target()
+    if scheme == "target":
+        model = target_model(target, output="logits")
+    else:
+        model = agreement_model(
+            target, LuringInput("cifar10", width=1 / 64), output="logits"
+        )
+    model.save(tmp_path / "scheme.keras")
+    loaded = keras.saving.load_model(tmp_path / "scheme.keras")
+    found, expected = answers(loaded, images), answers(model, images)
+    assert set(found) == set(expected)
+    for name, part in expected.items():
+        np.testing.assert_array_equal(found[name], part)
+
+
+def test_bad_parts_are_named() -> None:
+    target = tiny_target()
+    with pytest.raises(TypeError, match=r"`lure`.*str"):
+        agreement_model(target, "lure", output="logits")  # type: ignore[arg-type]
+    smaller = keras.Sequential([keras.Input(SHAPE), layers.MaxPool2D()])
+    with pytest.raises(ValueError, match=r"`lure`.*\(None, 6, 6, 1\).*3, 3"):
+        agreement_model(target, smaller, output="logits")
+    for make in (
+        lambda: target_model(target, output="scores"),  # type: ignore[arg-type]
+        lambda: agreement_model(
+            target,
+            tiny_lure(),
+            output="scores",  # type: ignore[arg-type]
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"`output`.*scores"):
+            make()
+    with pytest.raises(TypeError, match="`target`"):
+        target_model("target", output="logits")  # type: ignore[arg-type]
