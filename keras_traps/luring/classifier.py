@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_traps._validation import check_number
 from keras_traps.layers import LuringInput
 from keras_traps.luring.answers import top_two
+from keras_traps.luring.input_gradients import input_gradient_model
 from keras_traps.luring.losses import LuringLoss, make_loss
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
@@ -222,7 +223,7 @@ class LuredClassifier(keras.Model):
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
         """M's logits, float32."""
-        model = logits_model(self.target, self.output_kind)
+        model = input_gradient_model(logits_model(self.target, self.output_kind))
         return tf.cast(model(images, training=False), tf.float32)
 
     def _mean_loss(

@@ -6,9 +6,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import _measure, overhead, qim, serving
+from benchmarks import _measure, luring, overhead, qim, serving
 from keras_traps.layers import NormalizedSum, QIMDecoder
 
 TINY = qim.Size(images=300, pixels=48, messages=3)
@@ -63,6 +64,26 @@ def test_the_trap_of_the_overhead_is_the_whole_one() -> None:
     images = np.zeros((2, 32, 32, 3), np.float32)
     assert np.isfinite(models["trapped"](images)).all()
     assert models["bare"](images).shape == (2, 10)
+
+
+def test_the_loops_train_as_fit_does() -> None:
+    size = luring.Size(batch_size=4, steps=3, width=0.05)
+    model, answered = luring.lured(size)
+    plain = tf.data.Dataset.from_tensor_slices(size.images).batch(size.batch_size)
+    loops = {
+        compiled: luring.plain_loop(
+            luring.plain_step(size.width, compiled=compiled), plain
+        )
+        for compiled in (True, False)
+    }
+    losses = [
+        model.train_on_batch(images, told, return_dict=True)["loss"]
+        for images, told in answered
+        if model.reset_metrics() is None
+    ]
+    assert losses[0] != losses[-1]
+    for loop in loops.values():
+        np.testing.assert_allclose(loop, losses, rtol=1e-4)
 
 
 def test_every_call_is_timed_once_per_round_in_alternating_order(
@@ -120,8 +141,13 @@ def test_a_table_shows_a_dash_where_a_number_is_missing() -> None:
             ["reading the input once", *qim.DECODERS],
         ),
         (overhead, ["--batch_size=2"], ["bare", "trapped"]),
+        (
+            luring,
+            ["--batch_size=2", "--steps=2", "--width=0.05"],
+            [luring.FIT, luring.COMPILED, luring.EAGER, luring.ANSWERS],
+        ),
     ],
-    ids=["qim", "overhead"],
+    ids=["qim", "overhead", "luring"],
 )
 def test_results_are_printed_and_written(
     module: ModuleType,
@@ -173,7 +199,7 @@ def test_an_export_and_its_signatures_are_measured(tmp_path: Path) -> None:
         assert 0 < row["p50_ms"] <= row["p99_ms"]
 
 
-@pytest.mark.parametrize("module", [qim, overhead, serving])
+@pytest.mark.parametrize("module", [qim, overhead, luring, serving])
 def test_words_that_are_no_flags_are_refused(module: ModuleType) -> None:
     with pytest.raises(app.UsageError, match="Received: fast"):
         run(module, "fast")

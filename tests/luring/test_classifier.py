@@ -87,7 +87,7 @@ def test_answers_computed_once_train_as_answers_computed_each_step(
     each, once = lured(), lured()
     each.fit(images, batch_size=8, shuffle=False, epochs=2, verbose=0)
     data = answered_dataset(once.target, images, output="logits", batch_size=8)
-    once.fit(data, epochs=2, verbose=0)
+    once.fit(data, epochs=2, shuffle=False, verbose=0)
     for a, b in zip(weights_of(each.lure), weights_of(once.lure), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 

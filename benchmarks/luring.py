@@ -1,0 +1,234 @@
+"""Times the training of luring's P against loops that ask M at every step.
+
+Example:
+    python -m benchmarks.luring --repeats=10 --output=docs/results/benchmark_luring
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from benchmarks import _measure
+from keras_traps._flags import Flags
+from keras_traps._validation import FloatArray
+from keras_traps.layers import LuringInput
+from keras_traps.luring import LuredClassifier, answered_dataset, frozen_answers
+from keras_traps.luring.losses import luring_loss
+from keras_traps.models import madry_mnist_cnn
+
+Step = Callable[[tf.Tensor], tf.Tensor]
+
+FIT = "LuredClassifier.fit"
+COMPILED = "compiled loop"
+EAGER = "eager loop"
+ANSWERS = "M's answers, once"
+
+_LEARNING_RATE = 1e-3
+
+_COLUMNS = {
+    "name": ("", "{}"),
+    "images_per_second": ("images per second", "{:.0f}"),
+    "step_ms": ("a step, ms", "{:.1f}"),
+    "ratio": ("times as long as fit", "{:.2f}"),
+    "quartiles": ("quartiles", "{0[0]:.2f} to {0[1]:.2f}"),
+}
+
+_NOTES = """\
+`LuredClassifier.fit` is given M's answer and runner-up of each image by
+`answered_dataset`. The loops are a `GradientTape`, the same P, M, optimizer, loss and
+batches from `tf.data`, and ask M at every step; the compiled one is one `tf.function`.
+Medians over rounds in which all are timed in alternating order; ratios are those of the
+rounds. The answers are computed once before a training, of as many images as one round
+has, and are in no other row. P is the preset `"mnist"` at its full size, M has random
+weights, images are noise: neither changes how long a step takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is trained.
+
+    Args:
+        batch_size: Images in a batch.
+        steps: Steps in one round.
+        width: Multiplies the filters and units of M.
+    """
+
+    batch_size: int = 64
+    steps: int = 20
+    width: float = 1.0
+
+    @property
+    def images(self) -> FloatArray:
+        """Noise, `(steps * batch_size, 28, 28, 1)`, the same at every call."""
+        shape = (self.steps * self.batch_size, 28, 28, 1)
+        return np.random.default_rng(0).random(shape, np.float32)
+
+
+def models(width: float) -> tuple[keras.Model, LuringInput]:
+    """Makes M, frozen, and P, built; the same weights at every call.
+
+    Args:
+        width: Multiplies the filters and units of M.
+
+    Returns:
+        M and P.
+    """
+    keras.utils.set_random_seed(0)
+    target = madry_mnist_cnn(width)
+    target.trainable = False
+    lure = LuringInput("mnist")
+    lure.build((None, 28, 28, 1))
+    return target, lure
+
+
+def lured(size: Size) -> tuple[LuredClassifier, tf.data.Dataset]:
+    """Makes a compiled lured classifier and what its `fit` is given.
+
+    Args:
+        size: How much.
+
+    Returns:
+        The classifier and the batches with M's answers.
+    """
+    target, lure = models(size.width)
+    model = LuredClassifier(target, lure, output="logits")
+    model.compile(keras.optimizers.Adam(_LEARNING_RATE))
+    batch_size = size.batch_size
+    return model, answered_dataset(
+        target, size.images, output="logits", batch_size=batch_size
+    )
+
+
+def plain_step(width: float, *, compiled: bool) -> Step:
+    """Makes a training step as one writes it without this package.
+
+    Args:
+        width: Multiplies the filters and units of M.
+        compiled: Whether it is a `tf.function`.
+
+    Returns:
+        A function from a batch to its loss before the step.
+    """
+    target, lure = models(width)
+    optimizer = keras.optimizers.Adam(_LEARNING_RATE)
+
+    def step(images: tf.Tensor) -> tf.Tensor:
+        ranked = tf.math.top_k(target(images, training=False), k=2).indices
+        with tf.GradientTape() as tape:
+            logits = target(lure(images, training=True), training=False)
+            losses = luring_loss(logits, ranked[:, 0], ranked[:, 1])
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, lure.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, lure.trainable_variables, strict=True))
+        return loss
+
+    # An optimizer makes its variables at its first step, or before.
+    optimizer.build(lure.trainable_variables)
+    return tf.function(step) if compiled else step
+
+
+def plain_loop(step: Step, data: tf.data.Dataset) -> list[tf.Tensor]:
+    """Trains on all batches.
+
+    Args:
+        step: What `plain_step` returned.
+        data: Batches of images.
+
+    Returns:
+        The loss of each.
+    """
+    return [step(images) for images in data]
+
+
+def measure(size: Size, *, repeats: int) -> list[_measure.Row]:
+    """Measures the training by `fit` and by the loops.
+
+    Args:
+        size: How much.
+        repeats: How many rounds.
+
+    Returns:
+        A row for each, with the keys of the table.
+    """
+    images = size.images
+    model, answered = lured(size)
+    plain = tf.data.Dataset.from_tensor_slices(images).batch(size.batch_size)
+    loops = {
+        name: functools.partial(
+            plain_loop,
+            plain_step(size.width, compiled=name == COMPILED),
+            plain.prefetch(2),
+        )
+        for name in (COMPILED, EAGER)
+    }
+    times = _measure.time_calls(
+        {
+            FIT: functools.partial(model.fit, answered, shuffle=False, verbose=0),
+            **loops,
+            ANSWERS: functools.partial(
+                frozen_answers, model.target, images, output="logits"
+            ),
+        },
+        repeats,
+    )
+    compared = _measure.compare(times, FIT)
+    rows: list[_measure.Row] = []
+    for name, own in times.items():
+        row: _measure.Row = {
+            "name": name,
+            "images_per_second": len(images) / float(np.median(own)),
+            **compared.get(name, {}),
+        }
+        if name != ANSWERS:
+            row["step_ms"] = _measure.milliseconds(own) / size.steps
+        rows.append(row)
+    return rows
+
+
+def define_flags(values: flags.FlagValues) -> flags.FlagValues:
+    """Defines this script's flags.
+
+    Args:
+        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
+
+    Returns:
+        `values`.
+    """
+    define = Flags(values)
+    define.integer("batch_size", Size.batch_size, "Images in a batch.")
+    define.integer("steps", Size.steps, "Steps in one round.")
+    define.number("width", Size.width, "Multiplies the filters and units of M.")
+    _measure.define_flags(values, repeats=10)
+    return values
+
+
+def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
+    """Runs the benchmark; see `_measure.run`.
+
+    Args:
+        argv: What is left of the command line.
+        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
+    """
+    size = Size(values.batch_size, values.steps, values.width)
+    _measure.run(
+        "benchmarks.luring",
+        argv,
+        values,
+        lambda: measure(size, repeats=values.repeats),
+        title=(
+            f"Training luring's P before the MNIST classifier of width {size.width:g}, "
+            f"{size.batch_size} images a step"
+        ),
+        columns=_COLUMNS,
+        notes=_NOTES,
+    )
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    app.run(main)
