@@ -160,7 +160,8 @@ def load_classifier(dataset: str, path: Path) -> keras.Model:
     if not path.is_file():
         raise app.UsageError(f"--model names no file: {path}")
     if path.suffix != ".npz":
-        return keras.saving.load_model(path)
+        # Without its optimizer: it is not trained any more.
+        return keras.saving.load_model(path, compile=False)
     if dataset not in _DEEPSEC:
         raise app.UsageError(
             f"DEEPSEC has no model for {dataset}; it has {', '.join(_DEEPSEC)}."

@@ -155,9 +155,11 @@ def untrained(target: keras.Model) -> keras.Model:
     Returns:
         A model of its own, drawn by Keras' global seed.
     """
-    fresh = keras.models.clone_model(target)
-    # A clone's layers are as frozen as those that they were made after, and the model
-    # does not hand its own `trainable` on to them.
+    # Not a clone: that has the optimizer of a compiled M, built for frozen weights, in
+    # whose place none fits when it is loaded from a file.
+    fresh = type(target).from_config(target.get_config())
+    # The layers are as frozen as those that they were made after, and the model does
+    # not hand its own `trainable` on to them.
     _thaw(fresh)
     return fresh
 

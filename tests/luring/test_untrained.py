@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -26,3 +28,14 @@ def test_a_clone_of_a_frozen_classifier_learns_in_every_layer(
         for weight, old in zip(fresh.weights, before, strict=True)
     )
     assert not target.trainable_weights
+
+
+def test_it_has_no_optimizer_of_the_classifiers(tmp_path: Path) -> None:
+    target = tiny_target()
+    target.compile("adam", "mse", jit_compile=False)
+    target.save(tmp_path / "target.keras")
+    fresh = untrained(keras.saving.load_model(tmp_path / "target.keras"))
+    assert not fresh.compiled
+    inputs = keras.Input(target.input_shape[1:])
+    keras.Model(inputs, fresh(inputs)).save(tmp_path / "whole.keras")
+    keras.saving.load_model(tmp_path / "whole.keras", compile=False)
