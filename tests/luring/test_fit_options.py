@@ -1,0 +1,122 @@
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps.layers import LuringInput
+from keras_traps.luring import LuredClassifier, answered_dataset
+from keras_traps.models.inference import predict
+from tests.luring.conftest import tiny_lure, tiny_target
+
+
+def lured(lure: keras.layers.Layer | None = None, **compiling: Any) -> LuredClassifier:
+    target = tiny_target()
+    model = LuredClassifier(target, lure or tiny_lure(), output="logits")
+    model.compile(keras.optimizers.Adam(0.01), **compiling)
+    return model
+
+
+def assert_alike(first: LuredClassifier, second: LuredClassifier) -> None:
+    for a, b in zip(first.lure.weights, second.lure.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-5, atol=1e-6)
+
+
+def test_a_dataset_of_images_alone_trains_as_an_array(images: np.ndarray) -> None:
+    arrays, dataset, eager = lured(), lured(), lured(run_eagerly=True)
+    for model in (arrays, eager):
+        model.fit(images, batch_size=20, shuffle=False, verbose=0)
+    data = tf.data.Dataset.from_tensor_slices(images).batch(20).prefetch(1)
+    dataset.fit(data, shuffle=False, verbose=0)
+    assert_alike(dataset, arrays)
+    assert_alike(eager, arrays)
+
+
+def test_a_part_of_an_endless_dataset_is_an_epoch(images: np.ndarray) -> None:
+    model = lured(steps_per_execution=2)
+    data = answered_dataset(model.target, images, output="logits", batch_size=10)
+    history = model.fit(
+        data.repeat(),
+        steps_per_epoch=4,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        validation_data=data,
+    ).history
+    assert int(model.optimizer.iterations) == 8
+    assert len(history["val_loss"]) == 2
+    measured = model.evaluate(data, verbose=0, return_dict=True)
+    assert measured["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-5)
+
+
+def test_half_precision_survives_a_file_with_its_scale(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    lure = LuringInput("cifar10", width=1 / 64, dropout=0.0, dtype="mixed_float16")
+    model = LuredClassifier(tiny_target(), lure, output="logits")
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.01), initial_scale=64.0
+    )
+    model.compile(optimizer)
+    model.fit(images, batch_size=20, verbose=0)
+    model.save(tmp_path / "lured.keras")
+    loaded = keras.saving.load_model(tmp_path / "lured.keras")
+    assert loaded.lure.dtype_policy.name == "mixed_float16"
+    assert isinstance(loaded.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert int(loaded.optimizer.iterations) == 2
+    np.testing.assert_array_equal(predict(loaded, images), predict(model, images))
+    for one in (loaded, model):
+        one.fit(images, batch_size=20, shuffle=False, verbose=0)
+    for a, b in zip(loaded.lure.weights, model.lure.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=2e-3)
+
+
+def test_a_backup_goes_on_with_answers_and_several_steps_at_once(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    class Killed(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            # In the middle of the second epoch, which is lost and made again.
+            if int(self.model.optimizer.iterations) == 6:
+                raise KeyboardInterrupt
+
+    def fit(model: LuredClassifier, *callbacks: keras.callbacks.Callback) -> None:
+        data = answered_dataset(model.target, images, output="logits", batch_size=10)
+        model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=list(callbacks))
+
+    plain, killed, restarted = (lured(steps_per_execution=2) for _ in range(3))
+    fit(plain)
+    backup = [
+        keras.callbacks.BackupAndRestore(str(tmp_path / "backup")) for _ in range(2)
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, backup[0], Killed())
+    fit(restarted, backup[1])
+    assert int(restarted.optimizer.iterations) == 8
+    assert_alike(restarted, plain)
+
+
+def test_the_best_checkpoint_can_be_told_by_the_agreement(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    model = lured()
+    path = tmp_path / "best.weights.h5"
+    best = keras.callbacks.ModelCheckpoint(
+        str(path),
+        monitor="val_agreement",
+        mode="max",
+        save_best_only=True,
+        save_weights_only=True,
+    )
+    history = model.fit(
+        images, validation_data=images, epochs=3, callbacks=[best], verbose=0
+    ).history
+    # Compiled after, for an optimizer that has no state yet takes none.
+    other = LuredClassifier(tiny_target(), tiny_lure(), output="logits")
+    other.load_weights(path)
+    other.compile()
+    measured = other.evaluate(images, verbose=0, return_dict=True)
+    assert measured["agreement"] == pytest.approx(max(history["val_agreement"]))
