@@ -112,7 +112,6 @@ def attack(values: flags.FlagValues) -> Iterator[str]:
     device = prepare_devices()
     hush_retracing()
     test = datasets.load(values.dataset, "test", values.data_dir)
-    subjects = _subjects(values, folder, names, test)
     settings = {
         "of": "luring",
         "test_data": test.sha256,
@@ -120,6 +119,7 @@ def attack(values: flags.FlagValues) -> Iterator[str]:
         "chunk_size": values.chunk_size,
     }
     store = ArrayStore(LuringRecord, folder.path, settings, resume=values.resume)
+    subjects = _subjects(values, folder, names, test)
     few = values.num_examples_sweep or values.num_examples
     total = sum(
         work(chosen, len(subject.ids), few, sweep=values.sweep) for subject in subjects

@@ -94,7 +94,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_numbers(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = attack_all(subject, tmp_path / "plain", FGSM, DIM)
-    run, ran = Subject.run, []
+    run = Subject.run
+    ran: list[Any] = []
 
     def killed(self: Subject, attack: Attack, rows: slice, *, seed: int) -> Any:
         if len(ran) % 6 == 5:

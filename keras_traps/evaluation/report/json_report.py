@@ -69,6 +69,9 @@ def plain(value: Any) -> Any:
         return {
             f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)
         }
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        # Its fields have names.
+        value = value._asdict()
     if isinstance(value, Mapping):
         return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
