@@ -121,6 +121,11 @@ class LuredClassifier(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self._loss_name, self._luring_weight = loss, float(luring_weight)
 
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns M(P(x)); `training` is passed on to P alone."""
+        # A functional model would pass its own `training` on to M as well.
+        return self.target(self.lure(images, training=training), training=False)
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The loss, the agreement with M, and the accuracy where labels are given."""

@@ -139,7 +139,8 @@ def join(lure: keras.Model, target: keras.Model) -> keras.Model:
         target: M.
 
     Returns:
-        M∘P: from images to what M returns, both called with `training=False`.
+        M∘P: from images to what M returns, both called with `training=False` unless it
+        is called with `training=True` itself.
     """
     inputs = keras.Input(target.input_shape[1:], name="image")
     mapped = lure(inputs, training=False)
