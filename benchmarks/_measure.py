@@ -162,10 +162,12 @@ def provenance(module: str, values: flags.FlagValues) -> Row:
 
     Args:
         module: The benchmark's name, e.g. `"benchmarks.qim"`.
-        values: Its parsed flags. `--output` is left out, it changes no number.
+        values: Its parsed flags. `--output` is left out, it changes no number; so are
+            the folders of absolute paths, which say nothing on another machine.
     """
     given = [values[name] for name in values if name != "output"]
-    command = ["python -m", module, *(f.serialize() for f in given if f.present)]
+    words = (_without_folders(flag.serialize()) for flag in given if flag.present)
+    command = ["python -m", module, *words]
     return {
         "command": " ".join(command),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -231,6 +233,11 @@ def publish(
     data = {"title": title, "provenance": facts, "rows": rows, "notes": notes}
     path.with_name(f"{path.name}.json").write_text(json.dumps(data, indent=2) + "\n")
     path.with_name(f"{path.name}.md").write_text(text, "utf-8")
+
+
+def _without_folders(flag: str) -> str:
+    name, equals, value = flag.partition("=")
+    return f"{name}{equals}{Path(value).name if Path(value).is_absolute() else value}"
 
 
 def _time(call: Call) -> float:

@@ -39,8 +39,8 @@ _PRESETS = {
     ("digits", "cpu"): "digits",
 }
 
-# Searches of hundreds of steps and more for each image.
-_DEAR = ["OM", "SPSA", "JSMA", "BLB", "CW2", "EAD"]
+# A hundred steps and more for each image.
+_DEAR = ["OM", "BPDA", "SPSA", "JSMA", "BLB", "CW2", "EAD"]
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:

@@ -10,7 +10,7 @@ _FEWER_SAMPLES = {"nb_iter": 100, "spsa_samples": 32}
 
 
 def _table_vii(
-    eps: float, eps_iter: float, margin: dict[str, Any]
+    eps: float, eps_iter: float, universal: dict[str, Any], margin: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     # The table gives no number of steps for ILLC and TMIFGSM; theirs are the others'.
     iterative = {"eps": eps, "eps_iter": eps_iter, "nb_iter": 15}
@@ -22,6 +22,7 @@ def _table_vii(
         "BIM": iterative,
         "PGD": iterative,
         "UMIFGSM": iterative,
+        "UAP": {**single, **universal},
         "DeepFool": {"max_iter": 50, "overshoot": 0.02},
         "OM": {"noise_count": 20, "binary_search_steps": 4, **margin},
         # Not in the table: Table VIII's settings in this table's ball.
@@ -32,6 +33,11 @@ def _table_vii(
         "ILLC": iterative,
         "TMIFGSM": iterative,
         "JSMA": {"theta": 1.0, "gamma": 0.1},
+        "BLB": {
+            "binary_search_steps": 5,
+            "max_iterations": 1000,
+            "initial_const": 0.01,
+        },
         "CW2": {
             "learning_rate": 0.02,
             "binary_search_steps": 10,
@@ -49,24 +55,26 @@ def _table_vii(
 
 
 def _on_cpu(
-    settings: dict[str, dict[str, Any]], learning_rate: float
+    settings: dict[str, dict[str, Any]],
+    learning_rate: float,
+    searches: int,
+    steps: tuple[int, int],
 ) -> dict[str, dict[str, Any]]:
     # A larger first c and larger steps make up for fewer of them.
+    longer = {"learning_rate": learning_rate, "initial_const": 0.1}
+    few = {**longer, "binary_search_steps": searches}
     fewer: dict[str, dict[str, Any]] = {
-        "OM": {"max_iterations": 40},
+        "UAP": {"nb_at_once": 64, "max_iter": 8, "nb_candidate": 2},
+        "OM": {
+            "noise_count": 10,
+            "binary_search_steps": 3,
+            "max_iterations": 30,
+            "initial_const": 1.0,
+        },
         "SPSA": _FEWER_SAMPLES,
-        "CW2": {
-            "learning_rate": learning_rate,
-            "binary_search_steps": 5,
-            "max_iterations": 150,
-            "initial_const": 0.1,
-        },
-        "EAD": {
-            "learning_rate": learning_rate,
-            "binary_search_steps": 5,
-            "max_iterations": 100,
-            "initial_const": 0.1,
-        },
+        "BLB": {"max_iterations": 30, "initial_const": 0.1},
+        "CW2": {**few, "max_iterations": steps[0]},
+        "EAD": {**few, "max_iterations": steps[1]},
     }
     return {
         attack: {**given, **fewer.get(attack, {})} for attack, given in settings.items()
@@ -75,10 +83,18 @@ def _on_cpu(
 
 # OptMargin's settings where the table leaves them open are those of DEEPSEC's code.
 _TABLE_VII_MNIST = _table_vii(
-    0.3, 0.05, {"noise_mag": 0.3, "learning_rate": 0.2, "initial_const": 0.02}
+    0.3,
+    0.05,
+    {"fooling_rate": 0.3, "nb_images": 6000},
+    {"noise_mag": 0.3, "learning_rate": 0.2, "initial_const": 0.02},
 )
 _TABLE_VII_CIFAR10 = _table_vii(
-    0.1, 0.01, {"noise_mag": 8 / 255, "learning_rate": 0.02, "initial_const": 1.0}
+    0.1,
+    0.01,
+    # The table has 30 % here too, and DEEPSEC's instructions 90 %. Both end sooner than
+    # where column (h)'s 93.1 % of test images are fooled.
+    {"fooling_rate": 0.95, "nb_images": 5000},
+    {"noise_mag": 8 / 255, "learning_rate": 0.02, "initial_const": 1.0},
 )
 
 _TABLE_VIII: dict[str, dict[str, Any]] = {
@@ -90,11 +106,11 @@ _TABLE_VIII: dict[str, dict[str, Any]] = {
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "table7_mnist": _TABLE_VII_MNIST,
-    "table7_mnist_cpu": _on_cpu(_TABLE_VII_MNIST, 0.1),
+    "table7_mnist_cpu": _on_cpu(_TABLE_VII_MNIST, 0.1, 5, (150, 100)),
     # Not in the paper: its MNIST settings on the built-in digits.
     "digits": _TABLE_VII_MNIST,
     "table7_cifar10": _TABLE_VII_CIFAR10,
-    "table7_cifar10_cpu": _on_cpu(_TABLE_VII_CIFAR10, 0.02),
+    "table7_cifar10_cpu": _on_cpu(_TABLE_VII_CIFAR10, 0.02, 4, (100, 80)),
     "table8": _TABLE_VIII,
     "table8_cpu": {
         **_TABLE_VIII,
@@ -111,15 +127,35 @@ UMIFGSM and TMIFGSM run cleverhans' momentum method, which normalises each gradi
 where DEEPSEC's does not.
 """
 
-_TABLE_VII_ON_CPU = (
-    "The dear attacks make fewer steps. SPSA: 100 for 500, each of 32 samples for 128. "
-    "CW2 and EAD: 5 searches of 150 and 100 steps for 10 of 10,000, from c = 0.1 for "
-    "0.001. OM: 40 steps a search for 10,000. All others are as in the paper."
-)
+
+def _notes_on_cpu(name: str) -> str:
+    short, whole = PRESETS[f"{name}_cpu"], PRESETS[name]
+
+    def searches(attack: str) -> str:
+        return (
+            f"{short[attack]['binary_search_steps']} searches of "
+            f"{short[attack]['max_iterations']} steps for "
+            f"{whole[attack]['binary_search_steps']} of "
+            f"{whole[attack].get('max_iterations', 10_000)}"
+        )
+
+    return (
+        "The dear attacks make fewer steps. "
+        f"SPSA: {short['SPSA']['nb_iter']} for {whole['SPSA']['nb_iter']}, each of "
+        f"{short['SPSA']['spsa_samples']} samples for 128. "
+        f"CW2: {searches('CW2')}, EAD: {searches('EAD')}, from c = 0.1 for 0.001. "
+        f"BLB: {searches('BLB')}, from c = 0.1 for 0.01. "
+        f"OM: {searches('OM')}, with {short['OM']['noise_count']} noises for "
+        f"{whole['OM']['noise_count']}, from c = 1. "
+        f"UAP: at most {short['UAP']['max_iter']} passes for 20, "
+        f"{short['UAP']['nb_at_once']} images a step, away from the likeliest rival. "
+        "All others are as in the paper."
+    )
+
 
 PRESET_NOTES: dict[str, str] = {
-    "table7_mnist_cpu": _TABLE_VII_ON_CPU,
-    "table7_cifar10_cpu": _TABLE_VII_ON_CPU,
+    "table7_mnist_cpu": _notes_on_cpu("table7_mnist"),
+    "table7_cifar10_cpu": _notes_on_cpu("table7_cifar10"),
     "table8_cpu": (
         "PGD and BPDA stop where they have succeeded. SPSA makes 100 steps for 500, "
         "each of 32 samples for 128."

@@ -15,6 +15,7 @@ from keras_traps.attacks import (
     single_step,
     spsa,
     transfer,
+    uap,
 )
 from keras_traps.attacks.base import Attack
 from keras_traps.attacks.presets import PRESETS
@@ -28,6 +29,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.BIM,
         iterative.PGD,
         iterative.UMIFGSM,
+        uap.UAP,
         deepfool.DeepFool,
         optmargin.OptMargin,
         bpda.BPDA,

@@ -26,9 +26,11 @@ from keras_traps.evaluation.results import (
     Example,
     Rate,
     Samples,
+    Unnoticed,
     Variant,
 )
 from keras_traps.evaluation.suspicions import suspicions
+from keras_traps.evaluation.unnoticed import confidence, unnoticed
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import check_outputs
 
@@ -151,7 +153,24 @@ def evaluate(
         samples=_samples(
             defence, candidates, attacks, records, clean, clean_scores, chunk_size
         ),
+        unnoticed=_unnoticed(
+            defence, attacks, records, confidence(outputs, defence.output)
+        ),
     )
+
+
+def _unnoticed(
+    defence: Defence,
+    attacks: Sequence[Attack],
+    records: Mapping[Subject, Mapping[str, Record]],
+    lead: FloatArray,
+) -> tuple[Unnoticed, ...]:
+    found = (
+        unnoticed(attack, record, defence.analyzers, lead[record.ids])
+        for attack in attacks
+        if (record := records.get("paper", {}).get(attack.name)) is not None
+    )
+    return tuple(one for one in found if one is not None)
 
 
 def _check_distinct(argument: str, names: Sequence[str]) -> None:

@@ -144,6 +144,41 @@ class WorstCase:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fooled:
+    """Some of the images that fool M, in medians; `None` where there are none.
+
+    Args:
+        count: How many there are.
+        confidence: By how much C's answer leads on the clean image: the largest
+            probability less the second.
+        pull: By how much W prefers M's answer to the true class.
+        l2: L2 distance to the clean image, pixels in [0, 1].
+    """
+
+    count: int
+    confidence: float | None
+    pull: float | None
+    l2: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unnoticed:
+    """The images that an attack fools M with unnoticed, beside those that are noticed.
+
+    Args:
+        attack: The attack's name.
+        fpr: The nominal false-positive rate of the analyzer.
+        unnoticed: Those that are not flagged.
+        noticed: Those that are.
+    """
+
+    attack: str
+    fpr: float
+    unnoticed: Fooled
+    noticed: Fooled
+
+
+@dataclasses.dataclass(frozen=True)
 class CleanResults:
     """The models on clean test images.
 
@@ -227,6 +262,8 @@ class Evaluation:
         worst_cases: One per variant.
         warnings: Signs that an attack may be weak or gradients masked, as sentences.
         samples: Arrays for the pictures.
+        unnoticed: What gets past the analyzer, one for each attack that does, on
+            `"paper"`.
     """
 
     title: str
@@ -240,3 +277,4 @@ class Evaluation:
     worst_cases: tuple[WorstCase, ...]
     warnings: tuple[str, ...]
     samples: Samples
+    unnoticed: tuple[Unnoticed, ...] = ()

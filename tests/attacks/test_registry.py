@@ -21,12 +21,13 @@ UNTARGETED = (
     "BIM",
     "PGD",
     "UMIFGSM",
+    "UAP",
     "DeepFool",
     "BPDA",
     "SPSA",
     "OM",
 )
-TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA", "CW2", "EAD")
+TARGETED = ("LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA", "BLB", "CW2", "EAD")
 TABLE_I = (
     *("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "UAP", "DeepFool", "OM", "BPDA"),
     *("SPSA", "LLC", "RLLC", "ILLC", "TMIFGSM", "JSMA", "BLB", "CW2", "EAD"),
@@ -40,6 +41,11 @@ UNBOUNDED: dict[str, dict[str, Any]] = {
 # What the table says of the searches over c; the rest are defaults.
 SEARCHES: dict[str, dict[str, Any]] = {
     "OM": {"noise_count": 20, "binary_search_steps": 4},
+    "BLB": {
+        "binary_search_steps": 5,
+        "max_iterations": 1000,
+        "initial_const": 0.01,
+    },
     "CW2": {
         "learning_rate": 0.02,
         "binary_search_steps": 10,
@@ -108,6 +114,7 @@ def test_targets_are_chosen_as_deepsec_does() -> None:
         "ILLC": "least_likely",
         "TMIFGSM": "random",
         "JSMA": "random",
+        "BLB": "random",
         "CW2": "random",
         "EAD": "random",
     }
@@ -142,6 +149,12 @@ def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
             continue
         # The table gives RFGSM's and RLLC's two halves of the ball, 0.15 and 0.05.
         assert attack.linf_bound == settings["eps"] == eps
+        if attack.name == "UAP":
+            # A tenth of the training set.
+            rate, images = (0.95, 5000) if "cifar10" in name else (0.3, 6000)
+            assert settings["fooling_rate"] == rate
+            assert settings["nb_images"] == images
+            continue
         if attack.name in ("RFGSM", "RLLC"):
             assert settings["alpha"] == pytest.approx(eps / 2)
         elif attack.name not in ("FGSM", "LLC"):

@@ -40,6 +40,7 @@ from keras_traps.evaluation.report.tables import (
     detection_at,
     rows_of,
 )
+from keras_traps.evaluation.report.unnoticed import unnoticed_section
 from keras_traps.evaluation.results import INTEGRATED, AttackRow, Evaluation, Variant
 from keras_traps.evaluation.targets import Target
 
@@ -78,6 +79,8 @@ def build_tables(evaluation: Evaluation, numbers: Sequence[int]) -> Document:
         6: table_6,
     }
     sections = [makers[number](evaluation) for number in sorted(set(numbers))]
+    if evaluation.unnoticed:
+        sections.append(unnoticed_section(evaluation))
     sections.append(_remarks(evaluation))
     sections.append(Section("origin", "Origin", (provenance_table(evaluation),)))
     return Document(

@@ -6,7 +6,7 @@ from keras_traps.evaluation.report.blocks import Document, Paragraph, Table
 from keras_traps.evaluation.report.html import to_html
 from keras_traps.evaluation.report.markdown import to_markdown
 from keras_traps.evaluation.report.paper_tables import VARIANTS_OF, build_tables
-from keras_traps.evaluation.results import Evaluation, Rate
+from keras_traps.evaluation.results import Evaluation, Fooled, Rate, Unnoticed
 from tests.evaluation.report.conftest import MakeEvaluation, without_plots
 
 ATTACKS = ("FGSM", "OM", "CW2")
@@ -152,3 +152,24 @@ def test_notes_and_warnings_are_not_left_out(evaluation: Evaluation) -> None:
     text = to_markdown(build_tables(evaluation, [1]))
     assert "A black box beats a white box." in text
     assert "Fewer iterations than published." in text
+
+
+def test_what_goes_unnoticed_stands_beside_what_does_not(
+    evaluation: Evaluation,
+) -> None:
+    anchors = [s.anchor for s in build_tables(evaluation, [1]).sections]
+    assert "unnoticed" not in anchors
+
+    missed = Unnoticed(
+        "OM", 0.05, Fooled(3, 0.125, 0.0625, 1.5), Fooled(0, None, None, None)
+    )
+    found = build_tables(dataclasses.replace(evaluation, unnoticed=(missed,)), [1])
+    (table,) = tables_of(found, "unnoticed")
+    (row,) = table.rows
+    assert [cell.text for cell in row] == [
+        *("OM", "3", "0.125", "0.062", "1.500"),
+        *("0", "n/a", "n/a", "n/a"),
+    ]
+    assert "5 % FPR" in table.caption
+    for draw in (to_markdown, to_html):
+        assert "What goes unnoticed" in draw(found)

@@ -1,0 +1,93 @@
+"""Universal adversarial perturbations: one change for all images."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from keras_traps._validation import check_number
+from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed
+from keras_traps.attacks.checks import check_count, check_positive
+from keras_traps.attacks.universal import (
+    LearningSettings,
+    UniversalPerturbation,
+    learn_perturbation,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UAP(Attack):
+    """One perturbation, learnt from other images, that is added to every image.
+
+    It is learnt without labels from the call's `background` images, once for a model,
+    a background and a seed. A pass goes through them in small batches: DeepFool leads
+    those that are not yet fooled over the boundary, and their steps are added to the
+    perturbation, which is kept in the L-infinity ball. What counts as iterations are
+    the passes.
+
+    The published algorithm takes one image at a time, which is `nb_at_once=1`.
+
+    Args:
+        eps: The radius of the L-infinity ball, above 0, pixels in [0, 1].
+        fooling_rate: It is done after the pass that fools this share of the background,
+            in (0, 1). Defaults to `0.3`.
+        nb_images: How many of the background images to learn from at most, at least 1;
+            drawn by the seed. Defaults to `5000`.
+        nb_at_once: How many images each step looks at, at least 1. Defaults to `16`.
+        max_iter: How many passes at most, at least 1. Defaults to `20`.
+        deepfool_max_iter: How many steps DeepFool makes, at least 1. Defaults to `10`.
+        overshoot: See `DeepFool`. Defaults to `0.02`.
+        nb_candidate: See `DeepFool`. Defaults to `None`: all.
+
+    Reference:
+        Moosavi-Dezfooli et al., Universal adversarial perturbations, 2017,
+        algorithm 1.
+    """
+
+    eps: float
+    fooling_rate: float = 0.3
+    nb_images: int = 5000
+    nb_at_once: int = 16
+    max_iter: int = 20
+    deepfool_max_iter: int = 10
+    overshoot: float = 0.02
+    nb_candidate: int | None = None
+    name: ClassVar[str] = "UAP"
+    kind: ClassVar[Kind] = "UA"
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_positive("eps", self.eps)
+        check_number(self.fooling_rate, name="fooling_rate", above=0, below=1)
+        for name in ("nb_images", "nb_at_once", "max_iter", "deepfool_max_iter"):
+            check_count(name, getattr(self, name))
+        check_number(self.overshoot, name="overshoot", at_least=0)
+        if self.nb_candidate is not None:
+            check_count("nb_candidate", self.nb_candidate, at_least=2)
+
+    @property
+    def linf_bound(self) -> float | None:
+        """The radius of the ball."""
+        return self.eps
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Adds the perturbation, which the first batch learns."""
+        learnt = self.learn(batch)
+        images = np.clip(batch.images + learnt.perturbation, 0, 1)
+        return Perturbed(images, learnt.passes)
+
+    def learn(self, batch: Batch) -> UniversalPerturbation:
+        """Learns the perturbation, or returns what was learnt before.
+
+        Args:
+            batch: Of which the model, the background and the seed count.
+
+        Returns:
+            The perturbation with how it was come by.
+        """
+        return learn_perturbation(
+            batch.model,
+            batch.background,
+            LearningSettings(**dataclasses.asdict(self)),
+            seed=batch.seed,
+        )

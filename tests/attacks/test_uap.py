@@ -1,0 +1,228 @@
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from keras_traps import attacks
+from keras_traps.attacks import AttackResult
+from keras_traps.attacks.base import Batch
+from keras_traps.attacks.compiled import LossView
+from keras_traps.attacks.uap import UAP
+from keras_traps.attacks.universal import UniversalPerturbation
+from keras_traps.models.inference import inference_function
+from tests.attacks.victims import (
+    SHAPE,
+    TWO_CLASSES,
+    linear,
+    some_images,
+    tanh_net,
+    two_classes,
+)
+
+NORMAL = (TWO_CLASSES[:, 1] - TWO_CLASSES[:, 0]).astype(np.float64)
+
+
+def answers(model: keras.Model, images: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    return model(images).numpy().argmax(axis=1)
+
+
+def of_class_0(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    images = some_images(6 * count, seed)
+    chosen = images[answers(two_classes(), images) == 0][:count]
+    assert len(chosen) == count
+    return chosen
+
+
+def attack(
+    images: npt.NDArray[np.float32],
+    background: npt.NDArray[np.float32],
+    *,
+    model: keras.Model | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    **settings: Any,
+) -> AttackResult:
+    model = two_classes() if model is None else model
+    return UAP(**{"eps": 0.3, **settings})(
+        model,
+        images,
+        answers(model, images),
+        background=background,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+def learnt(
+    model: keras.Model,
+    background: npt.NDArray[np.float32],
+    seed: int = 0,
+    **settings: Any,
+) -> UniversalPerturbation:
+    labels = np.zeros(1, np.int64)
+    batch = Batch(
+        model=model,
+        logits=LossView(inference_function(model), "cross_entropy").of(labels, labels),
+        loss="cross_entropy",
+        images=background[:1],
+        labels=labels,
+        ids=labels,
+        seed=seed,
+        background=background,
+    )
+    # A ball that cuts nothing off, unless one is asked for.
+    return UAP(**{"eps": 2.0, **settings}).learn(batch)
+
+
+def test_from_one_image_it_is_deepfools_step_to_the_boundary() -> None:
+    # An image of class 0, so that the way out is along the normal.
+    image = of_class_0(1)
+    made = learnt(two_classes(), image, nb_at_once=1)
+
+    gap = -image.reshape(-1).astype(np.float64) @ NORMAL
+    length = gap / np.linalg.norm(NORMAL) + 1e-4
+    expected = 1.02 * length * NORMAL / np.linalg.norm(NORMAL)
+    np.testing.assert_allclose(made.perturbation.reshape(-1), expected, atol=1e-6)
+    assert made.passes == 1
+    assert made.fooling_rate == 1.0
+
+
+def test_the_steps_of_images_looked_at_together_are_added_up() -> None:
+    images = of_class_0(3)
+    together = learnt(two_classes(), images, nb_at_once=3)
+    # In a linear model each step is the gap over the squared norm, along the normal.
+    gaps = -(images.reshape(3, -1).astype(np.float64) @ NORMAL)
+    lengths = 1.02 * (gaps / np.linalg.norm(NORMAL) + 1e-4)
+    expected = lengths.sum() * NORMAL / np.linalg.norm(NORMAL)
+    np.testing.assert_allclose(together.perturbation.reshape(-1), expected, atol=1e-5)
+
+
+def test_one_by_one_an_image_that_is_fooled_already_adds_nothing() -> None:
+    near, far = sorted(of_class_0(2), key=lambda x: -float(x.reshape(-1) @ NORMAL))
+    settings: dict[str, Any] = {"nb_at_once": 1, "overshoot": 0.0}
+    both = learnt(two_classes(), np.stack([near, far]), **settings)
+    alone = learnt(two_classes(), far[None], **settings)
+    # Whichever came first: the steps lead to the boundary of the farther one, and end
+    # 1e-4 beyond it.
+    np.testing.assert_allclose(both.perturbation, alone.perturbation, atol=1e-4)
+
+
+def test_all_images_get_the_same_change_and_none_leaves_ball_or_box() -> None:
+    images = of_class_0(30)
+    images[0], images[1] = 0.0, 1.0
+    result = attack(images, of_class_0(40, seed=1), eps=0.05)
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+    assert result.linf.max() <= 0.05 + 1e-6
+    change = result.images[2:] - images[2:]
+    np.testing.assert_allclose(change, np.broadcast_to(change[0], change.shape), 1e-4)
+
+
+def test_images_that_were_not_learnt_from_are_fooled_too() -> None:
+    result = attack(of_class_0(40), of_class_0(40, seed=1), fooling_rate=0.9)
+    assert result.success.mean() > 0.8
+
+
+def test_passes_end_with_the_one_that_fools_enough_and_at_the_limit() -> None:
+    background = of_class_0(40, seed=1)
+    easy = learnt(two_classes(), background, fooling_rate=0.05, max_iter=9)
+    assert easy.passes == 1
+    assert easy.fooling_rate >= 0.05
+    # So small a ball holds nothing that fools an image.
+    hard = learnt(two_classes(), background, eps=1e-4, fooling_rate=0.99, max_iter=3)
+    assert hard.passes == 3
+    assert hard.fooling_rate < 0.99
+
+
+def test_the_iterations_are_the_passes() -> None:
+    images = of_class_0(3)
+    result = attack(images, of_class_0(9, seed=1), eps=1e-4, max_iter=2)
+    assert result.iterations.tolist() == [2, 2, 2]
+    assert not result.success.any()
+
+
+def test_batches_do_not_matter() -> None:
+    images, background = some_images(11), some_images(30, seed=1)
+    model = tanh_net().model
+    whole = attack(images, background, model=model)
+    single = attack(images, background, model=model, batch_size=1)
+    np.testing.assert_array_equal(whole.images, single.images)
+
+
+def test_it_is_learnt_once_for_a_model_a_background_a_seed_and_the_settings() -> None:
+    model, background = linear(TWO_CLASSES), of_class_0(20)
+    first = learnt(model, background)
+    assert learnt(model, background.copy()) is first
+    assert learnt(model, background, seed=1) is not first
+    assert learnt(model, background, eps=0.2) is not first
+    assert learnt(model, background[:19]) is not first
+    assert learnt(linear(TWO_CLASSES), background) is not first
+
+
+def test_the_same_seed_gives_the_same_perturbation_on_another_model_object() -> None:
+    background = some_images(30)
+    first, second = (
+        learnt(linear(TWO_CLASSES), background, nb_images=8) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.perturbation, second.perturbation)
+    other = learnt(linear(TWO_CLASSES), background, nb_images=8, seed=1)
+    assert (other.perturbation != first.perturbation).any()
+
+
+def test_no_more_images_are_learnt_from_than_asked_for() -> None:
+    # The only one that is drawn decides the length of the step.
+    background = of_class_0(50)
+    made = learnt(two_classes(), background, nb_images=1)
+    gaps = -(background.reshape(50, -1).astype(np.float64) @ NORMAL)
+    lengths = 1.02 * (gaps / np.linalg.norm(NORMAL) + 1e-4)
+    norm = float(np.linalg.norm(made.perturbation))
+    assert np.isclose(lengths, norm, rtol=1e-4).any()
+
+
+def test_without_a_background_it_learns_from_the_attacked_images() -> None:
+    images = of_class_0(20)
+    model = two_classes()
+    labels = answers(model, images)
+    alone = UAP(eps=0.3)(model, images, labels)
+    same = UAP(eps=0.3)(model, images, labels, background=images)
+    np.testing.assert_array_equal(alone.images, same.images)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"eps": 0.0},
+        {"fooling_rate": 0.0},
+        {"fooling_rate": 1.0},
+        {"nb_images": 0},
+        {"nb_at_once": 0},
+        {"max_iter": 0},
+        {"deepfool_max_iter": 0},
+        {"overshoot": -0.1},
+        {"nb_candidate": 1},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_settings_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"`{name}`.*Received: {name}="):
+        UAP(**{"eps": 0.3, **wrong})
+
+
+def test_a_background_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="background"):
+        attack(some_images(2), np.zeros((3, 5, 5, 1), np.float32))
+
+
+def test_it_is_in_the_registry_and_knows_its_ball() -> None:
+    made = attacks.create("UAP", eps=0.1)
+    assert made.linf_bound == 0.1
+    assert made.kind == "UA"
+    assert dataclasses.asdict(made)["fooling_rate"] == 0.3
+
+
+def test_the_shape_of_the_images_is_kept() -> None:
+    assert attack(some_images(2), some_images(4)).images.shape == (2, *SHAPE)
