@@ -27,7 +27,7 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
     as long for that as for (K gᵀ)ᵀ, which is the same.
 
     Args:
-        model: A built model.
+        model: A built model with one input and one output.
 
     Returns:
         A model that shares the layers of a functional or sequential `model`, its dense
@@ -37,7 +37,11 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
     if type(model) not in _KINDS:
         return model
     if model not in _views:
-        _views[model] = keras.models.clone_model(model, clone_function=_share)
+        # The clone of a compiled model has an optimizer of its own, which cannot be
+        # made while a training step is traced.
+        with tf.init_scope():
+            plain = keras.Model(model.inputs[0], model.outputs[0])
+            _views[model] = keras.models.clone_model(plain, clone_function=_share)
     return _views[model]
 
 

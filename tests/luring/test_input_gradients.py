@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_traps.luring import LuredClassifier
 from keras_traps.luring.input_gradients import input_gradient_model
 from keras_traps.models import madry_mnist_cnn
+from tests.luring.conftest import CLASSES, SHAPE, tiny_lure, tiny_target
 
 
 def gradients(model: keras.Model, images: tf.Tensor, variables: Any) -> list[Any]:
@@ -110,3 +112,17 @@ def test_it_does_not_keep_the_model_alive() -> None:
     del model
     gc.collect()
     assert reference() is None
+
+
+def test_a_model_that_was_trained_with_fit_can_be_lured() -> None:
+    # A compiled model's clone makes an optimizer, which a traced step cannot.
+    target = tiny_target()
+    target.trainable = True
+    target.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images = np.random.default_rng(0).random((8, *SHAPE), np.float32)
+    target.fit(images, np.arange(8) % CLASSES, verbose=0)
+    target.trainable = False
+    lured = LuredClassifier(target, tiny_lure(), output="logits")
+    lured.compile(keras.optimizers.Adam(0.01))
+    history = lured.fit(images, batch_size=4, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
