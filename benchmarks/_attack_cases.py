@@ -61,8 +61,8 @@ def all_cases(image_shape: Sequence[int], *, radius: float) -> list[Case]:
         _EARLY: ("PGD", {**many, "abort_early": True}, 40),
         "UMIFGSM": ("UMIFGSM", few, 15),
         "MIM": ("MIM", few, 15),
-        # It has passes through the background, and no steps.
-        "UAP": ("UAP", {**preset.get("UAP", {}), "eps": eps}, None),
+        # It has passes through the background, and no steps. All libraries make both.
+        "UAP": ("UAP", {"eps": eps, "fooling_rate": 0.99, "max_iter": 2}, None),
         "DeepFool": ("DeepFool", {"max_iter": 50, "overshoot": 0.02}, 50),
         "JSMA": ("JSMA", {"theta": 1.0, "gamma": 0.1}, math.ceil(changed / 2)),
         "CW2": (
