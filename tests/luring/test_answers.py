@@ -4,13 +4,14 @@ import pytest
 
 from keras_traps.luring import answered_dataset, batch_order, frozen_answers
 from keras_traps.models.inference import predict
+from keras_traps.models.outputs import Output
 from tests.luring.conftest import tiny_target
 
 
 @pytest.mark.parametrize("ends", ["logits", "softmax"])
 def test_the_answers_are_the_two_largest_logits(ends: str, images: np.ndarray) -> None:
     target = tiny_target(ends=ends)
-    output = "logits" if ends == "logits" else "probabilities"
+    output: Output = "logits" if ends == "logits" else "probabilities"
     answers = frozen_answers(target, images, output=output, batch_size=7)
     ranked = np.argsort(-predict(target, images), axis=1)
     np.testing.assert_array_equal(answers.answer, ranked[:, 0])
