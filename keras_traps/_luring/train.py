@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import keras
@@ -18,7 +18,13 @@ from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.provenance import provenance, weights_sha256
 from keras_traps.luring.losses import LuringLoss
 from keras_traps.luring.metrics import CleanMetrics, clean_metrics
-from keras_traps.luring.schedules import LURE_SCHEDULES, LURING_WEIGHTS
+from keras_traps.luring.schedules import (
+    LURE_SCHEDULES,
+    LURING_WEIGHTS,
+    SHORT_SCHEDULES,
+    CosineSchedule,
+    Schedule,
+)
 from keras_traps.luring.targets import train_target
 from keras_traps.luring.training import Backup, save_atomically
 from keras_traps.luring.variants import train_variant, untrained
@@ -57,8 +63,17 @@ def define_training_flags(define: Flags) -> None:
         "The classifier M: a .keras file that returns logits, or a DEEPSEC .npz state "
         "dict. The default is the one that --variant=target trains.",
     )
-    define.integer("steps", None, "How many steps. The default is the authors'.")
-    define.integer("batch_size", None, "Images per step. The default is the authors'.")
+    define.choice(
+        "schedule",
+        "authors",
+        Literal["authors", "short"],
+        "The steps and rates of P: the authors', or a higher rate that falls like a "
+        "cosine, for few steps.",
+    )
+    define.integer("steps", None, "How many steps. The default is the schedule's.")
+    define.integer(
+        "batch_size", None, "Images per step. The default is the schedule's."
+    )
     define.number("width", 1.0, "Multiplies the filters of what is trained.")
     define.choice("loss", "luring", LuringLoss, "What luring is trained with.")
     define.number("luring_weight", None, "lambda. The default is the authors'.")
@@ -139,7 +154,10 @@ def _train_variant(
     values: flags.FlagValues, folder: Folder, variant: Any, data: _Splits
 ) -> CleanMetrics:
     target = folder.target()
-    schedule = LURE_SCHEDULES[values.dataset]
+    schedules: Mapping[str, Schedule | CosineSchedule] = (
+        LURE_SCHEDULES if values.schedule == "authors" else SHORT_SCHEDULES
+    )
+    schedule = schedules[values.dataset]
     if values.batch_size is not None:
         schedule = dataclasses.replace(schedule, batch_size=values.batch_size)
     if values.steps is not None:

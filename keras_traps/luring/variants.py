@@ -11,7 +11,7 @@ from keras_traps.layers.luring_input import LurePreset
 from keras_traps.luring.answers import batch_order, batches, frozen_answers
 from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.losses import LuringLoss
-from keras_traps.luring.schedules import Schedule
+from keras_traps.luring.schedules import CosineSchedule, Schedule
 from keras_traps.luring.training import Backup, train_in_stages
 from keras_traps.models.outputs import Output
 
@@ -56,7 +56,7 @@ def train_variant(
     variant: Variant,
     target: keras.Model,
     data: Dataset,
-    schedule: Schedule,
+    schedule: Schedule | CosineSchedule,
     *,
     output: Output,
     width: float = 1.0,

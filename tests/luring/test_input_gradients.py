@@ -86,6 +86,45 @@ def test_no_kernel_is_transposed_on_the_way_back() -> None:
     assert counts == [2, 0]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, (2, 3)])
+@pytest.mark.parametrize("levels", [2, 1000])
+def test_each_window_of_a_pool_hands_on_to_its_first_largest(
+    size: Any, levels: int
+) -> None:
+    # Sizes that the windows do not fill, and few levels: many windows have ties.
+    inputs = keras.Input((8, 11, 5))
+    outputs = layers.MaxPooling2D(size)(inputs)
+    model = keras.Model(inputs, layers.Flatten()(outputs))
+    view = input_gradient_model(model)
+    assert view.layers[1] is not model.layers[1]
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.integers(0, levels, (3, 8, 11, 5)), tf.float32)
+    (found,), (expected,) = gradients(view, images, []), gradients(model, images, [])
+    np.testing.assert_array_equal(found, expected)
+    assert np.count_nonzero(found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"strides": 1}, (8, 8, 3)),
+        ({"padding": "same"}, (9, 9, 3)),
+        ({}, (None, None, 3)),
+    ],
+)
+def test_windows_that_overlap_or_have_no_known_number_are_left(
+    settings: dict[str, Any], shape: tuple[int | None, ...]
+) -> None:
+    inputs = keras.Input(shape)
+    outputs = layers.MaxPooling2D(2, **settings)(inputs)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(outputs))
+    view = input_gradient_model(model)
+    images = tf.constant(np.random.default_rng(0).random((2, 9, 9, 3), np.float32))
+    images = images[:, : shape[0] or 9, : shape[1] or 9]
+    (found,), (expected,) = gradients(view, images, []), gradients(model, images, [])
+    np.testing.assert_array_equal(found, expected)
+
+
 class Doubled(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return 2 * super().call(inputs, training=training)

@@ -1,10 +1,17 @@
+import dataclasses
 from typing import Any
 
 import keras
 import pytest
 import tensorflow as tf
 
-from keras_traps.luring.schedules import LURE_SCHEDULES, LURING_WEIGHTS, Schedule
+from keras_traps.luring.schedules import (
+    LURE_SCHEDULES,
+    LURING_WEIGHTS,
+    SHORT_SCHEDULES,
+    CosineSchedule,
+    Schedule,
+)
 
 
 def test_the_authors_schedules() -> None:
@@ -88,3 +95,29 @@ def test_an_optimizer_of_a_schedule_survives_a_config() -> None:
 def test_what_does_not_fit_is_named(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"argument `{name}`"):
         Schedule(**{"steps": 10, "batch_size": 4, "learning_rates": (0.1,), **settings})
+
+
+def test_a_short_schedule_rises_and_falls_like_a_cosine() -> None:
+    optimizer = CosineSchedule(100, 4, 0.5).optimizer()
+    rates = [rate_at(optimizer, step) for step in (0, 2, 4, 52, 100)]
+    assert rates == pytest.approx([0.005, 0.2525, 0.5, 0.2525, 0.005])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 24, 25])
+def test_a_short_schedule_may_have_too_few_steps_to_rise(steps: int) -> None:
+    optimizer = SHORT_SCHEDULES["mnist"].scaled(steps).optimizer()
+    rates = [rate_at(optimizer, step) for step in range(steps + 1)]
+    assert max(rates) == pytest.approx(SHORT_SCHEDULES["mnist"].peak_rate)
+    assert rates[-1] == pytest.approx(rates[0] if steps > 24 else max(rates) / 100)
+
+
+def test_there_is_a_short_schedule_of_each() -> None:
+    assert SHORT_SCHEDULES.keys() == LURE_SCHEDULES.keys()
+    for name, short in SHORT_SCHEDULES.items():
+        assert short.steps < LURE_SCHEDULES[name].steps
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "peak_rate"])
+def test_a_short_schedule_names_what_does_not_fit(name: str) -> None:
+    with pytest.raises(ValueError, match=f"argument `{name}`"):
+        dataclasses.replace(CosineSchedule(10, 4, 0.1), **{name: 0})

@@ -76,6 +76,17 @@ def test_a_surrogate_is_like_m_and_not_m(models: Path) -> None:
     assert facts["test"] > 0.5
 
 
+def test_a_short_schedule_is_told_with_its_rate(workdir: Path) -> None:
+    (workdir / "luring.keras").unlink()
+    (workdir / "luring.json").unlink()
+    small = ("--width=0.05", "--steps=30", "--variant=luring")
+    run("train", f"--workdir={workdir}", "--schedule=short", "--resume", *small)
+    facts = json.loads((workdir / "luring.json").read_text())
+    assert (facts["steps"], facts["batch_size"]) == (30, 64)
+    assert facts["peak_rate"] == 4e-3
+    assert "boundaries" not in facts
+
+
 def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> None:
     content = tables(attacked)
     assert set(cells(content)) == {
