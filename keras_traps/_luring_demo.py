@@ -21,7 +21,7 @@ from keras_traps.models.inference import predict
 
 TARGET_FILE, LURE_FILE = "target.npz", "lure.npz"
 _ATTACKS = ("MIM", "PGD")
-_DRAWN = 4
+_DRAWN_OF_EACH = 2
 _CHANGE = "change"
 # What M has to get right of images that are not of its own data set.
 _ENOUGH = 0.5
@@ -146,7 +146,7 @@ def run(
         "too, where the scheme that asks both refuses, and where M alone is right."
     )
     path = output / "luring_demo.png"
-    write_atomically(path, _draw(target, lured, lure, clean, found["MIM"]))
+    write_atomically(path, _draw(target, lured, lure, clean, found))
     return [*lines, f"Written: {path}"]
 
 
@@ -166,11 +166,16 @@ def _draw(
     lured: keras.Model,
     lure: keras.Model,
     clean: FloatArray,
-    found: AttackResult,
+    found: dict[str, AttackResult],
 ) -> bytes:
     # Those that fool M∘P come first.
-    rows = np.argsort(~found.success, kind="stable")[:_DRAWN]
-    before, after = clean[rows], found.images[rows]
+    chosen = {
+        name: np.argsort(~result.success, kind="stable")[:_DRAWN_OF_EACH]
+        for name, result in found.items()
+    }
+    names = [name for name, rows in chosen.items() for _ in rows]
+    before = np.concatenate([clean[rows] for rows in chosen.values()])
+    after = np.concatenate([found[name].images[rows] for name, rows in chosen.items()])
     columns = [
         ("x", before),
         ("P(x)", predict(lure, before)),
@@ -179,9 +184,9 @@ def _draw(
         ("P(x')", predict(lure, after)),
     ]
     words = {0: _said(target, lured, before), 2: _said(target, lured, after)}
-    size = (9.2, 0.5 + 2.0 * len(rows))
+    size = (9.2, 0.5 + 2.0 * len(names))
     figure = Figure(figsize=size, layout="constrained", facecolor=LIGHT.ground)
-    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    grid = figure.subplots(len(names), len(columns), squeeze=False)
     for column, (head, pixels) in enumerate(columns):
         for row, axes in enumerate(grid[:, column]):
             values = pixels[row, ..., 0]
@@ -197,4 +202,6 @@ def _draw(
             if column in words:
                 axes.set_xlabel(words[column][row], color=LIGHT.ink, fontsize=9)
         grid[0, column].set_title(head, color=LIGHT.ink, fontsize=10)
+    for axes, name in zip(grid[:, 0], names, strict=True):
+        axes.set_ylabel(name, color=LIGHT.ink, fontsize=10)
     return to_png(figure)

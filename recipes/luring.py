@@ -1,6 +1,7 @@
 """Trains the luring defence, attacks it, and makes the paper's tables and figures.
 
 Example:
+    python recipes/luring.py --demo
     python recipes/luring.py train --dataset=mnist --variant=target --variant=luring \
         --data_dir=data --workdir=runs/luring_mnist
     python recipes/luring.py attack --dataset=mnist --preset=cpu \
@@ -12,17 +13,19 @@ Example:
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from absl import app, flags
 
-from keras_traps._flags import Flags
-from keras_traps._luring import attack, figure, folder, table, train
+from keras_traps._flags import Flags, check_flags_only
+from keras_traps._luring import attack, demo, figure, folder, table, train
 
 _COMMANDS: dict[str, Callable[[flags.FlagValues], Iterator[str]]] = {
     "train": train.train,
     "attack": attack.attack,
     "table": table.table,
     "figure": figure.figure,
+    "pack": demo.pack,
 }
 
 
@@ -40,24 +43,33 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     train.define_training_flags(define)
     attack.define_attack_flags(define)
     figure.define_figure_flags(define)
+    # Not the package's place, which may be an installed one.
+    shipped = Path(__file__).parents[1] / "saved_models" / "mnist_luring"
+    demo.define_demo_flags(define, shipped=shipped)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the sub-command.
+    """Runs the sub-command, or the demo.
 
     Args:
-        argv: The script and the sub-command.
+        argv: The script, and the sub-command unless `--demo` is given.
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
 
     Raises:
         app.UsageError: If the command line is wrong. Nothing is run.
     """
-    if len(argv) != 2 or argv[1] not in _COMMANDS:
+    if values.demo:
+        check_flags_only(argv)
+        lines = demo.demo(values)
+    elif len(argv) == 2 and argv[1] in _COMMANDS:
+        lines = _COMMANDS[argv[1]](values)
+    else:
         raise app.UsageError(
-            f"Expected one of {', '.join(_COMMANDS)}. Received: {' '.join(argv[1:])!r}"
+            f"Expected --demo, or one of {', '.join(_COMMANDS)}. "
+            f"Received: {' '.join(argv[1:])!r}"
         )
-    for line in _COMMANDS[argv[1]](values):
+    for line in lines:
         print(line, flush=True)
 
 

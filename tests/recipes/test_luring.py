@@ -220,7 +220,7 @@ def test_figures_of_attacks_need_some(workdir: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "Expected one of train, attack, table, figure"),
+        ((), "Expected --demo, or one of train, attack, table, figure, pack"),
         (("paint",), "Received: 'paint'"),
         (("attack",), "--workdir are required"),
         (("attack", "--workdir={}/none"), "no variant of M∘P"),
