@@ -41,6 +41,7 @@ _TRAINING = (
     "batch_size",
     "learning_rates",
     "boundaries",
+    "peak_rate",
     "width",
     "loss",
     "luring_weight",

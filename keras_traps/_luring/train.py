@@ -163,14 +163,16 @@ def _train_variant(
     if values.steps is not None:
         schedule = schedule.scaled(values.steps)
     weight = values.luring_weight
+    if weight is None:
+        weight = LURING_WEIGHTS[values.dataset]
     settings = {
         **dataclasses.asdict(schedule),
         "width": values.width,
-        "loss": values.loss,
-        "luring_weight": LURING_WEIGHTS[values.dataset] if weight is None else weight,
         "stage": values.stage,
         "target_sha256": weights_sha256(target),
     }
+    if variant == "luring":
+        settings |= {"loss": values.loss, "luring_weight": weight}
     backup = _backup(values, folder, variant, data, settings)
     began = time.monotonic()
     model = train_variant(
@@ -181,7 +183,7 @@ def _train_variant(
         output="logits",
         width=values.width,
         loss=values.loss,
-        luring_weight=settings["luring_weight"],
+        luring_weight=weight,
         seed=values.seed,
         stage=values.stage,
         backup=backup,
