@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -153,8 +153,9 @@ def run(
 
 def _attacks() -> list[attacks.Attack]:
     """The preset's, without stopping at the border, where nothing transfers."""
+    to_the_end: dict[str, Any] = {"abort_early": False}
     return [
-        dataclasses.replace(attack, abort_early=False)
+        dataclasses.replace(attack, **to_the_end)
         if "abort_early" in attack.settings()
         else attack
         for attack in attacks.preset("luring_mnist_cpu", _ATTACKS)
