@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "cleverhans", "numpy")
 
+# What changes the numbers that TensorFlow computes: how its products are rounded.
+_ENVIRONMENT = ("TF_SET_ONEDNN_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")
+
 
 def weights_sha256(model: keras.Model) -> str:
     """Returns a hash of a model's weights.
@@ -57,11 +60,13 @@ def provenance(argv: Sequence[str], **facts: Any) -> dict[str, Any]:
         **facts: Seeds and hashes, to be shown as they are.
 
     Returns:
-        Plain data in the order to show it.
+        Plain data in the order to show it. Environment variables that change how
+        TensorFlow rounds are in it where they are set.
     """
     return {
         "command": _command(argv),
         **facts,
+        **_environment(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": _versions(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
@@ -78,6 +83,11 @@ def _command(argv: Sequence[str]) -> str:
             value = Path(value).name
         words.append(f"{name}{equals}{value}")
     return shlex.join(words)
+
+
+def _environment() -> dict[str, dict[str, str]]:
+    found = {name: os.environ[name] for name in _ENVIRONMENT if os.environ.get(name)}
+    return {"environment": found} if found else {}
 
 
 def _versions() -> dict[str, str]:

@@ -85,6 +85,16 @@ def test_facts_are_shown_after_the_command_and_in_their_order() -> None:
     assert (found["seed"], found["device"], found["model"]) == (3, "CPU", "abc")
 
 
+def test_how_products_are_rounded_is_told_where_it_is_not_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TF_SET_ONEDNN_FPMATH_MODE", "BF16")
+    found = provenance(["a.py"], seed=1)
+    assert found["environment"] == {"TF_SET_ONEDNN_FPMATH_MODE": "BF16"}
+    monkeypatch.delenv("TF_SET_ONEDNN_FPMATH_MODE")
+    assert "environment" not in provenance(["a.py"])
+
+
 def test_versions_of_what_computes_are_given() -> None:
     found = provenance(["a.py"])
     assert found["versions"]["keras"] == keras.version()
