@@ -18,14 +18,14 @@ from pathlib import Path
 from absl import app, flags
 
 from keras_traps._flags import Flags, check_flags_only
-from keras_traps._luring import attack, demo, figure, folder, table, train
+from keras_traps._luring import attack, demo, figure, folder, packed, table, train
 
 _COMMANDS: dict[str, Callable[[flags.FlagValues], Iterator[str]]] = {
     "train": train.train,
     "attack": attack.attack,
     "table": table.table,
     "figure": figure.figure,
-    "pack": demo.pack,
+    "pack": packed.pack,
 }
 
 
@@ -45,7 +45,8 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     figure.define_figure_flags(define)
     # Not the package's place, which may be an installed one.
     shipped = Path(__file__).parents[1] / "saved_models" / "mnist_luring"
-    demo.define_demo_flags(define, shipped=shipped)
+    packed.define_packed_flags(define, shipped=shipped)
+    demo.define_demo_flags(define)
     return values
 
 

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps import _luring_demo, attacks
+from keras_traps import attacks
+from keras_traps._luring import demo, packed
 from keras_traps._packed_models import pack_model
 from keras_traps.datasets import DatasetNotFoundError
 from keras_traps.layers import LuringInput
@@ -25,13 +26,13 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = LuredClassifier(target, LuringInput("mnist"), output="logits")
     pack_model(
         target,
-        folder / _luring_demo.TARGET_FILE,
+        folder / packed.TARGET_FILE,
         architecture="madry_mnist_cnn",
         width=WIDTH,
     )
     pack_model(
         model.to_lure_model(),
-        folder / _luring_demo.LURE_FILE,
+        folder / packed.LURE_FILE,
         architecture="luring_mnist",
         half=False,
     )
@@ -48,12 +49,12 @@ def test_it_counts_what_the_schemes_say(
     ]
     monkeypatch.setattr(attacks, "preset", lambda *_: few)
     images = np.random.default_rng(0).random((6, 28, 28, 1), np.float32)
-    target, lure = _luring_demo.load_models(directory)
+    target, lure = packed.load_models(directory)
     labels = predict(target, images).argmax(axis=1)
     both = labels == predict(target, predict(lure, images)).argmax(axis=1)
     if not both.any():
         pytest.fail("the random models agree on no image: take another seed")
-    lines = _luring_demo.run(directory, images, labels, tmp_path / "new")
+    lines = demo.run(target, lure, images, labels, tmp_path / "new")
     assert lines[0].startswith(f"{both.sum()} of 6 images")
     for name in ("MIM", "PGD"):
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
@@ -65,17 +66,17 @@ def test_it_counts_what_the_schemes_say(
     assert picture.startswith(b"\x89PNG")
     # Labels that nobody says leave nothing to attack.
     with pytest.raises(RuntimeError, match="wrong on every image"):
-        _luring_demo.run(directory, images, (labels + 1) % 10, tmp_path)
+        demo.run(target, lure, images, (labels + 1) % 10, tmp_path)
 
 
 def test_digits_are_shown_only_if_the_target_knows_them(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, _ = _luring_demo.load_models(directory)
+    target, _ = packed.load_models(directory)
     with pytest.raises(RuntimeError, match=r"digits blown up to 28x28.*--data_dir"):
-        _luring_demo.demo_images(target, 4)
-    monkeypatch.setattr(_luring_demo, "_ENOUGH", 0.0)
-    found = _luring_demo.demo_images(target, 4)
+        demo.demo_images(target, 4)
+    monkeypatch.setattr(demo, "_ENOUGH", 0.0)
+    found = demo.demo_images(target, 4)
     assert found.images.shape[1:] == (28, 28, 1)
     assert 0 <= found.images.min() < found.images.max() <= 1
     assert (predict(target, found.images).argmax(axis=1) == found.labels).all()
@@ -83,8 +84,8 @@ def test_digits_are_shown_only_if_the_target_knows_them(
 
 
 def test_what_is_not_there_is_told(directory: Path, tmp_path: Path) -> None:
-    target, _ = _luring_demo.load_models(directory)
+    target, _ = packed.load_models(directory)
     with pytest.raises(DatasetNotFoundError):
-        _luring_demo.demo_images(target, 4, tmp_path)
+        demo.demo_images(target, 4, tmp_path)
     with pytest.raises(FileNotFoundError):
-        _luring_demo.load_models(tmp_path)
+        packed.load_models(tmp_path)
