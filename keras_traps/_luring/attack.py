@@ -42,12 +42,14 @@ _PRESETS = {
     "digits": "luring_mnist",
 }
 
-# The surrogate's images have to transfer as those of M∘P have; the others need not.
+# The surrogate's images have to transfer as those of M∘P have, and the control is
+# compared with those; the others need not.
 _ATTACKS: dict[Threat, list[str] | None] = {
     "luring": None,
     "whitebox": ["FGSM", "PGD", "MIM"],
     "surrogate": ["FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI"],
     "identity": ["PGD"],
+    "exchanged": ["FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI"],
 }
 
 
@@ -69,7 +71,8 @@ def define_attack_flags(define: Flags) -> None:
         "luring",
         Threat,
         "What the attacker has: M∘P (luring), M itself (whitebox), a classifier of his "
-        "own (surrogate), or M∘P with a gradient that goes past P (identity).",
+        "own (surrogate), or M∘P with a gradient that goes past P (identity); or, as a "
+        "control, each image gets the change that was made for another (exchanged).",
     )
     define.texts("attacks", None, "Which attacks. The default depends on the threat.")
     define.numbers(

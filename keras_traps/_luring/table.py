@@ -45,6 +45,7 @@ _TRAINING = (
     "width",
     "loss",
     "luring_weight",
+    "environment",
     "seconds",
 )
 

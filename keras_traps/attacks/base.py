@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_traps._validation import FloatArray, IntArray, check_images, check_labels
 from keras_traps.attacks.compiled import NON_FINITE, LossView, once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
+from keras_traps.attacks.distances import distances
 from keras_traps.attacks.losses import Logits, Loss, check_loss
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
@@ -228,13 +229,13 @@ class Attack(abc.ABC):
         images = np.concatenate([part[0] for part in parts])
         answers = predict(model, images, batch_size=batch_size).argmax(axis=1)
         success = answers == goals if self.targeted else answers != labels
-        change = (images - clean).reshape(len(clean), -1)
+        moved = distances(clean, images)
         return AttackResult(
             images=images,
             success=success,
-            l0=(change != 0).sum(axis=1),
-            l2=np.linalg.norm(change, axis=1).astype(np.float32),
-            linf=np.abs(change).max(axis=1),
+            l0=moved.l0,
+            l2=moved.l2,
+            linf=moved.linf,
             iterations=np.concatenate([part[1] for part in parts]),
         )
 

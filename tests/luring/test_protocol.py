@@ -90,6 +90,50 @@ def test_a_record_tells_what_both_answer_to_the_attacked_image(
     assert (outcome.images, outcome.chunks, outcome.eps) == (40, 6, 0.2)
 
 
+@pytest.mark.parametrize("count", [7, 8])
+def test_the_control_gives_each_image_the_change_of_the_one_beside_it(
+    subject: Subject, tmp_path: Path, count: int
+) -> None:
+    few = dataclasses.replace(
+        subject,
+        threat="exchanged",
+        ids=subject.ids[:count],
+        images=subject.images[:count],
+        labels=subject.labels[:count],
+    )
+    # Pieces of 3 part some of the pairs.
+    store = ArrayStore(LuringRecord, tmp_path, {}, resume=True)
+    quiet = protocol.Runner(store, chunk_size=3, seed=0, bar=tqdm.tqdm(disable=True))
+    (outcome,) = protocol.attack_subject(
+        few, [FGSM], quiet, count_sweep=count, sweep=False, provenance=dict
+    )
+    record = outcome.read(store)
+    result = FGSM(few.augmented, few.images, few.labels, ids=few.ids)
+    change = result.images - few.images
+    beside = [1, 0, 3, 2, 5, 4, *([7, 6] if count == 8 else [5])]
+    images = np.clip(few.images + change[beside], 0, 1)
+    np.testing.assert_array_equal(record.ids, few.ids)
+    np.testing.assert_array_equal(record.labels, few.labels)
+    for name, model in (("augmented", few.augmented), ("target", few.target)):
+        np.testing.assert_array_equal(
+            getattr(record, name), predict(model, images).argmax(axis=1)
+        )
+    moved = np.linalg.norm((images - few.images).reshape(count, -1), axis=1)
+    np.testing.assert_allclose(record.l2, moved, rtol=1e-5)
+
+
+def test_one_image_has_no_other_to_change_places_with(subject: Subject) -> None:
+    alone = dataclasses.replace(
+        subject,
+        threat="exchanged",
+        ids=subject.ids[:1],
+        images=subject.images[:1],
+        labels=subject.labels[:1],
+    )
+    with pytest.raises(ValueError, match="one image cannot be exchanged"):
+        alone.run(FGSM, slice(0, 1), seed=0)
+
+
 def test_a_run_that_is_killed_goes_on_to_the_same_numbers(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

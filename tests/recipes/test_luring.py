@@ -127,6 +127,7 @@ def test_other_attackers_get_a_table_of_their_own(workdir: Path) -> None:
     run("attack", "--threat=whitebox", "--attacks=FGSM", *more)
     run("attack", "--threat=surrogate", "--attacks=FGSM", *more)
     run("attack", "--threat=identity", *more)
+    run("attack", "--threat=exchanged", "--attacks=FGSM", *more)
     found = cells(tables(workdir))
     place = ("luring", 0.5)
     keys = [
@@ -134,6 +135,7 @@ def test_other_attackers_get_a_table_of_their_own(workdir: Path) -> None:
         ("whitebox", "FGSM"),
         ("surrogate", "FGSM"),
         ("identity", "BPDA"),
+        ("exchanged", "FGSM"),
     ]
     rates = {key[0]: found[key[0], place[0], key[1], place[1]] for key in keys}
     # Nothing hurts M as much as its own gradient.

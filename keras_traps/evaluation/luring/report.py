@@ -236,7 +236,7 @@ def _threats(results: Results) -> Section:
     )
     return Section(
         "threats",
-        "Attackers that know more, or do without M∘P",
+        "Attackers that know more, or do without M∘P, and a control",
         (told, Table("What is deployed stays the same.", columns, rows)),
     )
 

@@ -1,4 +1,4 @@
-"""Who attacks what: the paper's attacker, and three that know more or have less."""
+"""Who attacks what: the paper's attacker, others, and a control that aims at none."""
 
 import dataclasses
 import hashlib
@@ -10,11 +10,12 @@ import numpy as np
 
 from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks import Attack, create
+from keras_traps.attacks.distances import Distances, distances
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.models.inference import predict
 
-Threat = Literal["luring", "whitebox", "surrogate", "identity"]
+Threat = Literal["luring", "whitebox", "surrogate", "identity", "exchanged"]
 """What an attacker has, to fool what is deployed.
 
 - `"luring"`: M∘P, and takes it for what is deployed; the paper's.
@@ -22,6 +23,9 @@ Threat = Literal["luring", "whitebox", "surrogate", "identity"]
 - `"surrogate"`: a classifier of M's architecture that the attacker trained on the same
   images, without P.
 - `"identity"`: M∘P, and knows what P is for: the gradient goes past it.
+- `"exchanged"`: M∘P, but each image gets the change that was made for another: the
+  control. Where M is right on no more of what was made for the very image, that made on
+  M∘P does not transfer, whatever the size of the change does to M.
 """
 
 THREATS: dict[Threat, str] = {
@@ -31,6 +35,8 @@ THREATS: dict[Threat, str] = {
     "without P, and attacks that",
     "identity": "is given M∘P and knows what P is for: the gradient takes P for the "
     "identity",
+    "exchanged": "is a control: each image gets the change that `luring` made for "
+    "another one",
 }
 """What each attacker has and does, as the end of a sentence."""
 
@@ -71,7 +77,7 @@ class Subject:
         return f"{self.threat}-{self.variant}-{digest[:10]}"
 
     def run(self, attack: Attack, rows: slice, *, seed: int) -> LuringRecord:
-        """Attacks some of the images.
+        """Attacks some of the images, or others in their place.
 
         Args:
             attack: The attack.
@@ -80,27 +86,44 @@ class Subject:
 
         Returns:
             What became of each; the same in whatever pieces, up to rounding.
+
+        Raises:
+            ValueError: If changes are to be exchanged, and there is one image alone.
         """
-        ids, labels = self.ids[rows], self.labels[rows]
+        places = np.arange(len(self.ids))[rows]
+        crafted = self._partners(places) if self.threat == "exchanged" else places
         result = attack(
             self.attacked,
-            self.images[rows],
-            labels,
+            self.images[crafted],
+            self.labels[crafted],
             output="logits",
             seed=seed,
-            ids=ids,
-            batch_size=len(ids),
+            ids=self.ids[crafted],
+            batch_size=len(crafted),
         )
+        images, moved = result.images, Distances(result.l0, result.l2, result.linf)
+        if self.threat == "exchanged":
+            change = result.images - self.images[crafted]
+            images = np.clip(self.images[places] + change, 0.0, 1.0)
+            moved = distances(self.images[places], images)
         return LuringRecord(
-            ids=ids,
-            labels=labels,
-            augmented=predict(self.augmented, result.images).argmax(axis=1),
-            target=predict(self.target, result.images).argmax(axis=1),
-            l0=result.l0,
-            l2=result.l2,
-            linf=result.linf,
+            ids=self.ids[places],
+            labels=self.labels[places],
+            augmented=predict(self.augmented, images).argmax(axis=1),
+            target=predict(self.target, images).argmax(axis=1),
+            l0=moved.l0,
+            l2=moved.l2,
+            linf=moved.linf,
             iterations=result.iterations,
         )
+
+    def _partners(self, places: IntArray) -> IntArray:
+        """The image beside each: whatever the pieces, two change places."""
+        if len(self.ids) < 2:
+            raise ValueError("Changes of one image cannot be exchanged.")
+        beside = places ^ 1
+        # The last of an odd number has nobody after it.
+        return np.where(beside < len(self.ids), beside, places - 1)
 
 
 def right_on_all(
