@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_traps._validation import check_number
-from keras_traps.layers.luring_networks import PRESET_DROPOUT, preset_network
+from keras_traps.layers.luring_networks import preset_dropout, preset_network
 
 LurePreset = Literal["mnist", "svhn", "cifar10"]
 """The architectures of the paper's component P, by the data set that each is for."""
@@ -32,7 +32,8 @@ class LuringInput(keras.layers.Layer):
             one is left. Defaults to `1.0`, the authors' size.
         dropout: The rate after the first and the last hidden convolution of `"svhn"`
             and `"cifar10"`, from 0 to below 1; `"mnist"` has none. Defaults to the
-            authors' for luring: 0, 0.15 and 0.3.
+            authors' for luring, 0, 0.15 and 0.3; below width 1 to one that adds as
+            much noise over fewer filters.
         network: Any Keras network from images to images of the same shape, in place of
             a preset; `width` and `dropout` are not used. What it returns is cut to
             [0, 1]; beyond, its gradient is 0, so let it end in a sigmoid. Defaults to
@@ -87,7 +88,9 @@ class LuringInput(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.preset: LurePreset = preset
         self.width = float(width)
-        self.dropout = PRESET_DROPOUT[preset] if dropout is None else float(dropout)
+        self.dropout = (
+            preset_dropout(preset, width=width) if dropout is None else float(dropout)
+        )
         self.network = network
         self._network = network
 

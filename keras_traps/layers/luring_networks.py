@@ -6,8 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-PRESET_DROPOUT = {"mnist": 0.0, "svhn": 0.15, "cifar10": 0.3}
-"""The rates that the authors train luring with."""
+_DROPOUT = {"mnist": 0.0, "svhn": 0.15, "cifar10": 0.3}
 
 _POOL = "pool"
 _UP = "up"
@@ -16,6 +15,28 @@ _UP = "up"
 _SVHN = (128, _POOL, 256, _POOL, 512, 1024, _POOL, 512, 512, _UP, 256, _UP, 128, _UP)
 _CIFAR10 = (128, 256, _POOL, 512, 1024, 512, 512, 256, _UP, 128)
 _LAST_FILTERS = 64
+
+
+def preset_dropout(preset: str, *, width: float) -> float:
+    """Returns the rate of dropout that suits a width.
+
+    To the next convolution dropout is noise. In the mean over the filters its variance
+    goes with rate / (1 - rate), and inversely with their number: with few filters the
+    authors' rate would be many times the authors' noise.
+
+    Args:
+        preset: `"mnist"`, `"svhn"` or `"cifar10"`.
+        width: What multiplies the filters.
+
+    Returns:
+        The authors' rate for luring at width 1 and above; below, the one with the same
+        noise.
+    """
+    rate = _DROPOUT[preset]
+    if width >= 1.0:
+        return rate
+    noise = width * rate / (1.0 - rate)
+    return noise / (1.0 + noise)
 
 
 def preset_network(

@@ -39,7 +39,9 @@ def test_a_preset_has_the_authors_size(
 def test_an_image_comes_out_as_one_of_its_shape_in_float32(
     preset: LurePreset, shape: tuple[int, ...], policy: str
 ) -> None:
-    lure = LuringInput(preset, width=1 / 64, dtype=policy)
+    # One filter alone may be 0 on every pixel: then all pixels of P(x) are the same.
+    keras.utils.set_random_seed(0)
+    lure = LuringInput(preset, width=1 / 16, dtype=policy)
     images = images_of(shape)
     mapped = lure(images, training=True)
     symbol = lure(keras.Input(shape))
@@ -82,6 +84,22 @@ def test_the_dropout_is_the_authors_unless_one_is_given(
 ) -> None:
     assert LuringInput(preset).dropout == rate
     assert LuringInput(preset, dropout=0.5).dropout == 0.5
+
+
+@pytest.mark.parametrize("width", [1 / 16, 1 / 8, 1 / 2])
+@pytest.mark.parametrize("preset", ["svhn", "cifar10"])
+def test_few_filters_get_the_noise_of_many(preset: LurePreset, width: float) -> None:
+    def variance(lure: LuringInput) -> float:
+        drop = keras.layers.Dropout(lure.dropout, seed=0)
+        filters = round(128 * lure.width)
+        kept = drop(np.ones((200_000, filters), "float32"), training=True)
+        return float(np.var(np.mean(kept, axis=1)))
+
+    few = LuringInput(preset, width=width)
+    assert 0 < few.dropout < LuringInput(preset).dropout
+    assert variance(few) == pytest.approx(variance(LuringInput(preset)), rel=0.03)
+    # More filters than the authors' have their rate.
+    assert LuringInput(preset, width=2.0).dropout == LuringInput(preset).dropout
 
 
 def test_training_is_passed_on() -> None:
