@@ -143,7 +143,10 @@ SHORT_SCHEDULES: dict[str, CosineSchedule] = {
     "cifar10": CosineSchedule(3_000, 64, 2e-3),
     "digits": CosineSchedule(300, 64, 4e-3),
 }
-"""By data set: what a processor affords, whatever the variant. Not the authors'."""
+"""By data set: what a processor affords, whatever the variant. Not the authors'.
+
+That of CIFAR-10 is too short: see docs/results/README.md.
+"""
 
 LURING_WEIGHTS: dict[str, float] = {
     "mnist": 1.0,
