@@ -33,7 +33,7 @@ format: $(VENV)/.dev
 benchmarks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.qim
 	$(BIN)/python -m benchmarks.overhead
-	$(BIN)/python -m benchmarks.luring
+	$(BIN)/python -m benchmarks.luring --steps=100
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.serving_load \
 	  --model_base_path=saved_models/digits_attractors

@@ -1,7 +1,7 @@
 """Times the training of luring's P against loops that ask M at every step.
 
 Example:
-    python -m benchmarks.luring --repeats=10 --output=docs/results/benchmark_luring
+    python -m benchmarks.luring --steps=100 --repeats=5 --output=benchmark_luring
 """
 
 import dataclasses
