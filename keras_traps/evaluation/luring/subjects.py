@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks import Attack, create
-from keras_traps.attacks.distances import Distances, distances
+from keras_traps.attacks.distances import distances
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.models.inference import predict
@@ -101,11 +101,11 @@ class Subject:
             ids=self.ids[crafted],
             batch_size=len(crafted),
         )
-        images, moved = result.images, Distances(result.l0, result.l2, result.linf)
+        images = result.images
         if self.threat == "exchanged":
-            change = result.images - self.images[crafted]
+            change = images - self.images[crafted]
             images = np.clip(self.images[places] + change, 0.0, 1.0)
-            moved = distances(self.images[places], images)
+        moved = distances(self.images[places], images)
         return LuringRecord(
             ids=self.ids[places],
             labels=self.labels[places],
