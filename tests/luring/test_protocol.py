@@ -16,35 +16,12 @@ from keras_traps.evaluation.luring.outcomes import (
 )
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.results import compare, measure_outcomes
-from keras_traps.evaluation.luring.subjects import (
-    Subject,
-    past_the_lure,
-    right_on_all,
-)
+from keras_traps.evaluation.luring.subjects import Subject
 from keras_traps.evaluation.records import ArrayStore
-from keras_traps.luring.variants import join
 from keras_traps.models.inference import predict
-from tests.luring.conftest import tiny_lure, tiny_target
 
 FGSM = create("FGSM", eps=0.2)
 DIM = create("DIM", eps=0.2, eps_iter=0.1, nb_iter=2)
-
-
-@pytest.fixture(scope="module")
-def subject(images: np.ndarray) -> Subject:
-    target = tiny_target()
-    augmented = join(tiny_lure(), target)
-    return Subject(
-        threat="luring",
-        variant="luring",
-        attacked=augmented,
-        target=target,
-        augmented=augmented,
-        ids=np.arange(100, 100 + len(images)),
-        images=images,
-        labels=predict(target, images).argmax(axis=1),
-        weights={"target": "a", "variant": "b"},
-    )
 
 
 def runner(workdir: Path, bar: Any = None) -> protocol.Runner:
@@ -88,50 +65,6 @@ def test_a_record_tells_what_both_answer_to_the_attacked_image(
     np.testing.assert_array_equal(record.l0, result.l0)
     np.testing.assert_allclose(record.linf, result.linf, atol=1e-6)
     assert (outcome.images, outcome.chunks, outcome.eps) == (40, 6, 0.2)
-
-
-@pytest.mark.parametrize("count", [7, 8])
-def test_the_control_gives_each_image_the_change_of_the_one_beside_it(
-    subject: Subject, tmp_path: Path, count: int
-) -> None:
-    few = dataclasses.replace(
-        subject,
-        threat="exchanged",
-        ids=subject.ids[:count],
-        images=subject.images[:count],
-        labels=subject.labels[:count],
-    )
-    # Pieces of 3 part some of the pairs.
-    store = ArrayStore(LuringRecord, tmp_path, {}, resume=True)
-    quiet = protocol.Runner(store, chunk_size=3, seed=0, bar=tqdm.tqdm(disable=True))
-    (outcome,) = protocol.attack_subject(
-        few, [FGSM], quiet, count_sweep=count, sweep=False, provenance=dict
-    )
-    record = outcome.read(store)
-    result = FGSM(few.augmented, few.images, few.labels, ids=few.ids)
-    change = result.images - few.images
-    beside = [1, 0, 3, 2, 5, 4, *([7, 6] if count == 8 else [5])]
-    images = np.clip(few.images + change[beside], 0, 1)
-    np.testing.assert_array_equal(record.ids, few.ids)
-    np.testing.assert_array_equal(record.labels, few.labels)
-    for name, model in (("augmented", few.augmented), ("target", few.target)):
-        np.testing.assert_array_equal(
-            getattr(record, name), predict(model, images).argmax(axis=1)
-        )
-    moved = np.linalg.norm((images - few.images).reshape(count, -1), axis=1)
-    np.testing.assert_allclose(record.l2, moved, rtol=1e-5)
-
-
-def test_one_image_has_no_other_to_change_places_with(subject: Subject) -> None:
-    alone = dataclasses.replace(
-        subject,
-        threat="exchanged",
-        ids=subject.ids[:1],
-        images=subject.images[:1],
-        labels=subject.labels[:1],
-    )
-    with pytest.raises(ValueError, match="one image cannot be exchanged"):
-        alone.run(FGSM, slice(0, 1), seed=0)
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_numbers(
@@ -222,11 +155,6 @@ def test_records_of_other_images_are_made_anew(
     np.testing.assert_array_equal(joined(outcome, tmp_path).ids, others.ids)
 
 
-def test_other_weights_have_records_of_their_own(subject: Subject) -> None:
-    other = dataclasses.replace(subject, weights={"target": "a", "variant": "c"})
-    assert other.folder != subject.folder
-
-
 def test_the_bar_counts_every_image_once(subject: Subject, tmp_path: Path) -> None:
     total = protocol.work([FGSM, DIM], 40, 10, sweep=True)
     assert total == 40 + 10 * 10 + 30
@@ -245,37 +173,6 @@ def test_the_bar_counts_every_image_once(subject: Subject, tmp_path: Path) -> No
             assert bar.n == total
             # What an earlier run did is not in the rate.
             assert bar.initial == done_before
-
-
-def test_candidates_are_the_first_that_all_are_right_on() -> None:
-    class Test:
-        labels = np.array([0, 1, 0, 1, 1])
-
-    answers = [np.array([0, 1, 1, 1, 1]), np.array([1, 1, 0, 1, 1])]
-    few: Any = Test()
-    np.testing.assert_array_equal(right_on_all(answers, few, num_examples=2), [1, 3])
-    with pytest.raises(ValueError, match="no test image"):
-        right_on_all([1 - Test.labels], few, num_examples=2)
-
-
-def test_pgd_past_the_lure_goes_on_after_m_of_p_is_fooled(subject: Subject) -> None:
-    pgd = create("PGD", eps=0.2, eps_iter=0.05, nb_iter=3, abort_early=True)
-    attack = past_the_lure(pgd)
-    assert attack.settings() == {
-        "eps": 0.2,
-        "eps_iter": 0.05,
-        "nb_iter": 3,
-        "through": ("lure",),
-        "abort_early": False,
-    }
-    named = tiny_lure()
-    named.name = "lure"
-    record = dataclasses.replace(subject, attacked=join(named, subject.target)).run(
-        attack, slice(5), seed=0
-    )
-    np.testing.assert_array_equal(record.iterations, 3)
-    with pytest.raises(ValueError, match=r"`attack`.*MIM"):
-        past_the_lure(create("MIM", eps=0.2, eps_iter=0.1, nb_iter=2))
 
 
 def test_outcomes_survive_files(subject: Subject, tmp_path: Path) -> None:
