@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -77,6 +78,12 @@ def define_training_flags(define: Flags) -> None:
     define.number("width", 1.0, "Multiplies the filters of what is trained.")
     define.choice("loss", "luring", LuringLoss, "What luring is trained with.")
     define.number("luring_weight", None, "lambda. The default is the authors'.")
+    define.text(
+        "start",
+        None,
+        "A trained P of the same width, such as auto.keras, whose weights P has at "
+        "first. The default is new ones.",
+    )
     define.integer("stage", 500, "After how many steps the state of P is saved.")
 
 
@@ -173,6 +180,9 @@ def _train_variant(
     }
     if variant == "luring":
         settings |= {"loss": values.loss, "luring_weight": weight}
+    start = _load_start(values)
+    if start is not None:
+        settings["start_sha256"] = weights_sha256(start)
     backup = _backup(values, folder, variant, data, settings)
     began = time.monotonic()
     model = train_variant(
@@ -184,6 +194,7 @@ def _train_variant(
         width=values.width,
         loss=values.loss,
         luring_weight=weight,
+        start=start,
         seed=values.seed,
         stage=values.stage,
         backup=backup,
@@ -192,6 +203,15 @@ def _train_variant(
     measured = _finish(values, folder, variant, model, settings, data["test"])
     backup.discard()
     return measured
+
+
+def _load_start(values: flags.FlagValues) -> keras.Model | None:
+    if values.start is None:
+        return None
+    path = Path(values.start).expanduser()
+    if not path.is_file():
+        raise app.UsageError(f"There is no {path}: --start names a trained P.")
+    return keras.saving.load_model(path, compile=False)
 
 
 def _backup(

@@ -62,6 +62,7 @@ def train_variant(
     width: float = 1.0,
     loss: LuringLoss = "luring",
     luring_weight: float = 1.0,
+    start: keras.Model | None = None,
     seed: int = 0,
     stage: int = 500,
     backup: Backup | None = None,
@@ -78,6 +79,8 @@ def train_variant(
         width: Multiplies the filters of P. Defaults to `1.0`.
         loss: What `"luring"` is trained with. Defaults to `"luring"`.
         luring_weight: lambda. Defaults to `1.0`.
+        start: A trained P of the same width, such as that of `"auto"`: whose weights P
+            has at first. Defaults to `None`: new ones.
         seed: Of the first weights, the dropout and the order of images. Defaults to
             `0`.
         stage: After how many steps the state is saved. Defaults to `500`.
@@ -89,10 +92,13 @@ def train_variant(
 
     Raises:
         ValueError: If M is trainable, or is not what `output` says, or `"stack"` is
-            asked for where M does not return logits.
+            asked for where M does not return logits, or `start` has other weights
+            than P.
     """
     keras.utils.set_random_seed(seed)
     lure = make_lure(variant, data.name, width=width)
+    if start is not None:
+        _take_weights(lure, start, target.input_shape)
     order = batch_order(len(data), schedule.batch_size, schedule.steps, seed=seed)
     trained: keras.Model
     result: keras.Model
@@ -163,6 +169,21 @@ def untrained(target: keras.Model) -> keras.Model:
     # not hand its own `trainable` on to them.
     _thaw(fresh)
     return fresh
+
+
+def _take_weights(
+    lure: LuringInput, start: keras.Model, shape: tuple[int | None, ...]
+) -> None:
+    lure.build(shape)
+    wanted, found = (
+        [tuple(weight.shape) for weight in layer.weights] for layer in (lure, start)
+    )
+    if wanted != found:
+        raise ValueError(
+            "Invalid value for argument `start`. Expected a trained P with weights of "
+            f"the shapes {wanted}. Received: one with {found}"
+        )
+    lure.set_weights(start.get_weights())
 
 
 def _stack(target: keras.Model, lure: LuringInput, output: Output) -> keras.Model:

@@ -148,6 +148,39 @@ def test_one_that_was_killed_ends_with_the_same_weights(
     assert not any(differ(plain, train(variant, target, digits, backup=backup)))
 
 
+@pytest.mark.parametrize("variant", ["stack", "ce"])
+def test_p_starts_from_another_ones_weights(variant: Variant, digits: Dataset) -> None:
+    target = target_of()
+    start = train("auto", target, digits, seed=5)
+    before = weights_of(start)
+    # So small a rate that the start shows in what is trained.
+    still = Schedule(1, 4, (1e-7,))
+    model = train_variant(
+        variant,
+        target,
+        digits,
+        still,
+        output="logits",
+        width=WIDTH,
+        start=start,
+        verbose=False,
+    )
+    (lure,) = (layer for layer in model.layers if isinstance(layer, LuringInput))
+    for weight, taken in zip(weights_of(lure), before, strict=True):
+        np.testing.assert_allclose(weight, taken, atol=1e-6)
+    assert any(differ(lure, start))
+    # It is copied: what it was taken from does not learn.
+    for weight, taken in zip(weights_of(start), before, strict=True):
+        np.testing.assert_array_equal(weight, taken)
+
+
+def test_a_start_of_another_width_is_refused(digits: Dataset) -> None:
+    target = target_of()
+    start = train("auto", target, digits, width=2 * WIDTH)
+    with pytest.raises(ValueError, match=r"argument `start`.*\(3, 3, 1, 4\).*, 8\)"):
+        train("luring", target, digits, start=start)
+
+
 def test_the_dropout_is_the_authors() -> None:
     rates = {
         (variant, dataset): make_lure(variant, dataset).dropout

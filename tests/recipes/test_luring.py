@@ -87,6 +87,18 @@ def test_a_short_schedule_is_told_with_its_rate(workdir: Path) -> None:
     assert "boundaries" not in facts
 
 
+def test_what_p_started_from_is_told(workdir: Path) -> None:
+    start = shutil.copy(workdir / "auto.keras", workdir / "start.keras")
+    digest = json.loads((workdir / "auto.json").read_text())["model"]
+    (workdir / "luring.json").unlink()
+    small = ("--width=0.05", "--steps=30", "--variant=luring")
+    run("train", f"--workdir={workdir}", f"--start={start}", "--resume", *small)
+    facts = json.loads((workdir / "luring.json").read_text())
+    assert facts["start_sha256"] == digest
+    table = (tables(workdir), (workdir / "tables/luring.md").read_text())[1]
+    assert digest[:8] in table
+
+
 def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> None:
     content = tables(attacked)
     assert set(cells(content)) == {
