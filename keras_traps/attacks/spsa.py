@@ -38,8 +38,8 @@ class SPSA(LinfAttack):
         spsa_iters: How many estimates are added up for a step, at least 1. Defaults to
             `1`.
         early_stop_loss_threshold: An example stops as soon as the margin, the true
-            class's logit less the largest other, is below this. `None`: never.
-            Defaults to `0.0`: when it has succeeded.
+            class's logit less the largest other, is below this: at `0.0` when it has
+            succeeded. Defaults to `None`, cleverhans': never.
 
     Reference:
         Uesato et al., Adversarial risk and the dangers of evaluating against weak
@@ -51,7 +51,7 @@ class SPSA(LinfAttack):
     delta: float = 0.01
     spsa_samples: int = 128
     spsa_iters: int = 1
-    early_stop_loss_threshold: float | None = 0.0
+    early_stop_loss_threshold: float | None = None
     name: ClassVar[str] = "SPSA"
     kind: ClassVar[Kind] = "UA"
     needs_gradient: ClassVar[bool] = False

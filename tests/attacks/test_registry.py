@@ -75,7 +75,7 @@ TABLE_VIII: dict[str, dict[str, Any]] = {
         "delta": 0.01,
         "spsa_samples": 128,
         "spsa_iters": 1,
-        "early_stop_loss_threshold": 0.0,
+        "early_stop_loss_threshold": None,
     },
 }
 

@@ -38,7 +38,6 @@ def test_it_reaches_the_corner_of_the_ball_on_a_linear_model() -> None:
         nb_iter=20,
         learning_rate=0.02,
         spsa_samples=512,
-        early_stop_loss_threshold=None,
     )
 
     result = attack(two_classes(), images, labels)
@@ -94,9 +93,7 @@ def test_its_steps_are_those_of_the_published_code(
     images = np.random.default_rng(5).random((4, *SHAPE), np.float32)
     settings = {**SMALL, "spsa_iters": spsa_iters, "delta": delta}
 
-    result = create("SPSA", **settings, early_stop_loss_threshold=None)(
-        two_classes(), images, [0] * 4, seed=7
-    )
+    result = create("SPSA", **settings)(two_classes(), images, [0] * 4, seed=7)
 
     expected = transcribed(images, settings, seed=7)
     np.testing.assert_allclose(result.images, expected, atol=2e-4)
@@ -136,7 +133,9 @@ def test_an_example_stops_when_its_margin_is_low_enough() -> None:
     labels = answers(tanh_net().model, images)
     # The random start alone fools some.
     steps = {**FAST, "eps": 0.1, "nb_iter": 12, "learning_rate": 0.01}
-    early = create("SPSA", **steps)(tanh_net().model, images, labels)
+    early = create("SPSA", **steps, early_stop_loss_threshold=0.0)(
+        tanh_net().model, images, labels
+    )
     lower = create("SPSA", **steps, early_stop_loss_threshold=-0.5)(
         tanh_net().model, images, labels
     )
@@ -200,7 +199,7 @@ def test_a_model_is_traced_once_for_all_batches_and_settings() -> None:
         {"eps": 0.2, "nb_iter": 3},
         {"learning_rate": 0.1, "delta": 0.2},
         {"spsa_samples": 10, "spsa_iters": 2},
-        {"early_stop_loss_threshold": None},
+        {"early_stop_loss_threshold": 0.0},
     ):
         attack = create("SPSA", **{**SMALL, **change})
         attack(model, images, labels, batch_size=3, loss="cross_entropy")
