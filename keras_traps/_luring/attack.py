@@ -209,6 +209,14 @@ def _subjects(
             test,
             num_examples=values.num_examples,
         )
+        if values.threat == "exchanged":
+            # Changes are exchanged within pairs.
+            ids = ids[: len(ids) // 2 * 2]
+            if not len(ids):
+                raise app.UsageError(
+                    "--threat=exchanged needs two images that M and M∘P are right on; "
+                    f"there is one of {name}. Raise --num_examples."
+                )
         weights = {"target": target_weights, "variant": facts["model"]}
         attacked = {"whitebox": target}.get(values.threat, augmented)
         if surrogate is not None:

@@ -153,6 +153,9 @@ def test_other_attackers_get_a_table_of_their_own(workdir: Path) -> None:
     # Nothing hurts M as much as its own gradient.
     ac_m = {threat: found["ac_m"]["count"] for threat, found in rates.items()}
     assert ac_m["whitebox"] == min(ac_m.values()) < 9
+    # Of nine images the last one has no other to change places with.
+    totals = {threat: found["ac_m"]["total"] for threat, found in rates.items()}
+    assert totals == {**dict.fromkeys(ac_m, 9), "exchanged": 8}
     text = (workdir / "tables/luring.md").read_text()
     table = text[text.index("## Attackers that know more") :]
     for threat, attack in keys:
@@ -243,6 +246,16 @@ def test_figures_of_attacks_need_some(workdir: Path) -> None:
         (
             ("attack", "--workdir={}", "--attacks=CW2"),
             "FGSM, PGD, MIM, MIML2, DIM, MIM-TI, DIM-TI. Received: CW2",
+        ),
+        (
+            (
+                "attack",
+                "--workdir={}",
+                "--threat=exchanged",
+                "--num_examples=1",
+                "--variant=auto",
+            ),
+            "needs two images that M and M∘P are right on; there is one of auto",
         ),
         (
             ("attack", "--workdir={}", "--threat=identity", "--attacks=MIM"),

@@ -88,7 +88,8 @@ class Subject:
             What became of each; the same in whatever pieces, up to rounding.
 
         Raises:
-            ValueError: If changes are to be exchanged, and there is one image alone.
+            ValueError: If changes are to be exchanged, and the number of all images is
+                odd.
         """
         places = np.arange(len(self.ids))[rows]
         crafted = self._partners(places) if self.threat == "exchanged" else places
@@ -119,11 +120,13 @@ class Subject:
 
     def _partners(self, places: IntArray) -> IntArray:
         """The image beside each: whatever the pieces, two change places."""
-        if len(self.ids) < 2:
-            raise ValueError("Changes of one image cannot be exchanged.")
-        beside = places ^ 1
-        # The last of an odd number has nobody after it.
-        return np.where(beside < len(self.ids), beside, places - 1)
+        if len(self.ids) % 2:
+            # The last one's partner would be another once there are more images.
+            raise ValueError(
+                "Changes are exchanged within pairs: expected an even number of "
+                f"images. Received: {len(self.ids)}"
+            )
+        return places ^ 1
 
 
 def right_on_all(
