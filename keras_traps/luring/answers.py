@@ -133,13 +133,22 @@ def batches(
     """
     data = (images, told)
     if order is None:
-        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size).prefetch(2)
+        slices = tf.data.Dataset.from_tensor_slices(data)
+        return _untuned(slices.batch(batch_size).prefetch(2))
     held = tf.nest.map_structure(tf.constant, data)
 
     def chosen(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.nest.map_structure(lambda part: tf.gather(part, rows), held)
 
-    return tf.data.Dataset.from_tensor_slices(order).map(chosen).prefetch(2)
+    return _untuned(tf.data.Dataset.from_tensor_slices(order).map(chosen).prefetch(2))
+
+
+def _untuned(data: tf.data.Dataset) -> tf.data.Dataset:
+    # What tunes a pipeline sleeps for up to a minute at a time, and `fit`, when it is
+    # done with the data, waits until it wakes. Here is nothing to tune.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 def batch_order(count: int, batch_size: int, steps: int, *, seed: int) -> Int32Array:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_traps.luring import answered_dataset, batch_order, frozen_answers
+from keras_traps.luring.answers import batches
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output
 from tests.luring.conftest import tiny_target
@@ -51,6 +52,17 @@ def test_without_an_order_the_images_come_as_they_are(images: np.ndarray) -> Non
     assert [len(pixels) for pixels, _ in parts] == [16, 16, 8]
     np.testing.assert_array_equal(np.concatenate([x for x, _ in parts]), images)
     assert all("label" not in told for _, told in parts)
+
+
+@pytest.mark.parametrize("order", [None, np.array([[0, 1]])])
+def test_nothing_tunes_the_pipeline_on_a_thread_that_fit_would_wait_for(
+    images: np.ndarray, order: np.ndarray | None
+) -> None:
+    data = batches(images, np.zeros(len(images)), order=order)
+    assert data.options().autotune.enabled is False
+    # Nor where it is handed on, as to augment it.
+    later = data.map(lambda pixels, told: (pixels, told))
+    assert later.options().autotune.enabled is False
 
 
 def test_every_image_is_seen_before_one_is_seen_again() -> None:
