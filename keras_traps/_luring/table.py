@@ -37,6 +37,7 @@ _TRAINING = (
     "own_seed",
     "model",
     "target_sha256",
+    "start_sha256",
     "steps",
     "batch_size",
     "learning_rates",
