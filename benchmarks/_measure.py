@@ -24,6 +24,7 @@ from keras_traps._flags import Flags, check_flags_only
 flags.disclaim_key_flags()
 
 Call = Callable[[], Any]
+Clock = Callable[[], float]
 Row = dict[str, Any]
 Columns = Mapping[str, tuple[str, str]]
 """By the key of a row: the column's head and the format of its values."""
@@ -32,12 +33,15 @@ Columns = Mapping[str, tuple[str, str]]
 _SHORTEST_TIMING = 0.1
 
 
-def time_calls(calls: Mapping[str, Call], repeats: int) -> dict[str, list[float]]:
+def time_calls(
+    calls: Mapping[str, Call], repeats: int, *, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Times calls in turn, so that each finds the machine as busy as the others do.
 
     Args:
         calls: By name, what to time. Each is made once before, untimed.
         repeats: How many rounds. Every second one goes backwards.
+        clock: Says how late it is, in seconds. Defaults to `time.perf_counter`.
 
     Returns:
         By name, one time per round in seconds. For a call shorter than 0.1 s it is
@@ -48,7 +52,7 @@ def time_calls(calls: Mapping[str, Call], repeats: int) -> dict[str, list[float]
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats):
         for name in list(calls)[:: -1 if repeat % 2 else 1]:
-            times[name].append(_time(calls[name]))
+            times[name].append(_time(calls[name], clock))
     return times
 
 
@@ -240,12 +244,12 @@ def _without_folders(flag: str) -> str:
     return f"{name}{equals}{Path(value).name if Path(value).is_absolute() else value}"
 
 
-def _time(call: Call) -> float:
+def _time(call: Call, clock: Clock) -> float:
     times: list[float] = []
     while sum(times) < _SHORTEST_TIMING:
-        start = time.perf_counter()
+        start = clock()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return float(np.median(times))
 
 

@@ -6,7 +6,9 @@ Example:
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import keras
 import numpy as np
@@ -30,6 +32,11 @@ ANSWERS = "M's answers, once"
 
 _LEARNING_RATE = 1e-3
 
+_CLOCKS: dict[str, tuple[_measure.Clock, str]] = {
+    "wall": (time.perf_counter, "the wall's"),
+    "processor": (time.process_time, "the processor time of all threads"),
+}
+
 _COLUMNS = {
     "name": ("", "{}"),
     "images_per_second": ("images per second", "{:.0f}"),
@@ -43,7 +50,7 @@ _NOTES = """\
 `answered_dataset`. The loops are a `GradientTape`, the same P, M, optimizer, loss and
 batches from `tf.data`, and ask M at every step; the compiled one is one `tf.function`.
 Medians over rounds in which all are timed in alternating order; ratios are those of the
-rounds. The answers are computed once before a training, of as many images as one round
+rounds. The clock is {clock}. The answers are computed once before a training, of as many images as one round
 has, and are in no other row. P is the preset `"mnist"` at its full size, M has random
 weights, images are noise: neither changes how long a step takes."""
 
@@ -145,12 +152,15 @@ def plain_loop(step: Step, data: tf.data.Dataset) -> list[tf.Tensor]:
     return [step(images) for images in data]
 
 
-def measure(size: Size, *, repeats: int) -> list[_measure.Row]:
+def measure(
+    size: Size, *, repeats: int, clock: _measure.Clock = time.perf_counter
+) -> list[_measure.Row]:
     """Measures the training by `fit` and by the loops.
 
     Args:
         size: How much.
         repeats: How many rounds.
+        clock: As in `_measure.time_calls`.
 
     Returns:
         A row for each, with the keys of the table.
@@ -175,6 +185,7 @@ def measure(size: Size, *, repeats: int) -> list[_measure.Row]:
             ),
         },
         repeats,
+        clock=clock,
     )
     compared = _measure.compare(times, FIT)
     rows: list[_measure.Row] = []
@@ -203,6 +214,13 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     define.integer("batch_size", Size.batch_size, "Images in a batch.")
     define.integer("steps", Size.steps, "Steps in one round.")
     define.number("width", Size.width, "Multiplies the filters and units of M.")
+    define.choice(
+        "clock",
+        "wall",
+        Literal["wall", "processor"],
+        "The wall's, or the processor time of all threads: what others do on the same "
+        "machine is not in it, nor is what fit waits for.",
+    )
     _measure.define_flags(values, repeats=10)
     return values
 
@@ -215,17 +233,18 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
     """
     size = Size(values.batch_size, values.steps, values.width)
+    clock, told = _CLOCKS[values.clock]
     _measure.run(
         "benchmarks.luring",
         argv,
         values,
-        lambda: measure(size, repeats=values.repeats),
+        lambda: measure(size, repeats=values.repeats, clock=clock),
         title=(
             f"Training luring's P before the MNIST classifier of width {size.width:g}, "
             f"{size.batch_size} images a step"
         ),
         columns=_COLUMNS,
-        notes=_NOTES,
+        notes=_NOTES.format(clock=told),
     )
 
 

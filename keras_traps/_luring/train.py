@@ -28,7 +28,12 @@ from keras_traps.luring.schedules import (
 )
 from keras_traps.luring.targets import train_target
 from keras_traps.luring.training import Backup, save_atomically
-from keras_traps.luring.variants import train_variant, untrained
+from keras_traps.luring.variants import (
+    check_start,
+    make_lure,
+    train_variant,
+    untrained,
+)
 from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.inference import predict
 from keras_traps.models.luring_victims import VICTIM_RECIPES, VictimRecipe
@@ -104,6 +109,11 @@ def train(values: flags.FlagValues) -> Iterator[str]:
     make_writable(folder.path, name="workdir")
     if folder.model and "target" in values.variant:
         raise app.UsageError("--variant=target trains a classifier; --model names one.")
+    if values.start and set(values.variant) <= set(WHOLE):
+        raise app.UsageError(
+            "--start names what P begins with; "
+            f"{' and '.join(sorted(values.variant))} have none."
+        )
     prepare_devices()
     hush_retracing()
     data = {
@@ -182,6 +192,9 @@ def _train_variant(
         settings |= {"loss": values.loss, "luring_weight": weight}
     start = _load_start(values)
     if start is not None:
+        lure = make_lure(variant, values.dataset, width=values.width)
+        # Before there is a backup that says otherwise.
+        check_start(start, lure, target.input_shape)
         settings["start_sha256"] = weights_sha256(start)
     backup = _backup(values, folder, variant, data, settings)
     began = time.monotonic()

@@ -52,6 +52,30 @@ def make_lure(variant: Variant, dataset: str, *, width: float = 1.0) -> LuringIn
     return LuringInput(preset, width=width, dropout=None if drops else 0.0, name="lure")
 
 
+def check_start(
+    start: keras.Model, lure: LuringInput, shape: tuple[int | None, ...]
+) -> None:
+    """Checks that a component can begin with another's weights.
+
+    Args:
+        start: The other, trained.
+        lure: The component; it is built.
+        shape: Of its images, with the batch: M's `input_shape`.
+
+    Raises:
+        ValueError: If the weights of the two have other shapes.
+    """
+    lure.build(shape)
+    wanted, found = (
+        [tuple(weight.shape) for weight in layer.weights] for layer in (lure, start)
+    )
+    if wanted != found:
+        raise ValueError(
+            "Invalid value for argument `start`. Expected a trained P with weights of "
+            f"the shapes {wanted}. Received: one with {found}"
+        )
+
+
 def train_variant(
     variant: Variant,
     target: keras.Model,
@@ -174,15 +198,7 @@ def untrained(target: keras.Model) -> keras.Model:
 def _take_weights(
     lure: LuringInput, start: keras.Model, shape: tuple[int | None, ...]
 ) -> None:
-    lure.build(shape)
-    wanted, found = (
-        [tuple(weight.shape) for weight in layer.weights] for layer in (lure, start)
-    )
-    if wanted != found:
-        raise ValueError(
-            "Invalid value for argument `start`. Expected a trained P with weights of "
-            f"the shapes {wanted}. Received: one with {found}"
-        )
+    check_start(start, lure, shape)
     lure.set_weights(start.get_weights())
 
 

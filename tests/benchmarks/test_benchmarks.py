@@ -108,6 +108,15 @@ def test_a_short_call_is_timed_more_than_once(monkeypatch: pytest.MonkeyPatch) -
     assert len(calls) > 2
 
 
+def test_calls_are_timed_by_the_clock_that_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_measure, "_SHORTEST_TIMING", 1e-9)
+    hands = iter([0.0, 5.0, 5.0, 8.0])
+    times = _measure.time_calls({"a": lambda: None}, 2, clock=lambda: next(hands))
+    assert times == {"a": [5.0, 3.0]}
+
+
 def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_times() -> None:
     assert _measure.median_ratio([2.0, 30.0, 400.0], [1.0, 10.0, 400.0]) == 2.0
 

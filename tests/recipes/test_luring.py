@@ -100,6 +100,25 @@ def test_what_p_started_from_is_told(workdir: Path) -> None:
     assert f"| start\\_sha256 | {digest} |" in text
 
 
+def test_a_start_of_another_width_leaves_no_backup_behind(workdir: Path) -> None:
+    (workdir / "luring.keras").unlink()
+    (workdir / "luring.json").unlink()
+    command = ("train", f"--workdir={workdir}", "--steps=30", "--variant=luring")
+    start = f"--start={workdir / 'auto.keras'}"
+    with pytest.raises(ValueError, match="argument `start`"):
+        run(*command, "--width=0.1", start)
+    run(*command, "--width=0.05", start)
+    assert (workdir / "luring.keras").exists()
+
+
+@pytest.mark.parametrize("variant", ["target", "surrogate"])
+def test_a_start_of_what_has_no_p_is_refused(workdir: Path, variant: str) -> None:
+    start = f"--start={workdir / 'auto.keras'}"
+    command = ("train", f"--workdir={workdir}", "--resume", f"--variant={variant}")
+    with pytest.raises(app.UsageError, match=f"--start.*{variant}"):
+        run(*command, start)
+
+
 def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> None:
     content = tables(attacked)
     assert set(cells(content)) == {
