@@ -68,7 +68,8 @@ def define_defence_flags(values: flags.FlagValues) -> Flags:
     define.number(
         "small_step_share",
         0.5,
-        "How much the small step adds to the clean spread, as a share of the large.",
+        "How much the small step adds to the clean spread, as a share of the large. A "
+        "--calibration has its own.",
     )
     define.text("calibration", None, "A calibration.json to use instead of a new one.")
     define.numbers(
@@ -217,6 +218,13 @@ def _calibration(
     if given:
         content = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
         calibration = Calibration.from_dict(content).reseeded(values.seed)
+        made = {"budget": calibration.budget, "output": calibration.settings.output}
+        for name, value in made.items():
+            if values[name].present and values[name].value != value:
+                raise app.UsageError(
+                    f"{given} was made with --{name}={value}. Received: "
+                    f"--{name}={values[name].value}"
+                )
     else:
         calibration = calibrate(
             classifier,

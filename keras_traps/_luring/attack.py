@@ -25,8 +25,13 @@ from keras_traps.evaluation.luring.subjects import (
     Threat,
     past_the_lure,
     right_on_all,
+    to_the_end,
 )
-from keras_traps.evaluation.provenance import provenance, weights_sha256
+from keras_traps.evaluation.provenance import (
+    provenance,
+    rounding_environment,
+    weights_sha256,
+)
 from keras_traps.evaluation.records import ArrayStore
 from keras_traps.evaluation.report.formatting import percent
 from keras_traps.luring.metrics import luring_metrics
@@ -88,7 +93,11 @@ def define_attack_flags(define: Flags) -> None:
         "On how many of them the settings of DIM, MIM-TI and DIM-TI are compared; the "
         "best of them meets all. The default is all.",
     )
-    define.switch("sweep", True, "Whether these settings are compared.")
+    define.switch(
+        "sweep",
+        True,
+        "Whether these settings are compared. --threat=exchanged has the first ones.",
+    )
     define.integer("nb_iter", None, "How many steps. The default is the preset's.")
     define.integer("chunk_size", 250, "How many images are attacked at once.")
 
@@ -120,12 +129,15 @@ def attack(values: flags.FlagValues) -> Iterator[str]:
         "test_data": test.sha256,
         "seed": values.seed,
         "chunk_size": values.chunk_size,
+        **rounding_environment(),
     }
     store = ArrayStore(LuringRecord, folder.path, settings, resume=values.resume)
     subjects = _subjects(values, folder, names, test)
     few = values.num_examples_sweep or values.num_examples
+    # A control that looks for the most harmful settings is none.
+    sweep = values.sweep and values.threat != "exchanged"
     total = sum(
-        work(chosen, len(subject.ids), few, sweep=values.sweep) for subject in subjects
+        work(chosen, len(subject.ids), few, sweep=sweep) for subject in subjects
     )
     with tqdm.tqdm(total=total, unit="image", smoothing=0.05) as bar:
         runner = Runner(store, chunk_size=values.chunk_size, seed=values.seed, bar=bar)
@@ -145,7 +157,7 @@ def attack(values: flags.FlagValues) -> Iterator[str]:
                 chosen,
                 runner,
                 count_sweep=few,
-                sweep=values.sweep,
+                sweep=sweep,
                 provenance=origin,
             ):
                 write_outcome(folder.path, outcome)
@@ -182,7 +194,11 @@ def _chosen(values: flags.FlagValues) -> list[Attack]:
             else attack
             for attack in found
         ]
-    return [past_the_lure(one) for one in found] if threat == "identity" else found
+    if threat == "identity":
+        return [past_the_lure(one) for one in found]
+    if threat == "whitebox":
+        return [to_the_end(one) for one in found]
+    return found
 
 
 def _subjects(

@@ -1,9 +1,8 @@
 """What `recipes/luring.py` shows without training: a small lured model under attack."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +18,7 @@ from keras_traps._luring.packed import load_models
 from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks import AttackResult
 from keras_traps.devices import prepare_devices
+from keras_traps.evaluation.luring.subjects import to_the_end
 from keras_traps.evaluation.report.canvas import LIGHT, to_png
 from keras_traps.luring.schemes import agreement_model
 from keras_traps.luring.variants import join
@@ -179,13 +179,7 @@ def run(
 
 def _attacks() -> list[attacks.Attack]:
     """The preset's, without stopping at the border, where nothing transfers."""
-    to_the_end: dict[str, Any] = {"abort_early": False}
-    return [
-        dataclasses.replace(attack, **to_the_end)
-        if "abort_early" in attack.settings()
-        else attack
-        for attack in attacks.preset("luring_mnist_cpu", _ATTACKS)
-    ]
+    return [to_the_end(one) for one in attacks.preset("luring_mnist_cpu", _ATTACKS)]
 
 
 def _agreed(agreement: keras.Model, images: FloatArray) -> npt.NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from keras_traps import attacks
 from keras_traps._flags import Flags
 from keras_traps._recipe import check_required, load_classifier
 from keras_traps.evaluation.luring.outcomes import Outcome, read_outcomes
+from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.luring.variants import Variant, join
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -76,11 +77,20 @@ class Folder(NamedTuple):
 
         Raises:
             app.UsageError: If it is not there.
+            ValueError: If it has other weights than those that were measured.
         """
         path = self.path / f"{name}.keras"
         if not path.is_file():
             raise app.UsageError(f"There is no {path}: train it by --variant={name}.")
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
+        # Before it was measured there are no facts to compare it with.
+        measured = path.with_suffix(".json").is_file()
+        if measured and weights_sha256(model) != self.facts(name)["model"]:
+            raise ValueError(
+                f"{path} has other weights than {path.with_suffix('.json').name} "
+                "beside it tells of. Train it again in another --workdir."
+            )
+        return model
 
     def augmented(self, variant: str, target: keras.Model) -> keras.Model:
         """Loads M∘P of a variant, which returns logits as M does; or the surrogate."""

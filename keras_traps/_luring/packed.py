@@ -24,7 +24,12 @@ def define_packed_flags(define: Flags, *, shipped: Path) -> None:
         define: Where to define it.
         shipped: The folder of the shipped models.
     """
-    define.text("packed", str(shipped), "The folder of the shipped models.")
+    define.text(
+        "packed",
+        str(shipped),
+        "The folder of the packed models. --demo has those that are shipped; pack "
+        "needs to be told.",
+    )
 
 
 def load_models(directory: Path) -> tuple[keras.Model, keras.Model]:
@@ -53,9 +58,19 @@ def pack(values: flags.FlagValues) -> Iterator[str]:
         How many answers change by it.
 
     Raises:
-        app.UsageError: If a flag is missing, or a model is.
+        app.UsageError: If a flag is missing, or a model is, or a flag is given that
+            packing has no use for.
     """
     check_required(values, ["workdir"])
+    if not values["packed"].present:
+        raise app.UsageError(
+            "--packed is required: its default is where the shipped models are."
+        )
+    if values.model or (values["dataset"].present and values.dataset != "mnist"):
+        raise app.UsageError(
+            "Only luring on MNIST is packed, before the classifier that "
+            "--variant=target trained: --model and another --dataset have no use here."
+        )
     folder = Folder(Path(values.workdir).expanduser(), None, "mnist")
     target = folder.target()
     path = folder.path / "luring.keras"

@@ -11,7 +11,7 @@ from absl import app, flags
 
 from keras_traps import datasets
 from keras_traps._files import make_writable, write_atomically
-from keras_traps._luring.folder import Folder, open_folder
+from keras_traps._luring.folder import WHOLE, Folder, open_folder
 from keras_traps.evaluation.luring.outcomes import Outcome
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.report import build_report
@@ -68,8 +68,8 @@ def table(values: flags.FlagValues) -> Iterator[str]:
     names = folder.variants(values)
     outcomes = folder.outcomes(names)
     test = datasets.load(values.dataset, "test", values.data_dir)
-    has_target = (folder.path / "target.json").is_file()
-    clean = [_clean(name, folder, test) for name in (["target"] * has_target + names)]
+    whole = [name for name in WHOLE if (folder.path / f"{name}.json").is_file()]
+    clean = [_clean(name, folder, test) for name in [*whole, *names]]
     cells: tuple[Measured, ...] = ()
     if outcomes:
         store = open_records(LuringRecord, folder.path)
@@ -105,12 +105,12 @@ def _clean(name: str, folder: Folder, test: datasets.Dataset) -> Clean:
     def rate(key: str) -> Rate:
         return Rate(round(facts[key] * len(test)), len(test))
 
-    whole = name == "target"
+    alone = name == "target"
     return Clean(
         variant=name,
         test=rate("test"),
-        agree=None if whole else rate("agree"),
-        same=None if whole else rate("same"),
+        agree=None if alone else rate("agree"),
+        same=None if alone else rate("same"),
         parameters=facts["parameters"],
         facts={key: facts[key] for key in _TRAINING if facts.get(key) is not None},
     )

@@ -1,11 +1,8 @@
 """Trains M and the variants of M∘P, and measures each on clean images."""
 
-import dataclasses
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
@@ -15,39 +12,17 @@ from keras_traps import datasets
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._flags import Flags
 from keras_traps._luring.folder import TRAINED, WHOLE, Folder, open_folder
+from keras_traps._luring.plan import Splits, plan_variant, plan_whole
 from keras_traps.devices import hush_retracing, prepare_devices
-from keras_traps.evaluation.provenance import provenance, weights_sha256
+from keras_traps.evaluation.provenance import (
+    provenance,
+    rounding_environment,
+    weights_sha256,
+)
 from keras_traps.luring.losses import LuringLoss
 from keras_traps.luring.metrics import CleanMetrics, clean_metrics
-from keras_traps.luring.schedules import (
-    LURE_SCHEDULES,
-    LURING_WEIGHTS,
-    SHORT_SCHEDULES,
-    CosineSchedule,
-    Schedule,
-)
-from keras_traps.luring.targets import train_target
 from keras_traps.luring.training import Backup, save_atomically
-from keras_traps.luring.variants import (
-    check_start,
-    make_lure,
-    train_variant,
-    untrained,
-)
-from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.inference import predict
-from keras_traps.models.luring_victims import VICTIM_RECIPES, VictimRecipe
-
-_BUILD: dict[str, Callable[..., keras.Model]] = {
-    "mnist": madry_mnist_cnn,
-    "svhn_cropped": svhn_vgg,
-    "cifar10": cifar10_vgg,
-    # To try it with; it has one width.
-    "digits": lambda width: digits_cnn(),  # noqa: ARG005
-}
-_Splits = dict[str, datasets.Dataset]
-
-_RECIPES = {**VICTIM_RECIPES, "digits": VictimRecipe(20, 32, (2e-3,))}
 
 
 def define_training_flags(define: Flags) -> None:
@@ -104,16 +79,11 @@ def train(values: flags.FlagValues) -> Iterator[str]:
     Raises:
         app.UsageError: If a flag is missing, or M is.
         FileExistsError: If a model or its backup is there and `--resume` is off.
+        ValueError: If one that is there was trained with other settings.
     """
     folder = open_folder(values)
+    _check_flags(values, folder)
     make_writable(folder.path, name="workdir")
-    if folder.model and "target" in values.variant:
-        raise app.UsageError("--variant=target trains a classifier; --model names one.")
-    if values.start and set(values.variant) <= set(WHOLE):
-        raise app.UsageError(
-            "--start names what P begins with; "
-            f"{' and '.join(sorted(values.variant))} have none."
-        )
     prepare_devices()
     hush_retracing()
     data = {
@@ -127,111 +97,54 @@ def train(values: flags.FlagValues) -> Iterator[str]:
                 f"{path} exists. Go on with what is missing by --resume, or choose "
                 "another --workdir."
             )
-        if not path.with_suffix(".json").exists():
-            yield f"Training {variant} on {values.dataset}"
-            run = _train_whole if variant in WHOLE else _train_variant
-            measured = run(values, folder, variant, data)
-            yield (
-                f"{variant}: test accuracy of M {measured.target:.2%}, of this "
-                f"{measured.test:.2%}, both right {measured.agree:.2%}"
-            )
+        plan = plan_whole if variant in WHOLE else plan_variant
+        settings, run = plan(values, folder, variant, data)
+        if path.with_suffix(".json").exists():
+            _check_same(folder, variant, {"seed": values.seed, **settings})
+            continue
+        yield f"Training {variant} on {values.dataset}"
+        backup = _backup(values, folder, variant, data, settings)
+        model, found = run(backup)
+        settings |= {**found, "seconds": backup.seconds}
+        measured = _finish(values, folder, variant, model, settings, data["test"])
+        backup.discard()
+        yield (
+            f"{variant}: test accuracy of M {measured.target:.2%}, of this "
+            f"{measured.test:.2%}, both right {measured.agree:.2%}"
+        )
 
 
-def _train_whole(
-    values: flags.FlagValues, folder: Folder, variant: str, data: _Splits
-) -> CleanMetrics:
-    """Trains M, or what an attacker takes for it."""
-    # Its batch size is the recipe's: `--batch_size` is that of P.
-    seed = values.seed + (variant == "surrogate")
-    settings = {"steps": values.steps, "width": values.width}
-    if variant == "surrogate":
-        settings["own_seed"] = seed
-    backup = _backup(values, folder, variant, data, settings)
-    keras.utils.set_random_seed(seed)
-    if variant == "surrogate":
-        model = untrained(folder.target())
-    else:
-        model = _BUILD[values.dataset](width=values.width)
-    began = time.monotonic()
-    score = train_target(
-        model,
-        data["train"],
-        _RECIPES[values.dataset],
-        steps=values.steps,
-        seed=seed,
-        backup=backup,
-    )
-    settings |= {"seconds": time.monotonic() - began, "validation_accuracy": score}
-    measured = _finish(values, folder, variant, model, settings, data["test"])
-    backup.discard()
-    return measured
+def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
+    """Refuses flags that would change nothing."""
+    asked = set(values.variant)
+    listed = " and ".join(sorted(asked))
+    if folder.model and "target" in asked:
+        raise app.UsageError("--variant=target trains a classifier; --model names one.")
+    for name in ("start", "batch_size"):
+        if values[name].present and asked <= set(WHOLE):
+            raise app.UsageError(f"--{name} is for P, which {listed} does without.")
+    if values["width"].present and asked == {"surrogate"}:
+        raise app.UsageError("--width is not for the surrogate: it is as wide as M.")
 
 
-def _train_variant(
-    values: flags.FlagValues, folder: Folder, variant: Any, data: _Splits
-) -> CleanMetrics:
-    target = folder.target()
-    schedules: Mapping[str, Schedule | CosineSchedule] = (
-        LURE_SCHEDULES if values.schedule == "authors" else SHORT_SCHEDULES
-    )
-    schedule = schedules[values.dataset]
-    if values.batch_size is not None:
-        schedule = dataclasses.replace(schedule, batch_size=values.batch_size)
-    if values.steps is not None:
-        schedule = schedule.scaled(values.steps)
-    weight = values.luring_weight
-    if weight is None:
-        weight = LURING_WEIGHTS[values.dataset]
-    settings = {
-        **dataclasses.asdict(schedule),
-        "width": values.width,
-        "stage": values.stage,
-        "target_sha256": weights_sha256(target),
-    }
-    if variant == "luring":
-        settings |= {"loss": values.loss, "luring_weight": weight}
-    start = _load_start(values)
-    if start is not None:
-        lure = make_lure(variant, values.dataset, width=values.width)
-        # Before there is a backup that says otherwise.
-        check_start(start, lure, target.input_shape)
-        settings["start_sha256"] = weights_sha256(start)
-    backup = _backup(values, folder, variant, data, settings)
-    began = time.monotonic()
-    model = train_variant(
-        variant,
-        target,
-        data["train"],
-        schedule,
-        output="logits",
-        width=values.width,
-        loss=values.loss,
-        luring_weight=weight,
-        start=start,
-        seed=values.seed,
-        stage=values.stage,
-        backup=backup,
-    )
-    settings["seconds"] = time.monotonic() - began
-    measured = _finish(values, folder, variant, model, settings, data["test"])
-    backup.discard()
-    return measured
-
-
-def _load_start(values: flags.FlagValues) -> keras.Model | None:
-    if values.start is None:
-        return None
-    path = Path(values.start).expanduser()
-    if not path.is_file():
-        raise app.UsageError(f"There is no {path}: --start names a trained P.")
-    return keras.saving.load_model(path, compile=False)
+def _check_same(folder: Folder, variant: str, settings: dict[str, Any]) -> None:
+    """Refuses to pass off what is there for what was asked for."""
+    facts = folder.facts(variant)
+    wanted = {"start_sha256": None, **json.loads(json.dumps(settings))}
+    # How often it is saved along the way does not change where it ends.
+    wanted.pop("stage", None)
+    if changed := [name for name in wanted if facts.get(name) != wanted[name]]:
+        raise ValueError(
+            f"{variant} in {folder.path} was trained with other settings: "
+            f"{', '.join(changed)} differ. Take another --workdir, or give the same."
+        )
 
 
 def _backup(
     values: flags.FlagValues,
     folder: Folder,
     variant: str,
-    data: _Splits,
+    data: Splits,
     settings: dict[str, Any],
 ) -> Backup:
     facts = {
@@ -239,6 +152,7 @@ def _backup(
         "dataset": values.dataset,
         "train_data": data["train"].sha256,
         "seed": values.seed,
+        **rounding_environment(),
         **settings,
     }
     return Backup(folder.path / f".{variant}.backup", facts, resume=values.resume)

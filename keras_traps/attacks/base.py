@@ -159,7 +159,9 @@ class Attack(abc.ABC):
                 Defaults to `"logits"`.
             y_target: `(batch,)`, integers: the target of each example, for targeted
                 attacks only.
-            loss: What the attack follows. Defaults to `"cross_entropy"`.
+            loss: What the attack follows. Those with an objective of their own leave
+                it unused: UAP, DeepFool, SPSA, JSMA, BLB and the search attacks CW2,
+                UCW2, EAD and OM. Defaults to `"cross_entropy"`.
             seed: Seed of all randomness. Defaults to `0`.
             ids: `(batch,)`, integers: which example each is. With the same ids an
                 example meets the same randomness in any batch. Defaults to 0, 1, ...

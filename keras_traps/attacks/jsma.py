@@ -27,8 +27,9 @@ class JSMA(Attack):
 
     Args:
         theta: How much a pixel is raised, above 0 and at most 1. Defaults to `1.0`.
-        gamma: Which share of the values may be changed, above 0 and at most 1. The
-            number of steps is half of them, rounded up. Defaults to `0.1`.
+        gamma: About which share of the values may be changed, above 0 and at most 1.
+            The number of steps is half of them, rounded up, as in cleverhans: of 784
+            values 80 for `0.1`. Defaults to `0.1`.
         saliency: `"probabilities"` or `"logits"`: whose map. Defaults to
             `"probabilities"`.
 

@@ -30,7 +30,7 @@ class UAP(Attack):
     Args:
         eps: The radius of the L-infinity ball, above 0, pixels in [0, 1].
         fooling_rate: It is done after the pass that fools this share of the background,
-            in (0, 1). Defaults to `0.3`.
+            in (0, 1). Where none does, the best pass counts. Defaults to `0.3`.
         nb_images: How many of the background images to learn from at most, at least 1;
             drawn by the seed. Defaults to `5000`.
         nb_at_once: How many images each step looks at, at least 1. Defaults to `16`.

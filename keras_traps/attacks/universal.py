@@ -34,7 +34,7 @@ class UniversalPerturbation(NamedTuple):
 
     Args:
         perturbation: `(height, width, channels)`, float32, in the ball.
-        passes: How often it has gone through the images.
+        passes: How many passes were made through the images.
         fooling_rate: The share of them that it fools.
     """
 
@@ -59,8 +59,8 @@ def learn_perturbation(
         seed: Of the choice of images, and of their order in each pass.
 
     Returns:
-        The perturbation after the first pass that fools enough of the images, or after
-        the last one.
+        The perturbation after the first pass that fools enough of the images; where
+        none does, after the one that fools most.
     """
     draw = np.random.default_rng(seed)
     chosen = draw.permutation(len(background))[: settings.nb_images]
@@ -81,9 +81,9 @@ def _learn(
 ) -> UniversalPerturbation:
     answers = _answers(model, images)
     search = boundary_search(model)
-    perturbation = np.zeros(images.shape[1:], np.float32)
-    rate, passes = 0.0, 0
-    while passes < settings.max_iter and rate < settings.fooling_rate:
+    best = perturbation = np.zeros(images.shape[1:], np.float32)
+    best_rate, passes = 0.0, 0
+    while passes < settings.max_iter and best_rate < settings.fooling_rate:
         order = draw.permutation(len(images))
         for start in range(0, len(order), settings.nb_at_once):
             rows = order[start : start + settings.nb_at_once]
@@ -94,7 +94,10 @@ def _learn(
         passes += 1
         moved = _answers(model, np.clip(images + perturbation, 0, 1))
         rate = float(np.mean(moved != answers))
-    return UniversalPerturbation(perturbation, passes, rate)
+        # The passes go up and down; the published algorithm keeps the last.
+        if rate >= best_rate:
+            best, best_rate = perturbation, rate
+    return UniversalPerturbation(best, passes, best_rate)
 
 
 def _step(

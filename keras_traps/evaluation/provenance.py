@@ -66,7 +66,7 @@ def provenance(argv: Sequence[str], **facts: Any) -> dict[str, Any]:
     return {
         "command": _command(argv),
         **facts,
-        **_environment(),
+        **rounding_environment(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": _versions(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
@@ -85,7 +85,12 @@ def _command(argv: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def _environment() -> dict[str, dict[str, str]]:
+def rounding_environment() -> dict[str, dict[str, str]]:
+    """Returns the environment variables that change how TensorFlow rounds.
+
+    Returns:
+        `{"environment": {name: value}}` of those that are set; `{}` if none is.
+    """
     found = {name: os.environ[name] for name in _ENVIRONMENT if os.environ.get(name)}
     return {"environment": found} if found else {}
 

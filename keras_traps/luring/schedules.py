@@ -17,8 +17,8 @@ class Schedule:
         steps: How many in all.
         batch_size: Images per step.
         learning_rates: One more than there are boundaries, each above 0.
-        boundaries: The steps after which the next rate is taken; rising, above 0 and
-            below `steps`.
+        boundaries: The steps after which the next rate is taken; none smaller than the
+            one before it, from 0 to `steps`.
 
     Raises:
         ValueError: If a number is out of its range or the counts do not fit.

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from keras_traps._files import make_writable, write_atomically
 
 _STATE = "state.weights.h5"
 _SETTINGS = "settings.json"
+_SECONDS = "seconds.json"
 
 MakeData = Callable[[int, int], tf.data.Dataset]
 """From a first step and the one after the last to the batches of the steps between."""
@@ -39,6 +41,7 @@ class Backup:
         self, folder: Path, settings: dict[str, Any], *, resume: bool = False
     ) -> None:
         self._folder = folder
+        self._began = time.monotonic()
         make_writable(folder, name="backup")
         wanted = json.loads(json.dumps(settings))
         path = folder / _SETTINGS
@@ -74,13 +77,26 @@ class Backup:
             model.load_weights(self._folder / _STATE)
         return int(model.optimizer.iterations)
 
+    @property
+    def seconds(self) -> float:
+        """How long the training took up to now, earlier pieces of it included.
+
+        Of a piece that was killed the time after its last save is not in it, nor is
+        what it did then.
+        """
+        path = self._folder / _SECONDS
+        earlier = json.loads(path.read_text("utf-8")) if path.exists() else 0.0
+        return float(earlier) + time.monotonic() - self._began
+
     def save(self, model: keras.Model) -> None:
-        """Saves the state, in one step.
+        """Saves the state, in one step, and the time that it took.
 
         Args:
             model: A compiled model.
         """
         save_atomically(model.save_weights, self._folder / _STATE)
+        seconds, self._began = self.seconds, time.monotonic()
+        write_atomically(self._folder / _SECONDS, json.dumps(seconds).encode())
 
     def path(self, name: str) -> Path:
         """Returns where to keep a file that goes when the training is done.

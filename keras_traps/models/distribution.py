@@ -71,7 +71,7 @@ def fit_on_workers(
 ) -> keras.callbacks.History:
     """Does what `model.fit` does, which Keras 3 cannot do on several machines.
 
-    Its trainer reduces the first batch by a call that fails there (Keras issue 20585).
+    Its trainer reduces the first batch by a call that fails there.
 
     Args:
         model: Compiled with an optimizer, built and compiled in the strategy's scope.

@@ -47,7 +47,7 @@ def test_a_preset_with_one_radius_takes_no_other() -> None:
         preset("table8", eps=0.1)
 
 
-def test_the_first_of_each_sweep_is_another_attack_of_the_same_name() -> None:
+def test_a_sweep_holds_the_presets_settings_and_none_twice() -> None:
     attacks = {attack.name: attack for attack in preset("luring_cifar10")}
     assert set(LURING_SWEEPS) == {"DIM", "MIM-TI", "DIM-TI"}
     for name, changes in LURING_SWEEPS.items():

@@ -1,3 +1,4 @@
+import math
 from typing import Any, ClassVar
 
 import pytest
@@ -154,6 +155,8 @@ def test_presets_of_table_seven(name: str, eps: float, eps_iter: float) -> None:
             rate, images = (0.95, 5000) if "cifar10" in name else (0.3, 6000)
             assert settings["fooling_rate"] == rate
             assert settings["nb_images"] == images
+            # The published algorithm takes one at a time.
+            assert settings["nb_at_once"] == (16 if name == "digits" else 1)
             continue
         if attack.name in ("RFGSM", "RLLC"):
             assert settings["alpha"] == pytest.approx(eps / 2)
@@ -174,7 +177,23 @@ def test_the_presets_for_a_small_machine_shorten_the_dear_attacks_alone(
     changed = [attack for attack in whole if short[attack] != whole[attack]]
     assert set(changed) <= {"OM", "SPSA", "BLB", "CW2", "EAD", "UAP"}
     for attack in changed:
-        assert attack in PRESET_NOTES[f"{name}_cpu"]
+        assert f"{attack}: " in PRESET_NOTES[f"{name}_cpu"]
+    for attack in ("OM", "SPSA", "BLB", "CW2", "EAD"):
+        assert gradients(short[attack]) < gradients(whole[attack])
+    assert short["UAP"]["nb_at_once"] > whole["UAP"]["nb_at_once"] == 1
+    assert short["UAP"]["max_iter"] <= whole["UAP"]["max_iter"]
+
+
+def gradients(settings: dict[str, Any]) -> int:
+    """Returns at how many points an attack looks at most, up to a factor."""
+    names = (
+        "nb_iter",
+        "spsa_samples",
+        "max_iterations",
+        "binary_search_steps",
+        "noise_count",
+    )
+    return math.prod(int(settings[name]) for name in names if name in settings)
 
 
 def test_presets_of_table_eight() -> None:

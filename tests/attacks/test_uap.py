@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from keras_traps import attacks
-from keras_traps.attacks import AttackResult
+from keras_traps.attacks import AttackResult, universal
 from keras_traps.attacks.base import Batch
 from keras_traps.attacks.compiled import LossView
 from keras_traps.attacks.uap import UAP
@@ -135,6 +135,27 @@ def test_passes_end_with_the_one_that_fools_enough_and_at_the_limit() -> None:
     hard = learnt(two_classes(), background, eps=1e-4, fooling_rate=0.99, max_iter=3)
     assert hard.passes == 3
     assert hard.fooling_rate < 0.99
+
+
+def test_the_pass_that_fools_most_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    background = of_class_0(10, seed=1)
+    before = np.zeros(10, np.int64)
+    fooled = iter([0, 3, 7, 5, 7, 6])
+
+    def answers_in_turn(*_: Any) -> npt.NDArray[np.int64]:
+        return before + (np.arange(10) < next(fooled))
+
+    def step(*_: Any) -> npt.NDArray[np.float32]:
+        return np.full(background.shape[1:], 0.01, np.float32)
+
+    monkeypatch.setattr(universal, "_answers", answers_in_turn)
+    monkeypatch.setattr(universal, "_step", step)
+    made = learnt(
+        two_classes(), background, nb_at_once=10, fooling_rate=0.9, max_iter=5
+    )
+    assert (made.passes, made.fooling_rate) == (5, 0.7)
+    # After four steps: of equal passes the later one.
+    np.testing.assert_allclose(made.perturbation, 0.04, rtol=1e-5)
 
 
 def test_the_iterations_are_the_passes() -> None:

@@ -15,9 +15,15 @@ from keras_traps.evaluation.luring.outcomes import (
     write_outcome,
 )
 from keras_traps.evaluation.luring.records import LuringRecord
-from keras_traps.evaluation.luring.results import compare, measure_outcomes
+from keras_traps.evaluation.luring.results import (
+    Measured,
+    compare,
+    measure_outcomes,
+)
 from keras_traps.evaluation.luring.subjects import Subject
 from keras_traps.evaluation.records import ArrayStore
+from keras_traps.evaluation.results import Rate
+from keras_traps.luring.metrics import LuringMetrics
 from keras_traps.models.inference import predict
 
 FGSM = create("FGSM", eps=0.2)
@@ -209,3 +215,29 @@ def test_luring_is_compared_with_each_baseline(
     rate = cells[0].rates.ac_m.value
     # Equal is not above.
     assert comparisons[0].missed == (("FGSM", 0.2, rate, rate),)
+
+
+def test_above_is_the_one_that_leaves_more_right(
+    subject: Subject, tmp_path: Path
+) -> None:
+    (outcome,) = attack_all(subject, tmp_path, FGSM)
+
+    def cell(variant: str, eps: float, *, ac_m: int, dac: int) -> Measured:
+        none, of_ten = Rate(0, 10), (Rate(ac_m, 10), Rate(dac, 10))
+        return Measured(
+            dataclasses.replace(outcome, variant=variant, eps=eps),
+            LuringMetrics(none, *of_ten, dr=none, adq=none),
+        )
+
+    comparisons = compare(
+        (
+            cell("luring", 0.1, ac_m=6, dac=6),
+            cell("auto", 0.1, ac_m=5, dac=7),
+            cell("luring", 0.2, ac_m=4, dac=8),
+            cell("auto", 0.2, ac_m=3, dac=2),
+        )
+    )
+    assert [(c.measure, c.above, c.cells, c.missed) for c in comparisons] == [
+        ("ac_m", 2, 2, ()),
+        ("dac", 1, 2, (("FGSM", 0.1, 0.6, 0.7),)),
+    ]

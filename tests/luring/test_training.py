@@ -162,3 +162,16 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     save_atomically(lambda unfinished: unfinished.write_text("new"), path)  # type: ignore[arg-type]
     assert path.read_text() == "new"
+
+
+def test_the_time_of_what_was_kept_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([100.0, 103.0, 103.0, 150.0, 1000.0, 1002.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    killed = Backup(tmp_path, {})
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
+    killed.save(model)
+    # 47 seconds later it is killed, and goes on long after.
+    assert killed.seconds == 3.0 + 47.0
+    assert Backup(tmp_path, {}, resume=True).seconds == 3.0 + 2.0

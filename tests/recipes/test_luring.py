@@ -3,38 +3,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
 import pytest
 from absl import app, flags
 
 from keras_traps.evaluation.luring.subjects import Subject
-from recipes import luring
-
-# Few images and steps; the radius is large, so that something succeeds.
-FEW = ("--num_examples=9", "--chunk_size=4", "--nb_iter=2", "--eps=0.5")
-VARIANTS = ("auto", "luring")
-
-
-def run(*arguments: str) -> None:
-    values = luring.define_flags(flags.FlagValues())
-    luring.main(values(["luring", *arguments]), values)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of trained models, never attacked; copied by those who attack."""
-    workdir = tmp_path_factory.mktemp("models")
-    whole = [f"--variant={name}" for name in ("target", "surrogate")]
-    run("train", f"--workdir={workdir}", "--steps=60", *whole)
-    variants = [f"--variant={name}" for name in VARIANTS]
-    run("train", f"--workdir={workdir}", "--steps=100", "--width=0.05", *variants)
-    return workdir
-
-
-@pytest.fixture
-def workdir(models: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(models, tmp_path / "run"))
+from tests.recipes.luring_runs import FEW, VARIANTS, cells, run, tables
 
 
 @pytest.fixture(scope="module")
@@ -42,81 +15,6 @@ def attacked(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = Path(shutil.copytree(models, tmp_path_factory.mktemp("attacked") / "run"))
     run("attack", f"--workdir={workdir}", "--attacks=FGSM,PGD,MIM-TI", *FEW)
     return workdir
-
-
-def tables(workdir: Path) -> dict[str, Any]:
-    run("table", f"--workdir={workdir}")
-    content: dict[str, Any] = json.loads((workdir / "tables/luring.json").read_text())
-    return content
-
-
-def cells(content: dict[str, Any]) -> dict[tuple[Any, ...], Any]:
-    return {
-        tuple(cell["outcome"][key] for key in ("threat", "variant", "attack", "eps")): (
-            cell["rates"]
-        )
-        for cell in content["cells"]
-    }
-
-
-def test_a_surrogate_is_like_m_and_not_m(models: Path) -> None:
-    target, surrogate = (
-        keras.saving.load_model(models / f"{name}.keras", compile=False)
-        for name in ("target", "surrogate")
-    )
-    assert [w.shape for w in surrogate.weights] == [w.shape for w in target.weights]
-    assert not any(
-        np.array_equal(a, b)
-        for a, b in zip(
-            surrogate.trainable_weights, target.trainable_weights, strict=True
-        )
-    )
-    facts = json.loads((models / "surrogate.json").read_text())
-    assert (facts["own_seed"], facts["seed"]) == (1, 0)
-    assert facts["test"] > 0.5
-
-
-def test_a_short_schedule_is_told_with_its_rate(workdir: Path) -> None:
-    (workdir / "luring.keras").unlink()
-    (workdir / "luring.json").unlink()
-    small = ("--width=0.05", "--steps=30", "--variant=luring")
-    run("train", f"--workdir={workdir}", "--schedule=short", "--resume", *small)
-    facts = json.loads((workdir / "luring.json").read_text())
-    assert (facts["steps"], facts["batch_size"]) == (30, 64)
-    assert facts["peak_rate"] == 4e-3
-    assert "boundaries" not in facts
-
-
-def test_what_p_started_from_is_told(workdir: Path) -> None:
-    start = shutil.copy(workdir / "auto.keras", workdir / "start.keras")
-    digest = json.loads((workdir / "auto.json").read_text())["model"]
-    (workdir / "luring.json").unlink()
-    small = ("--width=0.05", "--steps=30", "--variant=luring")
-    run("train", f"--workdir={workdir}", f"--start={start}", "--resume", *small)
-    clean = {row["variant"]: row["facts"] for row in tables(workdir)["clean"]}
-    assert clean["luring"]["start_sha256"] == digest
-    assert "start_sha256" not in clean["auto"]
-    text = (workdir / "tables/luring.md").read_text()
-    assert f"| start\\_sha256 | {digest} |" in text
-
-
-def test_a_start_of_another_width_leaves_no_backup_behind(workdir: Path) -> None:
-    (workdir / "luring.keras").unlink()
-    (workdir / "luring.json").unlink()
-    command = ("train", f"--workdir={workdir}", "--steps=30", "--variant=luring")
-    start = f"--start={workdir / 'auto.keras'}"
-    with pytest.raises(ValueError, match="argument `start`"):
-        run(*command, "--width=0.1", start)
-    run(*command, "--width=0.05", start)
-    assert (workdir / "luring.keras").exists()
-
-
-@pytest.mark.parametrize("variant", ["target", "surrogate"])
-def test_a_start_of_what_has_no_p_is_refused(workdir: Path, variant: str) -> None:
-    start = f"--start={workdir / 'auto.keras'}"
-    command = ("train", f"--workdir={workdir}", "--resume", f"--variant={variant}")
-    with pytest.raises(app.UsageError, match=f"--start.*{variant}"):
-        run(*command, start)
 
 
 def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> None:
@@ -130,7 +28,7 @@ def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> N
         assert {rates[name]["total"] for name in ("ac_mop", "ac_m", "dac")} == {9}
         assert rates["dac"]["count"] >= rates["ac_m"]["count"]
     clean = {row["variant"]: row for row in content["clean"]}
-    assert set(clean) == {"target", *VARIANTS}
+    assert set(clean) == {"target", "surrogate", *VARIANTS}
     for name, row in clean.items():
         facts = json.loads((attacked / f"{name}.json").read_text())
         assert row["test"]["value"] == pytest.approx(facts["test"])
@@ -149,6 +47,8 @@ def test_the_report_says_where_luring_is_not_above(attacked: Path) -> None:
         assert len(row["missed"]) == 2 - row["above"]
     assert "5 settings on 9 images" in text
     assert "## Attackers that know more" not in text
+    # The preset has a hundred steps, and FEW has two.
+    assert "made it 2 steps" in text
     assert "<table" in (attacked / "tables/luring.html").read_text()
 
 
@@ -182,6 +82,19 @@ def test_other_attackers_get_a_table_of_their_own(workdir: Path) -> None:
         assert f"| Luring | 0.5 | {threat} | {attack} |" in table
     # Whom no other attacker met is left out.
     assert "| Auto | 0.5 |" not in table
+
+
+def test_who_has_m_goes_to_the_end_and_the_control_looks_for_nothing(
+    workdir: Path,
+) -> None:
+    settings = (f"--workdir={workdir}", "--variant=luring", "--resume", *FEW)
+    run("attack", "--threat=whitebox", "--attacks=PGD", *settings)
+    run("attack", "--threat=exchanged", "--attacks=DIM", *settings)
+    folder = workdir / "outcomes"
+    found = json.loads((folder / "whitebox/luring/PGD_0.5.json").read_text())
+    assert found["settings"]["abort_early"] is False
+    found = json.loads((folder / "exchanged/luring/DIM_0.5.json").read_text())
+    assert not found["trials"]
 
 
 def test_a_run_that_is_killed_ends_with_the_same_numbers(
@@ -284,10 +197,10 @@ def test_figures_of_attacks_need_some(workdir: Path) -> None:
     ],
 )
 def test_a_wrong_command_line_is_told(
-    arguments: tuple[str, ...], expected: str, models: Path
+    arguments: tuple[str, ...], expected: str, workdir: Path
 ) -> None:
     with pytest.raises(app.UsageError, match=expected):
-        run(*(argument.format(models) for argument in arguments))
+        run(*(argument.format(workdir) for argument in arguments))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from keras_traps.evaluation.figures.study import (
     text_table,
 )
 from keras_traps.evaluation.luring.drawing import draw_box, hue
-from keras_traps.evaluation.luring.report import NAMES
+from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.evaluation.report.blocks import Block, Paragraph
 from keras_traps.evaluation.report.canvas import Scheme, style_axes, to_png
 from keras_traps.evaluation.report.formatting import percent

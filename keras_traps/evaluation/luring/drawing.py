@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from keras_traps.evaluation.luring.report import NAMES
+from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.evaluation.report.canvas import Scheme, style_axes, to_png
 
 

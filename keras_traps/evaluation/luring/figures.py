@@ -15,9 +15,9 @@ from keras_traps.evaluation.figures.study import (
     text_table,
 )
 from keras_traps.evaluation.luring.drawing import draw_changes, draw_rates
+from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.evaluation.luring.outcomes import Outcome
 from keras_traps.evaluation.luring.records import LuringRecord
-from keras_traps.evaluation.luring.report import NAMES
 from keras_traps.evaluation.report.blocks import Paragraph
 from keras_traps.evaluation.report.formatting import measure, percent
 from keras_traps.luring.metrics import adequation_rate, detection_rate

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from keras_traps.attacks import PRESET_NOTES
+from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.evaluation.luring.paper import paper_cell, paper_clean
 from keras_traps.evaluation.luring.results import (
     MEASURES,
@@ -15,6 +15,7 @@ from keras_traps.evaluation.luring.results import (
     Measured,
     Results,
 )
+from keras_traps.evaluation.luring.setting_report import settings_section
 from keras_traps.evaluation.luring.subjects import THREATS, Threat
 from keras_traps.evaluation.report.blocks import (
     Block,
@@ -28,20 +29,10 @@ from keras_traps.evaluation.report.blocks import (
 )
 from keras_traps.evaluation.report.formatting import (
     NOTHING,
-    number,
     percent,
     rate_cell,
 )
 from keras_traps.evaluation.report.setting_tables import facts_table
-
-NAMES = {
-    "target": "M",
-    "stack": "Stack",
-    "auto": "Auto",
-    "ce": "C_E",
-    "luring": "Luring",
-}
-"""What the paper calls them."""
 
 _NUMBERS = {"mnist": "Table 2", "svhn_cropped": "Table 3", "cifar10": "Table 4"}
 
@@ -73,7 +64,7 @@ def build_report(results: Results) -> Document:
     if len({cell.outcome.threat for cell in results.cells} - {"luring"}):
         sections.append(_threats(results))
     if results.cells:
-        sections.append(_settings(results))
+        sections.append(settings_section(results))
     origin = facts_table(
         "Where these numbers come from", "Item", results.provenance, code=True
     )
@@ -106,7 +97,7 @@ def _clean(results: Results) -> Section:
                 Cell(f"{row.parameters:,}"),
             )
         )
-    heads = ("right", "both right", "one answer", "weights trained")
+    heads = ("right", "both right", "one answer", "weights")
     found = Table(
         f"{_images(results.clean)} clean test images. “Both right” is the paper's "
         "“agree”: M and M∘P are right.",
@@ -244,49 +235,6 @@ def _threats(results: Results) -> Section:
 def _threat(cell: Measured) -> Threat:
     found: Any = cell.outcome.threat
     return found
-
-
-def _settings(results: Results) -> Section:
-    blocks: list[Block] = []
-    presets = dict.fromkeys(
-        cell.outcome.provenance.get("preset", "") for cell in results.cells
-    )
-    notes = [(name, PRESET_NOTES[name]) for name in presets if name in PRESET_NOTES]
-    notes += dict.fromkeys(
-        (cell.outcome.attack, cell.outcome.note)
-        for cell in results.cells
-        if cell.outcome.note
-    )
-    if notes:
-        blocks.append(Bullets(tuple(notes)))
-    rows = tuple(tuple(_setting_row(cell)) for cell in results.cells)
-    heads = ("Attack, ε", "Attacker", "Variant", "Settings", "Chosen from")
-    columns = tuple(Column(head, numeric=False) for head in heads)
-    caption = (
-        "Of several settings that one is used which leaves M right on the fewest "
-        "images, and of those the one with the smallest DAC."
-    )
-    blocks.append(Table(caption, columns, rows))
-    return Section("settings", "Settings of the attacks", tuple(blocks))
-
-
-def _setting_row(cell: Measured) -> Iterable[Cell]:
-    outcome = cell.outcome
-    settings = ", ".join(f"{k} = {number(v)}" for k, v in outcome.settings.items())
-    chosen = NOTHING
-    if outcome.trials:
-        shares = [trial.ac_m / trial.images for trial in outcome.trials]
-        chosen = (
-            f"{len(shares)} settings on {outcome.trials[0].images} images: AC_M from "
-            f"{percent(min(shares))} to {percent(max(shares))}"
-        )
-    return (
-        Cell(f"{outcome.attack} {outcome.eps:g}"),
-        Cell(outcome.threat),
-        Cell(NAMES[outcome.variant]),
-        Cell(settings),
-        Cell(chosen),
-    )
 
 
 def _paper(paper: dict[str, float | None], key: str) -> str:

@@ -18,7 +18,7 @@ from keras_traps.evaluation.figures.study import (
     quantiles,
     text_table,
 )
-from keras_traps.evaluation.luring.report import NAMES
+from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.evaluation.report.canvas import Scheme, to_png
 from keras_traps.evaluation.report.formatting import measure, percent
 from keras_traps.luring.directions import slopes

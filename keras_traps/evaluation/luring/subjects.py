@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ THREATS: dict[Threat, str] = {
     "identity": "is given M∘P and knows what P is for: the gradient takes P for the "
     "identity",
     "exchanged": "is a control: each image gets the change that `luring` made for "
-    "another one",
+    "another one, with the attack's first settings",
 }
 """What each attacker has and does, as the end of a sentence."""
 
@@ -169,5 +169,21 @@ def past_the_lure(attack: Attack) -> Attack:
             "Invalid value for argument `attack`. Only PGD has a form whose gradient "
             f"goes past P. Received: {attack.name}"
         )
-    settings = {**attack.settings(), "through": THROUGH, "abort_early": False}
+    settings = {**to_the_end(attack).settings(), "through": THROUGH}
     return create("BPDA", **settings)
+
+
+def to_the_end(attack: Attack) -> Attack:
+    """Returns an attack that does not stop at its first success.
+
+    Args:
+        attack: Any attack.
+
+    Returns:
+        The attack without early abort, if it has one. Where it stops an image lies at
+        the border of the attacked model, and says little about any other.
+    """
+    settings: dict[str, Any] = {"abort_early": False}
+    if "abort_early" not in attack.settings():
+        return attack
+    return dataclasses.replace(attack, **settings)

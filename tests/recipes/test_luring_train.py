@@ -1,0 +1,136 @@
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from absl import app
+
+from keras_traps.luring.training import Backup
+from tests.recipes.luring_runs import run, tables
+
+
+def test_a_surrogate_is_like_m_and_not_m(models: Path) -> None:
+    target, surrogate = (
+        keras.saving.load_model(models / f"{name}.keras", compile=False)
+        for name in ("target", "surrogate")
+    )
+    assert [w.shape for w in surrogate.weights] == [w.shape for w in target.weights]
+    assert not any(
+        np.array_equal(a, b)
+        for a, b in zip(
+            surrogate.trainable_weights, target.trainable_weights, strict=True
+        )
+    )
+    facts = json.loads((models / "surrogate.json").read_text())
+    assert (facts["own_seed"], facts["seed"]) == (1, 0)
+    assert facts["test"] > 0.5
+
+
+def test_a_short_schedule_is_told_with_its_rate(workdir: Path) -> None:
+    (workdir / "luring.keras").unlink()
+    (workdir / "luring.json").unlink()
+    small = ("--width=0.05", "--steps=30", "--variant=luring")
+    run("train", f"--workdir={workdir}", "--schedule=short", "--resume", *small)
+    facts = json.loads((workdir / "luring.json").read_text())
+    assert (facts["steps"], facts["batch_size"]) == (30, 64)
+    assert facts["peak_rate"] == 4e-3
+    assert "boundaries" not in facts
+
+
+def test_what_p_started_from_is_told(workdir: Path) -> None:
+    start = shutil.copy(workdir / "auto.keras", workdir / "start.keras")
+    digest = json.loads((workdir / "auto.json").read_text())["model"]
+    (workdir / "luring.json").unlink()
+    small = ("--width=0.05", "--steps=30", "--variant=luring")
+    run("train", f"--workdir={workdir}", f"--start={start}", "--resume", *small)
+    clean = {row["variant"]: row["facts"] for row in tables(workdir)["clean"]}
+    assert clean["luring"]["start_sha256"] == digest
+    assert "start_sha256" not in clean["auto"]
+    text = (workdir / "tables/luring.md").read_text()
+    assert f"| start\\_sha256 | {digest} |" in text
+
+
+def test_a_start_of_another_width_leaves_no_backup_behind(workdir: Path) -> None:
+    (workdir / "luring.keras").unlink()
+    (workdir / "luring.json").unlink()
+    command = ("train", f"--workdir={workdir}", "--steps=30", "--variant=luring")
+    start = f"--start={workdir / 'auto.keras'}"
+    with pytest.raises(ValueError, match="argument `start`"):
+        run(*command, "--width=0.1", start)
+    run(*command, "--width=0.05", start)
+    assert (workdir / "luring.keras").exists()
+
+
+@pytest.mark.parametrize("variant", ["target", "surrogate"])
+def test_a_start_of_what_has_no_p_is_refused(workdir: Path, variant: str) -> None:
+    start = f"--start={workdir / 'auto.keras'}"
+    command = ("train", f"--workdir={workdir}", "--resume", f"--variant={variant}")
+    with pytest.raises(app.UsageError, match=f"--start.*{variant}"):
+        run(*command, start)
+
+
+def test_what_was_trained_otherwise_is_not_passed_off(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("train", f"--workdir={workdir}", "--resume", "--width=0.05")
+    run(*command, "--steps=100", "--variant=auto", "--stage=7")
+    assert not capsys.readouterr().out
+    for changed, flag in (("steps", "--steps=200"), ("width", "--width=0.1")):
+        with pytest.raises(
+            ValueError, match=f"auto .*other settings: {changed} differ"
+        ):
+            run(*command, "--steps=100", "--variant=auto", flag)
+    with pytest.raises(ValueError, match="luring_weight differ"):
+        run(*command, "--steps=100", "--variant=luring", "--luring_weight=2")
+    start = f"--start={shutil.copy(workdir / 'auto.keras', workdir / 'start.keras')}"
+    with pytest.raises(ValueError, match="start_sha256 differ"):
+        run(*command, "--steps=100", "--variant=luring", start)
+
+
+def test_a_file_of_other_weights_than_were_measured_is_refused(workdir: Path) -> None:
+    shutil.copy(workdir / "auto.keras", workdir / "luring.keras")
+    with pytest.raises(ValueError, match=r"luring\.keras has other weights than"):
+        run("attack", f"--workdir={workdir}", "--attacks=FGSM", "--variant=luring")
+
+
+def test_rounding_is_a_setting_of_a_training_that_goes_on(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("luring.keras", "luring.json"):
+        (workdir / file).unlink()
+    command = ("train", f"--workdir={workdir}", "--variant=luring", "--resume")
+    small = ("--width=0.05", "--steps=4", "--stage=2")
+    save = Backup.save
+
+    def killed(backup: Backup, model: keras.Model) -> None:
+        save(backup, model)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backup, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(*command, *small)
+    with monkeypatch.context() as patch:
+        patch.setenv("TF_SET_ONEDNN_FPMATH_MODE", "BF16")
+        with pytest.raises(ValueError, match="environment differ"):
+            run(*command, *small)
+    run(*command, *small)
+    assert "environment" not in json.loads((workdir / "luring.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("variant", "flag"),
+    [
+        ("target", "--batch_size=8"),
+        ("surrogate", "--batch_size=8"),
+        ("surrogate", "--width=0.5"),
+    ],
+)
+def test_a_flag_that_would_change_nothing_is_refused(
+    workdir: Path, variant: str, flag: str
+) -> None:
+    command = ("train", f"--workdir={workdir}", "--resume", f"--variant={variant}")
+    with pytest.raises(app.UsageError, match=flag.partition("=")[0]):
+        run(*command, flag)
