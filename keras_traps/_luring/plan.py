@@ -135,7 +135,7 @@ def plan_variant(
     start = _load_start(values)
     if start is not None:
         lure = make_lure(variant, values.dataset, width=values.width)
-        check_start(start, lure, target.input_shape)
+        check_start(start, variant, target, lure)
         settings["start_sha256"] = weights_sha256(start)
     run = functools.partial(
         train_variant,

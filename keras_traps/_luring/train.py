@@ -62,7 +62,8 @@ def define_training_flags(define: Flags) -> None:
         "start",
         None,
         "A trained P of the same width, such as auto.keras, whose weights P has at "
-        "first. The default is new ones.",
+        "first; for stack also a stack.keras, that is gone on with. The default is new "
+        "weights.",
     )
     define.integer("stage", 500, "After how many steps the state of P is saved.")
 

@@ -1,5 +1,6 @@
 """The paper's four ways to put a network before a classifier: luring and baselines."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -53,27 +54,22 @@ def make_lure(variant: Variant, dataset: str, *, width: float = 1.0) -> LuringIn
 
 
 def check_start(
-    start: keras.Model, lure: LuringInput, shape: tuple[int | None, ...]
+    start: keras.Model, variant: Variant, target: keras.Model, lure: LuringInput
 ) -> None:
-    """Checks that a component can begin with another's weights.
+    """Checks that a training can begin with another one's weights.
 
     Args:
-        start: The other, trained.
-        lure: The component; it is built.
-        shape: Of its images, with the batch: M's `input_shape`.
+        start: What was trained: P, or for `"stack"` also a whole M∘P.
+        variant: What is to be trained.
+        target: M, or for `"stack"` a classifier of its architecture.
+        lure: P; it is built.
 
     Raises:
         ValueError: If the weights of the two have other shapes.
     """
-    lure.build(shape)
-    wanted, found = (
-        [tuple(weight.shape) for weight in layer.weights] for layer in (lure, start)
-    )
-    if wanted != found:
-        raise ValueError(
-            "Invalid value for argument `start`. Expected a trained P with weights of "
-            f"the shapes {wanted}. Received: one with {found}"
-        )
+    lure.build(target.input_shape)
+    whole = [_stack(target, lure, "logits")] if variant == "stack" else []
+    _take_weights(start, [lure, *whole])
 
 
 def train_variant(
@@ -103,8 +99,9 @@ def train_variant(
         width: Multiplies the filters of P. Defaults to `1.0`.
         loss: What `"luring"` is trained with. Defaults to `"luring"`.
         luring_weight: lambda. Defaults to `1.0`.
-        start: A trained P of the same width, such as that of `"auto"`: whose weights P
-            has at first. Defaults to `None`: new ones.
+        start: A trained P of the same width, such as that of `"auto"`, whose weights P
+            has at first; or for `"stack"` a whole M∘P of the same. Defaults to `None`:
+            new weights.
         seed: Of the first weights, the dropout and the order of images. Defaults to
             `0`.
         stage: After how many steps the state is saved. Defaults to `500`.
@@ -121,14 +118,14 @@ def train_variant(
     """
     keras.utils.set_random_seed(seed)
     lure = make_lure(variant, data.name, width=width)
-    if start is not None:
-        _take_weights(lure, start, target.input_shape)
     order = batch_order(len(data), schedule.batch_size, schedule.steps, seed=seed)
     trained: keras.Model
     result: keras.Model
     told: npt.NDArray[Any] | dict[str, Any]
+    takers: list[keras.layers.Layer] = [lure]
     if variant == "stack":
         trained = result = _stack(target, lure, output)
+        takers.append(trained)
         trained.compile(
             schedule.optimizer(),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -150,6 +147,8 @@ def train_variant(
         )
         result = trained.to_lure_model()
         told = frozen_answers(target, data.images, output=output)._asdict()
+    if start is not None:
+        _take_weights(start, takers)
     train_in_stages(
         trained,
         lambda first, last: batches(data.images, told, order=order[first:last]),
@@ -195,11 +194,21 @@ def untrained(target: keras.Model) -> keras.Model:
     return fresh
 
 
-def _take_weights(
-    lure: LuringInput, start: keras.Model, shape: tuple[int | None, ...]
-) -> None:
-    check_start(start, lure, shape)
-    lure.set_weights(start.get_weights())
+def _take_weights(start: keras.Model, takers: Sequence[keras.layers.Layer]) -> None:
+    """Gives weights to the first that has others of the same shapes."""
+    found = _shapes(start)
+    for taker in takers:
+        if _shapes(taker) == found:
+            taker.set_weights(start.get_weights())
+            return
+    raise ValueError(
+        "Invalid value for argument `start`. Expected a trained P with weights of the "
+        f"shapes {_shapes(takers[0])}. Received: one with {found}"
+    )
+
+
+def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in layer.weights]
 
 
 def _stack(target: keras.Model, lure: LuringInput, output: Output) -> keras.Model:

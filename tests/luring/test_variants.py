@@ -174,6 +174,27 @@ def test_p_starts_from_another_ones_weights(variant: Variant, digits: Dataset) -
         np.testing.assert_array_equal(weight, taken)
 
 
+def test_a_whole_stack_is_gone_on_with(digits: Dataset) -> None:
+    target = target_of()
+    start = train("stack", target, digits, seed=5)
+    still = Schedule(1, 4, (1e-7,))
+    model = train_variant(
+        "stack",
+        target,
+        digits,
+        still,
+        output="logits",
+        width=WIDTH,
+        start=start,
+        verbose=False,
+    )
+    trainable = [np.array(weight) for weight in model.trainable_weights]
+    for weight, taken in zip(trainable, start.trainable_weights, strict=True):
+        np.testing.assert_allclose(weight, taken, atol=1e-6)
+    with pytest.raises(ValueError, match="argument `start`"):
+        train("ce", target, digits, start=start)
+
+
 def test_a_start_of_another_width_is_refused(digits: Dataset) -> None:
     target = target_of()
     start = train("auto", target, digits, width=2 * WIDTH)
