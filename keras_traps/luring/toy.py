@@ -5,12 +5,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from keras import layers
 
 from keras_traps._validation import FloatArray, IntArray, check_number
 from keras_traps.layers import LuringInput
-from keras_traps.luring.answers import answered_dataset, batch_order
+from keras_traps.luring.answers import answered_dataset, batch_order, batches
 from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.losses import LuringLoss
 
@@ -107,7 +106,8 @@ def train_toy_target(data: ToyImages, *, steps: int = 100) -> keras.Model:
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    whole = tf.data.Dataset.from_tensors((data.images, data.labels)).repeat(steps)
+    everything = np.tile(np.arange(len(data.images)), (steps, 1))
+    whole = batches(data.images, data.labels, order=everything)
     model.fit(whole, shuffle=False, verbose=0)
     model.trainable = False
     return model
