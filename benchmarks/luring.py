@@ -50,9 +50,10 @@ _NOTES = """\
 `answered_dataset`. The loops are a `GradientTape`, the same P, M, optimizer, loss and
 batches from `tf.data`, and ask M at every step; the compiled one is one `tf.function`.
 Medians over rounds in which all are timed in alternating order; ratios are those of the
-rounds. The clock is {clock}. The answers are computed once before a training, of as many images as one round
-has, and are in no other row. P is the preset `"mnist"` at its full size, M has random
-weights, images are noise: neither changes how long a step takes."""
+rounds. The clock is {clock}. The answers are computed once before a training, of as
+many images as one round has, and are in no other row. P is the preset `"mnist"` at its
+full size, M has random weights, images are noise: neither changes how long a step
+takes."""
 
 
 @dataclasses.dataclass(frozen=True)
