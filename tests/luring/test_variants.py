@@ -148,23 +148,28 @@ def test_one_that_was_killed_ends_with_the_same_weights(
     assert not any(differ(plain, train(variant, target, digits, backup=backup)))
 
 
-@pytest.mark.parametrize("variant", ["stack", "ce"])
-def test_p_starts_from_another_ones_weights(variant: Variant, digits: Dataset) -> None:
-    target = target_of()
-    start = train("auto", target, digits, seed=5)
-    before = weights_of(start)
-    # So small a rate that the start shows in what is trained.
-    still = Schedule(1, 4, (1e-7,))
-    model = train_variant(
+def hardly_trained(
+    variant: Variant, target: keras.Model, data: Dataset, start: keras.Model
+) -> keras.Model:
+    return train_variant(
         variant,
         target,
-        digits,
-        still,
+        data,
+        # So small a rate that the start shows in what is trained.
+        Schedule(1, 4, (1e-7,)),
         output="logits",
         width=WIDTH,
         start=start,
         verbose=False,
     )
+
+
+@pytest.mark.parametrize("variant", ["stack", "ce"])
+def test_p_starts_from_another_ones_weights(variant: Variant, digits: Dataset) -> None:
+    target = target_of()
+    start = train("auto", target, digits, seed=5)
+    before = weights_of(start)
+    model = hardly_trained(variant, target, digits, start)
     (lure,) = (layer for layer in model.layers if isinstance(layer, LuringInput))
     for weight, taken in zip(weights_of(lure), before, strict=True):
         np.testing.assert_allclose(weight, taken, atol=1e-6)
@@ -177,17 +182,7 @@ def test_p_starts_from_another_ones_weights(variant: Variant, digits: Dataset) -
 def test_a_whole_stack_is_gone_on_with(digits: Dataset) -> None:
     target = target_of()
     start = train("stack", target, digits, seed=5)
-    still = Schedule(1, 4, (1e-7,))
-    model = train_variant(
-        "stack",
-        target,
-        digits,
-        still,
-        output="logits",
-        width=WIDTH,
-        start=start,
-        verbose=False,
-    )
+    model = hardly_trained("stack", target, digits, start)
     trainable = [np.array(weight) for weight in model.trainable_weights]
     for weight, taken in zip(trainable, start.trainable_weights, strict=True):
         np.testing.assert_allclose(weight, taken, atol=1e-6)
