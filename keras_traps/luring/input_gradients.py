@@ -23,10 +23,10 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
     """Returns a model that computes the same, made for gradients by its input.
 
     TensorFlow's gradient of a dense layer is g Kᵀ, with the gradient g of the outputs
-    and the kernel K. With few rows in g and a large K its CPU kernel takes up to twice
-    as long for that as for (K gᵀ)ᵀ, which is the same. Its gradient of a convolution of
-    images of one channel takes twice as long as a product with the kernel, whose rows
-    are then moved to their places and added.
+    and the kernel K. With few rows in g and a large K its CPU kernel takes longer
+    for that than for (K gᵀ)ᵀ, which is the same. Its gradient of a convolution of
+    images of one channel takes longer than a product with the kernel, whose rows are
+    then moved to their places and added.
 
     Args:
         model: A built model with one input and one output.

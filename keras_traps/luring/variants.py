@@ -69,7 +69,7 @@ def check_start(
     """
     lure.build(target.input_shape)
     whole = [_stack(target, lure, "logits")] if variant == "stack" else []
-    _take_weights(start, [lure, *whole])
+    _that_fits(start, [lure, *whole])
 
 
 def train_variant(
@@ -122,10 +122,10 @@ def train_variant(
     trained: keras.Model
     result: keras.Model
     told: npt.NDArray[Any] | dict[str, Any]
-    takers: list[keras.layers.Layer] = [lure]
+    beginners: list[keras.layers.Layer] = [lure]
     if variant == "stack":
         trained = result = _stack(target, lure, output)
-        takers.append(trained)
+        beginners.append(trained)
         trained.compile(
             schedule.optimizer(),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -148,7 +148,7 @@ def train_variant(
         result = trained.to_lure_model()
         told = frozen_answers(target, data.images, output=output)._asdict()
     if start is not None:
-        _take_weights(start, takers)
+        _that_fits(start, beginners).set_weights(start.get_weights())
     train_in_stages(
         trained,
         lambda first, last: batches(data.images, told, order=order[first:last]),
@@ -194,16 +194,17 @@ def untrained(target: keras.Model) -> keras.Model:
     return fresh
 
 
-def _take_weights(start: keras.Model, takers: Sequence[keras.layers.Layer]) -> None:
-    """Gives weights to the first that has others of the same shapes."""
+def _that_fits(
+    start: keras.Model, beginners: Sequence[keras.layers.Layer]
+) -> keras.layers.Layer:
+    """Returns the first that has weights of the same shapes."""
     found = _shapes(start)
-    for taker in takers:
-        if _shapes(taker) == found:
-            taker.set_weights(start.get_weights())
-            return
+    for beginner in beginners:
+        if _shapes(beginner) == found:
+            return beginner
     raise ValueError(
         "Invalid value for argument `start`. Expected a trained P with weights of the "
-        f"shapes {_shapes(takers[0])}. Received: one with {found}"
+        f"shapes {_shapes(beginners[0])}. Received: one with {found}"
     )
 
 
