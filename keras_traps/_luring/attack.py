@@ -25,7 +25,6 @@ from keras_traps.evaluation.luring.subjects import (
     Threat,
     past_the_lure,
     right_on_all,
-    to_the_end,
 )
 from keras_traps.evaluation.provenance import (
     provenance,
@@ -196,8 +195,6 @@ def _chosen(values: flags.FlagValues) -> list[Attack]:
         ]
     if threat == "identity":
         return [past_the_lure(one) for one in found]
-    if threat == "whitebox":
-        return [to_the_end(one) for one in found]
     return found
 
 

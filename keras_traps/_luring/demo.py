@@ -18,7 +18,6 @@ from keras_traps._luring.packed import load_models
 from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks import AttackResult
 from keras_traps.devices import prepare_devices
-from keras_traps.evaluation.luring.subjects import to_the_end
 from keras_traps.evaluation.report.canvas import LIGHT, to_png
 from keras_traps.luring.schemes import agreement_model
 from keras_traps.luring.variants import join
@@ -158,7 +157,7 @@ def run(
         f"{'M right':>9}",
     ]
     found: dict[str, AttackResult] = {}
-    for attack in _attacks():
+    for attack in attacks.preset("luring_mnist_cpu", _ATTACKS):
         result = found[attack.name] = attack(lured, clean, classes, output="logits")
         hit = result.images[result.success]
         said = predict(target, hit).argmax(axis=1) if len(hit) else np.zeros(0, int)
@@ -175,11 +174,6 @@ def run(
     path = output / "luring_demo.png"
     write_atomically(path, _draw(target, lured, lure, clean, found))
     return [*lines, f"Written: {path}"]
-
-
-def _attacks() -> list[attacks.Attack]:
-    """The preset's, without stopping at the border, where nothing transfers."""
-    return [to_the_end(one) for one in attacks.preset("luring_mnist_cpu", _ATTACKS)]
 
 
 def _agreed(agreement: keras.Model, images: FloatArray) -> npt.NDArray[np.bool_]:

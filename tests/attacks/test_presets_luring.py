@@ -78,10 +78,9 @@ def test_a_small_machines_preset_makes_fewer_steps_and_says_so(name: str) -> Non
             continue
         assert settings["nb_iter"] <= theirs["nb_iter"] / 5
         assert f"{settings['nb_iter']} steps" in PRESET_NOTES[f"{name}_cpu"]
-        assert changed - {"nb_iter"} == {
-            "PGD": {"abort_early"},
-            "MIML2": {"eps_iter"},
-        }.get(attack.name, set())
+        assert not settings.get("abort_early")
+        longer = {"eps_iter"} if attack.name == "MIML2" else set()
+        assert changed - {"nb_iter"} == longer
         # They can still reach the edge of their ball.
         if attack.name != "MIML2":
             assert settings["nb_iter"] * settings["eps_iter"] >= LURING_EPS[name][-1]

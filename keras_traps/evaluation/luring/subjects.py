@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
@@ -169,21 +169,5 @@ def past_the_lure(attack: Attack) -> Attack:
             "Invalid value for argument `attack`. Only PGD has a form whose gradient "
             f"goes past P. Received: {attack.name}"
         )
-    settings = {**to_the_end(attack).settings(), "through": THROUGH}
+    settings = {**attack.settings(), "abort_early": False, "through": THROUGH}
     return create("BPDA", **settings)
-
-
-def to_the_end(attack: Attack) -> Attack:
-    """Returns an attack that does not stop at its first success.
-
-    Args:
-        attack: Any attack.
-
-    Returns:
-        The attack without early abort, if it has one. Where it stops an image lies at
-        the border of the attacked model, and says little about any other.
-    """
-    settings: dict[str, Any] = {"abort_early": False}
-    if "abort_early" not in attack.settings():
-        return attack
-    return dataclasses.replace(attack, **settings)
