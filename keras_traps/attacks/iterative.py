@@ -12,6 +12,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
+from cleverhans.tf2.attacks.momentum_iterative_method import (
+    loss_fn as momentum_loss,
+)
 from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
 from cleverhans.tf2.attacks.projected_gradient_descent import (
     projected_gradient_descent,
@@ -21,6 +24,7 @@ from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.checks import check_count, check_positive
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.linf import LinfAttack, ball, uniform_start
+from keras_traps.attacks.shared_gradient import logits_traced_once
 
 _PIXELS = {"clip_min": 0.0, "clip_max": 1.0}
 
@@ -81,7 +85,7 @@ class BIM(IterativeAttack):
                 batch, Recipe(abort_early=True), self._loop_settings()
             )
         images = basic_iterative_method(
-            batch.logits,
+            logits_traced_once(batch, targeted=self.targeted),
             tf.constant(batch.images),
             self.eps,
             self.eps_iter,
@@ -138,7 +142,7 @@ class PGD(IterativeAttack):
         # an example to its batch. Started from ours, its ball is that of the start;
         # twice the radius never binds, and the bounds hold the images in the true one.
         images = projected_gradient_descent(
-            batch.logits,
+            logits_traced_once(batch, targeted=self.targeted),
             tf.constant(start),
             2 * self.eps,
             self.eps_iter,
@@ -186,7 +190,7 @@ class UMIFGSM(IterativeAttack):
     def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image."""
         images = momentum_iterative_method(
-            batch.logits,
+            logits_traced_once(batch, targeted=self.targeted, cost=momentum_loss),
             tf.constant(batch.images),
             self.eps,
             self.eps_iter,

@@ -10,6 +10,7 @@ from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from keras_traps._validation import FloatArray
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.linf import LinfAttack, noise
+from keras_traps.attacks.shared_gradient import logits_traced_once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class RLLC(RFGSM):
 
 def _step(attack: LinfAttack, batch: Batch, start: FloatArray, eps: float) -> Perturbed:
     images = fast_gradient_method(
-        batch.logits,
+        logits_traced_once(batch, targeted=attack.targeted),
         tf.constant(start),
         eps,
         norm=np.inf,

@@ -1,0 +1,48 @@
+"""The gradient that cleverhans takes of a model, traced once for any batch size."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+from cleverhans.tf2.utils import compute_gradient
+
+from keras_traps.attacks.base import Batch
+from keras_traps.attacks.compiled import once_per_model
+from keras_traps.attacks.losses import Logits
+
+Cost = Callable[..., tf.Tensor]
+"""From `labels` and `logits` to `(batch,)`: what cleverhans raises, or lowers."""
+
+
+def logits_traced_once(
+    batch: Batch,
+    *,
+    targeted: bool,
+    cost: Cost = tf.nn.sparse_softmax_cross_entropy_with_logits,
+) -> Logits:
+    """Returns a batch's logits, whose gradient cleverhans traces once for all batches.
+
+    By itself it makes one trace for each batch size, and TensorFlow optimises the whole
+    model anew in each: that takes as long as hundreds of steps. Of several traces
+    TensorFlow takes one that fits, so that one made beforehand, for any batch size,
+    serves them all.
+
+    Args:
+        batch: The batch.
+        targeted: Whether its labels are targets.
+        cost: What the attack gives to cleverhans' `compute_gradient`. Defaults to the
+            cross-entropy, as does cleverhans' `fast_gradient_method`.
+
+    Returns:
+        `batch.logits`, for cleverhans to call.
+    """
+    images = tf.TensorSpec((None, *batch.images.shape[1:]), tf.float32)
+    labels = tf.TensorSpec((None,), tf.int64)
+
+    def trace(_: Logits) -> None:
+        compute_gradient.get_concrete_function(
+            batch.logits, cost, images, labels, targeted
+        )
+
+    # cleverhans keeps the trace itself.
+    once_per_model(batch.model, ("gradient", batch.loss, cost, targeted), trace)
+    return batch.logits
