@@ -19,11 +19,12 @@ from keras_traps.attacks.universal import (
 class UAP(Attack):
     """One perturbation, learnt from other images, that is added to every image.
 
-    It is learnt without labels from the call's `background` images, once for a model,
-    a background and a seed. A pass goes through them in small batches: DeepFool leads
-    those that are not yet fooled over the boundary, and their steps are added to the
-    perturbation, which is kept in the L-infinity ball. What counts as iterations are
-    the passes.
+    It is learnt without labels from the call's `background` images: at the first batch,
+    and anew where the model's weights, the background, the seed or the settings are not
+    those that the model's last one was learnt with. A pass goes through the images in
+    small batches: DeepFool leads those that are not yet fooled over the boundary, and
+    their steps are added to the perturbation, which is kept in the L-infinity ball.
+    What counts as iterations are the passes.
 
     The published algorithm takes one image at a time, which is `nb_at_once=1`.
 
@@ -77,7 +78,7 @@ class UAP(Attack):
         return Perturbed(images, learnt.passes)
 
     def learn(self, batch: Batch) -> UniversalPerturbation:
-        """Learns the perturbation, or returns what was learnt before.
+        """Learns the perturbation, or returns it if it was the last one learnt.
 
         Args:
             batch: Of which the model, the background and the seed count.

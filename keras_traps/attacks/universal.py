@@ -1,6 +1,7 @@
 """Learning one perturbation that fools a model on most images."""
 
 import hashlib
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import keras
@@ -11,6 +12,7 @@ from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks.boundary import Search, boundary_search
 from keras_traps.attacks.compiled import once_per_model
 from keras_traps.models.inference import predict
+from keras_traps.models.weights import weights_sha256
 
 # How many images the model is asked about at once where no gradient is taken.
 _ANSWER_BATCH = 500
@@ -50,7 +52,10 @@ def learn_perturbation(
     *,
     seed: int,
 ) -> UniversalPerturbation:
-    """Learns a universal perturbation, once for a model and the images learnt from.
+    """Learns a universal perturbation, or returns the model's last one.
+
+    That is returned where nothing has changed: neither the model's weights, nor the
+    images learnt from, the settings or the seed. A model keeps no other than its last.
 
     Args:
         model: A built model of logits or scores.
@@ -66,10 +71,16 @@ def learn_perturbation(
     chosen = draw.permutation(len(background))[: settings.nb_images]
     images = background[chosen]
     # The images may be many, and live longer than the model: only a digest is kept.
-    key = ("universal", settings, seed, hashlib.sha256(images.data).hexdigest())
-    return once_per_model(
-        model, key, lambda _: _learn(model, images, chosen, settings, draw)
-    )
+    # The images may be many, and live longer than the model: only a digest is kept.
+    digest = hashlib.sha256(images.data).hexdigest()
+    key = (settings, seed, digest, weights_sha256(model))
+    last: dict[Hashable, UniversalPerturbation]
+    last = once_per_model(model, "universal", lambda _: {})
+    if key not in last:
+        learnt = _learn(model, images, chosen, settings, draw)
+        last.clear()
+        last[key] = learnt
+    return last[key]
 
 
 def _learn(

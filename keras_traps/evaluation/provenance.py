@@ -10,30 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
+
+# Among what made a result; who records results finds it here.
+from keras_traps.models.weights import weights_sha256 as weights_sha256
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "cleverhans", "numpy")
 
 # What changes the numbers that TensorFlow computes: how its products are rounded.
 _ENVIRONMENT = ("TF_SET_ONEDNN_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")
-
-
-def weights_sha256(model: keras.Model) -> str:
-    """Returns a hash of a model's weights.
-
-    Args:
-        model: A built model.
-
-    Returns:
-        SHA-256 over every weight's bytes, in the order of `model.weights`, as
-        hexadecimal.
-    """
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
-    return digest.hexdigest()
 
 
 def array_sha256(array: npt.NDArray[Any]) -> str:

@@ -1,4 +1,6 @@
 import dataclasses
+import gc
+import weakref
 from typing import Any
 
 import keras
@@ -181,6 +183,27 @@ def test_it_is_learnt_once_for_a_model_a_background_a_seed_and_the_settings() ->
     assert learnt(model, background, eps=0.2) is not first
     assert learnt(model, background[:19]) is not first
     assert learnt(linear(TWO_CLASSES), background) is not first
+
+
+def test_it_is_learnt_anew_after_the_weights_have_changed() -> None:
+    model, background = linear(TWO_CLASSES), of_class_0(20)
+    before = learnt(model, background)
+    model.layers[-1].set_weights([TWO_CLASSES[::-1].copy()])
+    after = learnt(model, background)
+    fresh = learnt(linear(TWO_CLASSES[::-1].copy()), background)
+    np.testing.assert_array_equal(after.perturbation, fresh.perturbation)
+    assert (after.perturbation != before.perturbation).any()
+
+
+def test_a_model_keeps_its_last_perturbation_alone() -> None:
+    model, background = linear(TWO_CLASSES), of_class_0(20)
+    first, second = (
+        weakref.ref(learnt(model, background, seed=seed).perturbation)
+        for seed in (0, 1)
+    )
+    gc.collect()
+    assert first() is None
+    assert second() is learnt(model, background, seed=1).perturbation
 
 
 def test_the_same_seed_gives_the_same_perturbation_on_another_model_object() -> None:
