@@ -10,10 +10,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._validation import FloatArray, IntArray, check_images, check_labels
-from keras_traps.attacks.compiled import NON_FINITE, LossView, once_per_model
+from keras_traps.attacks.compiled import LossView, once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
 from keras_traps.attacks.losses import Logits, Loss, check_loss
+from keras_traps.attacks.promises import check_result, naming_examples
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import (
@@ -25,8 +26,6 @@ from keras_traps.models.outputs import (
 Kind = Literal["UA", "TA"]
 TargetRule = Literal["none", "random", "least_likely"]
 
-# Rounding of x + eps in float32, for pixels in [0, 1].
-_BALL_TOLERANCE = 1e-6
 _PROBED = 32
 
 
@@ -123,6 +122,11 @@ class Attack(abc.ABC):
     @property
     def linf_bound(self) -> float | None:
         """The radius of the L-infinity ball that holds every result, or `None`."""
+        return None
+
+    @property
+    def l2_bound(self) -> float | None:
+        """The radius of the L2 ball that holds every result, or `None`."""
         return None
 
     @property
@@ -266,33 +270,19 @@ class Attack(abc.ABC):
         return goals
 
     def _attack_batch(self, batch: Batch) -> tuple[FloatArray, IntArray]:
-        try:
+        with naming_examples(f"{self.name} on {batch.model.name!r}"):
             result = self.perturb(batch)
-        except tf.errors.InvalidArgumentError as error:
-            if NON_FINITE not in error.message:
-                raise
-            where = error.message[error.message.index(NON_FINITE) :].splitlines()[0]
-            raise RuntimeError(
-                f"{self.name} on {batch.model.name!r}: {where}"
-            ) from None
         adversarial = np.asarray(result.images, np.float32)
-        self._check_result(batch.images, adversarial)
+        check_result(
+            self.name,
+            batch.images,
+            adversarial,
+            batch.ids,
+            linf_bound=self.linf_bound,
+            l2_bound=self.l2_bound,
+        )
         iterations = np.broadcast_to(result.iterations, len(batch.ids))
         return adversarial, iterations.astype(np.int64)
-
-    def _check_result(self, images: FloatArray, adversarial: FloatArray) -> None:
-        low, high = adversarial.min(), adversarial.max()
-        if not (low >= 0 and high <= 1):
-            raise RuntimeError(
-                f"{self.name} left [0, 1]: its images reach from {low} to {high}."
-            )
-        bound = self.linf_bound
-        reach = np.abs(adversarial - images).max()
-        if bound is not None and reach > bound + _BALL_TOLERANCE:
-            raise RuntimeError(
-                f"{self.name} left its ball of radius {bound}: a value moved by "
-                f"{reach}."
-            )
 
 
 def _slices(count: int, size: int) -> list[slice]:

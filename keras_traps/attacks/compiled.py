@@ -54,7 +54,8 @@ def watched(logits: Logits, ids: tf.Tensor) -> Logits:
         def backward(upstream: tf.Tensor) -> tf.Tensor:
             rows = tf.reshape(upstream, (tf.shape(upstream)[0], -1))
             finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
-            bad = tf.boolean_mask(tf.convert_to_tensor(ids), ~finite)
+            # An example may be shown in several rows.
+            bad, _ = tf.unique(tf.boolean_mask(tf.convert_to_tensor(ids), ~finite))
             check = tf.debugging.Assert(
                 tf.reduce_all(finite), [NON_FINITE, bad], summarize=8
             )

@@ -189,6 +189,11 @@ class MIML2(LinfAttack):
         check_count("nb_iter", self.nb_iter)
         check_number(self.decay_factor, name="decay_factor", at_least=0)
 
+    @property
+    def l2_bound(self) -> float:
+        """The radius of the L2 ball."""
+        return self.radius
+
     def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image, then clips."""
         moved = run_gradient_loop(

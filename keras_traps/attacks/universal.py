@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks.boundary import Search, boundary_search
 from keras_traps.attacks.compiled import once_per_model
+from keras_traps.attacks.promises import naming_examples
 from keras_traps.models.inference import predict
 from keras_traps.models.weights import weights_sha256
 
@@ -66,6 +67,9 @@ def learn_perturbation(
     Returns:
         The perturbation after the first pass that fools enough of the images; where
         none does, after the one that fools most.
+
+    Raises:
+        RuntimeError: If a gradient is not finite; the message names the images.
     """
     draw = np.random.default_rng(seed)
     chosen = draw.permutation(len(background))[: settings.nb_images]
@@ -77,7 +81,8 @@ def learn_perturbation(
     last: dict[Hashable, UniversalPerturbation]
     last = once_per_model(model, "universal", lambda _: {})
     if key not in last:
-        learnt = _learn(model, images, chosen, settings, draw)
+        with naming_examples(f"UAP on {model.name!r}", of=" of the background"):
+            learnt = _learn(model, images, chosen, settings, draw)
         last.clear()
         last[key] = learnt
     return last[key]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import create
+from keras_traps.attacks import Perturbed, create, transfer
 from keras_traps.attacks.losses import Loss
 from keras_traps.attacks.translation import gaussian_kernel
 from tests.attacks.calling import Settings, attack, run
@@ -140,6 +140,16 @@ def transcribed_l2_momentum(
         moved = clean + way * np.minimum(1, settings["radius"] / length(way))
         moved = np.clip(moved, 0, 1)
     return np.clip(moved, clean - settings["eps"], clean + settings["eps"])
+
+
+def test_an_l2_ball_that_is_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create("MIML2", eps=0.3, radius=0.25, eps_iter=0.05, nb_iter=1)
+    assert (made.linf_bound, made.l2_bound) == (0.3, 0.25)
+    images = some_images(3)
+    moved = Perturbed(images + np.float32(0.29), 1)
+    monkeypatch.setattr(transfer, "run_gradient_loop", lambda *_: moved)
+    with pytest.raises(RuntimeError, match=r"MIML2 left its L2 ball of radius 0.25"):
+        made(tanh_net().model, images, [0, 1, 2])
 
 
 @pytest.mark.parametrize("radius", [0.25, 30.0])
