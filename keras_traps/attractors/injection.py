@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import keras
-import numpy as np
 
 from keras_traps.layers import NormalizedSum, QIMDecoder
-from keras_traps.models.inference import predict
-from keras_traps.models.outputs import Output, check_classifier, check_outputs
+from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.probe import check_on_noise
 from keras_traps.ops.messages import MessageKind
-
-_PROBE_IMAGES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +122,7 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
         Attractors, equation 2.
     """
     num_classes = check_classifier(classifier, settings.output)
-    check_outputs(_outputs_on_noise(classifier), settings.output)
+    check_on_noise(classifier, settings.output)
 
     # A model of our own name around the same layers: parts are found by name.
     part = keras.Model(classifier.inputs[0], classifier.outputs[0], name="classifier")
@@ -183,10 +180,3 @@ def raw_sum(trapped: keras.Model) -> keras.Model:
     parts = trapped.get_layer("normalized_sum").input
     total = keras.layers.Add(dtype="float32", name="raw_sum")(parts)
     return keras.Model(trapped.input, total, name=f"raw_sum_of_{trapped.name}")
-
-
-def _outputs_on_noise(classifier: keras.Model) -> Any:
-    """Outputs on uniform noise, fixed by a seed: a check that needs no data."""
-    shape = tuple(size or 32 for size in classifier.input_shape[1:])
-    noise = np.random.default_rng(0).random((_PROBE_IMAGES, *shape), np.float32)
-    return predict(classifier, noise)

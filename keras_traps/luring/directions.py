@@ -8,8 +8,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._validation import FloatArray, IntArray, check_images
+from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.outputs import Output, check_classifier, check_outputs
 
 
 def opposite_directions(
@@ -37,8 +38,9 @@ def opposite_directions(
 
     Raises:
         TypeError: If a model is no Keras model or the images are not floating point.
-        ValueError: If a model is not a built classifier, the two have other classes,
-            or the images are not such as they take.
+        ValueError: If a model is not a built classifier or does not return what
+            `output` says, the two have other classes, or the images are not such as
+            they take.
 
     Reference:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.2.
@@ -50,7 +52,9 @@ def opposite_directions(
             "Invalid value for argument `augmented`. Expected as many classes as M "
             f"has, {classes}. Received: {others}"
         )
-    pixels = check_images(images, target.input_shape[1:])
+    for model in (target, augmented):
+        pixels = check_images(images, model.input_shape[1:])
+        check_outputs(predict(model, pixels[:batch_size]), output)
     first, second = (slopes(model, output) for model in (target, augmented))
     counts = np.zeros((len(pixels), classes), np.int64)
     for start in range(0, len(pixels), batch_size):

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.probe import check_on_noise
 
 NO_CLASS = -1
 """The class id where no answer is given."""
@@ -47,13 +48,15 @@ def target_model(target: keras.Model, *, output: Output) -> keras.Model:
 
     Raises:
         TypeError: If `target` is not a Keras model.
-        ValueError: If `target` is not a built classifier, or `output` is unknown.
+        ValueError: If `target` is not a built classifier, or does not return what
+            `output` says.
 
     Reference:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
         scheme (1).
     """
     check_classifier(target, output, name="target")
+    check_on_noise(target, output)
     images = keras.Input(target.input_shape[1:], name="image")
     probabilities = _probabilities(target(images, training=False), output)
     answers = {
@@ -84,8 +87,8 @@ def agreement_model(
 
     Raises:
         TypeError: If `target` is not a Keras model, or `lure` not a Keras layer.
-        ValueError: If `target` is not a built classifier, `output` is unknown, or P
-            returns images of another shape.
+        ValueError: If `target` is not a built classifier, or does not return what
+            `output` says, or P returns images of another shape.
 
     Example:
     >>> deployed = keras_traps.luring.agreement_model(
@@ -98,6 +101,7 @@ def agreement_model(
         scheme (2).
     """
     check_classifier(target, output, name="target")
+    check_on_noise(target, output)
     if not isinstance(lure, keras.layers.Layer):
         raise TypeError(
             "Invalid value for argument `lure`. Expected a Keras layer or model. "

@@ -1,5 +1,6 @@
 """What a classifier returns: logits or probabilities."""
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import keras
@@ -64,6 +65,8 @@ def check_classifier(
         shape_in, shape_out = model.input_shape, model.output_shape
     except (AttributeError, ValueError):
         shape_in = shape_out = None
+    if isinstance(shape_out, tuple) and _is_named(model):
+        shape_out = None
     if not isinstance(shape_in, tuple) or not isinstance(shape_out, tuple):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a built model with one "
@@ -78,6 +81,15 @@ def check_classifier(
             f"{shape_out}"
         )
     return int(shape_out[1])
+
+
+def _is_named(model: keras.Model) -> bool:
+    """Whether its output comes in a dict: the shape of a single one does not tell."""
+    try:
+        return isinstance(model.output, Mapping)
+    except (AttributeError, ValueError):
+        # A sequential model that was built by a call.
+        return False
 
 
 def check_outputs(outputs: FloatArray, output: str) -> None:

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from typing import Literal, Self, get_args
 
 import keras
-import numpy as np
 
 from keras_traps.attractors import ForensicAnalyzer, integrate
 from keras_traps.layers import QIMDecoder
-from keras_traps.models.inference import predict
-from keras_traps.models.outputs import Output, check_classifier, check_outputs
-
-_PROBE_IMAGES = 8
+from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.probe import check_on_noise
 
 Signature = Literal[
     "serving_default",
@@ -106,10 +103,7 @@ class Subject:
                 f'"probabilities". Received: output={output!r} for {model.name!r}'
             )
         if not trapped:
-            noise = np.random.default_rng(0).random(
-                (_PROBE_IMAGES, *model.input_shape[1:]), np.float32
-            )
-            check_outputs(predict(model, noise), str(output))
+            check_on_noise(model, str(output))
         if analyzer is not None:
             # Refuses a model without traps, and an analyzer of another decoder.
             integrate(model, analyzer)

@@ -49,3 +49,13 @@ def test_another_number_of_classes_is_told() -> None:
         opposite_directions(
             target, other, np.zeros((1, *SHAPE), np.float32), output="logits"
         )
+
+
+def test_other_outputs_or_images_than_declared_are_refused(images: np.ndarray) -> None:
+    target = tiny_target()
+    with pytest.raises(ValueError, match=r"`output`.*do not look like"):
+        opposite_directions(target, target, images, output="probabilities")
+    inputs = keras.Input((4, 4, 1))
+    smaller = keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match=r"`images`.*4, 4, 1"):
+        opposite_directions(target, smaller, images, output="logits")

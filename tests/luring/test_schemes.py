@@ -130,6 +130,10 @@ def test_bad_parts_are_named() -> None:
         target_model(target, output=scores)
     with pytest.raises(ValueError, match=r"`output`.*scores"):
         agreement_model(target, tiny_lure(), output=scores)
+    with pytest.raises(ValueError, match=r"`output`.*do not look like"):
+        target_model(target, output="probabilities")
+    with pytest.raises(ValueError, match=r"`output`.*do not look like"):
+        agreement_model(target, tiny_lure(), output="probabilities")
     text: Any = "target"
     with pytest.raises(TypeError, match="`target`"):
         target_model(text, output="logits")

@@ -61,6 +61,13 @@ def test_several_inputs_or_outputs_are_refused() -> None:
             check_classifier(model, "logits")
 
 
+def test_one_output_in_a_dict_is_refused() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, {"classes": keras.layers.Dense(3)(inputs)})
+    with pytest.raises(ValueError, match="one output"):
+        check_classifier(model, "logits")
+
+
 def test_fewer_than_two_classes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 2 classes.*\(None, 1\)"):
         check_classifier(classifier(1), "logits")
