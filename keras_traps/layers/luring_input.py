@@ -111,21 +111,16 @@ class LuringInput(keras.layers.Layer):
                 dropout=self.dropout,
                 dtype=self.dtype_policy,
             )
-        returned = tuple(self._network(keras.Input(shape)).shape)[1:]
-        if returned != shape:
-            which = "preset" if self.network is None else "network"
-            raise ValueError(
-                f"Invalid value for argument `{which}`. Expected a network that "
-                f"returns images of the shape that it is given, {shape}. Received: "
-                f"one that returns {returned}"
-            )
+        self._check_returned(self._network(keras.Input(shape)), shape)
         self.built = True
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns P(x); see the class."""
         if self._network is None:
             raise RuntimeError("The layer was called before it was built.")
-        mapped = tf.cast(self._network(images, training=training), tf.float32)
+        returned = self._network(images, training=training)
+        self._check_returned(returned, images.shape[1:])
+        mapped = tf.cast(returned, tf.float32)
         # The presets end in a sigmoid.
         return mapped if self.network is None else tf.clip_by_value(mapped, 0.0, 1.0)
 
@@ -141,7 +136,28 @@ class LuringInput(keras.layers.Layer):
         training: bool | None = None,  # noqa: ARG002
     ) -> keras.KerasTensor:
         """Returns shape and dtype: float32 whatever the dtype policy."""
+        if self._network is not None:
+            # What was built for one size may change another one.
+            self._check_returned(self._network(images), images.shape[1:])
         return keras.KerasTensor(images.shape, "float32")
+
+    @property
+    def in_mixed_float16(self) -> bool:
+        """Whether it computes in float16, so that a training has to scale its loss."""
+        parts = [self] if self.network is None else [self, self.network]
+        return any(part.dtype_policy.name == "mixed_float16" for part in parts)
+
+    def _check_returned(self, returned: Any, shape: Sequence[int | None]) -> None:
+        found = getattr(returned, "shape", None)
+        if found is not None and tuple(found)[1:] == tuple(shape):
+            return
+        which = "preset" if self.network is None else "network"
+        what = "several tensors" if found is None else str(tuple(found)[1:])
+        raise ValueError(
+            f"Invalid value for argument `{which}`. Expected a network that returns "
+            f"images of the shape that it is given, {tuple(shape)}. Received: one that "
+            f"returns {what}"
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this layer again."""

@@ -1,5 +1,6 @@
 """What the frozen classifier says of each image: computed once, not at every step."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -10,7 +11,9 @@ import tensorflow as tf
 from keras_traps._validation import FloatArray, check_images, check_labels
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.outputs import Output, check_classifier, check_outputs
+
+_PROBED = 32
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -47,10 +50,12 @@ def frozen_answers(
 
     Raises:
         TypeError: If `target` is no Keras model or the images are not floating point.
-        ValueError: If `target` is not a built classifier of such images.
+        ValueError: If `target` is not a built classifier of such images, or does not
+            return what `output` says.
     """
     check_classifier(target, output, name="target")
     pixels = check_images(images, target.input_shape[1:])
+    check_outputs(predict(target, pixels[:_PROBED]), output)
     logits = predict(logits_model(target, output), pixels, batch_size=batch_size)
     return FrozenAnswers(*(np.asarray(part) for part in top_two(logits)))
 
@@ -149,6 +154,56 @@ def _untuned(data: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.with_options(options)
+
+
+def read_batch(
+    data: Any, ask: Callable[[tf.Tensor], tf.Tensor]
+) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
+    """Takes apart what `fit` and `evaluate` hand to a step.
+
+    Args:
+        data: Images; or images and integer labels; or images and M's answers by name,
+            and perhaps labels, as `answered_dataset` gives them.
+        ask: M's logits of images, for where its answers are not there.
+
+    Returns:
+        The images, M's answers by name, and the labels `(batch,)` where there are any.
+
+    Raises:
+        ValueError: If there are sample weights, an answer is missing, or the labels
+            are not one class for each image.
+    """
+    images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if weights is not None:
+        raise ValueError(
+            "Invalid value for argument `sample_weight`. Expected none: every image "
+            "counts alike."
+        )
+    names = FrozenAnswers._fields
+    if isinstance(told, Mapping):
+        if missing := [name for name in names if name not in told]:
+            raise ValueError(
+                f"Invalid value for argument `y`. Expected M's answers by the names "
+                f"{names}, as `answered_dataset` gives them. Received: none of the "
+                f"name {missing[0]!r}"
+            )
+        answers = {name: told[name] for name in names}
+        labels = told.get("label")
+    else:
+        answers = dict(zip(names, top_two(ask(images)), strict=True))
+        labels = told
+    return images, answers, None if labels is None else _one_class_each(labels)
+
+
+def _one_class_each(labels: tf.Tensor) -> tf.Tensor:
+    shape = tf.convert_to_tensor(labels).shape
+    # A shape that is not known passes here.
+    if not any(shape.is_compatible_with(known) for known in ([None], [None, 1])):
+        raise ValueError(
+            "Invalid value for argument `y`. Expected integer classes of shape "
+            f"(batch,), not one-hot rows. Received: shape {tuple(shape)}"
+        )
+    return tf.reshape(labels, [-1])
 
 
 def batch_order(count: int, batch_size: int, steps: int, *, seed: int) -> Int32Array:

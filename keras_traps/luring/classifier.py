@@ -4,19 +4,16 @@ from collections.abc import Mapping
 from typing import Any, Self, get_args
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_traps._validation import check_number
 from keras_traps.layers import LuringInput
-from keras_traps.luring.answers import top_two
+from keras_traps.luring.answers import read_batch
 from keras_traps.luring.input_gradients import input_gradient_model
 from keras_traps.luring.losses import LuringLoss, make_loss
-from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import Output, check_classifier, check_outputs
-
-_PROBE_IMAGES = 8
+from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.probe import check_on_noise
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -32,6 +29,9 @@ class LuredClassifier(keras.Model):
     `keras_traps.luring.answered_dataset` computes them once. Without those, M(x) is
     computed at every step, as it has to be where images are augmented on the fly.
     M is called with `training=False` always. Do not use `sample_weight`.
+
+    `keras.models.clone_model` makes a plain model of it, which does not lure. A copy is
+    `LuredClassifier.from_config(lured.get_config())`, given its weights.
 
     Args:
         target: M, a built Keras model from images in [0, 1] to classes. `fit` refuses
@@ -67,6 +67,11 @@ class LuredClassifier(keras.Model):
         **kwargs: Any,
     ) -> None:
         _check_target(target, output)
+        if not isinstance(lure, keras.layers.Layer):
+            raise TypeError(
+                "Invalid value for argument `lure`. Expected a Keras layer or model. "
+                f"Received: {type(lure).__name__}"
+            )
         if not isinstance(lure, LuringInput):
             lure = LuringInput(network=lure, name="lure")
         inputs = keras.Input(target.input_shape[1:], name="image")
@@ -118,6 +123,12 @@ class LuredClassifier(keras.Model):
                 "A lured classifier has its own loss and metrics. Received: "
                 f"{', '.join(sorted(unknown))}"
             )
+        scales = kwargs.get("auto_scale_loss", True)
+        # Keras looks at this model's policy, and what learns here is P.
+        if scales and self.lure.in_mixed_float16:
+            optimizer = keras.optimizers.get(optimizer)
+            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self._loss_name, self._luring_weight = loss, float(luring_weight)
 
@@ -156,7 +167,7 @@ class LuredClassifier(keras.Model):
         return keras.Model(self.input, self.lure(self.input), name="lure")
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Refuses to train while M is trainable; else as in Keras."""
+        """Refuses to train while M is trainable or P is not; else as in Keras."""
         if self.target.trainable_variables:
             raise ValueError(
                 "Invalid value for argument `target`. Expected a frozen classifier: "
@@ -165,26 +176,30 @@ class LuredClassifier(keras.Model):
                 f"{self.target.name!r} with {len(self.target.trainable_variables)} "
                 "trainable variables"
             )
+        if not self.lure.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `lure`. Expected a network with trainable "
+                "weights; thaw a frozen one by `lure.trainable = True`. Received: "
+                f"{self.lure.name!r} without any"
+            )
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of P; see the class for the kinds of data."""
-        images, answers, labels = self._told(data)
+        images, answers, labels = read_batch(data, self._logits)
         variables = self.lure.trainable_variables
         with tf.GradientTape() as tape:
             logits = self._logits(self.lure(images, training=True))
-            loss = self._mean_loss(logits, answers)
-            if self.lure.losses:
-                loss += tf.add_n(self.lure.losses)
+            loss = self._total_loss(logits, answers)
             scaled = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         return self._measured(loss, logits, answers, labels)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures without training; see the class for the kinds of data."""
-        images, answers, labels = self._told(data)
+        images, answers, labels = read_batch(data, self._logits)
         logits = self._logits(self.lure(images, training=False))
-        loss = self._mean_loss(logits, answers)
+        loss = self._total_loss(logits, answers)
         return self._measured(loss, logits, answers, labels)
 
     def get_config(self) -> dict[str, Any]:
@@ -217,6 +232,9 @@ class LuredClassifier(keras.Model):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "loss": self._loss_name,
             "luring_weight": self._luring_weight,
+            "jit_compile": self.jit_compile,
+            "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self.steps_per_execution,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -231,27 +249,12 @@ class LuredClassifier(keras.Model):
         model = input_gradient_model(logits_model(self.target, self.output_kind))
         return tf.cast(model(images, training=False), tf.float32)
 
-    def _mean_loss(
+    def _total_loss(
         self, logits: tf.Tensor, answers: Mapping[str, tf.Tensor]
     ) -> tf.Tensor:
+        """The mean over the images, and what P's regularizers add."""
         loss = make_loss(self._loss_name, self._luring_weight)
-        return tf.reduce_mean(loss(logits, answers))
-
-    def _told(
-        self, data: Any
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
-        """The images, M's answers, and the labels where there are any."""
-        images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
-        if weights is not None:
-            raise ValueError(
-                "Invalid value for argument `sample_weight`. Expected none: every "
-                "image counts alike."
-            )
-        if isinstance(told, Mapping):
-            answers = {name: told[name] for name in ("answer", "runner_up")}
-            return images, answers, told.get("label")
-        answer, runner_up = top_two(self._logits(images))
-        return images, {"answer": answer, "runner_up": runner_up}, told
+        return tf.add_n([tf.reduce_mean(loss(logits, answers)), *self.lure.losses])
 
     def _measured(
         self,
@@ -266,7 +269,7 @@ class LuredClassifier(keras.Model):
         known = {"agreement": answers["answer"], "accuracy": labels}
         for name, right in known.items():
             if right is not None:
-                same = tf.equal(classes, tf.cast(tf.reshape(right, [-1]), tf.int32))
+                same = tf.equal(classes, tf.cast(right, tf.int32))
                 self._means[name].update_state(same)
         return {
             name: mean.result()
@@ -284,5 +287,4 @@ def _check_target(target: keras.Model, output: Output) -> None:
             "(height, width, channels) whose size is known. Received: input shape "
             f"{target.input_shape}"
         )
-    noise = np.random.default_rng(0).random((_PROBE_IMAGES, *shape), np.float32)
-    check_outputs(predict(target, noise), output)
+    check_on_noise(target, output)

@@ -44,7 +44,12 @@ def clean_metrics(
 
     Returns:
         The shares.
+
+    Raises:
+        ValueError: If the arrays are not of one length.
     """
+    _check_lengths(target=target, augmented=augmented, labels=labels)
+    target, augmented, labels = map(np.asarray, (target, augmented, labels))
     right = augmented == labels
     return CleanMetrics(
         target=float((target == labels).mean()),

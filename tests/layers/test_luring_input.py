@@ -146,6 +146,23 @@ def test_a_network_that_changes_the_shape_is_refused_with_both_shapes() -> None:
         LuringInput("mnist").build((None, 8, 8, 1))
 
 
+def test_another_size_than_it_was_built_for_is_refused_if_it_changes() -> None:
+    image = keras.Input((None, None, 1))
+    halved = layers.UpSampling2D()(layers.MaxPooling2D()(image))
+    lure = LuringInput(network=keras.Model(image, halved))
+    assert lure(np.zeros((1, 8, 8, 1), np.float32)).shape == (1, 8, 8, 1)
+    for images in (np.zeros((1, 7, 7, 1), np.float32), keras.Input((7, 7, 1))):
+        with pytest.raises(ValueError, match=r"`network`.*\(7, 7, 1\).*\(6, 6, 1\)"):
+            lure(images)
+
+
+def test_a_network_of_several_outputs_is_refused() -> None:
+    image = keras.Input((8, 8, 1))
+    lure = LuringInput(network=keras.Model(image, [image, layers.ReLU()(image)]))
+    with pytest.raises(ValueError, match=r"`network`.*several tensors"):
+        lure(np.zeros((1, 8, 8, 1), np.float32))
+
+
 @pytest.mark.parametrize("shape", [(None, 64), (None, None, None, 3)])
 def test_what_is_no_image_of_a_known_size_is_refused(shape: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="Expected images"):

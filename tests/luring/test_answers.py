@@ -87,3 +87,5 @@ def test_bad_input_is_named(images: np.ndarray, labels: np.ndarray) -> None:
         frozen_answers(target, images * 255, output="logits")
     with pytest.raises(ValueError, match="`output`"):
         frozen_answers(target, images, output="softmax")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`output`.*do not look like probabilities"):
+        frozen_answers(target, images, output="probabilities")

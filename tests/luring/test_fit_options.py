@@ -51,6 +51,81 @@ def test_a_part_of_an_endless_dataset_is_an_epoch(images: np.ndarray) -> None:
     assert measured["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-5)
 
 
+def test_validation_has_the_loss_of_the_training(images: np.ndarray) -> None:
+    lure = keras.layers.Conv2D(
+        1, 3, padding="same", kernel_regularizer=keras.regularizers.L2(10.0)
+    )
+    model = LuredClassifier(tiny_target(), lure, output="logits")
+    model.compile(keras.optimizers.SGD(1e-12))
+    history = model.fit(
+        images, batch_size=40, validation_data=(images,), verbose=0
+    ).history
+    (penalty,) = model.lure.losses
+    assert float(penalty) > 1
+    assert history["val_loss"] == pytest.approx(history["loss"], rel=1e-4)
+
+
+def test_a_frozen_lure_is_refused_with_the_remedy(images: np.ndarray) -> None:
+    model = lured()
+    model.lure.trainable = False
+    with pytest.raises(ValueError, match=r"`lure`.*lure.trainable = True"):
+        model.fit(images, verbose=0)
+    model.lure.trainable = True
+    model.fit(images, verbose=0)
+
+
+def test_how_it_was_compiled_survives_a_file(tmp_path: Path) -> None:
+    model = lured(steps_per_execution=4, jit_compile=True, luring_weight=0.5)
+    model.optimizer.build(model.lure.trainable_variables)
+    model.save(tmp_path / "lured.keras")
+    loaded = keras.saving.load_model(tmp_path / "lured.keras")
+    assert loaded.steps_per_execution == 4
+    assert loaded.jit_compile
+    assert loaded.get_compile_config()["luring_weight"] == 0.5
+    loaded.compile(loaded.optimizer, run_eagerly=True)
+    loaded.save(tmp_path / "eager.keras")
+    assert keras.saving.load_model(tmp_path / "eager.keras").run_eagerly
+
+
+def test_a_network_in_half_precision_has_its_loss_scaled_unless_told_otherwise() -> (
+    None
+):
+    network = keras.models.clone_model(tiny_lure())
+    network.dtype_policy = keras.DTypePolicy("mixed_float16")
+    scaling = keras.optimizers.LossScaleOptimizer
+    model = lured(network)
+    assert isinstance(model.optimizer, scaling)
+    model.compile(scaling(keras.optimizers.Adam(0.01), initial_scale=2.0))
+    assert not isinstance(model.optimizer.inner_optimizer, scaling)
+    model.compile("adam", auto_scale_loss=False)
+    assert not isinstance(model.optimizer, scaling)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_labels_that_are_not_one_class_each_are_refused(
+    images: np.ndarray, labels: np.ndarray, eager: bool
+) -> None:
+    model = lured(run_eagerly=eager)
+    one_hot = np.eye(3)[labels]
+    with pytest.raises(ValueError, match=r"`y`.*one-hot"):
+        model.evaluate(images, one_hot, verbose=0)
+    # One image, whose row would be compared with one answer.
+    with pytest.raises(ValueError, match=r"`y`.*one-hot"):
+        model.evaluate(images[:1], one_hot[:1], verbose=0)
+    flat = model.evaluate(images, labels, verbose=0, return_dict=True)
+    column = model.evaluate(images, labels[:, None], verbose=0, return_dict=True)
+    assert column == flat
+    with pytest.raises(ValueError, match=r"`y`.*'runner_up'"):
+        model.evaluate(images, {"answer": labels}, verbose=0)
+
+
+def test_what_is_no_layer_is_refused_by_the_name_of_the_argument() -> None:
+    nothing: Any
+    for nothing in (None, lambda images: images):
+        with pytest.raises(TypeError, match=r"`lure`.*Keras layer"):
+            LuredClassifier(tiny_target(), nothing, output="logits")
+
+
 def test_half_precision_survives_a_file_with_its_scale(
     images: np.ndarray, tmp_path: Path
 ) -> None:

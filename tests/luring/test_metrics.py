@@ -1,9 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 from keras_traps.luring import (
     adequation_rate,
     adversarial_accuracy,
+    clean_metrics,
     detection_adversarial_accuracy,
     detection_rate,
     l0_distortion,
@@ -80,3 +83,13 @@ def test_answers_of_another_length_are_named(name: str) -> None:
     given[name] = given[name][:3]
     with pytest.raises(ValueError, match=rf"`{name}`.*\(5,\).*\(3,\)"):
         luring_metrics(**given)
+
+
+def test_clean_metrics_count_lists_and_refuse_columns() -> None:
+    answers: Any = ([0, 1, 2, 2], [0, 1, 1, 0], [0, 1, 1, 2])
+    measured = clean_metrics(*answers)
+    assert measured == (0.75, 0.75, 0.5, 0.5)
+    # Labels as `keras.datasets.cifar10.load_data` gives them.
+    column = np.array([[0], [1], [1], [2]])
+    with pytest.raises(ValueError, match=r"`target`.*\(4, 1\).*\(4,\)"):
+        clean_metrics(np.zeros(4, int), np.zeros(4, int), column)
