@@ -131,7 +131,9 @@ def plan_variant(
         "target_sha256": weights_sha256(target),
     }
     if variant == "luring":
-        settings |= {"loss": values.loss, "luring_weight": weight}
+        settings["loss"] = values.loss
+        if values.loss == "luring":
+            settings["luring_weight"] = weight
     start = _load_start(values)
     if start is not None:
         lure = make_lure(variant, values.dataset, width=values.width)

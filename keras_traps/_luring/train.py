@@ -101,13 +101,14 @@ def train(values: flags.FlagValues) -> Iterator[str]:
         plan = plan_whole if variant in WHOLE else plan_variant
         settings, run = plan(values, folder, variant, data)
         if path.with_suffix(".json").exists():
-            _check_same(folder, variant, {"seed": values.seed, **settings})
+            asked = {**_origin(values, data), **settings}
+            _check_same(folder, variant, asked)
             continue
         yield f"Training {variant} on {values.dataset}"
         backup = _backup(values, folder, variant, data, settings)
         model, found = run(backup)
         settings |= {**found, "seconds": backup.seconds}
-        measured = _finish(values, folder, variant, model, settings, data["test"])
+        measured = _finish(values, folder, variant, model, settings, data)
         backup.discard()
         yield (
             f"{variant}: test accuracy of M {measured.target:.2%}, of this "
@@ -121,11 +122,25 @@ def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
     listed = " and ".join(sorted(asked))
     if folder.model and "target" in asked:
         raise app.UsageError("--variant=target trains a classifier; --model names one.")
-    for name in ("start", "batch_size"):
+    for name in ("start", "batch_size", "schedule", "stage"):
         if values[name].present and asked <= set(WHOLE):
             raise app.UsageError(f"--{name} is for P, which {listed} does without.")
+    for name in ("loss", "luring_weight"):
+        if values[name].present and "luring" not in asked:
+            raise app.UsageError(f"--{name} is for luring, and not for {listed}.")
+    if values["luring_weight"].present and values.loss != "luring":
+        raise app.UsageError(f"--luring_weight is not part of --loss={values.loss}.")
     if values["width"].present and asked == {"surrogate"}:
         raise app.UsageError("--width is not for the surrogate: it is as wide as M.")
+
+
+def _origin(values: flags.FlagValues, data: Splits) -> dict[str, Any]:
+    """What all trainings depend on."""
+    return {
+        "dataset": values.dataset,
+        "train_data": data["train"].sha256,
+        "seed": values.seed,
+    }
 
 
 def _check_same(folder: Folder, variant: str, settings: dict[str, Any]) -> None:
@@ -150,9 +165,7 @@ def _backup(
 ) -> Backup:
     facts = {
         "variant": variant,
-        "dataset": values.dataset,
-        "train_data": data["train"].sha256,
-        "seed": values.seed,
+        **_origin(values, data),
         **rounding_environment(),
         **settings,
     }
@@ -165,9 +178,10 @@ def _finish(
     variant: str,
     model: keras.Model,
     settings: dict[str, Any],
-    test: datasets.Dataset,
+    data: Splits,
 ) -> CleanMetrics:
     """Saves the model, and what is true of it on the test images beside it."""
+    test = data["test"]
     save_atomically(model.save, folder.path / f"{variant}.keras")
     target = folder.target()
     augmented = target if variant == "target" else folder.augmented(variant, target)
@@ -179,12 +193,11 @@ def _finish(
     facts = {
         **provenance(
             sys.argv,
-            seed=values.seed,
             model=weights_sha256(model),
             test_data=test.sha256,
         ),
+        **_origin(values, data),
         "variant": variant,
-        "dataset": values.dataset,
         "parameters": model.count_params(),
         **settings,
         **measured._asdict(),

@@ -33,7 +33,7 @@ class Backup:
 
     Raises:
         OSError: If the folder cannot be written to.
-        FileExistsError: If it holds a training and `resume` is false.
+        FileExistsError: If it holds the state of a training and `resume` is false.
         ValueError: If that training has other settings; the message names them.
     """
 
@@ -45,7 +45,8 @@ class Backup:
         make_writable(folder, name="backup")
         wanted = json.loads(json.dumps(settings))
         path = folder / _SETTINGS
-        if not path.exists():
+        # Where nothing was saved nothing is lost.
+        if not (path.exists() and (folder / _STATE).exists()):
             write_atomically(path, json.dumps(wanted, indent=1).encode())
             return
         if not resume:

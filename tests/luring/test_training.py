@@ -111,15 +111,34 @@ def test_the_metrics_are_those_of_the_last_stage(images: np.ndarray) -> None:
     assert logs["agreement"] * 8 == pytest.approx(round(logs["agreement"] * 8))
 
 
+def saved(folder: Path, settings: dict[str, Any]) -> Backup:
+    """A backup with a state in it."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    backup = Backup(folder, settings)
+    backup.save(model)
+    return backup
+
+
 def test_a_folder_in_use_is_refused_without_resume(tmp_path: Path) -> None:
-    Backup(tmp_path, {"seed": 0})
+    saved(tmp_path, {"seed": 0})
     with pytest.raises(FileExistsError, match="--resume"):
         Backup(tmp_path, {"seed": 0})
 
 
+def test_a_folder_without_a_state_takes_other_settings(tmp_path: Path) -> None:
+    Backup(tmp_path, {"seed": 0})
+    Backup(tmp_path, {"seed": 1})
+    backup = saved(tmp_path, {"seed": 2})
+    with pytest.raises(ValueError, match="seed differ"):
+        Backup(tmp_path, {"seed": 1}, resume=True)
+    backup.discard()
+    Backup(tmp_path, {"seed": 1})
+
+
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     settings = {"seed": 0, "rates": (1e-3, 1e-4), "width": 1.0}
-    Backup(tmp_path, settings)
+    saved(tmp_path, settings)
     # What JSON makes of a tuple is the same.
     Backup(tmp_path, settings, resume=True)
     changed = {**settings, "seed": 1, "rates": (1e-3, 2e-4)}

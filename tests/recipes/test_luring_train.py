@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from absl import app
 
+from keras_traps import datasets
 from keras_traps.luring.training import Backup
 from tests.recipes.luring_runs import run, tables
 
@@ -89,6 +91,39 @@ def test_what_was_trained_otherwise_is_not_passed_off(
         run(*command, "--steps=100", "--variant=luring", start)
 
 
+def test_images_of_another_kind_are_another_setting(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train", f"--workdir={workdir}", "--resume", "--variant=target")
+    digits = datasets.load("digits", "train", None)
+    others = dataclasses.replace(digits, pixels=digits.pixels[::-1])
+    monkeypatch.setattr(datasets, "load", lambda *_: others)
+    with pytest.raises(ValueError, match="train_data differ"):
+        run(*command, "--steps=60")
+
+
+def test_lambda_is_no_part_of_the_alternative_loss(workdir: Path) -> None:
+    command = ("train", f"--workdir={workdir}", "--variant=luring", "--loss=margin")
+    with pytest.raises(app.UsageError, match="--luring_weight"):
+        run(*command, "--luring_weight=2")
+    (workdir / "luring.keras").unlink()
+    (workdir / "luring.json").unlink()
+    run(*command, "--width=0.05", "--steps=4")
+    assert "luring_weight" not in json.loads((workdir / "luring.json").read_text())
+
+
+def test_a_wrong_weight_does_not_stand_in_the_way_of_the_right_one(
+    workdir: Path,
+) -> None:
+    (workdir / "luring.keras").unlink()
+    (workdir / "luring.json").unlink()
+    command = ("train", f"--workdir={workdir}", "--variant=luring", "--width=0.05")
+    with pytest.raises(ValueError, match="luring_weight"):
+        run(*command, "--steps=4", "--luring_weight=-1")
+    run(*command, "--steps=4", "--luring_weight=1")
+    assert (workdir / "luring.keras").exists()
+
+
 def test_a_file_of_other_weights_than_were_measured_is_refused(workdir: Path) -> None:
     shutil.copy(workdir / "auto.keras", workdir / "luring.keras")
     with pytest.raises(ValueError, match=r"luring\.keras has other weights than"):
@@ -126,6 +161,10 @@ def test_rounding_is_a_setting_of_a_training_that_goes_on(
         ("target", "--batch_size=8"),
         ("surrogate", "--batch_size=8"),
         ("surrogate", "--width=0.5"),
+        ("target", "--schedule=short"),
+        ("surrogate", "--stage=7"),
+        ("ce", "--loss=margin"),
+        ("stack", "--luring_weight=2"),
     ],
 )
 def test_a_flag_that_would_change_nothing_is_refused(
