@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -19,14 +20,19 @@ from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.figures.study import Study, write_study
 from keras_traps.evaluation.luring import figures
 from keras_traps.evaluation.luring.direction_counts import direction_counts
+from keras_traps.evaluation.luring.outcomes import attack_provenance
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.sensitivity import figure_6
+from keras_traps.evaluation.luring.setting_report import setting_blocks
 from keras_traps.evaluation.luring.subjects import right_on_all
 from keras_traps.evaluation.provenance import provenance
 from keras_traps.evaluation.records import open_records
 from keras_traps.models.inference import predict
 
 FigureName = Literal["4", "5", "6", "directions"]
+
+# What is drawn from records of attacks.
+_ATTACKS = {"4": figures.ATTACKS, "5": ("PGD",)}
 
 # The Jacobian of P takes many passes for each image.
 _MOST_IN_FIGURE_6 = 100
@@ -73,10 +79,18 @@ def figure(values: flags.FlagValues) -> Iterator[str]:
         "6": lambda: _figure_6(values, models()),
         "directions": lambda: _directions(values, models()),
     }
+    facts = {name: folder.facts(name)["model"] for name in names}
     for name in dict.fromkeys(values.figure):
         study = makers[name]()
-        facts = {name: folder.facts(name)["model"] for name in names}
-        origin = provenance(sys.argv, seed=values.seed, models=facts)
+        origin = provenance(sys.argv, models=facts)
+        if name in _ATTACKS:
+            run = figures.shown(folder.outcomes(names), _ATTACKS[name])
+            study = dataclasses.replace(
+                study, blocks=(*study.blocks, *setting_blocks(run))
+            )
+            origin |= attack_provenance(run)
+        elif name == "6":
+            origin["seed"] = values.seed
         path = write_study(study, origin, folder.path / "figures")
         yield f"Written: {path}"
 

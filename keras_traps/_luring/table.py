@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from absl import app, flags
 
 from keras_traps import datasets
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._luring.folder import WHOLE, Folder, open_folder
-from keras_traps.evaluation.luring.outcomes import Outcome
+from keras_traps.evaluation.luring.outcomes import attack_provenance
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.report import build_report
 from keras_traps.evaluation.luring.results import (
@@ -79,7 +78,10 @@ def table(values: flags.FlagValues) -> Iterator[str]:
         clean=tuple(clean),
         cells=cells,
         comparisons=compare(cells),
-        provenance=_provenance(outcomes, test),
+        provenance={
+            **provenance(sys.argv, test_data=test.sha256),
+            **attack_provenance(outcomes),
+        },
     )
     directory = folder.path / "tables"
     make_writable(directory, name="workdir")
@@ -114,12 +116,3 @@ def _clean(name: str, folder: Folder, test: datasets.Dataset) -> Clean:
         parameters=facts["parameters"],
         facts={key: facts[key] for key in _TRAINING if facts.get(key) is not None},
     )
-
-
-def _provenance(outcomes: Sequence[Outcome], test: datasets.Dataset) -> dict[str, Any]:
-    facts = provenance(sys.argv, test_data=test.sha256)
-    commands = dict.fromkeys(outcome.provenance["command"] for outcome in outcomes)
-    seeds = dict.fromkeys(outcome.provenance["seed"] for outcome in outcomes)
-    facts["attacks"] = {str(i): command for i, command in enumerate(commands, 1)}
-    facts["attack seed"] = list(seeds)
-    return facts

@@ -158,8 +158,37 @@ def test_every_figure_is_drawn_with_its_numbers(attacked: Path) -> None:
         content = json.loads((folder / f"{stem}.json").read_text())
         assert content["numbers"]["dataset"] == "digits"
         assert set(content["provenance"]["models"]) == set(VARIANTS)
-    rows = json.loads((folder / "luring_figure4_digits.json").read_text())["numbers"]
-    assert {row["attack"] for row in rows["rows"]} == {"FGSM", "PGD"}
+    content = json.loads((folder / "luring_figure4_digits.json").read_text())
+    assert {row["attack"] for row in content["numbers"]["rows"]} == {"FGSM", "PGD"}
+
+
+def test_figures_of_attacks_say_how_those_were_run(workdir: Path) -> None:
+    settings = (f"--workdir={workdir}", "--seed=5", "--attacks=FGSM,PGD,MIM")
+    run("attack", *settings, *FEW)
+    run("figure", f"--workdir={workdir}", "--figure=4", "--figure=5")
+    folder = workdir / "figures"
+    for name, told in (("figure4", True), ("figure5", False)):
+        stem = f"luring_{name}_digits"
+        origin = json.loads((folder / f"{stem}.json").read_text())["provenance"]
+        assert origin["attack seed"] == [5]
+        assert "seed" not in origin
+        text = (folder / f"{stem}.md").read_text()
+        assert "| PGD 0.5 | luring | Auto | eps = 0.5" in text
+        assert ("| MIM 0.5 | luring | Auto |" in text) == told
+        assert "made it 2 steps" in text
+
+
+def test_different_numbers_of_images_are_told(workdir: Path) -> None:
+    settings = (f"--workdir={workdir}", "--attacks=FGSM", *FEW, "--resume")
+    run("attack", "--variant=auto", *settings)
+    run("attack", "--variant=luring", *settings, "--num_examples=5")
+    content = tables(workdir)
+    assert [row["uneven"] for row in content["comparisons"]] == [
+        [["FGSM", 0.5, 5, 9]]
+    ] * 2
+    text = (workdir / "tables/luring.md").read_text()
+    assert "| Auto 9, Luring 5 |" in text
+    assert "different numbers of images in FGSM 0.5 (5 and 9)." in text
 
 
 def test_figures_of_attacks_need_some(workdir: Path) -> None:

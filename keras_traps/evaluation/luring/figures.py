@@ -29,6 +29,23 @@ ATTACKS = ("FGSM", "PGD", "MIM", "MIML2")
 """The attacks of Figure 4."""
 
 
+def shown(outcomes: Sequence[Outcome], attacks: Sequence[str]) -> list[Outcome]:
+    """Chooses what the paper's attacker did.
+
+    Args:
+        outcomes: What was run.
+        attacks: The attacks of a figure.
+
+    Returns:
+        Those of these attacks, made on M∘P without knowing of the defence.
+    """
+    return [
+        outcome
+        for outcome in outcomes
+        if outcome.threat == "luring" and outcome.attack in attacks
+    ]
+
+
 def collect(
     outcomes: Sequence[Outcome], read: Callable[[Outcome], LuringRecord]
 ) -> Records:
@@ -42,10 +59,9 @@ def collect(
         The records of the attacks of Figure 4.
     """
     found: dict[tuple[str, float], dict[str, LuringRecord]] = {}
-    for outcome in outcomes:
-        if outcome.threat == "luring" and outcome.attack in ATTACKS:
-            place = (outcome.attack, outcome.eps)
-            found.setdefault(place, {})[outcome.variant] = read(outcome)
+    for outcome in shown(outcomes, ATTACKS):
+        place = (outcome.attack, outcome.eps)
+        found.setdefault(place, {})[outcome.variant] = read(outcome)
     order = list(NAMES)
     return {
         place: dict(sorted(found[place].items(), key=lambda item: order.index(item[0])))

@@ -132,6 +132,23 @@ def read_outcomes(workdir: Path, order: Sequence[str]) -> list[Outcome]:
     return sorted(found, key=place)
 
 
+def attack_provenance(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Gathers how what was run can be run again.
+
+    Args:
+        outcomes: What was run.
+
+    Returns:
+        The commands, numbered, and their seeds, each once.
+    """
+    commands = dict.fromkeys(outcome.provenance["command"] for outcome in outcomes)
+    seeds = dict.fromkeys(outcome.provenance["seed"] for outcome in outcomes)
+    return {
+        "attacks": {str(i): command for i, command in enumerate(commands, 1)},
+        "attack seed": list(seeds),
+    }
+
+
 def _read(path: Path) -> Outcome:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_traps.evaluation.luring.names import NAMES
@@ -15,7 +15,7 @@ from keras_traps.evaluation.luring.results import (
     Measured,
     Results,
 )
-from keras_traps.evaluation.luring.setting_report import settings_section
+from keras_traps.evaluation.luring.setting_report import setting_blocks
 from keras_traps.evaluation.luring.subjects import THREATS, Threat
 from keras_traps.evaluation.report.blocks import (
     Block,
@@ -64,7 +64,8 @@ def build_report(results: Results) -> Document:
     if len({cell.outcome.threat for cell in results.cells} - {"luring"}):
         sections.append(_threats(results))
     if results.cells:
-        sections.append(settings_section(results))
+        told = setting_blocks([cell.outcome for cell in results.cells])
+        sections.append(Section("settings", "Settings of the attacks", told))
     origin = facts_table(
         "Where these numbers come from", "Item", results.provenance, code=True
     )
@@ -151,8 +152,7 @@ def _cell_table(dataset: str, cells: Sequence[Measured], caption: str) -> Table:
                 )
                 for measure in MEASURES
             ]
-        counts = dict.fromkeys(str(cell.outcome.images) for cell in found.values())
-        rows.append((*row, Cell(" / ".join(counts))))
+        rows.append((*row, Cell(_counts(found))))
     columns = (
         Column("Attack, ε", numeric=False),
         *(
@@ -163,6 +163,14 @@ def _cell_table(dataset: str, cells: Sequence[Measured], caption: str) -> Table:
         Column("images"),
     )
     return Table(caption, columns, tuple(rows))
+
+
+def _counts(found: Mapping[str, Measured]) -> str:
+    """How many images were attacked, of each variant where it is not one number."""
+    counts = {name: found[name].outcome.images for name in NAMES if name in found}
+    if len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return ", ".join(f"{NAMES[name]} {count}" for name, count in counts.items())
 
 
 def _sentence(found: Comparison) -> str:
@@ -176,6 +184,12 @@ def _sentence(found: Comparison) -> str:
             for attack, eps, luring, other in found.missed
         )
         text += f" Not in {listed}."
+    if found.uneven:
+        listed = ", ".join(
+            f"{attack} {eps:g} ({luring} and {other})"
+            for attack, eps, luring, other in found.uneven
+        )
+        text += f" The two have different numbers of images in {listed}."
     return text
 
 

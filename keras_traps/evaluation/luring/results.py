@@ -65,6 +65,8 @@ class Comparison:
         above: In how many.
         cells: Of how many that both have.
         missed: The others: attack, radius, the rate of luring and that of the baseline.
+        uneven: The cells in which the two have different numbers of images: attack,
+            radius, and how many of luring and of the baseline.
     """
 
     baseline: str
@@ -72,6 +74,7 @@ class Comparison:
     above: int
     cells: int
     missed: tuple[tuple[str, float, float, float], ...]
+    uneven: tuple[tuple[str, float, int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,23 +130,34 @@ def compare(cells: Sequence[Measured]) -> tuple[Comparison, ...]:
         Equal is not above.
     """
     by_place = {
-        (cell.outcome.variant, cell.outcome.attack, cell.outcome.eps): cell.rates
+        (cell.outcome.variant, cell.outcome.attack, cell.outcome.eps): cell
         for cell in cells
         if cell.outcome.threat == "luring" and cell.outcome.attack in TABLED
     }
     found = []
     for baseline in BASELINES:
+        pairs = [
+            (attack, eps, cell, other)
+            for (variant, attack, eps), cell in by_place.items()
+            if variant == "luring"
+            and (other := by_place.get((baseline, attack, eps))) is not None
+        ]
+        uneven = tuple(
+            (attack, eps, cell.outcome.images, other.outcome.images)
+            for attack, eps, cell, other in pairs
+            if cell.outcome.images != other.outcome.images
+        )
         for measure in ("ac_m", "dac"):
-            pairs = [
-                (attack, eps, _value(rates, measure), _value(other, measure))
-                for (variant, attack, eps), rates in by_place.items()
-                if variant == "luring"
-                and (other := by_place.get((baseline, attack, eps))) is not None
+            rates = [
+                (attack, eps, _value(cell.rates, measure), _value(other.rates, measure))
+                for attack, eps, cell, other in pairs
             ]
-            missed = tuple(pair for pair in pairs if not pair[2] > pair[3])
+            missed = tuple(rate for rate in rates if not rate[2] > rate[3])
             if pairs:
                 above = len(pairs) - len(missed)
-                found.append(Comparison(baseline, measure, above, len(pairs), missed))
+                found.append(
+                    Comparison(baseline, measure, above, len(pairs), missed, uneven)
+                )
     return tuple(found)
 
 

@@ -1,49 +1,46 @@
-"""The attacks' settings as a section of the luring report."""
+"""The attacks' settings, as the luring report and the figures tell them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from keras_traps.attacks import PRESET_NOTES, PRESETS
 from keras_traps.evaluation.luring.names import NAMES
-from keras_traps.evaluation.luring.results import Measured, Results
+from keras_traps.evaluation.luring.outcomes import Outcome
 from keras_traps.evaluation.report.blocks import (
     Block,
     Bullets,
     Cell,
     Column,
-    Section,
     Table,
 )
 from keras_traps.evaluation.report.formatting import NOTHING, number, percent
 
 
-def settings_section(results: Results) -> Section:
+def setting_blocks(outcomes: Sequence[Outcome]) -> tuple[Block, ...]:
     """Tells what each attack was run with, and from what it was chosen.
 
     Args:
-        results: What was measured, of one attack at least.
+        outcomes: What was run, one attack at least.
 
     Returns:
-        The section.
+        What is to be said of the attacks, and a table.
     """
     blocks: list[Block] = []
     presets = dict.fromkeys(
-        cell.outcome.provenance.get("preset", "") for cell in results.cells
+        outcome.provenance.get("preset", "") for outcome in outcomes
     )
     notes = [
-        (name, PRESET_NOTES[name] + _steps_instead(results, name))
+        (name, PRESET_NOTES[name] + _steps_instead(outcomes, name))
         for name in presets
         if name in PRESET_NOTES
     ]
     notes += dict.fromkeys(
-        (cell.outcome.attack, cell.outcome.note)
-        for cell in results.cells
-        if cell.outcome.note
+        (outcome.attack, outcome.note) for outcome in outcomes if outcome.note
     )
     if notes:
         blocks.append(Bullets(tuple(notes)))
-    rows = tuple(tuple(_setting_row(cell)) for cell in results.cells)
+    rows = tuple(tuple(_setting_row(outcome)) for outcome in outcomes)
     heads = ("Attack, ε", "Attacker", "Variant", "Settings", "Chosen from")
     columns = tuple(Column(head, numeric=False) for head in heads)
     caption = (
@@ -51,13 +48,13 @@ def settings_section(results: Results) -> Section:
         "images, and of those the one with the smallest DAC."
     )
     blocks.append(Table(caption, columns, rows))
-    return Section("settings", "Settings of the attacks", tuple(blocks))
+    return tuple(blocks)
 
 
-def _steps_instead(results: Results, preset: str) -> str:
+def _steps_instead(outcomes: Sequence[Outcome], preset: str) -> str:
     """Says how many steps were made, where they are not the preset's."""
     found: set[int] = set()
-    for outcome in (cell.outcome for cell in results.cells):
+    for outcome in outcomes:
         own = PRESETS[preset].get(outcome.attack, {}).get("nb_iter")
         made = outcome.settings.get("nb_iter")
         if own and outcome.provenance.get("preset") == preset and made != own:
@@ -66,8 +63,7 @@ def _steps_instead(results: Results, preset: str) -> str:
     return f" Here `--nb_iter` made it {listed} steps." if found else ""
 
 
-def _setting_row(cell: Measured) -> Iterable[Cell]:
-    outcome = cell.outcome
+def _setting_row(outcome: Outcome) -> Iterable[Cell]:
     settings = ", ".join(f"{k} = {number(v)}" for k, v in outcome.settings.items())
     chosen = NOTHING
     if outcome.trials:
