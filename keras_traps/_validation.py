@@ -1,7 +1,9 @@
-"""Checks of what users pass in: images, labels, rates."""
+"""Checks of what users pass in: images, labels, numbers."""
 
 import math
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,12 @@ def check_images(
         ValueError: If there are none, the shape differs, or a pixel is not in [0, 1].
     """
     array = np.asarray(images)
+    if array.dtype.kind == "O":
+        # NumPy makes one object of what it cannot read as numbers.
+        raise TypeError(
+            f"Invalid value for argument `{name}`. Expected an array of floating point "
+            f"pixels in [0, 1]. Received: {type(images).__name__}, dtype=object"
+        )
     if array.dtype.kind != "f":
         raise TypeError(
             f"Invalid value for argument `{name}`. Expected floating point pixels in "
@@ -80,22 +88,26 @@ def check_labels(
             f"Invalid value for argument `{name}`. Expected integer class ids of shape "
             f"({count},), not one-hot rows. Received: shape={array.shape}"
         )
-    if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"Invalid value for argument `{name}`. Expected integer class ids. "
-            f"Received: dtype={array.dtype}"
-        )
-    if array.shape != (count,):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected shape ({count},). "
-            f"Received: shape={array.shape}"
-        )
-    if array.size and (array.min() < 0 or array.max() >= num_classes):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected class ids from 0 to "
-            f"{num_classes - 1}. Received ids from {array.min()} to {array.max()}."
-        )
-    return array.astype(np.int64, copy=False)
+    return _check_integers(array, count, num_classes - 1, name=name, what="class ids")
+
+
+def check_ids(ids: npt.ArrayLike, count: int, *, name: str = "ids") -> IntArray:
+    """Returns the numbers of examples as an int64 array, or says what is wrong.
+
+    Args:
+        ids: What the caller passed.
+        count: How many there must be.
+        name: The argument's name in the caller.
+
+    Returns:
+        The same numbers, `(count,)`, int64.
+
+    Raises:
+        TypeError: If they are not integers.
+        ValueError: If the shape is another, or one is below 0 or too large.
+    """
+    largest = int(np.iinfo(np.int64).max)
+    return _check_integers(np.asarray(ids), count, largest, name=name, what="numbers")
 
 
 def check_share(value: float, *, name: str) -> float:
@@ -111,12 +123,41 @@ def check_share(value: float, *, name: str) -> float:
     Raises:
         ValueError: If it is not between 0 and 1.
     """
-    if not 0 < value < 1:
+    if not (is_number(value) and 0 < value < 1):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a number between 0 and 1. "
-            f"Received: {name}={value}"
+            f"Received: {name}={value!r}"
         )
     return float(value)
+
+
+def is_number(value: object) -> bool:
+    """Tells whether a value is a finite number.
+
+    Args:
+        value: What the caller passed. NumPy's numbers are some; truth values are none.
+
+    Returns:
+        Whether it is one.
+    """
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def is_integer(value: object) -> bool:
+    """Tells whether a value is an integer.
+
+    Args:
+        value: What the caller passed. NumPy's integers are some; truth values are none,
+            and nor is `2.0`.
+
+    Returns:
+        Whether it is one.
+    """
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Integral)
 
 
 def check_number(
@@ -127,7 +168,7 @@ def check_number(
     at_least: float = -math.inf,
     below: float = math.inf,
 ) -> None:
-    """Refuses a number that is not finite or out of its range.
+    """Refuses what is no number, or one that is not finite or out of its range.
 
     Args:
         value: What the caller passed.
@@ -139,7 +180,7 @@ def check_number(
     Raises:
         ValueError: If it is not such a number.
     """
-    if math.isfinite(value) and above < value < below and value >= at_least:
+    if is_number(value) and above < value < below and value >= at_least:
         return
     limits = {"above": above, "of at least": at_least, "below": below}
     words = [
@@ -147,8 +188,29 @@ def check_number(
     ]
     raise ValueError(
         f"Invalid value for argument `{name}`. Expected a finite number"
-        f"{' and'.join(words)}. Received: {name}={value}"
+        f"{' and'.join(words)}. Received: {name}={value!r}"
     )
+
+
+def _check_integers(
+    array: npt.NDArray[Any], count: int, largest: int, *, name: str, what: str
+) -> IntArray:
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"Invalid value for argument `{name}`. Expected integer {what}. "
+            f"Received: dtype={array.dtype}"
+        )
+    if array.shape != (count,):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected shape ({count},). "
+            f"Received: shape={array.shape}"
+        )
+    if array.size and (array.min() < 0 or array.max() > largest):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected {what} from 0 to "
+            f"{largest}. Received {what} from {array.min()} to {array.max()}."
+        )
+    return array.astype(np.int64, copy=False)
 
 
 def _fits(actual: Sequence[int], expected: Sequence[int | None]) -> bool:

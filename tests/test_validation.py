@@ -1,13 +1,17 @@
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 from keras_traps._validation import (
+    check_ids,
     check_images,
     check_labels,
     check_number,
     check_share,
+    is_integer,
+    is_number,
 )
 
 
@@ -104,6 +108,42 @@ def test_a_label_out_of_range_is_refused(label: int) -> None:
         check_labels(np.array([0, label, 2]), 3, 3)
 
 
+def test_the_numbers_of_examples_become_int64() -> None:
+    largest = np.iinfo(np.int64).max
+    result = check_ids(np.array([largest, 0], np.uint64), 2)
+    assert result.dtype == np.int64
+    assert result.tolist() == [largest, 0]
+
+
+@pytest.mark.parametrize("ids", [[0, -1], np.array([0, 2**63], np.uint64)])
+def test_numbers_of_examples_out_of_range_are_named_as_such(ids: Any) -> None:
+    with pytest.raises(ValueError, match=r"`ids`. Expected numbers from 0 to .*from"):
+        check_ids(ids, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "integer"),
+    [
+        (1, True, True),
+        (np.int8(1), True, True),
+        (1.0, True, False),
+        (np.float32(0.5), True, False),
+        (math.nan, False, False),
+        (np.inf, False, False),
+        (True, False, False),
+        (np.bool_(True), False, False),
+        ("1", False, False),
+        (None, False, False),
+        (1j, False, False),
+    ],
+)
+def test_numbers_and_integers_are_told_from_other_things(
+    value: object, number: bool, integer: bool
+) -> None:
+    assert is_number(value) is number
+    assert is_integer(value) is integer
+
+
 @pytest.mark.parametrize("value", [1e-9, 0.05, np.float32(0.5), 1 - 1e-9])
 def test_a_share_lies_between_0_and_1(value: float) -> None:
     result = check_share(value, name="fpr")
@@ -111,9 +151,9 @@ def test_a_share_lies_between_0_and_1(value: float) -> None:
     assert result == value
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, 5, np.nan, np.inf])
-def test_another_share_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match=rf"argument `fpr`.*fpr={value}"):
+@pytest.mark.parametrize("value", [0, 1, -0.1, np.nan, np.inf, "0.5", None, True])
+def test_another_share_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"argument `fpr`.*fpr={value!r}"):
         check_share(value, name="fpr")
 
 
@@ -121,6 +161,8 @@ def test_another_share_is_refused(value: float) -> None:
     ("value", "limits"),
     [
         (-3, {}),
+        (np.float32(0.5), {}),
+        (np.int64(2), {"above": 1}),
         (0.0, {"at_least": 0.0}),
         (1e-9, {"above": 0.0, "below": 1.0}),
         (1 - 1e-9, {"above": 0.0, "below": 1.0}),
@@ -141,10 +183,13 @@ def test_a_number_within_its_limits_is_taken(
         (-1e-9, {"at_least": 0.0}, "a finite number of at least 0. Received"),
         (1.0, {"below": 1.0}, "a finite number below 1. Received"),
         (0, {"above": 0.0, "below": 0.5}, "above 0 and below 0.5. Received"),
+        ("0.1", {}, "a finite number. Received"),
+        (None, {"above": 0.0}, "a finite number above 0. Received"),
+        (True, {"above": 0.0}, "a finite number above 0. Received"),
     ],
 )
 def test_a_number_out_of_its_limits_is_refused(
-    value: float, limits: dict[str, float], expected: str
+    value: Any, limits: dict[str, float], expected: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"argument `a0`.*{expected}: a0={value}"):
+    with pytest.raises(ValueError, match=f"argument `a0`.*{expected}: a0={value!r}"):
         check_number(value, name="a0", **limits)

@@ -9,12 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, IntArray, check_images, check_labels
+from keras_traps._validation import (
+    FloatArray,
+    IntArray,
+    check_ids,
+    check_images,
+    check_labels,
+)
+from keras_traps.attacks.checks import check_count, check_flag, check_image_model
 from keras_traps.attacks.compiled import LossView, once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
 from keras_traps.attacks.losses import Logits, Loss, check_loss
 from keras_traps.attacks.promises import check_result, naming_examples
+from keras_traps.attacks.targets import check_targets
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import (
@@ -99,7 +107,8 @@ class Batch:
 class Attack(abc.ABC):
     """An attack with its hyper-parameters.
 
-    Subclasses are frozen dataclasses whose fields carry cleverhans' names.
+    Subclasses are frozen dataclasses whose fields carry cleverhans' names. One that
+    checks its fields in a `__post_init__` of its own calls this one first.
     """
 
     name: ClassVar[str]
@@ -107,6 +116,16 @@ class Attack(abc.ABC):
     target_rule: ClassVar[TargetRule] = "none"
     note: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Makes NumPy's scalars Python's, and checks the flags."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                value = value.item()
+                object.__setattr__(self, field.name, value)
+            if field.type is bool:
+                check_flag(field.name, value)
 
     @abc.abstractmethod
     def perturb(self, batch: Batch) -> Perturbed:
@@ -155,7 +174,7 @@ class Attack(abc.ABC):
         """Attacks a model.
 
         Args:
-            model: A built Keras classifier.
+            model: A built Keras classifier of images of one size.
             x: `(batch, height, width, channels)`, floating point, pixels in [0, 1].
             y: `(batch,)`, integers: the true classes.
             output: What `model` returns; `"scores"` for a trapped model, whose
@@ -166,12 +185,13 @@ class Attack(abc.ABC):
             loss: What the attack follows. Those with an objective of their own leave
                 it unused: UAP, DeepFool, SPSA, JSMA, BLB and the search attacks CW2,
                 UCW2, EAD and OM. Defaults to `"cross_entropy"`.
-            seed: Seed of all randomness. Defaults to `0`.
-            ids: `(batch,)`, integers: which example each is. With the same ids an
-                example meets the same randomness in any batch. Defaults to 0, 1, ...
+            seed: Seed of all randomness, not below 0. Defaults to `0`.
+            ids: `(batch,)`, integers, not below 0: which example each is. With the same
+                ids an example meets the same randomness in any batch. Defaults to 0, 1,
+                ...
             background: `(images, height, width, channels)`: images without labels that
                 a universal attack learns from. Defaults to `x`.
-            batch_size: How many images at once. Defaults to `250`.
+            batch_size: How many images at once, at least 1. Defaults to `250`.
 
         Returns:
             The adversarial images with what became of each.
@@ -187,20 +207,16 @@ class Attack(abc.ABC):
         num_classes = check_classifier(
             model, output, known=get_args(AttackedOutput), name="model"
         )
+        check_image_model(model)
         clean = check_images(x, model.input_shape[1:], name="x")
         labels = check_labels(y, len(clean), num_classes)
         check_loss(loss)
-        if batch_size < 1:
-            raise ValueError(
-                "Invalid value for argument `batch_size`. Expected at least 1. "
-                f"Received: batch_size={batch_size}"
-            )
-        goals = self._goals(labels, y_target, num_classes)
-        numbers = (
-            np.arange(len(clean))
-            if ids is None
-            else check_labels(ids, len(clean), np.iinfo(np.int64).max, name="ids")
+        check_count("seed", seed, at_least=0)
+        check_count("batch_size", batch_size)
+        goals = check_targets(
+            y_target, labels, num_classes, name=self.name, targeted=self.targeted
         )
+        numbers = np.arange(len(clean)) if ids is None else check_ids(ids, len(clean))
         if output != "scores":
             # A few tell: all would cost an attack of one step a third of its time.
             check_outputs(predict(model, clean[: min(batch_size, _PROBED)]), output)
@@ -244,30 +260,6 @@ class Attack(abc.ABC):
             linf=moved.linf,
             iterations=np.concatenate([part[1] for part in parts]),
         )
-
-    def _goals(
-        self, labels: IntArray, y_target: npt.ArrayLike | None, num_classes: int
-    ) -> IntArray:
-        if not self.targeted:
-            if y_target is not None:
-                raise ValueError(
-                    f"Invalid value for argument `y_target`. {self.name} is "
-                    "untargeted and takes none."
-                )
-            return labels
-        if y_target is None:
-            raise ValueError(
-                f"Invalid value for argument `y_target`. {self.name} is targeted: "
-                "expected one class per example. Received: None"
-            )
-        goals = check_labels(y_target, len(labels), num_classes, name="y_target")
-        if (goals == labels).any():
-            raise ValueError(
-                "Invalid value for argument `y_target`. Expected targets other than "
-                "the true class. Received the true class at index "
-                f"{int(np.argmax(goals == labels))}."
-            )
-        return goals
 
     def _attack_batch(self, batch: Batch) -> tuple[FloatArray, IntArray]:
         with naming_examples(f"{self.name} on {batch.model.name!r}"):

@@ -132,7 +132,7 @@ class _Search:
         if ask(_Look(self.row, self.image)).success:
             return
         constant = first_constant(
-            tf.constant(self.attack.initial_const), tf.constant(1)
+            tf.constant(self.attack.initial_const, tf.float32), tf.constant(1)
         )
         searches = tf.constant(self.attack.binary_search_steps)
         for _ in range(self.attack.binary_search_steps):

@@ -1,6 +1,8 @@
 """Checks of hyper-parameters that attacks share."""
 
-from keras_traps._validation import check_number
+import keras
+
+from keras_traps._validation import check_number, is_integer
 
 
 def check_positive(name: str, value: float) -> None:
@@ -27,13 +29,49 @@ def check_count(name: str, value: float, *, at_least: int = 1) -> None:
     Raises:
         ValueError: If it is not such a number.
     """
-    if isinstance(value, bool) or not float(value).is_integer():
+    if not is_integer(value):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected an integer. "
-            f"Received: {name}={value}"
+            f"Received: {name}={value!r}"
         )
     if value < at_least:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected at least {at_least}. "
             f"Received: {name}={value}"
+        )
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Refuses a hyper-parameter that is neither `True` nor `False`.
+
+    Args:
+        name: Its name.
+        value: Its value.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected `True` or `False`. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_image_model(model: keras.Model) -> None:
+    """Refuses a model whose input is not images of one known size.
+
+    Args:
+        model: A built model with one input.
+
+    Raises:
+        ValueError: If it is not `(batch, height, width, channels)`, or a side is
+            unknown.
+    """
+    shape = model.input_shape
+    if len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected a model whose input is "
+            "(batch, height, width, channels) with known sides. Received: "
+            f"{model.name!r} with input shape {shape}"
         )

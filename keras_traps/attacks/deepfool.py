@@ -40,6 +40,7 @@ class DeepFool(Attack):
 
     def __post_init__(self) -> None:
         """Checks the settings."""
+        super().__post_init__()
         check_count("max_iter", self.max_iter)
         check_number(self.overshoot, name="overshoot", at_least=0)
         if self.nb_candidate is not None:
@@ -51,8 +52,8 @@ class DeepFool(Attack):
             tf.constant(batch.images),
             tf.constant(batch.labels),
             tf.constant(batch.ids),
-            tf.constant(self.max_iter),
-            tf.constant(self.overshoot),
+            tf.constant(self.max_iter, tf.int32),
+            tf.constant(self.overshoot, tf.float32),
             tf.constant(self.nb_candidate or batch.model.output_shape[1]),
         )
         return Perturbed(found.images, found.iterations)

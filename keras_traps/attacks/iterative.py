@@ -6,7 +6,6 @@ itself.
 
 import abc
 import dataclasses
-import math
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
     projected_gradient_descent,
 )
 
+from keras_traps._validation import check_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.checks import check_count, check_positive
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
@@ -181,11 +181,7 @@ class UMIFGSM(IterativeAttack):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if not 0 <= self.decay_factor < math.inf:
-            raise ValueError(
-                "Invalid value for argument `decay_factor`. Expected a finite number "
-                f"of at least 0. Received: decay_factor={self.decay_factor}"
-            )
+        check_number(self.decay_factor, name="decay_factor", at_least=0)
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image."""

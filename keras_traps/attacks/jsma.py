@@ -50,6 +50,7 @@ class JSMA(Attack):
 
     def __post_init__(self) -> None:
         """Checks the settings."""
+        super().__post_init__()
         for name in ("theta", "gamma"):
             value = getattr(self, name)
             check_number(value, name=name, above=0)

@@ -28,6 +28,8 @@ class LinfAttack(Attack):
     eps: float
 
     def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
         check_positive("eps", self.eps)
 
     @property

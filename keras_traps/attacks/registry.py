@@ -1,7 +1,8 @@
 """Every attack by its name."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from keras_traps.attacks import (
     blb,
@@ -17,7 +18,7 @@ from keras_traps.attacks import (
     transfer,
     uap,
 )
-from keras_traps.attacks.base import Attack
+from keras_traps.attacks.base import Attack, Kind
 from keras_traps.attacks.presets import PRESETS
 from keras_traps.attacks.presets_luring import LURING
 
@@ -71,8 +72,21 @@ def register(attack: type[Attack]) -> type[Attack]:
         `attack`.
 
     Raises:
+        TypeError: If it is no such class, or lacks a name or a kind.
         ValueError: If there is one of its name already.
     """
+    # Said here: without a name or a kind the table of attacks would fail later.
+    if (
+        not (isinstance(attack, type) and issubclass(attack, Attack))
+        or inspect.isabstract(attack)
+        or not isinstance(getattr(attack, "name", None), str)
+        or getattr(attack, "kind", None) not in get_args(Kind)
+    ):
+        raise TypeError(
+            "Invalid value for argument `attack`. Expected a concrete subclass of "
+            f"`Attack` with a `name` and a `kind` of {get_args(Kind)}. "
+            f"Received: attack={attack!r}"
+        )
     if attack.name in _ATTACKS:
         raise ValueError(
             f"Invalid value for argument `attack`. There is an attack named "
@@ -111,7 +125,7 @@ def preset(
 
     Args:
         name: One of `PRESETS`.
-        attacks: Which of them, by name. Defaults to all.
+        attacks: Which of them, by name, at least one. Defaults to `None`: all.
         eps: Another L-infinity radius for all of them; only the luring paper's presets
             take one, which has several: `LURING_EPS`. Defaults to the preset's own.
 
@@ -119,8 +133,8 @@ def preset(
         The attacks, in the order asked for.
 
     Raises:
-        ValueError: If there is no such preset, an attack is not in it, or it takes no
-            other radius.
+        ValueError: If there is no such preset, no attack is asked for, or one that is
+            not in it, or it takes no other radius.
     """
     if name not in PRESETS:
         raise ValueError(
@@ -128,7 +142,13 @@ def preset(
             f"Received: name={name!r}"
         )
     settings = PRESETS[name]
-    if unknown := [attack for attack in attacks or () if attack not in settings]:
+    chosen = list(settings if attacks is None else attacks)
+    if not chosen:
+        raise ValueError(
+            "Invalid value for argument `attacks`. Expected at least one of "
+            f"{', '.join(settings)}, or `None` for all. Received: attacks={attacks!r}"
+        )
+    if unknown := [attack for attack in chosen if attack not in settings]:
         raise ValueError(
             f"Invalid value for argument `attacks`. Preset {name!r} has "
             f"{', '.join(settings)}. Received: {', '.join(unknown)}"
@@ -139,7 +159,4 @@ def preset(
             f"{name!r}, which has one radius. Received: eps={eps}"
         )
     radius = {} if eps is None else {"eps": eps}
-    return [
-        create(attack, **{**settings[attack], **radius})
-        for attack in attacks or settings
-    ]
+    return [create(attack, **{**settings[attack], **radius}) for attack in chosen]

@@ -32,6 +32,7 @@ class ConstantSearchAttack(Attack, abc.ABC):
 
     def __post_init__(self) -> None:
         """Checks the settings."""
+        super().__post_init__()
         check_positive("initial_const", self.initial_const)
         check_count("binary_search_steps", self.binary_search_steps)
         check_count("max_iterations", self.max_iterations)

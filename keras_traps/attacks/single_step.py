@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
-from keras_traps._validation import FloatArray
+from keras_traps._validation import FloatArray, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.linf import LinfAttack, noise
 from keras_traps.attacks.shared_gradient import logits_traced_once
@@ -62,10 +62,10 @@ class RFGSM(LinfAttack):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if not 0 < self.alpha < self.eps:
+        if not (is_number(self.alpha) and 0 < self.alpha < self.eps):
             raise ValueError(
                 "Invalid value for argument `alpha`. Expected a number between 0 and "
-                f"eps={self.eps}. Received: alpha={self.alpha}"
+                f"eps={self.eps}. Received: alpha={self.alpha!r}"
             )
 
     def perturb(self, batch: Batch) -> Perturbed:

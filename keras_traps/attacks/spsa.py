@@ -90,11 +90,11 @@ class SPSA(LinfAttack):
             tf.constant(seeds, tf.int64),
             DescentSettings(
                 eps=tf.constant(self.eps, tf.float32),
-                nb_iter=tf.constant(int(self.nb_iter)),
+                nb_iter=tf.constant(self.nb_iter),
                 learning_rate=tf.constant(self.learning_rate, tf.float32),
                 delta=tf.constant(self.delta, tf.float32),
-                spsa_samples=tf.constant(int(self.spsa_samples)),
-                spsa_iters=tf.constant(int(self.spsa_iters)),
+                spsa_samples=tf.constant(self.spsa_samples),
+                spsa_iters=tf.constant(self.spsa_iters),
                 threshold=tf.constant(
                     -math.inf if threshold is None else threshold, tf.float32
                 ),

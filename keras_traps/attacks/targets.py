@@ -1,8 +1,10 @@
 """Which class a targeted attack aims at."""
 
 import numpy as np
+import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._validation import FloatArray, IntArray, check_labels
+from keras_traps.attacks.checks import check_count
 from keras_traps.attacks.randomness import per_example
 
 _TARGET_STREAM = 1
@@ -16,12 +18,17 @@ def random_targets(
     Args:
         y: `(batch,)`: the true classes.
         num_classes: How many classes, at least 2.
-        seed: Seed of the draw.
+        seed: Seed of the draw, not below 0.
         ids: `(batch,)`: which example each is; its draw depends on nothing else.
 
     Returns:
         `(batch,)`, int64; never the true class.
+
+    Raises:
+        ValueError: If there are fewer than two classes, or the seed is below 0.
     """
+    check_count("num_classes", num_classes, at_least=2)
+    check_count("seed", seed, at_least=0)
     offsets = per_example(
         lambda generator: generator.integers(1, num_classes), ids, seed, _TARGET_STREAM
     )
@@ -31,6 +38,9 @@ def random_targets(
 def least_likely_targets(outputs: FloatArray) -> IntArray:
     """Returns the class that the model holds least likely.
 
+    Of an example that the model has quite wrong this may be the true class, at which no
+    targeted attack aims.
+
     Args:
         outputs: `(batch, num_classes)`: logits or probabilities on clean images.
 
@@ -38,3 +48,49 @@ def least_likely_targets(outputs: FloatArray) -> IntArray:
         `(batch,)`, int64.
     """
     return outputs.argmin(axis=1).astype(np.int64)
+
+
+def check_targets(
+    y_target: npt.ArrayLike | None,
+    labels: IntArray,
+    num_classes: int,
+    *,
+    name: str,
+    targeted: bool,
+) -> IntArray:
+    """Returns the classes that an attack looks at, or says what is wrong with them.
+
+    Args:
+        y_target: What the caller passed: `(batch,)`, integers, or `None`.
+        labels: `(batch,)`: the true classes.
+        num_classes: How many classes.
+        name: The attack's name.
+        targeted: Whether it aims at a class.
+
+    Returns:
+        `(batch,)`, int64: the targets, or the true classes if it aims at none.
+
+    Raises:
+        TypeError: If the targets are not integers.
+        ValueError: If they are missing, not asked for, out of range or a true class.
+    """
+    if not targeted:
+        if y_target is not None:
+            raise ValueError(
+                f"Invalid value for argument `y_target`. {name} is untargeted and "
+                "takes none."
+            )
+        return labels
+    if y_target is None:
+        raise ValueError(
+            f"Invalid value for argument `y_target`. {name} is targeted: expected one "
+            "class per example. Received: None"
+        )
+    targets = check_labels(y_target, len(labels), num_classes, name="y_target")
+    if (targets == labels).any():
+        raise ValueError(
+            "Invalid value for argument `y_target`. Expected targets other than the "
+            "true class. Received the true class at index "
+            f"{int(np.argmax(targets == labels))}."
+        )
+    return targets

@@ -1,12 +1,11 @@
 """Momentum attacks made to transfer from one model to another."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import numpy as np
 
-from keras_traps._validation import check_number
+from keras_traps._validation import check_number, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed
 from keras_traps.attacks.checks import check_count, check_positive
 from keras_traps.attacks.diversity import draw_variants, show_variants
@@ -82,7 +81,7 @@ class DIM(MIM):
             batch,
             Recipe(momentum=True, look=show_variants),
             self._loop_settings(),
-            draws=draw_variants(batch, self.prob, int(self.nb_iter)),
+            draws=draw_variants(batch, self.prob, self.nb_iter),
         )
 
 
@@ -117,7 +116,7 @@ class MIMTI(MIM):
         )
 
     def _loop_settings(self) -> Settings:
-        kernel = gaussian_kernel(int(self.kernlen), self.nsig)
+        kernel = gaussian_kernel(self.kernlen, self.nsig)
         return super()._loop_settings()._replace(kernel=kernel)
 
 
@@ -149,7 +148,7 @@ class DIMTI(MIMTI):
             batch,
             Recipe(momentum=True, look=show_variants, smooth=smooth),
             self._loop_settings(),
-            draws=draw_variants(batch, self.prob, int(self.nb_iter)),
+            draws=draw_variants(batch, self.prob, self.nb_iter),
         )
 
 
@@ -215,8 +214,8 @@ class MIML2(LinfAttack):
 
 
 def _check_prob(prob: float) -> None:
-    if not (math.isfinite(prob) and 0 <= prob <= 1):
+    if not (is_number(prob) and 0 <= prob <= 1):
         raise ValueError(
             "Invalid value for argument `prob`. Expected a number from 0 to 1. "
-            f"Received: prob={prob}"
+            f"Received: prob={prob!r}"
         )

@@ -6,8 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from keras_traps._validation import check_number
-from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed
-from keras_traps.attacks.checks import check_count, check_positive
+from keras_traps.attacks.base import Batch, Kind, Perturbed
+from keras_traps.attacks.checks import check_count
+from keras_traps.attacks.linf import LinfAttack
 from keras_traps.attacks.universal import (
     LearningSettings,
     UniversalPerturbation,
@@ -16,7 +17,7 @@ from keras_traps.attacks.universal import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UAP(Attack):
+class UAP(LinfAttack):
     """One perturbation, learnt from other images, that is added to every image.
 
     It is learnt without labels from the call's `background` images: at the first batch,
@@ -29,7 +30,6 @@ class UAP(Attack):
     The published algorithm takes one image at a time, which is `nb_at_once=1`.
 
     Args:
-        eps: The radius of the L-infinity ball, above 0, pixels in [0, 1].
         fooling_rate: It is done after the pass that fools this share of the background,
             in (0, 1). Where none does, the best pass counts. Defaults to `0.3`.
         nb_images: How many of the background images to learn from at most, at least 1;
@@ -45,7 +45,6 @@ class UAP(Attack):
         algorithm 1.
     """
 
-    eps: float
     fooling_rate: float = 0.3
     nb_images: int = 5000
     nb_at_once: int = 16
@@ -58,18 +57,13 @@ class UAP(Attack):
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        check_positive("eps", self.eps)
+        super().__post_init__()
         check_number(self.fooling_rate, name="fooling_rate", above=0, below=1)
         for name in ("nb_images", "nb_at_once", "max_iter", "deepfool_max_iter"):
             check_count(name, getattr(self, name))
         check_number(self.overshoot, name="overshoot", at_least=0)
         if self.nb_candidate is not None:
             check_count("nb_candidate", self.nb_candidate, at_least=2)
-
-    @property
-    def linf_bound(self) -> float | None:
-        """The radius of the ball."""
-        return self.eps
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Adds the perturbation, which the first batch learns."""

@@ -131,7 +131,7 @@ def _step(
         tf.constant(answers),
         tf.constant(ids),
         tf.constant(settings.deepfool_max_iter),
-        tf.constant(settings.overshoot),
+        tf.constant(settings.overshoot, tf.float32),
         tf.constant(settings.nb_candidate or np.iinfo(np.int32).max),
     )
     # An image that was fooled before, or could not be, comes back as it was.

@@ -1,10 +1,13 @@
 import dataclasses
+import json
+import re
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from keras_traps.attacks import Attack, Batch, create
 from keras_traps.attacks.base import Kind, Perturbed
@@ -160,7 +163,11 @@ def changed(value: float) -> npt.NDArray[np.float32]:
         ({"x": IMAGES[..., 0]}, ValueError, r"`x`.*shape \(batch, 2, 3, 1\)"),
         ({"x": IMAGES[0]}, ValueError, r"`x`.*shape=\(2, 3, 1\)"),
         ({"x": IMAGES[:0], "y": []}, ValueError, r"`x`. Expected at least one image"),
-        ({"y": [0, 1, 2]}, ValueError, "`y`.*from 0 to 1. Received ids from 0 to 2"),
+        (
+            {"y": [0, 1, 2]},
+            ValueError,
+            "`y`.*from 0 to 1. Received class.* to 2",
+        ),
         ({"y": [0, -1, 1]}, ValueError, "`y`.*ids from -1 to 1"),
         ({"y": np.eye(2)[[0, 1, 0]]}, ValueError, "`y`.*not one-hot rows"),
         ({"y": [0.0, 1.0, 0.0]}, TypeError, "`y`. Expected integer class ids"),
@@ -171,10 +178,15 @@ def changed(value: float) -> npt.NDArray[np.float32]:
         ({"output": "probabilities"}, ValueError, "do not look like probabilities"),
         ({"loss": "hinge"}, ValueError, r"`loss`.*cross_entropy.*margin.*'hinge'"),
         ({"ids": [0, 1]}, ValueError, r"`ids`. Expected shape \(3,\)"),
-        ({"ids": [0, 1, -1]}, ValueError, r"`ids`.*from -1 to 1"),
+        ({"ids": [0, 1, -1]}, ValueError, r"`ids`. Expected numbers from 0.*-1 to 1"),
         ({"ids": [0.0, 1.0, 2.0]}, TypeError, r"`ids`. Expected integer"),
         ({"batch_size": 0}, ValueError, "`batch_size`. Expected at least 1"),
         ({"batch_size": -1}, ValueError, "`batch_size`. Expected at least 1"),
+        ({"batch_size": 2.0}, ValueError, "`batch_size`. Expected an integer"),
+        ({"batch_size": None}, ValueError, "`batch_size`. Expected an integer"),
+        ({"seed": -1}, ValueError, "`seed`. Expected at least 0"),
+        ({"seed": 1.5}, ValueError, "`seed`. Expected an integer"),
+        ({"x": tf.data.Dataset.range(3)}, TypeError, "`x`. Expected an array"),
         ({"model": lambda x: x}, TypeError, "Expected a Keras model"),
         ({"model": keras.Sequential()}, ValueError, "Expected a built model"),
     ],
@@ -223,6 +235,43 @@ def test_rounding_does_not_count_as_leaving_the_ball() -> None:
     images = IMAGES + np.float32(0.1)
     result = Given(images=images, bound=0.1)(two_classes(), IMAGES, [0, 1, 0])
     np.testing.assert_array_equal(result.images, images)
+
+
+@pytest.mark.parametrize("shape", [(12,), (4, 3), (None, None, 1), (2, 3, None)])
+@pytest.mark.parametrize("name", ["FGSM", "MIM"])
+def test_a_model_of_no_images_of_one_size_is_refused(
+    name: str, shape: tuple[int | None, ...]
+) -> None:
+    image = keras.Input(shape)
+    summed = keras.layers.Lambda(lambda x: keras.ops.ones((1, 2)) * keras.ops.sum(x))
+    model = keras.Model(image, summed(image))
+    settings = {"eps_iter": 0.1, "nb_iter": 1} if name == "MIM" else {}
+    expected = re.escape("argument `model`. Expected a model whose input is (batch, h")
+    with pytest.raises(ValueError, match=expected):
+        create(name, eps=0.1, **settings)(model, IMAGES, [0, 1, 0])
+
+
+def test_numpy_scalars_become_plain_data() -> None:
+    attack = create(
+        "BIM",
+        eps=np.float32(0.25),
+        eps_iter=np.float64(0.1),
+        nb_iter=np.int64(3),
+        abort_early=np.bool_(True),
+    )
+    assert json.loads(json.dumps(attack.settings())) == {
+        "eps": 0.25,
+        "eps_iter": 0.1,
+        "nb_iter": 3,
+        "abort_early": True,
+    }
+
+
+@pytest.mark.parametrize("value", ["no", None, 1])
+def test_a_flag_that_is_none_is_named(value: Any) -> None:
+    settings = {"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, "abort_early": value}
+    with pytest.raises(ValueError, match=f"`abort_early`.*abort_early={value!r}"):
+        create("PGD", **settings)
 
 
 def test_settings_are_plain_data() -> None:

@@ -1,9 +1,12 @@
 import math
 import re
+from typing import Any
 
+import numpy as np
 import pytest
 
-from keras_traps.attacks.checks import check_count, check_positive
+from keras_traps.attacks import create
+from keras_traps.attacks.checks import check_count, check_flag, check_positive
 
 
 @pytest.mark.parametrize("value", [1e-30, 1, 1e30])
@@ -22,8 +25,9 @@ def test_a_number_that_is_not_positive_is_named(value: float) -> None:
 
 def test_a_count_passes_from_its_least_on() -> None:
     check_count("steps", 1)
-    check_count("steps", 2.0)
     check_count("steps", 0, at_least=0)
+    numpys: Any = np.int64(2)
+    check_count("steps", numpys)
 
 
 @pytest.mark.parametrize(
@@ -32,12 +36,15 @@ def test_a_count_passes_from_its_least_on() -> None:
         (0, "Expected at least 1. Received: steps=0"),
         (-1, "Expected at least 1. Received: steps=-1"),
         (1.5, "Expected an integer. Received: steps=1.5"),
+        (2.0, "Expected an integer. Received: steps=2.0"),
+        ("2", "Expected an integer. Received: steps='2'"),
+        (None, "Expected an integer. Received: steps=None"),
         (True, "Expected an integer. Received: steps=True"),
         (math.inf, "Expected an integer. Received: steps=inf"),
         (math.nan, "Expected an integer. Received: steps=nan"),
     ],
 )
-def test_a_count_that_is_none_is_named(value: float, expected: str) -> None:
+def test_a_count_that_is_none_is_named(value: Any, expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"argument `steps`. {expected}")):
         check_count("steps", value)
 
@@ -45,3 +52,72 @@ def test_a_count_that_is_none_is_named(value: float, expected: str) -> None:
 def test_a_count_below_its_own_least_is_named() -> None:
     with pytest.raises(ValueError, match=r"Expected at least 2\. Received: classes=1"):
         check_count("classes", 1, at_least=2)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_flag_passes(value: bool) -> None:
+    check_flag("abort_early", value)
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, None])
+def test_a_flag_that_is_no_truth_value_is_named(value: Any) -> None:
+    expected = "argument `abort_early`. Expected `True` or `False`. Received: "
+    with pytest.raises(ValueError, match=f"{expected}abort_early={value!r}"):
+        check_flag("abort_early", value)
+
+
+_STEPS = {"eps": 0.1, "eps_iter": 0.05, "nb_iter": 2}
+REQUIRED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("BIM", "PGD", "UMIFGSM", "DIM", "MIM-TI"), _STEPS),
+    "FGSM": {"eps": 0.1},
+    "RFGSM": {"eps": 0.1, "alpha": 0.05},
+    "MIML2": {**_STEPS, "radius": 1.0},
+    "UAP": {"eps": 0.1},
+    "SPSA": {"eps": 0.1, "nb_iter": 2},
+}
+
+
+WHOLE = [
+    ("CW2", "max_iterations"),
+    ("UCW2", "binary_search_steps"),
+    ("EAD", "max_iterations"),
+    ("BLB", "binary_search_steps"),
+    ("OM", "noise_count"),
+    ("DeepFool", "max_iter"),
+    ("DeepFool", "nb_candidate"),
+    ("UAP", "nb_images"),
+    ("SPSA", "nb_iter"),
+    ("PGD", "nb_iter"),
+    ("MIML2", "nb_iter"),
+    ("MIM-TI", "kernlen"),
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), WHOLE)
+@pytest.mark.parametrize("value", [5.0, "5"])
+def test_a_count_is_an_integer(name: str, setting: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"`{setting}`. Expected an integer"):
+        create(name, **{**REQUIRED.get(name, {}), setting: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("FGSM", "eps"),
+        ("RFGSM", "alpha"),
+        ("BIM", "eps_iter"),
+        ("UMIFGSM", "decay_factor"),
+        ("DIM", "prob"),
+        ("MIML2", "radius"),
+        ("JSMA", "theta"),
+        ("CW2", "confidence"),
+        ("UAP", "fooling_rate"),
+        ("SPSA", "delta"),
+    ],
+)
+@pytest.mark.parametrize("value", ["0.1", None, True])
+def test_a_setting_that_is_no_number_is_named(
+    name: str, setting: str, value: Any
+) -> None:
+    with pytest.raises(ValueError, match=f"`{setting}`.*Received: {setting}={value!r}"):
+        create(name, **{**REQUIRED.get(name, {}), setting: value})

@@ -53,7 +53,7 @@ def test_a_linear_model_is_crossed_at_the_nearest_point_of_its_boundary() -> Non
     assert result.iterations.tolist() == [1] * 20
 
 
-@pytest.mark.parametrize("overshoot", [0.0, 0.05, 0.1])
+@pytest.mark.parametrize("overshoot", [0, 0.05, np.float64(0.1)])
 def test_the_overshoot_is_a_share_of_the_perturbation(overshoot: float) -> None:
     images = some_images(3)
     result = attack(two_classes(), images, overshoot=overshoot)

@@ -250,6 +250,11 @@ def test_an_attack_that_a_preset_lacks_is_named() -> None:
         preset("table8", ["FGSM", "BIM", "LLC"])
 
 
+def test_a_preset_is_not_asked_for_no_attack() -> None:
+    with pytest.raises(ValueError, match=r"at least one of FGSM.*attacks=\[\]"):
+        preset("table7_mnist", [])
+
+
 @pytest.mark.parametrize("settings", [{}, {"eps": 0.1, "epsilon": 0.2}])
 def test_a_missing_or_unknown_setting_is_an_error(settings: dict[str, float]) -> None:
     with pytest.raises(TypeError, match="eps"):
@@ -268,3 +273,19 @@ def test_a_name_is_not_given_twice() -> None:
     register(Nothing)
     with pytest.raises(ValueError, match="an attack named 'Nothing' already"):
         register(Nothing)
+
+
+class Nameless(Nothing):
+    name = None  # type: ignore[assignment]
+
+
+class Unkind(Nothing):
+    kind = "UNTARGETED"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "thing", [Attack, Nameless, Unkind, Nothing(), "FGSM"], ids=lambda thing: str(thing)
+)
+def test_what_is_no_attack_is_not_registered(thing: Any) -> None:
+    with pytest.raises(TypeError, match=r"argument `attack`.*concrete subclass"):
+        register(thing)

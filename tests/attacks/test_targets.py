@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from keras_traps.attacks import least_likely_targets, random_targets
+from keras_traps.attacks.targets import check_targets
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
@@ -37,3 +38,36 @@ def test_the_least_likely_class_has_the_lowest_output() -> None:
     targets = least_likely_targets(outputs)
     assert targets.tolist() == [0, 2, 0]
     assert targets.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "seed", "expected"),
+    [
+        (1, 0, "`num_classes`. Expected at least 2. Received: num_classes=1"),
+        (2, -1, "`seed`. Expected at least 0. Received: seed=-1"),
+    ],
+)
+def test_a_draw_that_cannot_be_made_is_told(
+    num_classes: int, seed: int, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        random_targets(np.zeros(2, int), num_classes, seed=seed, ids=np.arange(2))
+
+
+@pytest.mark.parametrize(
+    ("targeted", "y_target", "expected"),
+    [(False, None, [0, 1]), (True, [1, 0], [1, 0])],
+)
+def test_the_classes_looked_at_are_the_targets_if_there_are_some(
+    targeted: bool, y_target: list[int] | None, expected: list[int]
+) -> None:
+    labels = np.array([0, 1])
+    found = check_targets(y_target, labels, 2, name="LLC", targeted=targeted)
+    assert found.tolist() == expected
+
+
+def test_a_least_likely_class_that_is_the_true_one_is_no_target() -> None:
+    labels, outputs = np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]], "f4")
+    targets = least_likely_targets(outputs)
+    with pytest.raises(ValueError, match=r"other than the true class.*at index 1"):
+        check_targets(targets, labels, 2, name="LLC", targeted=True)
