@@ -12,6 +12,15 @@ _models: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
 _models = weakref.WeakKeyDictionary()
 
 
+def _functional() -> type[keras.Model]:
+    image = keras.Input((1,))
+    return type(keras.Model(image, image))
+
+
+# A subclass of these may do more than its layers say.
+_KINDS = (_functional(), keras.Sequential)
+
+
 def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
     """Returns a model of the logits, for losses that must not saturate.
 
@@ -24,8 +33,9 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
     Returns:
         `model` itself where it returns logits or scores. Else a model that shares its
-        layers, or, where the last one is not known to be a softmax, one that returns
-        the logarithm of the probabilities. The same one at every call.
+        layers, also where the softmax is the last layer of a functional or sequential
+        model that is its last layer. Where no softmax is found it returns the logarithm
+        of the probabilities. The same one at every call.
     """
     if output != "probabilities":
         return model
@@ -35,13 +45,20 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
 
 def _without_softmax(model: keras.Model) -> keras.Model:
-    last = model.layers[-1]
+    # A layer's own `input` is that of its first call, which may be in another model; a
+    # model's is where it begins itself.
+    last, index, _ = model.outputs[0]._keras_history
+    call = last._inbound_nodes[index]
     if isinstance(last, keras.layers.Softmax) or _is_softmax(
         last, keras.layers.Activation
     ):
-        logits = last.input
+        logits = call.input_tensors[0]
     elif _is_softmax(last, keras.layers.Dense):
-        logits = _Linear(last, name=last.name)(last.input)
+        logits = _Linear(last, name=last.name)(call.input_tensors[0])
+    elif type(last) in _KINDS and len(last.outputs) == 1:
+        # A classifier behind preprocessing.
+        inner = _without_softmax(last)
+        logits = inner(*call.arguments.args, **call.arguments.kwargs)
     else:
         logits = _LogProbabilities(name="log_probabilities", dtype="float32")(
             model.outputs[0]
@@ -65,7 +82,10 @@ class _Linear(keras.layers.Layer):
 
 
 class _LogProbabilities(keras.layers.Layer):
-    """log p, with a gradient that stays finite where p is 0."""
+    """log p, with a gradient that stays finite where p is 0.
+
+    Behind a softmax in half precision it may exceed that precision where p is small.
+    """
 
     def call(self, probabilities: tf.Tensor) -> tf.Tensor:
         return tf.math.log(tf.maximum(probabilities, 1e-30))

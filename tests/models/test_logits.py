@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -101,3 +104,84 @@ def test_the_logarithm_of_zero_and_its_gradient_are_finite(policy: str) -> None:
     assert np.isfinite(result).all()
     assert np.isfinite(gradient).all()
     assert (result.numpy().min(axis=1) < -60).all()
+
+
+def preprocessed(classifier: keras.Model) -> keras.Model:
+    image = keras.Input(SHAPE)
+    halves = keras.layers.Rescaling(0.5)(image)
+    return keras.Model(image, classifier(halves))
+
+
+def sequential(classifier: keras.Model) -> keras.Model:
+    return keras.Sequential(
+        [keras.Input(SHAPE), keras.layers.Rescaling(0.5), classifier]
+    )
+
+
+@pytest.mark.parametrize("wrap", [preprocessed, sequential])
+@pytest.mark.parametrize("kind", KNOWN)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_softmax_of_a_model_within_is_taken_off(
+    wrap: Callable[[keras.Model], keras.Model], kind: str, depth: int
+) -> None:
+    model, images = with_softmax(TWO_CLASSES * np.float32(1e4), kind), some_images(5)
+    for _ in range(depth):
+        model = wrap(model)
+
+    logits = logits_model(model, "probabilities")(images)
+
+    expected = linear(TWO_CLASSES * np.float32(1e4))(images * 0.5**depth)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_layer_that_another_model_has_called_before_is_taken_off_too(
+    kind: str,
+) -> None:
+    within = with_softmax(TWO_CLASSES, kind)
+    first, second = preprocessed(within), preprocessed(preprocessed(within))
+    images = some_images(3)
+    for model, scale in ((first, 0.5), (second, 0.25)):
+        logits = logits_model(model, "probabilities")(images)
+        expected = linear(TWO_CLASSES)(images * scale)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+def test_a_softmax_layer_that_another_model_has_called_before_is_taken_off() -> None:
+    softmax, other = keras.layers.Softmax(), keras.Input((2,))
+    keras.Model(other, softmax(other))
+    plain, images = linear(TWO_CLASSES), some_images(3)
+    model = keras.Model(plain.inputs[0], softmax(plain.outputs[0]))
+    logits = logits_model(model, "probabilities")(images)
+    np.testing.assert_allclose(logits, plain(images), rtol=1e-6)
+
+
+def test_a_wrapped_softmax_in_half_precision_has_a_finite_gradient() -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = preprocessed(with_softmax(TWO_CLASSES * np.float32(10), "dense"))
+    finally:
+        keras.config.set_dtype_policy(before)
+    images = tf.constant(some_images(20))
+    logits = logits_model(model, "probabilities")
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        result = logits(images)
+    gradient = tape.gradient(result, images)
+    assert np.isfinite(gradient).all()
+    assert (np.abs(gradient).max(axis=(1, 2, 3)) > 0).all()
+
+
+class Doubled(type(linear(TWO_CLASSES))):  # type: ignore[misc]
+    """A functional model that does more than its graph tells."""
+
+    def call(self, *arguments: Any, **more: Any) -> tf.Tensor:
+        return super().call(*arguments, **more) / 2 + 0.25
+
+
+def test_a_subclass_is_not_looked_into() -> None:
+    plain = with_softmax(TWO_CLASSES, "dense")
+    model, images = preprocessed(Doubled(plain.inputs, plain.outputs)), some_images(3)
+    logits = logits_model(model, "probabilities")(images)
+    np.testing.assert_allclose(logits, np.log(model(images)), rtol=1e-5)
