@@ -1,6 +1,7 @@
 """The attacks of each library behind one call, as its documentation has them called."""
 
 import abc
+import contextlib
 import importlib
 import importlib.metadata
 import itertools
@@ -60,14 +61,19 @@ class Library(abc.ABC):
 
     @classmethod
     def version(cls) -> str | None:
-        """Returns the version, or `None` where the library is not installed."""
+        """Returns the version, or `None` where the library is not installed.
+
+        Another distribution may have a package of the same name.
+        """
         try:
             import_quietly(cls.package)
         except ModuleNotFoundError as error:
             if error.name != cls.package:
                 raise
             return None
-        return importlib.metadata.version(cls.distribution)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(cls.distribution)
+        return None
 
 
 class KerasTraps(Library):

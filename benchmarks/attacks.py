@@ -144,6 +144,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """
     check_flags_only(argv)
     versions = _versions(values.libraries)
+    _counts(values)
     plan = Plan(
         choice=_choice(values),
         attacks=tuple(values.attacks) if values.attacks else None,
@@ -187,8 +188,18 @@ def _rows(plan: Plan, victim: Victim, values: flags.FlagValues) -> list[_measure
             return measure_speed(
                 plan, victim, repeats=values.repeats, memory=values.memory
             )
+        return measure_memory(plan, victim, counts=_counts(values))
+
+
+def _counts(values: flags.FlagValues) -> list[int]:
+    if all(count.isdecimal() for count in values.counts):
         counts = [int(count) for count in values.counts]
-        return measure_memory(plan, victim, counts=counts)
+        if counts == sorted({*counts} - {0}):
+            return counts
+    raise app.UsageError(
+        "--counts must be positive integers, each larger than the one before. "
+        f"Received: {','.join(values.counts)}"
+    )
 
 
 def _choice(values: flags.FlagValues) -> Choice:

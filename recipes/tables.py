@@ -101,6 +101,11 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         )
     name = _PRESETS[values.dataset, values.preset]
     chosen = attacks.preset(name, values.attacks)
+    if unknown := [one for one in values.dear if one not in attacks.names()]:
+        raise app.UsageError(
+            f"--dear must be of {', '.join(attacks.names())}. Received: "
+            f"{', '.join(unknown)}"
+        )
     workdir = Path(values.workdir).expanduser()
     check_workdir(workdir, resume=values.resume)
     trapped = trap(values, workdir)
@@ -113,7 +118,11 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         provenance={**trapped.provenance, "attack settings": name},
         background=trapped.train.images,
         num_examples=values.num_examples,
-        limits=dict.fromkeys(values.dear, values.num_examples_dear),
+        limits={
+            attack.name: values.num_examples_dear
+            for attack in chosen
+            if attack.name in values.dear
+        },
         variants=_variants(values),
         seed=values.seed,
         chunk_size=values.chunk_size,

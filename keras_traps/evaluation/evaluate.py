@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from keras_traps._validation import FloatArray
 from keras_traps.attacks import Attack
+from keras_traps.attacks.checks import check_count
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import Candidates, choose_candidates
@@ -93,6 +94,8 @@ def evaluate(
     _check_distinct("attacks", [attack.name for attack in attacks])
     if variants:
         _check_distinct("variants", variants)
+    check_count("chunk_size", chunk_size)
+    _check_limits(limits or {}, attacks)
     settings = record_settings(
         defence, test, background, seed=seed, chunk_size=chunk_size
     )
@@ -180,6 +183,17 @@ def _check_distinct(argument: str, names: Sequence[str]) -> None:
             f"Invalid value for argument `{argument}`. Expected at least one, and none "
             f"twice. Received: {', '.join(names) or 'none'}"
         )
+
+
+def _check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
+    known = [attack.name for attack in attacks]
+    for name, limit in limits.items():
+        if name not in known:
+            raise ValueError(
+                "Invalid value for argument `limits`. Expected names of the attacks, "
+                f"{', '.join(known)}. Received: {name!r}"
+            )
+        check_count(f"limits[{name!r}]", limit)
 
 
 def _clean_results(

@@ -129,7 +129,8 @@ def worst_case(
 
     Args:
         variant: How the attacks saw the model.
-        records: One per attack, of the first candidates, not all equally many.
+        records: One per attack, of the first candidates, not all equally many: what is
+            counted are the images that every attack met.
         analyzers: A fitted analyzer by nominal false-positive rate.
 
     Returns:
@@ -150,11 +151,9 @@ def worst_case(
 
 
 def _any(parts: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
-    """Joins by "or"; a shorter array counts as false where it ends."""
-    joined = np.zeros(max(map(len, parts)), bool)
-    for part in parts:
-        joined[: len(part)] |= part
-    return joined
+    """Joins by "or", as far as the shortest array goes."""
+    shared = min(map(len, parts))
+    return np.any([part[:shared] for part in parts], axis=0)
 
 
 def _mean_l2(record: Record, attack: Attack) -> float | None:

@@ -31,6 +31,7 @@ def suspicions(
     return (
         *_weak_on_classifier(by_key),
         *_masked(by_key),
+        *_blind_ahead(by_key),
         *_resting_on_loss(by_key),
         *_unmoved(undefended),
     )
@@ -63,6 +64,26 @@ def _masked(rows: _Rows) -> Iterable[str]:
                     f"{attack} ({row.success_trapped.value:.1%}) is weaker than FGSM "
                     f"({single.success_trapped.value:.1%}) on the {variant} variant: a "
                     "sign of masked gradients, not of robustness."
+                )
+
+
+def _blind_ahead(rows: _Rows) -> Iterable[str]:
+    for variant in sorted({variant for variant, _ in rows}):
+        blind, sighted = (rows.get((variant, attack)) for attack in ("SPSA", "PGD"))
+        if blind is None or sighted is None:
+            continue
+        pairs = [("", blind.success_trapped, sighted.success_trapped)]
+        for mine, other in zip(blind.detection, sighted.detection, strict=True):
+            how = f" unnoticed at {mine.fpr:.1%} false positives"
+            pairs.append((how, mine.overall, other.overall))
+        for how, here, there in pairs:
+            if here.value is None or there.value is None:
+                continue
+            if here.value > there.value + _POINT:
+                yield (
+                    f"SPSA, which sees no gradient, gets through{how} on "
+                    f"{here.value:.1%} of images of the {variant} variant and PGD on "
+                    f"{there.value:.1%}: a sign of masked gradients, not of robustness."
                 )
 
 

@@ -11,6 +11,7 @@ from absl import app, flags
 from benchmarks import _attack_libraries, _attack_outcomes, attacks
 from benchmarks._attack_cases import Case, all_cases
 from benchmarks._attack_modes import LIBRARIES
+from benchmarks._attack_rivals import ART
 from benchmarks._attack_victim import Victim
 from keras_traps.attacks import create
 from keras_traps.models import digits_cnn
@@ -55,6 +56,14 @@ def no_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
         return types.ModuleType(name)
 
     monkeypatch.setattr(_attack_libraries, "import_quietly", missing)
+
+
+def test_a_package_of_another_distribution_is_not_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_attack_libraries, "import_quietly", types.ModuleType)
+    monkeypatch.setattr(ART, "distribution", "no-such-distribution")
+    assert ART.version() is None
 
 
 def test_a_fooled_image_counts_inside_the_ball_and_a_nan_never() -> None:
@@ -157,6 +166,8 @@ def test_speed_is_told_with_ratios_and_image_steps(model: str, tmp_path: Path) -
         (["--libraries=keras_traps,Other"], "--libraries knows.*Received: Other"),
         (["--libraries=cleverhans"], "has to name keras_traps"),
         (["--dataset=mnist"], "--model is required for mnist"),
+        (["--counts=9,abc"], "--counts must be.*Received: 9,abc"),
+        (["--counts=9,9"], "--counts must be.*Received: 9,9"),
         (["fast"], "Received: fast"),
     ],
 )

@@ -207,6 +207,9 @@ def test_a_classifier_of_probabilities_is_evaluated_too(
         ),
         ({"variants": ("paper", "paper")}, "`variants`.*none twice"),
         ({"num_examples": 0}, "`num_examples`. Expected at least 1"),
+        ({"chunk_size": 0}, "`chunk_size`. Expected at least 1"),
+        ({"limits": {"CW2": 5}}, "`limits`.*FGSM, PGD. Received: 'CW2'"),
+        ({"limits": {"PGD": 0}}, r"`limits\['PGD'\]`. Expected at least 1"),
     ],
 )
 def test_a_wrong_call_is_told_before_anything_is_written(

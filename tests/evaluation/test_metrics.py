@@ -157,6 +157,13 @@ def test_an_image_seen_in_one_attack_may_be_lost_to_another() -> None:
     assert worst_case("margin", [seen, right], ANALYZERS).overall[0.05] == Rate(0, 1)
 
 
+def test_the_worst_case_is_of_the_images_that_all_attacks_met() -> None:
+    few = make_record(2, labels=RECORD.labels[:2], answers=[1, 0])
+    worst = worst_case("paper", [RECORD, few], ANALYZERS)
+    assert worst.misclassified == Rate(2, 2)
+    assert worst.overall[0.05] == Rate(1, 2)
+
+
 def test_the_integrated_models_worst_case_is_its_wrong_answers() -> None:
     worst = worst_case("integrated", [RECORD], ANALYZERS)
     assert worst.misclassified == Rate(4, 6)

@@ -47,6 +47,23 @@ def test_an_iterative_attack_weaker_than_a_single_step_is_told(attack: str) -> N
     assert found(single, make_row(attack, "margin", success=Rate(10, 100))) == ()
 
 
+def test_an_attack_without_gradients_that_does_better_is_told() -> None:
+    sighted = make_row("PGD", overall=(Rate(2, 100), Rate(50, 100)))
+    blind = make_row("SPSA", overall=(Rate(9, 100), Rate(51, 100)))
+
+    (warning,) = found(sighted, blind)
+
+    assert "SPSA, which sees no gradient, gets through unnoticed at 5.0%" in warning
+    assert "on 9.0% of images of the paper variant and PGD on 2.0%" in warning
+    (warning,) = found(
+        make_row("PGD", "integrated", success=Rate(5, 100), overall=()),
+        make_row("SPSA", "integrated", success=Rate(7, 100), overall=()),
+    )
+    assert "gets through on 7.0% of images of the integrated variant" in warning
+    # Where the gradient helps nothing is told.
+    assert found(make_row("PGD", overall=(Rate(9, 100), Rate(60, 100))), blind) == ()
+
+
 @pytest.mark.parametrize("variant", ["margin", "raw_sum"])
 def test_a_loss_that_gets_through_more_often_is_told(variant: Variant) -> None:
     paper = make_row("PGD", overall=(Rate(2, 100), Rate(5, 100)))

@@ -127,6 +127,10 @@ def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:
             ("--model=m.keras", "--workdir=run", "--dataset=svhn_cropped"),
             "--dataset must be one of cifar10, digits, mnist. Received: svhn_cropped",
         ),
+        (
+            ("--model=m.keras", "--workdir=run", "--dear=JSMA,CW3"),
+            "--dear must be of .*JSMA.* Received: CW3",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_told(
