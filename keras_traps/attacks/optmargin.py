@@ -38,6 +38,15 @@ class NoisyTanhAdam(TanhAdam):
         counts = tf.where(self.settings["all_noises"], total, paid[:, -1])
         return total, counts <= 0
 
+    def done(self, rows: Rows) -> tf.Tensor:
+        """Returns `(rows,)`: whether the clean images are successes."""
+        alone = super().done(rows)
+        return tf.cond(
+            self.settings["all_noises"],
+            lambda: alone & self.penalty(rows.images, rows)[1],
+            lambda: alone,
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptMargin(SearchAttack):
@@ -53,7 +62,8 @@ class OptMargin(SearchAttack):
             values. Defaults to `20`.
         noise_mag: The largest value in an example's noises, above 0. Defaults to `0.3`.
         all_noises: Whether a success has to hold for all of them, as for the authors,
-            or for the image alone, as in DEEPSEC. Defaults to `False`.
+            or for the image alone, as in DEEPSEC. A clean image of which it does is
+            kept. Defaults to `False`.
         learning_rate: Adam's step, above 0. Defaults to `0.2`.
         binary_search_steps: How many c to try, at least 1. Defaults to `4`.
         max_iterations: How many steps with each c at most, at least 1. Defaults to

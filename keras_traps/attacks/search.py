@@ -108,6 +108,12 @@ class Method(abc.ABC):
     def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
         """Makes one step for every row."""
 
+    def done(self, rows: Rows) -> tf.Tensor:
+        """Returns `(rows,)`: whether the clean images are successes, and are kept."""
+        logits, targeted = self.logits(rows.images), self.settings["targeted"]
+        paid = hinge(logits, rows.labels, targeted, self.settings["confidence"])
+        return fooled(logits, rows.labels, targeted) & (paid <= 0)
+
     def hinge(self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         """Returns `(batch,)`: 0 where the answer is the one wanted, above elsewhere.
 
@@ -170,9 +176,7 @@ class _Loop:
 
     def run(self, rows: Rows) -> Finished:
         finished = Finished(rows.images, tf.zeros_like(rows.position))
-        # Where the answer is the one that is wanted already, there is nothing to do.
-        logits = self.method.logits(rows.images)
-        rows = only(~fooled(logits, rows.labels, self.settings["targeted"]), rows)
+        rows = only(~self.method.done(rows), rows)
         *_, finished = tf.while_loop(
             lambda rows, *_: tf.size(rows.position) > 0,
             self.advance,

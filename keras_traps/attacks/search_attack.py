@@ -45,7 +45,8 @@ class SearchAttack(ConstantSearchAttack, abc.ABC):
     Args:
         learning_rate: Size of a step, above 0.
         confidence: Kappa, by how much the answer that is wanted has to lead, in the
-            unit of the logits; not below 0. Defaults to `0.0`.
+            unit of the logits; not below 0. A clean image is kept where it does so
+            already. Defaults to `0.0`.
         abort_early: Whether an example goes on to its next c when a tenth of the steps
             has not lowered its mean loss by 0.01 %. Defaults to `True`.
     """

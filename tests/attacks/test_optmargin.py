@@ -88,6 +88,26 @@ def test_the_change_leads_beyond_it_where_all_noises_have_to_be_misclassified() 
     assert (noisy @ NORMAL < 0).all()
 
 
+def test_an_image_is_kept_where_all_its_noises_are_misclassified_already() -> None:
+    ids = list(range(20))
+    flat = some_images(20).reshape(20, PIXELS).astype(np.float64)
+    unit = NORMAL / np.linalg.norm(NORMAL)
+    # All are misclassified, the later ones by more.
+    flat -= (flat @ unit + np.linspace(0.001, 0.1, 20))[:, None] * unit
+    images = flat.reshape(some_images(20).shape).astype(np.float32)
+    attack = OptMargin(**{**PATIENT, "noise_mag": 0.05}, all_noises=True)
+
+    result = attack(two_classes(), images, [0] * 20, ids=ids)
+
+    noisy = images[:, None] + some_noises(attack, ids)
+    kept = (noisy.reshape(20, 5, PIXELS) @ NORMAL < 0).all(axis=1)
+    assert 0 < kept.sum() < 20
+    np.testing.assert_array_equal(result.images[kept], images[kept])
+    np.testing.assert_array_equal(result.iterations > 0, ~kept)
+    noisy = result.images[:, None] + some_noises(attack, ids)
+    assert (noisy.reshape(20, 5, PIXELS) @ NORMAL < 1e-5).all()
+
+
 @pytest.mark.parametrize("at_once", [5, 256])
 def test_an_example_fares_alike_however_many_are_attacked_at_once(
     at_once: int, monkeypatch: pytest.MonkeyPatch

@@ -161,6 +161,26 @@ def test_the_scale_of_the_outputs_does_not_matter(name: str, scale: float) -> No
     np.testing.assert_allclose(other.l2, plain.l2, rtol=0.02)
 
 
+@pytest.mark.parametrize("name", ["CW2", "UCW2", "EAD"])
+def test_an_answer_that_is_wanted_already_is_kept_if_it_leads_enough(name: str) -> None:
+    model, images = two_classes(), some_images(20)
+    seen = answers(model, images)
+    before = np.ptp(model(images).numpy(), axis=1)
+    confidence = float(np.median(before))
+    made = create(name, **SHORT, confidence=confidence)
+
+    result = made(model, images, 1 - seen, y_target=seen if made.targeted else None)
+
+    enough = before > confidence
+    assert 0 < enough.sum() < 20
+    np.testing.assert_array_equal(result.images[enough], images[enough])
+    np.testing.assert_array_equal(result.iterations > 0, ~enough)
+    after = model(result.images).numpy()
+    assert (after.argmax(axis=1) == seen).all()
+    assert (np.ptp(after, axis=1)[~enough] >= confidence).all()
+    assert (result.l2[~enough] > 0).all()
+
+
 @functools.cache
 def steep() -> keras.Model:
     """Has no slope where a pixel is 0.5."""
