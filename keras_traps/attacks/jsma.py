@@ -19,17 +19,17 @@ class JSMA(Attack):
     1. A search that has not reached the target when `gamma` of the values are changed,
     or that finds no admissible pair, gives back the clean image.
 
-    The map can be that of the model's probabilities, as in cleverhans, or of its
-    outputs, as in DEEPSEC. The derivatives of the probabilities sum to 0, so that the
-    best pair is simply the two largest derivatives of the target's probability; they
-    are taken of its log-odds, which do not saturate. On the DEEPSEC classifiers this
-    is the stronger one by far.
+    The map can be that of the model's probabilities, as in cleverhans before 3.1, or of
+    its outputs, as in cleverhans 3.1 and DEEPSEC. The derivatives of the probabilities
+    sum to 0, so that the best pair is simply the two largest derivatives of the
+    target's probability; they are taken of its log-odds, which do not saturate. On the
+    DEEPSEC classifiers this is the stronger one by far.
 
     Args:
         theta: How much a pixel is raised, above 0 and at most 1. Defaults to `1.0`.
         gamma: About which share of the values may be changed, above 0 and at most 1.
-            The number of steps is half of them, rounded up, as in cleverhans: of 784
-            values 80 for `0.1`. Defaults to `0.1`.
+            The number of steps is half of them, rounded up, as in DEEPSEC; cleverhans
+            rounds down. Of 784 values 80 for `0.1`. Defaults to `0.1`.
         saliency: `"probabilities"` or `"logits"`: whose map. Defaults to
             `"probabilities"`.
 
@@ -44,8 +44,8 @@ class JSMA(Attack):
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
     note: ClassVar[str] = (
-        "The saliency map is that of the probabilities, as in cleverhans; DEEPSEC's is "
-        "that of the outputs and reaches fewer targets."
+        "The saliency map is that of the probabilities; that of cleverhans 3.1 and "
+        "DEEPSEC is that of the outputs and reaches fewer targets."
     )
 
     def __post_init__(self) -> None:
