@@ -43,10 +43,12 @@ def setting_blocks(outcomes: Sequence[Outcome]) -> tuple[Block, ...]:
     rows = tuple(tuple(_setting_row(outcome)) for outcome in outcomes)
     heads = ("Attack, ε", "Attacker", "Variant", "Settings", "Chosen from")
     columns = tuple(Column(head, numeric=False) for head in heads)
-    caption = (
-        "Of several settings that one is used which leaves M right on the fewest "
-        "images, and of those the one with the smallest DAC."
-    )
+    caption = "What each attack was run with."
+    if any(outcome.trials for outcome in outcomes):
+        caption = (
+            "Of several settings that one is used which leaves M right on the fewest "
+            "images, and of those the one with the smallest DAC."
+        )
     blocks.append(Table(caption, columns, rows))
     return tuple(blocks)
 
