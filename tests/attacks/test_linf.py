@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from keras_traps.attacks import create
-from tests.attacks.calling import ITERATIVE, RANDOMISED, SINGLE, Settings, attack
+from tests.attacks.calling import (
+    ITERATIVE,
+    SINGLE,
+    THROUGH_CLEVERHANS,
+    Settings,
+    attack,
+)
 from tests.attacks.victims import (
     SHAPE,
     TOWARDS_1,
@@ -19,15 +25,7 @@ from tests.attacks.victims import (
 )
 
 ATTACKS: dict[str, Settings] = {
-    "FGSM": SINGLE,
-    "LLC": SINGLE,
-    "RFGSM": RANDOMISED,
-    "RLLC": RANDOMISED,
-    "BIM": ITERATIVE,
-    "ILLC": ITERATIVE,
-    "PGD": ITERATIVE,
-    "UMIFGSM": ITERATIVE,
-    "TMIFGSM": ITERATIVE,
+    **THROUGH_CLEVERHANS,
     "MIM": ITERATIVE,
     "MIM-TI": {**ITERATIVE, "kernlen": 3, "nsig": 3},
 }

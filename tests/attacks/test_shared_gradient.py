@@ -6,20 +6,8 @@ import pytest
 from cleverhans.tf2.utils import compute_gradient
 
 from keras_traps.attacks.losses import Loss
-from tests.attacks.calling import ITERATIVE, RANDOMISED, SINGLE, Settings, attack
+from tests.attacks.calling import THROUGH_CLEVERHANS, attack
 from tests.attacks.victims import TWO_CLASSES, linear, some_images
-
-THROUGH_CLEVERHANS: dict[str, Settings] = {
-    "FGSM": SINGLE,
-    "LLC": SINGLE,
-    "RFGSM": RANDOMISED,
-    "RLLC": RANDOMISED,
-    "BIM": ITERATIVE,
-    "ILLC": ITERATIVE,
-    "PGD": ITERATIVE,
-    "UMIFGSM": ITERATIVE,
-    "TMIFGSM": ITERATIVE,
-}
 
 
 def traces(name: str, model: keras.Model, loss: Loss = "cross_entropy") -> int:
