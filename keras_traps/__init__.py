@@ -8,6 +8,9 @@ Example:
 >>> analyzer.detect(suspects).is_adversarial
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from keras_traps import layers, ops
 from keras_traps.attractors import (
     Calibration,
@@ -18,15 +21,36 @@ from keras_traps.attractors import (
     integrate,
 )
 
+if TYPE_CHECKING:
+    from keras_traps import attacks, luring, serving
+
 __version__ = "0.1.0"
+
+_PARTS = ("attacks", "luring", "serving")
 
 __all__ = [
     "Calibration",
     "ForensicAnalyzer",
     "TrapSettings",
+    "attacks",
     "calibrate",
     "inject",
     "integrate",
     "layers",
+    "luring",
     "ops",
+    "serving",
 ]
+
+
+if not TYPE_CHECKING:
+    # Where types are checked, a name that is not there stays an error.
+    def __getattr__(name: str) -> Any:
+        """Imports a part when it is first asked for: not everyone needs them all."""
+        if name in _PARTS:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PARTS})

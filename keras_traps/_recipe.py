@@ -202,7 +202,8 @@ def check_required(values: flags.FlagValues, names: Sequence[str]) -> None:
     """
     if any(values[name].value is None for name in names):
         listed = " and ".join(f"--{name}" for name in names)
-        raise app.UsageError(f"{listed} are required.")
+        verb = "is" if len(names) == 1 else "are"
+        raise app.UsageError(f"{listed} {verb} required.")
 
 
 def _calibration(

@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_BESIDE = Path(__file__).parents[2] / "shared" / "data"
-
 
 @pytest.fixture(scope="session")
 def archives() -> Path:
     """The folder of real `.npz` archives; skips where there is none."""
-    places = [os.environ.get("KERAS_TRAPS_DATA"), _BESIDE]
-    for place in places:
-        if place and Path(place).is_dir():
-            return Path(place)
+    place = os.environ.get("KERAS_TRAPS_DATA")
+    if place and Path(place).is_dir():
+        return Path(place)
     pytest.skip("no data: set KERAS_TRAPS_DATA to a folder of .npz archives")
 
 

@@ -4,6 +4,8 @@ import ast
 import dataclasses
 import inspect
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -197,3 +199,17 @@ def test_the_checks_of_this_file_find_what_is_missing() -> None:
     assert raised(lax) == {"ValueError"}
     assert documented_errors(lax) == set()
     assert "Returns" not in sections(lax)
+
+
+def test_parts_are_imported_when_they_are_asked_for() -> None:
+    code = (
+        "import sys, keras_traps\n"
+        "names = [f'keras_traps.{name}' for name in ('attacks', 'luring', 'serving')]\n"
+        "assert not any(name in sys.modules for name in names)\n"
+        "assert 'serving' in dir(keras_traps)\n"
+        "keras_traps.serving.export, keras_traps.luring.LuredClassifier\n"
+        "assert keras_traps.attacks.names()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'traps'"):
+        keras_traps.traps  # type: ignore[attr-defined]  # noqa: B018

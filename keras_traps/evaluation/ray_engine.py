@@ -40,7 +40,7 @@ class RayEngine:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise ImportError(
-                'The engine "ray" needs Ray: pip install "keras-traps[ray]"'
+                'The engine "ray" needs Ray: pip install ".[ray]"'
             ) from error
         self.job = job
         self._ray = ray

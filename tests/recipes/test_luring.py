@@ -201,7 +201,7 @@ def test_figures_of_attacks_need_some(workdir: Path) -> None:
     [
         ((), "Expected --demo, or one of train, attack, table, figure, pack"),
         (("paint",), "Received: 'paint'"),
-        (("attack",), "--workdir are required"),
+        (("attack",), "--workdir is required"),
         (("attack", "--workdir={}/none"), "no variant of M∘P"),
         (("table", "--workdir={}", "--variant=ce"), "train it by --variant=ce"),
         (("attack", "--workdir={}", "--variant=target"), "--variant must be of stack"),
