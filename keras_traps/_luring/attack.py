@@ -20,6 +20,7 @@ from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.luring.outcomes import Outcome, write_outcome
 from keras_traps.evaluation.luring.protocol import Runner, attack_subject, work
 from keras_traps.evaluation.luring.records import LuringRecord
+from keras_traps.evaluation.luring.softening import SOFTNESS, soften
 from keras_traps.evaluation.luring.subjects import (
     Subject,
     Threat,
@@ -53,6 +54,7 @@ _ATTACKS: dict[Threat, list[str] | None] = {
     "whitebox": ["FGSM", "PGD", "MIM"],
     "surrogate": ["FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI"],
     "identity": ["PGD"],
+    "softened": ["FGSM", "MIM"],
     "exchanged": ["FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI"],
 }
 
@@ -75,8 +77,9 @@ def define_attack_flags(define: Flags) -> None:
         "luring",
         Threat,
         "What the attacker has: M∘P (luring), M itself (whitebox), a classifier of his "
-        "own (surrogate), or M∘P with a gradient that goes past P (identity); or, as a "
-        "control, each image gets the change that was made for another (exchanged).",
+        "own (surrogate), or M∘P with a gradient that goes past P (identity) or "
+        "through a flatter sigmoid (softened); or, as a control, each image gets the "
+        "change that was made for another (exchanged).",
     )
     define.texts("attacks", None, "Which attacks. The default depends on the threat.")
     define.numbers(
@@ -84,6 +87,12 @@ def define_attack_flags(define: Flags) -> None:
         [],
         "The radius for pixels in [0, 1]; give it once for each. The default is the "
         "paper's three.",
+    )
+    define.numbers(
+        "softness",
+        SOFTNESS,
+        "How much flatter the sigmoid of --threat=softened is, at least 1; give it "
+        "once for each, the best is kept.",
     )
     define.integer("num_examples", 1000, "How many test images to attack at most.")
     define.integer(
@@ -131,16 +140,19 @@ def attack(values: flags.FlagValues) -> Iterator[str]:
         **rounding_environment(),
     }
     store = ArrayStore(LuringRecord, folder.path, settings, resume=values.resume)
-    subjects = _subjects(values, folder, names, test)
+    subjects = [
+        _choices(values, subject) for subject in _subjects(values, folder, names, test)
+    ]
     few = values.num_examples_sweep or values.num_examples
     # A control that looks for the most harmful settings is none.
     sweep = values.sweep and values.threat != "exchanged"
     total = sum(
-        work(chosen, len(subject.ids), few, sweep=sweep) for subject in subjects
+        work(chosen, len(same[0].ids), few, sweep=sweep, choices=len(same))
+        for same in subjects
     )
     with tqdm.tqdm(total=total, unit="image", smoothing=0.05) as bar:
         runner = Runner(store, chunk_size=values.chunk_size, seed=values.seed, bar=bar)
-        for subject in subjects:
+        for same in subjects:
             origin = functools.partial(
                 provenance,
                 sys.argv,
@@ -152,7 +164,7 @@ def attack(values: flags.FlagValues) -> Iterator[str]:
                 dataset=values.dataset,
             )
             for outcome in attack_subject(
-                subject,
+                same,
                 chosen,
                 runner,
                 count_sweep=few,
@@ -172,6 +184,12 @@ def _preset_name(values: flags.FlagValues) -> str:
 def _chosen(values: flags.FlagValues) -> list[Attack]:
     """The attacks with all radii, radius by radius within each attack."""
     threat: Threat = values.threat
+    if values["softness"].present and threat != "softened":
+        raise app.UsageError("--softness is for --threat=softened.")
+    if min(values.softness) < 1:
+        raise app.UsageError(
+            f"--softness must be at least 1. Received: {min(values.softness):g}"
+        )
     names: list[str] | None = values.attacks or _ATTACKS[threat]
     radii = values.eps or attacks.LURING_EPS[_PRESETS[values.dataset]]
     if threat == "identity" and names != ["PGD"]:
@@ -249,6 +267,20 @@ def _subjects(
             )
         )
     return found
+
+
+def _choices(values: flags.FlagValues, subject: Subject) -> list[Subject]:
+    """The subject with each choice that its attacker has."""
+    if values.threat != "softened":
+        return [subject]
+    return [
+        dataclasses.replace(
+            subject,
+            attacked=soften(subject.attacked, softness),
+            choice={"softness": softness},
+        )
+        for softness in values.softness
+    ]
 
 
 def _told(outcome: Outcome, store: ArrayStore[LuringRecord]) -> str:

@@ -141,6 +141,23 @@ class LuringInput(keras.layers.Layer):
             self._check_returned(self._network(images), images.shape[1:])
         return keras.KerasTensor(images.shape, "float32")
 
+    def until_sigmoid(self) -> keras.Model:
+        """Returns a preset's network without the sigmoid that it ends in.
+
+        Returns:
+            A model from images to what the sigmoid makes pixels of; it shares the
+            weights.
+
+        Raises:
+            ValueError: If the network was brought, or is not built.
+        """
+        if self.network is not None or self._network is None:
+            raise ValueError(
+                "Expected a layer with the network of a preset, built. Received: "
+                f"{self.name!r}"
+            )
+        return keras.Model(self._network.input, self._network.layers[-1].input)
+
     @property
     def in_mixed_float16(self) -> bool:
         """Whether it computes in float16, so that a training has to scale its loss."""

@@ -3,6 +3,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tqdm
@@ -24,6 +25,7 @@ from keras_traps.evaluation.luring.subjects import Subject
 from keras_traps.evaluation.records import ArrayStore
 from keras_traps.evaluation.results import Rate
 from keras_traps.luring.metrics import LuringMetrics
+from keras_traps.luring.variants import untrained
 from keras_traps.models.inference import predict
 
 FGSM = create("FGSM", eps=0.2)
@@ -42,7 +44,7 @@ def attack_all(
     settings: dict[str, Any] = {"count_sweep": 10, "sweep": True, **changes}
     return list(
         protocol.attack_subject(
-            subject, attacks, runner(workdir), provenance=dict, **settings
+            [subject], attacks, runner(workdir), provenance=dict, **settings
         )
     )
 
@@ -168,7 +170,7 @@ def test_the_bar_counts_every_image_once(subject: Subject, tmp_path: Path) -> No
         with tqdm.tqdm(total=total, file=io.StringIO()) as bar:
             list(
                 protocol.attack_subject(
-                    subject,
+                    [subject],
                     [FGSM, DIM],
                     runner(tmp_path, bar),
                     count_sweep=10,
@@ -179,6 +181,33 @@ def test_the_bar_counts_every_image_once(subject: Subject, tmp_path: Path) -> No
             assert bar.n == total
             # What an earlier run did is not in the rate.
             assert bar.initial == done_before
+
+
+def test_the_best_of_an_attackers_choices_meets_all_images(
+    subject: Subject, tmp_path: Path
+) -> None:
+    # Who attacks a model that answers at random does worse than who attacks M.
+    keras.utils.set_random_seed(7)
+    blind = untrained(subject.target)
+    choices = [
+        dataclasses.replace(subject, attacked=model, choice={"softness": number})
+        for model, number in ((blind, 1.0), (subject.target, 4.0))
+    ]
+    assert len({one.folder for one in [subject, *choices]}) == 3
+    (outcome,) = protocol.attack_subject(
+        choices,
+        [FGSM],
+        runner(tmp_path),
+        count_sweep=10,
+        sweep=False,
+        provenance=dict,
+    )
+    assert outcome.settings == {**FGSM.settings(), "softness": 4.0}
+    assert [trial.settings["softness"] for trial in outcome.trials] == [1.0, 4.0]
+    assert outcome.trials[1].ac_m < outcome.trials[0].ac_m
+    assert outcome.subject == choices[1].folder
+    assert len(joined(outcome, tmp_path)) == len(subject.ids)
+    assert protocol.work([FGSM], 40, 10, sweep=False, choices=2) == 2 * 10 + 30
 
 
 def test_outcomes_survive_files(subject: Subject, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_control_gives_each_image_the_change_of_the_one_beside_it(
     store = ArrayStore(LuringRecord, tmp_path, {}, resume=True)
     quiet = protocol.Runner(store, chunk_size=3, seed=0, bar=tqdm.tqdm(disable=True))
     (outcome,) = protocol.attack_subject(
-        few, [FGSM], quiet, count_sweep=count, sweep=False, provenance=dict
+        [few], [FGSM], quiet, count_sweep=count, sweep=False, provenance=dict
     )
     record = outcome.read(store)
     result = FGSM(few.augmented, few.images, few.labels, ids=few.ids)

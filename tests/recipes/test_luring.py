@@ -97,6 +97,26 @@ def test_who_has_m_goes_to_the_end_and_the_control_looks_for_nothing(
     assert not found["trials"]
 
 
+def test_who_softens_the_sigmoid_keeps_the_best_softness(workdir: Path) -> None:
+    run(
+        "attack",
+        "--threat=softened",
+        "--attacks=FGSM",
+        "--softness=1",
+        "--softness=64",
+        f"--workdir={workdir}",
+        *FEW,
+    )
+    for variant in VARIANTS:
+        path = workdir / f"outcomes/softened/{variant}/FGSM_0.5.json"
+        found = json.loads(path.read_text())
+        tried = [trial["settings"]["softness"] for trial in found["trials"]]
+        assert tried == [1, 64]
+        assert found["settings"]["softness"] in tried
+    run("table", f"--workdir={workdir}")
+    assert "softness = " in (workdir / "tables/luring.md").read_text()
+
+
 def test_a_run_that_is_killed_ends_with_the_same_numbers(
     attacked: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +242,11 @@ def test_figures_of_attacks_need_some(workdir: Path) -> None:
         (
             ("attack", "--workdir={}", "--threat=identity", "--attacks=MIM"),
             "identity has PGD alone",
+        ),
+        (("attack", "--workdir={}", "--softness=4"), "is for --threat=softened"),
+        (
+            ("attack", "--workdir={}", "--threat=softened", "--softness=0.5"),
+            "--softness must be at least 1. Received: 0.5",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -123,7 +124,12 @@ def settings_to_try(attack: Attack, *, sweep: bool) -> list[Attack]:
 
 
 def work(
-    attacks: Sequence[Attack], count: int, count_sweep: int, *, sweep: bool
+    attacks: Sequence[Attack],
+    count: int,
+    count_sweep: int,
+    *,
+    sweep: bool,
+    choices: int = 1,
 ) -> int:
     """Returns how many images are attacked in all, those of sweeps included.
 
@@ -132,17 +138,19 @@ def work(
         count: How many images there are.
         count_sweep: On how many of these settings are compared.
         sweep: Whether settings are compared.
+        choices: How many choices of the attacker are, each with every setting.
+            Defaults to `1`.
 
     Returns:
         A number of images.
     """
-    tried = [len(settings_to_try(attack, sweep=sweep)) for attack in attacks]
+    tried = [choices * len(settings_to_try(attack, sweep=sweep)) for attack in attacks]
     first = min(count, count_sweep)
     return sum(n * first + count - first if n > 1 else count for n in tried)
 
 
 def attack_subject(
-    subject: Subject,
+    choices: Sequence[Subject],
     attacks: Sequence[Attack],
     runner: Runner,
     *,
@@ -154,10 +162,11 @@ def attack_subject(
 
     Of an attack with a sweep every setting meets the first images, and the best of them
     all: the one that leaves M right on the fewest, and of those the one with the
-    smallest DAC.
+    smallest DAC. So does every choice that the attacker has.
 
     Args:
-        subject: What is attacked.
+        choices: What is attacked: one subject, or the same with several choices of the
+            attacker.
         attacks: The attacks, of all radii.
         runner: What runs them.
         count_sweep: On how many images settings are compared.
@@ -167,25 +176,27 @@ def attack_subject(
     Yields:
         What was run, as soon as it was.
     """
-    count = len(subject.ids)
+    count = len(choices[0].ids)
     for attack in attacks:
-        tried = settings_to_try(attack, sweep=sweep)
+        settings = settings_to_try(attack, sweep=sweep)
+        tried = list(itertools.product(choices, settings))
         trials: list[Trial] = []
-        best, first = tried[0], 0
+        (subject, best), first = tried[0], 0
         if len(tried) > 1:
             first = min(count, count_sweep)
-            for one in tried:
+            for subject, one in tried:
                 runner.run(subject, one, 0, first)
-                trials.append(_trial(one, runner.read(subject, one, first)))
+                record = runner.read(subject, one, first)
+                trials.append(_trial(_settings(subject, one), record))
             ranks = [(trial.ac_m, trial.dac) for trial in trials]
-            best = tried[ranks.index(min(ranks))]
+            subject, best = tried[ranks.index(min(ranks))]
         runner.run(subject, best, first, count)
         yield Outcome(
             threat=subject.threat,
             variant=subject.variant,
             attack=best.name,
             eps=float(best.linf_bound or 0),
-            settings=best.settings(),
+            settings=_settings(subject, best),
             note=best.note,
             trials=tuple(trials),
             images=count,
@@ -197,8 +208,10 @@ def attack_subject(
         )
 
 
-def _trial(attack: Attack, record: LuringRecord) -> Trial:
+def _settings(subject: Subject, attack: Attack) -> dict[str, Any]:
+    return {**attack.settings(), **subject.choice}
+
+
+def _trial(settings: dict[str, Any], record: LuringRecord) -> Trial:
     measured = luring_metrics(record.augmented, record.target, record.labels)
-    return Trial(
-        attack.settings(), len(record), measured.ac_m.count, measured.dac.count
-    )
+    return Trial(settings, len(record), measured.ac_m.count, measured.dac.count)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -15,7 +16,7 @@ from keras_traps.datasets import Dataset
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.models.inference import predict
 
-Threat = Literal["luring", "whitebox", "surrogate", "identity", "exchanged"]
+Threat = Literal["luring", "whitebox", "surrogate", "identity", "softened", "exchanged"]
 """What an attacker has, to fool what is deployed.
 
 - `"luring"`: M∘P, and takes it for what is deployed; the paper's.
@@ -23,6 +24,8 @@ Threat = Literal["luring", "whitebox", "surrogate", "identity", "exchanged"]
 - `"surrogate"`: a classifier of M's architecture that the attacker trained on the same
   images, without P.
 - `"identity"`: M∘P, and knows what P is for: the gradient goes past it.
+- `"softened"`: M∘P, and knows that P's last sigmoid saturates: the gradient goes
+  through a flatter one.
 - `"exchanged"`: M∘P, but each image gets the change that was made for another: the
   control. Where M is right on no more of what was made for the very image, that made on
   M∘P does not transfer, whatever the size of the change does to M.
@@ -35,6 +38,8 @@ THREATS: dict[Threat, str] = {
     "without P, and attacks that",
     "identity": "is given M∘P and knows what P is for: the gradient takes P for the "
     "identity",
+    "softened": "is given M∘P and knows that P's last sigmoid saturates: the gradient "
+    "goes through a flatter one, of several the best",
     "exchanged": "is a control: each image gets the change that `luring` made for "
     "another one, with the attack's first settings",
 }
@@ -58,6 +63,7 @@ class Subject:
         images: Those, `(images, height, width, channels)`, in [0, 1].
         labels: Their true classes.
         weights: Hashes of the weights of all models that the images depend on, by name.
+        choice: What else the attacker chose, by name. Defaults to nothing.
     """
 
     threat: Threat
@@ -69,11 +75,15 @@ class Subject:
     images: FloatArray
     labels: IntArray
     weights: Mapping[str, str]
+    choice: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def folder(self) -> str:
-        """The folder of its records: no other weights share it."""
-        digest = hashlib.sha256("".join(self.weights.values()).encode()).hexdigest()
+        """The folder of its records: no other weights or choice share it."""
+        told = "".join(self.weights.values())
+        if self.choice:
+            told += json.dumps(dict(self.choice))
+        digest = hashlib.sha256(told.encode()).hexdigest()
         return f"{self.threat}-{self.variant}-{digest[:10]}"
 
     def run(self, attack: Attack, rows: slice, *, seed: int) -> LuringRecord:
