@@ -186,7 +186,7 @@ def _measure_all(model: str, values: flags.FlagValues) -> list[_measure.Row]:
 def _run(
     clients: Sequence[Client], requests: Sequence[Request], least: int
 ) -> tuple[float, list[Reply]]:
-    load = Load(clients, requests, least=least, keep=False)
+    load = Load(clients, requests, least=least, keep=False, lasting=False)
     start = time.perf_counter()
     load.start()
     by_client = load.finish(_PATIENCE)

@@ -76,6 +76,8 @@ class Load:
         least: How many requests each makes at least.
         keep: Whether answers are kept; without it only their times are. Defaults to
             `True`.
+        lasting: Whether the clients go on until `finish`; else each makes `least`
+            requests and no more. Defaults to `True`.
     """
 
     def __init__(
@@ -85,11 +87,14 @@ class Load:
         *,
         least: int,
         keep: bool = True,
+        lasting: bool = True,
     ) -> None:
         self._requests = requests
         self._least = least
         self._keep = keep
         self._may_stop = threading.Event()
+        if not lasting:
+            self._may_stop.set()
         self._replies: list[list[Reply]] = [[] for _ in clients]
         self._threads = [
             threading.Thread(target=self._ask, args=pair, daemon=True)
