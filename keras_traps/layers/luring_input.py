@@ -119,7 +119,9 @@ class LuringInput(keras.layers.Layer):
         if self._network is None:
             raise RuntimeError("The layer was called before it was built.")
         returned = self._network(images, training=training)
-        self._check_returned(returned, images.shape[1:])
+        # In a graph a size may be unknown that is right.
+        if not returned.shape.is_compatible_with(images.shape):
+            self._check_returned(returned, images.shape[1:])
         mapped = tf.cast(returned, tf.float32)
         # The presets end in a sigmoid.
         return mapped if self.network is None else tf.clip_by_value(mapped, 0.0, 1.0)

@@ -4,6 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_traps.layers import LuringInput
@@ -154,6 +155,20 @@ def test_another_size_than_it_was_built_for_is_refused_if_it_changes() -> None:
     for images in (np.zeros((1, 7, 7, 1), np.float32), keras.Input((7, 7, 1))):
         with pytest.raises(ValueError, match=r"`network`.*\(7, 7, 1\).*\(6, 6, 1\)"):
             lure(images)
+
+
+def test_a_size_that_a_graph_does_not_know_is_let_through() -> None:
+    class Resized(layers.Layer):
+        def call(self, images: tf.Tensor) -> tf.Tensor:
+            return tf.image.resize(images, tf.shape(images)[1:3])
+
+        def compute_output_shape(self, input_shape: Any) -> Any:
+            return input_shape
+
+    lure = LuringInput(network=Resized())
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    assert lure(images).shape == images.shape
+    assert tf.function(lure)(images).shape == images.shape
 
 
 def test_a_network_of_several_outputs_is_refused() -> None:
