@@ -48,14 +48,28 @@ def watched(logits: Logits, ids: tf.Tensor) -> Logits:
         A function of the same form. Where a gradient with respect to the images is
         not finite, `tf.errors.InvalidArgumentError` names the examples.
     """
+    return lambda images: logits(
+        tf.ensure_shape(_watch(images, tf.convert_to_tensor(ids)), images.shape)
+    )
 
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec(None, tf.float32),
+        tf.TensorSpec((None,), tf.int64),
+    ],
+    autograph=False,
+)
+def _watch(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    # A graph of its own, traced once: TensorFlow registers each trace of a custom
+    # gradient for ever, with the graph that it is in, and with that the model.
     @tf.custom_gradient
     def unchanged(images: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
         def backward(upstream: tf.Tensor) -> tf.Tensor:
             rows = tf.reshape(upstream, (tf.shape(upstream)[0], -1))
             finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
             # An example may be shown in several rows.
-            bad, _ = tf.unique(tf.boolean_mask(tf.convert_to_tensor(ids), ~finite))
+            bad, _ = tf.unique(tf.boolean_mask(ids, ~finite))
             check = tf.debugging.Assert(
                 tf.reduce_all(finite), [NON_FINITE, bad], summarize=8
             )
@@ -64,7 +78,7 @@ def watched(logits: Logits, ids: tf.Tensor) -> Logits:
 
         return tf.identity(images), backward
 
-    return lambda images: logits(unchanged(images))
+    return unchanged(images)
 
 
 NON_FINITE = "The gradient holds numbers that are not finite, at the examples"

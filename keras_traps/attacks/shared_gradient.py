@@ -43,6 +43,6 @@ def logits_traced_once(
             batch.logits, cost, images, labels, targeted
         )
 
-    # cleverhans keeps the trace itself.
+    # cleverhans keeps the trace itself, and with it the weights, for good.
     once_per_model(batch.model, ("gradient", batch.loss, cost, targeted), trace)
     return batch.logits

@@ -77,6 +77,19 @@ def test_parts_do_not_keep_a_model_alive() -> None:
     assert gone() is None
 
 
+def test_weights_are_freed_with_their_model() -> None:
+    model = linear(TWO_CLASSES)
+    attack = create("PGD", eps=0.1, eps_iter=0.1, nb_iter=1, abort_early=True)
+    attack(model, some_images(2), [0, 1])
+    handles = [weakref.ref(weight.value.handle) for weight in model.weights]
+    assert handles
+    del model
+    # What goes with the model is known to be of no use only when the model is gone.
+    gc.collect()
+    gc.collect()
+    assert [handle() for handle in handles] == [None] * len(handles)
+
+
 class Counting(keras.layers.Layer):
     """Counts how often it is traced."""
 
