@@ -12,7 +12,9 @@ from absl import app, flags
 from keras_traps import datasets
 from keras_traps._luring.folder import Folder
 from keras_traps.evaluation.provenance import weights_sha256
+from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.schedules import (
+    LURE_AUGMENTATIONS,
     LURE_SCHEDULES,
     LURING_WEIGHTS,
     SHORT_SCHEDULES,
@@ -61,12 +63,15 @@ def plan_whole(
         The plan.
     """
     seed = values.seed + (variant == "surrogate")
-    settings: dict[str, Any] = {"steps": values.steps}
+    recipe = _RECIPES[values.dataset]
+    moved = _augmentation(values, Augmentation(recipe.rotation, recipe.shift))
+    recipe = dataclasses.replace(recipe, **dataclasses.asdict(moved))
+    settings: dict[str, Any] = {"steps": values.steps, **dataclasses.asdict(moved)}
     if variant == "surrogate":
         settings["own_seed"] = seed
     else:
         settings["width"] = values.width
-    run = functools.partial(_train_whole, values, folder, variant, data, seed)
+    run = functools.partial(_train_whole, values, folder, variant, data, recipe, seed)
     return settings, run
 
 
@@ -75,6 +80,7 @@ def _train_whole(
     folder: Folder,
     variant: str,
     data: Splits,
+    recipe: VictimRecipe,
     seed: int,
     backup: Backup,
 ) -> tuple[keras.Model, dict[str, Any]]:
@@ -86,7 +92,7 @@ def _train_whole(
     score = train_target(
         model,
         data["train"],
-        _RECIPES[values.dataset],
+        recipe,
         steps=values.steps,
         seed=seed,
         backup=backup,
@@ -124,8 +130,10 @@ def plan_variant(
     weight = values.luring_weight
     if weight is None:
         weight = LURING_WEIGHTS[values.dataset]
+    augmentation = _augmentation(values, LURE_AUGMENTATIONS[values.dataset])
     settings = {
         **dataclasses.asdict(schedule),
+        **dataclasses.asdict(augmentation),
         "width": values.width,
         "stage": values.stage,
         "target_sha256": weights_sha256(target),
@@ -149,11 +157,21 @@ def plan_variant(
         width=values.width,
         loss=values.loss,
         luring_weight=weight,
+        augmentation=augmentation,
         start=start,
         seed=values.seed,
         stage=values.stage,
     )
     return settings, lambda backup: (run(backup=backup), {})
+
+
+def _augmentation(values: flags.FlagValues, authors: Augmentation) -> Augmentation:
+    given = {
+        name: values[name].value
+        for name in ("rotation", "shift")
+        if values[name].value is not None
+    }
+    return dataclasses.replace(authors, **given)
 
 
 def _load_start(values: flags.FlagValues) -> keras.Model | None:

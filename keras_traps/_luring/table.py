@@ -42,6 +42,8 @@ _TRAINING = (
     "learning_rates",
     "boundaries",
     "peak_rate",
+    "rotation",
+    "shift",
     "width",
     "loss",
     "luring_weight",

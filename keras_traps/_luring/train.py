@@ -58,6 +58,17 @@ def define_training_flags(define: Flags) -> None:
     define.number("width", 1.0, "Multiplies the filters of what is trained.")
     define.choice("loss", "luring", LuringLoss, "What luring is trained with.")
     define.number("luring_weight", None, "lambda. The default is the authors'.")
+    define.number(
+        "rotation",
+        None,
+        "Largest random turn of training images, degrees. The default is the authors'.",
+    )
+    define.number(
+        "shift",
+        None,
+        "Largest random shift of training images, as a share of their size. The "
+        "default is the authors'.",
+    )
     define.text(
         "start",
         None,
@@ -147,6 +158,8 @@ def _check_same(folder: Folder, variant: str, settings: dict[str, Any]) -> None:
     """Refuses to pass off what is there for what was asked for."""
     facts = folder.facts(variant)
     wanted = {"start_sha256": None, **json.loads(json.dumps(settings))}
+    # What is older than these two was not moved.
+    facts = {"rotation": 0.0, "shift": 0.0, **facts}
     # How often it is saved along the way does not change where it ends.
     wanted.pop("stage", None)
     if changed := [name for name in wanted if facts.get(name) != wanted[name]]:

@@ -1,8 +1,67 @@
 """Random turns and shifts of training images, the same for the same seed."""
 
+import dataclasses
 import math
+from typing import Any
 
 import tensorflow as tf
+
+from keras_traps._validation import check_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How far training images are turned and shifted.
+
+    Args:
+        rotation: The largest turn in degrees, either way, at least 0. Defaults to
+            `0.0`.
+        shift: The largest shift, as a share of height and width, either way, at least
+            0 and below 1. Defaults to `0.0`.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    rotation: float = 0.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        check_number(self.rotation, name="rotation", at_least=0.0)
+        check_number(self.shift, name="shift", at_least=0.0, below=1.0)
+
+    def __bool__(self) -> bool:
+        """Whether images are moved at all."""
+        return bool(self.rotation or self.shift)
+
+
+def augment(
+    data: tf.data.Dataset, augmentation: Augmentation, *, seed: int, first: int = 0
+) -> tf.data.Dataset:
+    """Turns and shifts the images of batches, each batch by its number.
+
+    Args:
+        data: Batches of images, or of images and what goes with them.
+        augmentation: How far.
+        seed: Of all draws.
+        first: The number of the first batch. Defaults to `0`.
+
+    Returns:
+        The same batches with other images, float32. What goes with them stays.
+    """
+
+    def moved(number: tf.Tensor, batch: Any) -> Any:
+        images, *told = batch if isinstance(batch, tuple) else (batch,)
+        turned = turn_and_shift(
+            images,
+            tf.stack([tf.constant(seed, tf.int64), number]),
+            rotation=augmentation.rotation,
+            shift=augmentation.shift,
+        )
+        return (turned, *told) if told else turned
+
+    return data.enumerate(first).map(moved) if augmentation else data
 
 
 def turn_and_shift(

@@ -1,4 +1,4 @@
-"""How long, and at what rates, the authors train the component P."""
+"""How long, at what rates and on what images the authors train the component P."""
 
 import dataclasses
 import itertools
@@ -7,6 +7,7 @@ from typing import Self
 import keras
 
 from keras_traps._validation import check_number
+from keras_traps.luring.augmentation import Augmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,3 +156,13 @@ LURING_WEIGHTS: dict[str, float] = {
     "digits": 1.0,
 }
 """lambda by data set, Section 4.2; that of the digits is not the paper's."""
+
+LURE_AUGMENTATIONS: dict[str, Augmentation] = {
+    "mnist": Augmentation(),
+    "svhn_cropped": Augmentation(),
+    "cifar10": Augmentation(10.0, 5 / 32),
+    "digits": Augmentation(),
+}
+"""By data set: how the authors' public code moves the images of a training, whatever
+the variant; the digits' are none.
+"""

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_traps._files import write_atomically
 from keras_traps.datasets import Dataset
 from keras_traps.luring.answers import batch_order, batches
-from keras_traps.luring.augmentation import turn_and_shift
+from keras_traps.luring.augmentation import Augmentation, augment
 from keras_traps.luring.schedules import Schedule
 from keras_traps.luring.training import Backup, MakeData, train_in_stages
 from keras_traps.models.inference import predict
@@ -84,20 +84,11 @@ def _make_data(
     recipe: VictimRecipe,
     seed: int,
 ) -> MakeData:
-    def augmented(step: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> Any:
-        moved = turn_and_shift(
-            pair[0],
-            tf.stack([tf.constant(seed, tf.int64), step]),
-            rotation=recipe.rotation,
-            shift=recipe.shift,
-        )
-        return moved, pair[1]
+    augmentation = Augmentation(recipe.rotation, recipe.shift)
 
     def make(first: int, last: int) -> tf.data.Dataset:
         plain = batches(images, labels, order=order[first:last])
-        if not recipe.rotation and not recipe.shift:
-            return plain
-        return plain.enumerate(first).map(augmented)
+        return augment(plain, augmentation, seed=seed, first=first)
 
     return make
 

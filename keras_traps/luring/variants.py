@@ -1,19 +1,20 @@
 """The paper's four ways to put a network before a classifier: luring and baselines."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import keras
-import numpy.typing as npt
+import tensorflow as tf
 
 from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.layers.luring_input import LurePreset
 from keras_traps.luring.answers import batch_order, batches, frozen_answers
+from keras_traps.luring.augmentation import Augmentation, augment
 from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.losses import LuringLoss
 from keras_traps.luring.schedules import CosineSchedule, Schedule
-from keras_traps.luring.training import Backup, train_in_stages
+from keras_traps.luring.training import Backup, MakeData, train_in_stages
 from keras_traps.models.outputs import Output
 
 Variant = Literal["stack", "auto", "ce", "luring"]
@@ -33,6 +34,8 @@ PRESETS: dict[str, LurePreset] = {
     "digits": "cifar10",
 }
 """The architecture of P by data set."""
+
+_STILL = Augmentation()
 
 
 def make_lure(variant: Variant, dataset: str, *, width: float = 1.0) -> LuringInput:
@@ -82,6 +85,7 @@ def train_variant(
     width: float = 1.0,
     loss: LuringLoss = "luring",
     luring_weight: float = 1.0,
+    augmentation: Augmentation = _STILL,
     start: keras.Model | None = None,
     seed: int = 0,
     stage: int = 500,
@@ -99,6 +103,8 @@ def train_variant(
         width: Multiplies the filters of P. Defaults to `1.0`.
         loss: What `"luring"` is trained with. Defaults to `"luring"`.
         luring_weight: lambda. Defaults to `1.0`.
+        augmentation: How far images are turned and shifted at random; M is then asked
+            at every step. Defaults to not at all.
         start: A trained P of the same width, such as that of `"auto"`, whose weights P
             has at first; or for `"stack"` a whole M∘P of the same. Defaults to `None`:
             new weights.
@@ -118,10 +124,8 @@ def train_variant(
     """
     keras.utils.set_random_seed(seed)
     lure = make_lure(variant, data.name, width=width)
-    order = batch_order(len(data), schedule.batch_size, schedule.steps, seed=seed)
     trained: keras.Model
     result: keras.Model
-    told: npt.NDArray[Any] | dict[str, Any]
     beginners: list[keras.layers.Layer] = [lure]
     if variant == "stack":
         trained = result = _stack(target, lure, output)
@@ -132,12 +136,10 @@ def train_variant(
             metrics=["accuracy"],
             jit_compile=False,
         )
-        told = data.labels
     elif variant == "auto":
         inputs = keras.Input(target.input_shape[1:], name="image")
         trained = result = keras.Model(inputs, lure(inputs), name="lure")
         trained.compile(schedule.optimizer(), "binary_crossentropy", jit_compile=False)
-        told = data.images
     else:
         trained = LuredClassifier(target, lure, output=output)
         trained.compile(
@@ -146,18 +148,45 @@ def train_variant(
             luring_weight=luring_weight,
         )
         result = trained.to_lure_model()
-        told = frozen_answers(target, data.images, output=output)._asdict()
     if start is not None:
         _that_fits(start, beginners).set_weights(start.get_weights())
     train_in_stages(
         trained,
-        lambda first, last: batches(data.images, told, order=order[first:last]),
+        _make_data(variant, target, data, schedule, output, augmentation, seed),
         steps=schedule.steps,
         stage=stage,
         backup=backup,
         verbose=verbose,
     )
     return result
+
+
+def _make_data(
+    variant: Variant,
+    target: keras.Model,
+    data: Dataset,
+    schedule: Schedule | CosineSchedule,
+    output: Output,
+    augmentation: Augmentation,
+    seed: int,
+) -> MakeData:
+    """Returns what makes the batches of some steps, each by the number of its step."""
+    order = batch_order(len(data), schedule.batch_size, schedule.steps, seed=seed)
+    images = data.images
+    if variant in ("ce", "luring") and not augmentation:
+        answers = frozen_answers(target, images, output=output)._asdict()
+        return lambda first, last: batches(images, answers, order=order[first:last])
+
+    def make(first: int, last: int) -> tf.data.Dataset:
+        labelled = batches(images, data.labels, order=order[first:last])
+        moved = augment(labelled, augmentation, seed=seed, first=first)
+        if variant == "stack":
+            return moved
+        if variant == "auto":
+            return moved.map(lambda images, _: (images, images))
+        return moved.map(lambda images, _: images)
+
+    return make
 
 
 def join(lure: keras.Model, target: keras.Model) -> keras.Model:

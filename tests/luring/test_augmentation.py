@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.luring.augmentation import turn_and_shift
+from keras_traps.luring.augmentation import Augmentation, augment, turn_and_shift
 
 SEED = tf.constant([3, 5], tf.int64)
 
@@ -100,3 +100,46 @@ def test_it_runs_in_a_graph_of_any_batch_size(pictures: tf.Tensor) -> None:
     for count in (1, 5):
         eager = turn_and_shift(pictures[:count], SEED, rotation=10.0, shift=0.1)
         np.testing.assert_allclose(graph(pictures[:count], SEED), eager, atol=1e-5)
+
+
+def batches_of(pictures: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensors((pictures, tf.range(5))).repeat(4)
+
+
+def test_each_batch_is_moved_by_its_number(pictures: tf.Tensor) -> None:
+    data, moves = batches_of(pictures), Augmentation(rotation=10.0, shift=0.2)
+    whole = [images.numpy() for images, _ in augment(data, moves, seed=1)]
+    rest = [
+        images.numpy() for images, _ in augment(data.skip(2), moves, seed=1, first=2)
+    ]
+    np.testing.assert_array_equal(whole[2:], rest)
+    drawn = [pictures.numpy(), *whole]
+    assert not any(
+        np.array_equal(a, b) for i, a in enumerate(drawn) for b in drawn[i + 1 :]
+    )
+    for _, told in augment(data, moves, seed=1):
+        np.testing.assert_array_equal(told, np.arange(5))
+
+
+def test_images_alone_are_moved_alike(pictures: tf.Tensor) -> None:
+    moves = Augmentation(rotation=10.0, shift=0.2)
+    pairs = augment(batches_of(pictures), moves, seed=1)
+    alone = augment(batches_of(pictures).map(lambda x, _: x), moves, seed=1)
+    for (expected, _), images in zip(pairs, alone, strict=True):
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_nothing_to_move_leaves_the_data_as_they_are(pictures: tf.Tensor) -> None:
+    data = batches_of(pictures)
+    assert augment(data, Augmentation(), seed=1) is data
+    assert Augmentation(rotation=1.0)
+    assert Augmentation(shift=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rotation", -1.0), ("shift", -0.1), ("shift", 1.0), ("shift", float("nan"))],
+)
+def test_an_impossible_move_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"argument `{name}`.*Received"):
+        Augmentation(**{name: value})

@@ -5,13 +5,16 @@ import keras
 import pytest
 import tensorflow as tf
 
+from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.schedules import (
+    LURE_AUGMENTATIONS,
     LURE_SCHEDULES,
     LURING_WEIGHTS,
     SHORT_SCHEDULES,
     CosineSchedule,
     Schedule,
 )
+from keras_traps.models.luring_victims import VICTIM_RECIPES
 
 
 def test_the_authors_schedules() -> None:
@@ -28,6 +31,7 @@ def test_the_authors_schedules() -> None:
         "digits": 1.0,
     }
     assert LURE_SCHEDULES.keys() == LURING_WEIGHTS.keys()
+    assert LURE_SCHEDULES.keys() == LURE_AUGMENTATIONS.keys()
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
@@ -121,3 +125,11 @@ def test_there_is_a_short_schedule_of_each() -> None:
 def test_a_short_schedule_names_what_does_not_fit(name: str) -> None:
     with pytest.raises(ValueError, match=f"argument `{name}`"):
         dataclasses.replace(CosineSchedule(10, 4, 0.1), **{name: 0})
+
+
+def test_only_the_images_of_cifar10_are_moved() -> None:
+    moved = {name: moves for name, moves in LURE_AUGMENTATIONS.items() if moves}
+    # Ten degrees, five of 32 pixels: as the target there is trained.
+    recipe = VICTIM_RECIPES["cifar10"]
+    assert moved == {"cifar10": Augmentation(10.0, 5 / 32)}
+    assert moved == {"cifar10": Augmentation(recipe.rotation, recipe.shift)}

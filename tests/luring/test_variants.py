@@ -10,6 +10,7 @@ from keras import layers
 from keras_traps.datasets import Dataset, load
 from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier, variants
+from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.schedules import Schedule
 from keras_traps.luring.training import Backup
 from keras_traps.luring.variants import Variant, join, make_lure, train_variant
@@ -118,20 +119,55 @@ def test_seed_loss_and_weight_decide(digits: Dataset) -> None:
         {"seed": 1},
         {"loss": "margin"},
         {"luring_weight": 0.5},
+        {"augmentation": Augmentation(10.0, 0.2)},
     ]
     for settings in others:
         assert any(differ(base, train("luring", target, digits, **settings)))
 
 
-@pytest.mark.parametrize("variant", ["stack", "luring"])
+@pytest.mark.parametrize("variant", ["stack", "auto", "ce", "luring"])
+def test_images_are_moved_before_anyone_looks_at_them(
+    variant: Variant, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        variants, "train_in_stages", lambda model, make, **_: made.append(make)
+    )
+    target = target_of()
+    for moves in (Augmentation(), Augmentation(10.0, 0.2)):
+        train(variant, target, digits, augmentation=moves)
+    (still,), (moved,) = ([*make(2, 3)] for make in made)
+    images = still[0]
+    seen, told = moved if isinstance(moved, tuple) else (moved, None)
+    assert seen.shape == images.shape
+    assert np.abs(seen - images).max() > 0.1
+    if variant == "stack":
+        np.testing.assert_array_equal(told, still[1])
+    elif variant == "auto":
+        np.testing.assert_array_equal(told, seen)
+    else:
+        # M's answers are known to the images as they were only.
+        assert still[1].keys() == {"answer", "runner_up"}
+        assert told is None
+
+
+@pytest.mark.parametrize(
+    ("variant", "moves"),
+    [
+        ("stack", Augmentation()),
+        ("luring", Augmentation()),
+        ("luring", Augmentation(10.0, 0.2)),
+    ],
+)
 def test_one_that_was_killed_ends_with_the_same_weights(
     variant: Variant,
+    moves: Augmentation,
     digits: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     target = target_of()
-    plain = train(variant, target, digits)
+    plain = train(variant, target, digits, augmentation=moves)
     save, saved = Backup.save, []
 
     def kill(self: Backup, model: keras.Model) -> None:
@@ -143,9 +179,16 @@ def test_one_that_was_killed_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(Backup, "save", kill)
         with pytest.raises(KilledError):
-            train(variant, target, digits, backup=Backup(tmp_path / "b", {}))
+            train(
+                variant,
+                target,
+                digits,
+                augmentation=moves,
+                backup=Backup(tmp_path / "b", {}),
+            )
     backup = Backup(tmp_path / "b", {}, resume=True)
-    assert not any(differ(plain, train(variant, target, digits, backup=backup)))
+    resumed = train(variant, target, digits, augmentation=moves, backup=backup)
+    assert not any(differ(plain, resumed))
 
 
 def hardly_trained(

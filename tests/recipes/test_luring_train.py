@@ -91,6 +91,36 @@ def test_what_was_trained_otherwise_is_not_passed_off(
         run(*command, "--steps=100", "--variant=luring", start)
 
 
+@pytest.mark.parametrize("variant", ["surrogate", "luring"])
+def test_how_images_were_moved_is_told(workdir: Path, variant: str) -> None:
+    facts = json.loads((workdir / f"{variant}.json").read_text())
+    assert (facts["rotation"], facts["shift"]) == (0.0, 0.0)
+    for file in (f"{variant}.keras", f"{variant}.json"):
+        (workdir / file).unlink()
+    command = ("train", f"--workdir={workdir}", "--resume", f"--variant={variant}")
+    small = ("--steps=4",) if variant == "surrogate" else ("--steps=4", "--width=0.05")
+    with pytest.raises(ValueError, match="argument `shift`"):
+        run(*command, *small, "--shift=1")
+    run(*command, *small, "--rotation=10", "--shift=0.1")
+    facts = json.loads((workdir / f"{variant}.json").read_text())
+    assert (facts["rotation"], facts["shift"]) == (10.0, 0.1)
+    with pytest.raises(ValueError, match="shift differ"):
+        run(*command, *small, "--rotation=10")
+
+
+def test_what_was_trained_before_images_could_be_moved_was_not_moved(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = json.loads((workdir / "auto.json").read_text())
+    older = {name: facts[name] for name in facts if name not in ("rotation", "shift")}
+    (workdir / "auto.json").write_text(json.dumps(older))
+    command = ("train", f"--workdir={workdir}", "--resume", "--width=0.05")
+    run(*command, "--steps=100", "--variant=auto")
+    assert not capsys.readouterr().out
+    with pytest.raises(ValueError, match="rotation differ"):
+        run(*command, "--steps=100", "--variant=auto", "--rotation=5")
+
+
 def test_images_of_another_kind_are_another_setting(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
