@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from absl import app, flags
 
-from keras_traps.attacks import iterative, single_step
+from keras_traps.attacks import PRESETS, iterative, single_step
 from recipes import quickstart
 
 
@@ -54,6 +54,33 @@ def test_smoke_writes_a_report_and_a_second_run_goes_on(
     monkeypatch.setattr(iterative.PGD, "perturb", fail)
     run(*flags_given)
     assert findings(workdir) == first
+
+
+class StoppedError(Exception):
+    """Raised in place of the evaluation."""
+
+
+@pytest.mark.parametrize(
+    ("flag", "missing"),
+    [
+        ("--noall_attacks", {"UAP", "OM", "BPDA", "SPSA", "BLB", "CW2", "EAD"}),
+        ("--all_attacks", set()),
+    ],
+)
+def test_dear_attacks_are_run_where_they_are_asked_for(
+    flag: str, missing: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def stop(*arguments: Any, **_: Any) -> None:
+        asked.extend(attack.name for attack in arguments[3])
+        raise StoppedError
+
+    monkeypatch.setattr(quickstart, "train", lambda *_, **__: None)
+    monkeypatch.setattr(quickstart, "evaluate", stop)
+    with pytest.raises(StoppedError):
+        run(flag, f"--workdir={tmp_path}")
+    assert asked == [name for name in PRESETS["digits"] if name not in missing]
 
 
 def test_left_overs_are_told_before_anything_is_done(tmp_path: Path) -> None:
