@@ -16,6 +16,7 @@ from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.schedules import (
     LURE_AUGMENTATIONS,
     LURE_SCHEDULES,
+    LURE_VALIDATION,
     LURING_WEIGHTS,
     SHORT_SCHEDULES,
     CosineSchedule,
@@ -131,9 +132,11 @@ def plan_variant(
     if weight is None:
         weight = LURING_WEIGHTS[values.dataset]
     augmentation = _augmentation(values, LURE_AUGMENTATIONS[values.dataset])
+    held = _held_out(values, variant)
     settings = {
         **dataclasses.asdict(schedule),
         **dataclasses.asdict(augmentation),
+        "validation_split": held,
         "width": values.width,
         "stage": values.stage,
         "target_sha256": weights_sha256(target),
@@ -158,6 +161,7 @@ def plan_variant(
         loss=values.loss,
         luring_weight=weight,
         augmentation=augmentation,
+        validation_split=held,
         start=start,
         seed=values.seed,
         stage=values.stage,
@@ -172,6 +176,15 @@ def _augmentation(values: flags.FlagValues, authors: Augmentation) -> Augmentati
         if values[name].value is not None
     }
     return dataclasses.replace(authors, **given)
+
+
+def _held_out(values: flags.FlagValues, variant: str) -> float:
+    if variant == "auto":
+        return 0.0
+    if values.validation_split is not None:
+        return float(values.validation_split)
+    authors = values.schedule == "authors"
+    return LURE_VALIDATION[values.dataset] if authors else 0.0
 
 
 def _load_start(values: flags.FlagValues) -> keras.Model | None:

@@ -42,6 +42,7 @@ _TRAINING = (
     "learning_rates",
     "boundaries",
     "peak_rate",
+    "validation_split",
     "rotation",
     "shift",
     "width",

@@ -69,6 +69,13 @@ def define_training_flags(define: Flags) -> None:
         "Largest random shift of training images, as a share of their size. The "
         "default is the authors'.",
     )
+    define.number(
+        "validation_split",
+        None,
+        "Share of training images that only say which P, of those that are looked at "
+        "after each --stage, is kept; 0 keeps the last. The default is the authors' "
+        "with --schedule=authors, else 0.",
+    )
     define.text(
         "start",
         None,
@@ -76,7 +83,9 @@ def define_training_flags(define: Flags) -> None:
         "first; for stack also a stack.keras, that is gone on with. The default is new "
         "weights.",
     )
-    define.integer("stage", 500, "After how many steps the state of P is saved.")
+    define.integer(
+        "stage", 500, "After how many steps the state of P is saved, and looked at."
+    )
 
 
 def train(values: flags.FlagValues) -> Iterator[str]:
@@ -133,7 +142,7 @@ def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
     listed = " and ".join(sorted(asked))
     if folder.model and "target" in asked:
         raise app.UsageError("--variant=target trains a classifier; --model names one.")
-    for name in ("start", "batch_size", "schedule", "stage"):
+    for name in ("start", "batch_size", "schedule", "stage", "validation_split"):
         if values[name].present and asked <= set(WHOLE):
             raise app.UsageError(f"--{name} is for P, which {listed} does without.")
     for name in ("loss", "luring_weight"):
@@ -141,6 +150,8 @@ def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
             raise app.UsageError(f"--{name} is for luring, and not for {listed}.")
     if values["luring_weight"].present and values.loss != "luring":
         raise app.UsageError(f"--luring_weight is not part of --loss={values.loss}.")
+    if values["validation_split"].present and asked <= {*WHOLE, "auto"}:
+        raise app.UsageError(f"--validation_split is not for {listed}.")
     if values["width"].present and asked == {"surrogate"}:
         raise app.UsageError("--width is not for the surrogate: it is as wide as M.")
 
@@ -158,10 +169,13 @@ def _check_same(folder: Folder, variant: str, settings: dict[str, Any]) -> None:
     """Refuses to pass off what is there for what was asked for."""
     facts = folder.facts(variant)
     wanted = {"start_sha256": None, **json.loads(json.dumps(settings))}
-    # What is older than these two was not moved.
-    facts = {"rotation": 0.0, "shift": 0.0, **facts}
-    # How often it is saved along the way does not change where it ends.
-    wanted.pop("stage", None)
+    # What is older than these was not moved, and the last P was kept.
+    older = {"rotation": 0.0, "shift": 0.0, "validation_split": 0.0}
+    facts = {**older, **facts}
+    # How often it is saved along the way does not change where it ends, but for one
+    # that is picked from what was saved.
+    if not wanted.get("validation_split"):
+        wanted.pop("stage", None)
     if changed := [name for name in wanted if facts.get(name) != wanted[name]]:
         raise ValueError(
             f"{variant} in {folder.path} was trained with other settings: "

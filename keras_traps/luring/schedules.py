@@ -149,6 +149,16 @@ SHORT_SCHEDULES: dict[str, CosineSchedule] = {
 Those of SVHN and CIFAR-10 are for a P that starts from the weights of an autoencoder.
 """
 
+LURE_VALIDATION: dict[str, float] = {
+    "mnist": 0.17,
+    "svhn_cropped": 0.17,
+    "cifar10": 0.17,
+    "digits": 0.0,
+}
+"""The share of images by which the authors' public code picks the best P, by data set;
+there is none for the digits. Their autoencoders are not picked.
+"""
+
 LURING_WEIGHTS: dict[str, float] = {
     "mnist": 1.0,
     "svhn_cropped": 1.0,

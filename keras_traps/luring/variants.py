@@ -6,15 +6,18 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from keras_traps._validation import check_number
 from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.layers.luring_input import LurePreset
 from keras_traps.luring.answers import batch_order, batches, frozen_answers
 from keras_traps.luring.augmentation import Augmentation, augment
+from keras_traps.luring.best import Best, hold_out
 from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.losses import LuringLoss
 from keras_traps.luring.schedules import CosineSchedule, Schedule
 from keras_traps.luring.training import Backup, MakeData, train_in_stages
+from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output
 
 Variant = Literal["stack", "auto", "ce", "luring"]
@@ -86,6 +89,7 @@ def train_variant(
     loss: LuringLoss = "luring",
     luring_weight: float = 1.0,
     augmentation: Augmentation = _STILL,
+    validation_split: float = 0.0,
     start: keras.Model | None = None,
     seed: int = 0,
     stage: int = 500,
@@ -105,12 +109,17 @@ def train_variant(
         luring_weight: lambda. Defaults to `1.0`.
         augmentation: How far images are turned and shifted at random; M is then asked
             at every step. Defaults to not at all.
+        validation_split: The share of images that are only looked at after each stage:
+            the P is kept whose M∘P gives M's answer to most of them, or for `"stack"`
+            the true class. At least 0 and below 1; 0 keeps the last P, as does
+            `"auto"` with any. Defaults to `0.0`.
         start: A trained P of the same width, such as that of `"auto"`, whose weights P
             has at first; or for `"stack"` a whole M∘P of the same. Defaults to `None`:
             new weights.
         seed: Of the first weights, the dropout and the order of images. Defaults to
             `0`.
-        stage: After how many steps the state is saved. Defaults to `500`.
+        stage: After how many steps the state is saved, and looked at. Defaults to
+            `500`.
         backup: Where. Defaults to nowhere.
         verbose: Whether to show a bar. Defaults to `True`.
 
@@ -120,8 +129,9 @@ def train_variant(
     Raises:
         ValueError: If M is trainable, or is not what `output` says, or `"stack"` is
             asked for where M does not return logits, or `start` has other weights
-            than P.
+            than P, or `validation_split` is out of its range.
     """
+    check_number(validation_split, name="validation_split", at_least=0.0, below=1.0)
     keras.utils.set_random_seed(seed)
     lure = make_lure(variant, data.name, width=width)
     trained: keras.Model
@@ -150,15 +160,35 @@ def train_variant(
         result = trained.to_lure_model()
     if start is not None:
         _that_fits(start, beginners).set_weights(start.get_weights())
+    best = None
+    if validation_split and variant != "auto":
+        data, held = hold_out(data, validation_split, seed=seed)
+        best = _best(variant, target, result, held, backup)
     train_in_stages(
         trained,
         _make_data(variant, target, data, schedule, output, augmentation, seed),
         steps=schedule.steps,
         stage=stage,
         backup=backup,
+        after_stage=None if best is None else best.keep,
         verbose=verbose,
     )
+    if best is not None:
+        best.restore()
     return result
+
+
+def _best(
+    variant: Variant,
+    target: keras.Model,
+    result: keras.Model,
+    held: Dataset,
+    backup: Backup | None,
+) -> Best:
+    if variant == "stack":
+        return Best(result, held.images, held.labels, backup)
+    answers = predict(target, held.images).argmax(axis=1)
+    return Best(result, held.images, answers, backup, answering=join(result, target))
 
 
 def _make_data(

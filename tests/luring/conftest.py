@@ -1,15 +1,26 @@
 """A tiny classifier of small images and a tiny network before it."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+from keras_traps.datasets import Dataset, load
 from keras_traps.evaluation.luring.subjects import Subject
 from keras_traps.luring.variants import join
 from keras_traps.models.inference import predict
 
 SHAPE, CLASSES = (6, 6, 1), 3
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """Digits of the size that MNIST's lure takes, which is the quickest to trace."""
+    few = load("digits").take(24)
+    pixels = np.pad(few.pixels, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    return dataclasses.replace(few, name="mnist", pixels=pixels)
 
 
 def tiny_target(*, ends: str = "logits", name: str = "target") -> keras.Model:

@@ -9,6 +9,7 @@ from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.schedules import (
     LURE_AUGMENTATIONS,
     LURE_SCHEDULES,
+    LURE_VALIDATION,
     LURING_WEIGHTS,
     SHORT_SCHEDULES,
     CosineSchedule,
@@ -32,6 +33,7 @@ def test_the_authors_schedules() -> None:
     }
     assert LURE_SCHEDULES.keys() == LURING_WEIGHTS.keys()
     assert LURE_SCHEDULES.keys() == LURE_AUGMENTATIONS.keys()
+    assert LURE_SCHEDULES.keys() == LURE_VALIDATION.keys()
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
@@ -133,3 +135,8 @@ def test_only_the_images_of_cifar10_are_moved() -> None:
     recipe = VICTIM_RECIPES["cifar10"]
     assert moved == {"cifar10": Augmentation(10.0, 5 / 32)}
     assert moved == {"cifar10": Augmentation(recipe.rotation, recipe.shift)}
+
+
+def test_p_is_picked_by_as_many_images_as_m() -> None:
+    for name, recipe in VICTIM_RECIPES.items():
+        assert LURE_VALIDATION[name] == recipe.validation_split == 0.17

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 from keras_traps.datasets import Dataset
-from keras_traps.luring import targets
+from keras_traps.luring import best, targets
 from keras_traps.luring.targets import train_target
 from keras_traps.luring.training import Backup
 from keras_traps.models.inference import predict
@@ -82,12 +82,12 @@ def test_the_best_epoch_is_kept_and_not_the_last(
         return np.eye(2)[answers]
 
     held = bright.take(20, seed=0).labels[16:]
-    monkeypatch.setattr(targets, "predict", scripted)
+    monkeypatch.setattr(best, "predict", scripted)
     model = tiny_classifier()
     assert train_target(model, bright, RECIPE, verbose=False) == 0.75
     assert len(seen) == 3
-    for kept, best, last in zip(weights_of(model), seen[1], seen[2], strict=True):
-        np.testing.assert_array_equal(kept, best)
+    for kept, better, last in zip(weights_of(model), seen[1], seen[2], strict=True):
+        np.testing.assert_array_equal(kept, better)
         assert (kept != last).any()
 
 
@@ -107,7 +107,7 @@ def test_one_that_was_killed_ends_with_the_same_weights(
     if kind == "augmented":
         recipe = VictimRecipe(3, 4, (3e-2,), (), 10.0, 0.2, validation_split=0.2)
     plain = train(bright, recipe)
-    keep = targets._Best.keep
+    keep = best.Best.keep
     calls: list[int] = []
 
     def kill(self: Any, done: int) -> None:
@@ -117,7 +117,7 @@ def test_one_that_was_killed_ends_with_the_same_weights(
         keep(self, done)
 
     with monkeypatch.context() as patch:
-        patch.setattr(targets._Best, "keep", kill)
+        patch.setattr(best.Best, "keep", kill)
         with pytest.raises(KilledError):
             train(bright, recipe, backup=Backup(tmp_path / "b", {}))
     resumed = train(bright, recipe, backup=Backup(tmp_path / "b", {}, resume=True))

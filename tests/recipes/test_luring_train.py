@@ -9,6 +9,7 @@ import pytest
 from absl import app
 
 from keras_traps import datasets
+from keras_traps.luring import schedules
 from keras_traps.luring.training import Backup
 from tests.recipes.luring_runs import run, tables
 
@@ -106,6 +107,48 @@ def test_how_images_were_moved_is_told(workdir: Path, variant: str) -> None:
     assert (facts["rotation"], facts["shift"]) == (10.0, 0.1)
     with pytest.raises(ValueError, match="shift differ"):
         run(*command, *small, "--rotation=10")
+
+
+def test_the_last_p_is_kept_unless_images_are_held_out(workdir: Path) -> None:
+    facts = json.loads((workdir / "luring.json").read_text())
+    assert facts["validation_split"] == 0.0
+    for file in ("luring.keras", "luring.json"):
+        (workdir / file).unlink()
+    command = ("train", f"--workdir={workdir}", "--resume", "--width=0.05")
+    small = ("--variant=luring", "--steps=4", "--validation_split=0.2")
+    run(*command, *small, "--stage=2")
+    facts = json.loads((workdir / "luring.json").read_text())
+    assert facts["validation_split"] == 0.2
+    # Another stage is another choice to pick from.
+    with pytest.raises(ValueError, match="stage differ"):
+        run(*command, *small, "--stage=3")
+
+
+@pytest.mark.parametrize("variant", ["target", "surrogate", "auto"])
+def test_what_is_not_picked_takes_no_share(workdir: Path, variant: str) -> None:
+    command = ("train", f"--workdir={workdir}", "--resume", f"--variant={variant}")
+    with pytest.raises(app.UsageError, match="--validation_split"):
+        run(*command, "--validation_split=0.2")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "variant", "share"),
+    [("authors", "luring", 0.17), ("authors", "auto", 0.0), ("short", "luring", 0.0)],
+)
+def test_the_authors_schedule_picks_p_as_they_do(
+    workdir: Path,
+    schedule: str,
+    variant: str,
+    share: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(schedules.LURE_VALIDATION, "digits", 0.17)
+    for file in (f"{variant}.keras", f"{variant}.json"):
+        (workdir / file).unlink()
+    small = ("--width=0.05", "--steps=4", f"--variant={variant}", "--resume")
+    run("train", f"--workdir={workdir}", f"--schedule={schedule}", *small)
+    facts = json.loads((workdir / f"{variant}.json").read_text())
+    assert facts["validation_split"] == share
 
 
 def test_what_was_trained_before_images_could_be_moved_was_not_moved(
