@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.schedules import (
     LURE_AUGMENTATIONS,
-    LURE_SCHEDULES,
     LURE_VALIDATION,
     LURING_WEIGHTS,
     SHORT_SCHEDULES,
     CosineSchedule,
     Schedule,
+    authors_schedule,
 )
 from keras_traps.luring.targets import train_target
 from keras_traps.luring.training import Backup
@@ -120,10 +120,11 @@ def plan_variant(
         ValueError: If what P begins with has other weights than P.
     """
     target = folder.target()
-    schedules: Mapping[str, Schedule | CosineSchedule] = (
-        LURE_SCHEDULES if values.schedule == "authors" else SHORT_SCHEDULES
+    schedule: Schedule | CosineSchedule = (
+        authors_schedule(variant, values.dataset)
+        if values.schedule == "authors"
+        else SHORT_SCHEDULES[values.dataset]
     )
-    schedule = schedules[values.dataset]
     if values.batch_size is not None:
         schedule = dataclasses.replace(schedule, batch_size=values.batch_size)
     if values.steps is not None:

@@ -136,7 +136,37 @@ LURE_SCHEDULES: dict[str, Schedule] = {
     # Not the authors': to try it with.
     "digits": Schedule(600, 64, (3e-3,)),
 }
-"""By data set: what the authors' public code trains P with, whatever the variant."""
+"""By data set: what the authors' public code trains C_E and luring with."""
+
+_BASELINES: dict[str, dict[str, Schedule]] = {
+    # Their epochs in steps of what is left of the training images, 83 %.
+    "stack": {
+        "mnist": Schedule(5 * 1_778, 28, (1e-3,)),
+        "svhn_cropped": Schedule(20 * 237, 256, (1e-2,)),
+        "cifar10": Schedule(
+            200 * 1_296, 32, (1e-1, 1e-2, 1e-3), (80 * 1_296, 120 * 1_296)
+        ),
+    },
+    # On CIFAR-10 they have none.
+    "auto": {
+        "mnist": Schedule(50 * 390, 128, (1e-3,)),
+        "svhn_cropped": Schedule(5 * 476, 128, (1e-3,)),
+    },
+}
+
+
+def authors_schedule(variant: str, dataset: str) -> Schedule:
+    """Returns what the authors' public code trains a variant with.
+
+    Args:
+        variant: `"stack"`, `"auto"`, `"ce"` or `"luring"`.
+        dataset: The data set.
+
+    Returns:
+        Their schedule; where they have none of the variant's own, that of P.
+    """
+    return _BASELINES.get(variant, {}).get(dataset, LURE_SCHEDULES[dataset])
+
 
 SHORT_SCHEDULES: dict[str, CosineSchedule] = {
     "mnist": CosineSchedule(20_000, 32, 4e-3),

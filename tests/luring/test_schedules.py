@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from keras_traps.luring.schedules import (
     SHORT_SCHEDULES,
     CosineSchedule,
     Schedule,
+    authors_schedule,
 )
 from keras_traps.models.luring_victims import VICTIM_RECIPES
 
@@ -34,6 +36,36 @@ def test_the_authors_schedules() -> None:
     assert LURE_SCHEDULES.keys() == LURING_WEIGHTS.keys()
     assert LURE_SCHEDULES.keys() == LURE_AUGMENTATIONS.keys()
     assert LURE_SCHEDULES.keys() == LURE_VALIDATION.keys()
+
+
+def test_the_authors_train_stack_and_auto_by_schedules_of_their_own() -> None:
+    for dataset, epochs, batch_size, rates in [
+        ("mnist", 5, 28, (1e-3,)),
+        ("svhn_cropped", 20, 256, (1e-2,)),
+        ("cifar10", 200, 32, (1e-1, 1e-2, 1e-3)),
+    ]:
+        images = {"mnist": 60_000, "svhn_cropped": 73_257, "cifar10": 50_000}[dataset]
+        seen = images - math.ceil(0.17 * images)
+        stack = authors_schedule("stack", dataset)
+        assert (stack.batch_size, stack.learning_rates) == (batch_size, rates)
+        assert stack.steps == epochs * (seen // batch_size)
+        for variant in ("ce", "luring"):
+            assert authors_schedule(variant, dataset) is LURE_SCHEDULES[dataset]
+    cifar10 = authors_schedule("stack", "cifar10")
+    assert [border / cifar10.steps for border in cifar10.boundaries] == [0.4, 0.6]
+    for dataset, epochs, seen in [("mnist", 50, 49_800), ("svhn_cropped", 5, 60_803)]:
+        auto = authors_schedule("auto", dataset)
+        assert (auto.batch_size, auto.learning_rates) == (128, (1e-3,))
+        assert auto.steps == epochs * math.ceil(seen / 128)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dataset"), [("auto", "cifar10"), ("stack", "digits")]
+)
+def test_where_the_authors_have_none_it_is_that_of_p(
+    variant: str, dataset: str
+) -> None:
+    assert authors_schedule(variant, dataset) is LURE_SCHEDULES[dataset]
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
