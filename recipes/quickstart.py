@@ -83,6 +83,8 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
+    if values.smoke and values.all_attacks:
+        raise app.UsageError("--smoke runs two attacks: leave out --all_attacks.")
     workdir = Path(values.workdir).expanduser()
     workdir.mkdir(parents=True, exist_ok=True)
     device = prepare_devices()

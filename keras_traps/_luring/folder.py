@@ -13,7 +13,8 @@ from keras_traps._flags import Flags
 from keras_traps._recipe import check_required, load_classifier
 from keras_traps.evaluation.luring.outcomes import Outcome, read_outcomes
 from keras_traps.evaluation.provenance import weights_sha256
-from keras_traps.luring.variants import Variant, join
+from keras_traps.luring.schedules import Variant
+from keras_traps.luring.variants import join
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
@@ -35,7 +36,12 @@ def define_flags(define: Flags) -> None:
     define.choice("dataset", "digits", Dataset, "The data set.")
     define.text("data_dir", None, "The folder that holds the data set; see the README.")
     define.text("workdir", None, "The folder for the models, and what is said of them.")
-    define.integer("seed", 0, "The seed of weights, order and attacks.", low=0)
+    define.integer(
+        "seed",
+        0,
+        "The seed of weights, of images' order, choice and moves, and of attacks.",
+        low=0,
+    )
     define.switch("resume", False, "Whether to go on in a --workdir in use.")
 
 

@@ -10,9 +10,10 @@ import keras
 from absl import app, flags
 
 from keras_traps import datasets
-from keras_traps._luring.folder import Folder
+from keras_traps._luring.folder import WHOLE, Folder
 from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.luring.augmentation import Augmentation
+from keras_traps.luring.best import Picked
 from keras_traps.luring.schedules import (
     LURE_AUGMENTATIONS,
     LURE_VALIDATION,
@@ -117,7 +118,8 @@ def plan_variant(
 
     Raises:
         app.UsageError: If M is not there, or what P begins with.
-        ValueError: If what P begins with has other weights than P.
+        ValueError: If what P begins with has other weights than P, or images are moved
+            impossibly far.
     """
     target = folder.target()
     schedule: Schedule | CosineSchedule = (
@@ -133,7 +135,7 @@ def plan_variant(
     if weight is None:
         weight = LURING_WEIGHTS[values.dataset]
     augmentation = _augmentation(values, LURE_AUGMENTATIONS[values.dataset])
-    held = _held_out(values, variant)
+    held = _held_out(values, variant, schedule.steps)
     settings = {
         **dataclasses.asdict(schedule),
         **dataclasses.asdict(augmentation),
@@ -167,7 +169,36 @@ def plan_variant(
         seed=values.seed,
         stage=values.stage,
     )
-    return settings, lambda backup: (run(backup=backup), {})
+
+    def train(backup: Backup) -> tuple[keras.Model, dict[str, Any]]:
+        found: list[Picked] = []
+        model = run(backup=backup, on_pick=found.append)
+        return model, {
+            name: value
+            for picked in found
+            for name, value in (
+                ("picked_step", picked.step),
+                ("validation_score", picked.score),
+            )
+        }
+
+    return settings, train
+
+
+def older_settings(values: flags.FlagValues, variant: str) -> dict[str, Any]:
+    """Returns what holds for a training whose settings do not say so: an older one.
+
+    Args:
+        values: The parsed flags.
+        variant: What was trained.
+
+    Returns:
+        Its settings by name.
+    """
+    if variant in WHOLE:
+        recipe = _RECIPES[values.dataset]
+        return {"rotation": recipe.rotation, "shift": recipe.shift}
+    return {"rotation": 0.0, "shift": 0.0, "validation_split": 0.0}
 
 
 def _augmentation(values: flags.FlagValues, authors: Augmentation) -> Augmentation:
@@ -179,13 +210,20 @@ def _augmentation(values: flags.FlagValues, authors: Augmentation) -> Augmentati
     return dataclasses.replace(authors, **given)
 
 
-def _held_out(values: flags.FlagValues, variant: str) -> float:
+def _held_out(values: flags.FlagValues, variant: str, steps: int) -> float:
     if variant == "auto":
         return 0.0
-    if values.validation_split is not None:
-        return float(values.validation_split)
-    authors = values.schedule == "authors"
-    return LURE_VALIDATION[values.dataset] if authors else 0.0
+    # Of one look nothing can be picked.
+    one = steps <= values.stage
+    if values.validation_split is None:
+        picks = values.schedule == "authors" and not one
+        return LURE_VALIDATION[values.dataset] if picks else 0.0
+    if values.validation_split and one:
+        raise app.UsageError(
+            f"--validation_split picks from what is looked at after every --stage: of "
+            f"{steps} steps and --stage={values.stage} there is one only."
+        )
+    return float(values.validation_split)
 
 
 def _load_start(values: flags.FlagValues) -> keras.Model | None:

@@ -43,6 +43,8 @@ _TRAINING = (
     "boundaries",
     "peak_rate",
     "validation_split",
+    "validation_score",
+    "picked_step",
     "rotation",
     "shift",
     "width",

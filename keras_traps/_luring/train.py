@@ -12,7 +12,7 @@ from keras_traps import datasets
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._flags import Flags
 from keras_traps._luring.folder import TRAINED, WHOLE, Folder, open_folder
-from keras_traps._luring.plan import Splits, plan_variant, plan_whole
+from keras_traps._luring.plan import Splits, older_settings, plan_variant, plan_whole
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.provenance import (
     provenance,
@@ -48,8 +48,8 @@ def define_training_flags(define: Flags) -> None:
         "schedule",
         "authors",
         Literal["authors", "short"],
-        "The steps and rates of P: the authors', or a higher rate that falls like a "
-        "cosine, for few steps.",
+        "The steps and rates of P: the authors', which differ by variant, with the "
+        "best P kept; or a higher rate that falls like a cosine, for few steps.",
     )
     define.integer("steps", None, "How many steps. The default is the schedule's.")
     define.integer(
@@ -122,7 +122,7 @@ def train(values: flags.FlagValues) -> Iterator[str]:
         settings, run = plan(values, folder, variant, data)
         if path.with_suffix(".json").exists():
             asked = {**_origin(values, data), **settings}
-            _check_same(folder, variant, asked)
+            _check_same(folder, variant, asked, older_settings(values, variant))
             continue
         yield f"Training {variant} on {values.dataset}"
         backup = _backup(values, folder, variant, data, settings)
@@ -150,8 +150,14 @@ def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
             raise app.UsageError(f"--{name} is for luring, and not for {listed}.")
     if values["luring_weight"].present and values.loss != "luring":
         raise app.UsageError(f"--luring_weight is not part of --loss={values.loss}.")
-    if values["validation_split"].present and asked <= {*WHOLE, "auto"}:
-        raise app.UsageError(f"--validation_split is not for {listed}.")
+    if values["validation_split"].present:
+        if asked <= {*WHOLE, "auto"}:
+            raise app.UsageError(f"--validation_split is not for {listed}.")
+        if not 0 <= values.validation_split < 1:
+            raise app.UsageError(
+                "--validation_split is a share, at least 0 and below 1. Received: "
+                f"{values.validation_split}"
+            )
     if values["width"].present and asked == {"surrogate"}:
         raise app.UsageError("--width is not for the surrogate: it is as wide as M.")
 
@@ -165,13 +171,12 @@ def _origin(values: flags.FlagValues, data: Splits) -> dict[str, Any]:
     }
 
 
-def _check_same(folder: Folder, variant: str, settings: dict[str, Any]) -> None:
+def _check_same(
+    folder: Folder, variant: str, settings: dict[str, Any], older: dict[str, Any]
+) -> None:
     """Refuses to pass off what is there for what was asked for."""
-    facts = folder.facts(variant)
+    facts = {**older, **folder.facts(variant)}
     wanted = {"start_sha256": None, **json.loads(json.dumps(settings))}
-    # What is older than these was not moved, and the last P was kept.
-    older = {"rotation": 0.0, "shift": 0.0, "validation_split": 0.0}
-    facts = {**older, **facts}
     # How often it is saved along the way does not change where it ends, but for one
     # that is picked from what was saved.
     if not wanted.get("validation_split"):
@@ -196,7 +201,12 @@ def _backup(
         **rounding_environment(),
         **settings,
     }
-    return Backup(folder.path / f".{variant}.backup", facts, resume=values.resume)
+    return Backup(
+        folder.path / f".{variant}.backup",
+        facts,
+        resume=values.resume,
+        older=older_settings(values, variant),
+    )
 
 
 def _finish(

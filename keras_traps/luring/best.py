@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -42,6 +43,18 @@ def hold_out(data: Dataset, share: float, *, seed: int) -> tuple[Dataset, Datase
     return shuffled.take(len(data) - count), held
 
 
+class Picked(NamedTuple):
+    """Which state of a training was kept.
+
+    Args:
+        step: After how many steps.
+        score: The share of the images that were held out to which it answers right.
+    """
+
+    step: int
+    score: float
+
+
 class Best:
     """The weights that answered right most often; of equal ones, the first.
 
@@ -66,30 +79,35 @@ class Best:
         self._model, self._images, self._labels = model, images, labels
         self._answering = model if answering is None else answering
         self._path = None if backup is None else backup.path(_FILE)
-        self._score, self._weights = -1.0, model.get_weights()
+        self._picked, self._weights = Picked(0, -1.0), model.get_weights()
         if self._path is not None and self._path.exists():
             with np.load(self._path) as found:
-                self._score = float(found["score"])
+                self._picked = Picked(int(found["step"]), float(found["score"]))
                 self._weights = [found[f"w{i}"] for i in range(len(self._weights))]
 
-    def keep(self, _: int) -> None:
-        """Looks at the model, and keeps its weights if they are the best so far."""
+    def keep(self, step: int) -> None:
+        """Looks at the model, and keeps its weights if they are the best so far.
+
+        Args:
+            step: How many steps it has made.
+        """
         answers = predict(self._answering, self._images).argmax(axis=1)
         score = float((answers == self._labels).mean())
-        if score <= self._score:
+        if score <= self._picked.score:
             return
-        self._score, self._weights = score, self._model.get_weights()
+        self._picked, self._weights = Picked(step, score), self._model.get_weights()
         if self._path is not None:
             buffer = io.BytesIO()
             named = {f"w{i}": weight for i, weight in enumerate(self._weights)}
-            np.savez(buffer, allow_pickle=False, score=np.array(score), **named)
+            facts = {"step": np.array(step), "score": np.array(score)}
+            np.savez(buffer, allow_pickle=False, **facts, **named)
             write_atomically(self._path, buffer.getvalue())
 
-    def restore(self) -> float:
+    def restore(self) -> Picked:
         """Gives the model its best weights.
 
         Returns:
-            The share of the images that they answer right.
+            Which these are.
         """
         self._model.set_weights(self._weights)
-        return self._score
+        return self._picked

@@ -2,12 +2,21 @@
 
 import dataclasses
 import itertools
-from typing import Self
+from typing import Literal, Self, get_args
 
 import keras
 
 from keras_traps._validation import check_number
 from keras_traps.luring.augmentation import Augmentation
+
+Variant = Literal["stack", "auto", "ce", "luring"]
+"""How M∘P is made, Section 4.2.
+
+- `"stack"`: M∘P trained whole, by cross-entropy with the labels, from new weights.
+- `"auto"`: P an autoencoder, trained by binary cross-entropy, before the frozen M.
+- `"ce"`: P trained by cross-entropy to imitate the frozen M.
+- `"luring"`: P trained with the luring loss before the frozen M.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,16 +164,28 @@ _BASELINES: dict[str, dict[str, Schedule]] = {
 }
 
 
-def authors_schedule(variant: str, dataset: str) -> Schedule:
+def authors_schedule(variant: Variant, dataset: str) -> Schedule:
     """Returns what the authors' public code trains a variant with.
 
     Args:
-        variant: `"stack"`, `"auto"`, `"ce"` or `"luring"`.
-        dataset: The data set.
+        variant: Which.
+        dataset: The data set: one of `LURE_SCHEDULES`.
 
     Returns:
         Their schedule; where they have none of the variant's own, that of P.
+
+    Raises:
+        ValueError: If there is no such variant or data set.
     """
+    for name, value, known in [
+        ("variant", variant, get_args(Variant)),
+        ("dataset", dataset, tuple(LURE_SCHEDULES)),
+    ]:
+        if value not in known:
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected one of {known}. "
+                f"Received: {name}={value!r}"
+            )
     return _BASELINES.get(variant, {}).get(dataset, LURE_SCHEDULES[dataset])
 
 

@@ -41,6 +41,9 @@ def train_target(
 
     Returns:
         The accuracy on the validation images, at its best.
+
+    Raises:
+        ValueError: If the recipe holds out no image, or all.
     """
     data, held = hold_out(data, recipe.validation_split, seed=seed)
     epoch = max(1, len(data) // recipe.batch_size)
@@ -68,7 +71,7 @@ def train_target(
         after_stage=best.keep,
         verbose=verbose,
     )
-    return best.restore()
+    return best.restore().score
 
 
 def _make_data(

@@ -30,6 +30,8 @@ class Backup:
         folder: Made if it does not exist.
         settings: All that the training depends on, as plain data.
         resume: Whether to go on with what is there already. Defaults to `False`.
+        older: What holds for a training that was begun when its settings did not say
+            so. Defaults to nothing.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -38,7 +40,12 @@ class Backup:
     """
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], *, resume: bool = False
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        *,
+        resume: bool = False,
+        older: dict[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._began = time.monotonic()
@@ -47,6 +54,8 @@ class Backup:
         path = folder / _SETTINGS
         # Where nothing was saved nothing is lost.
         if not (path.exists() and (folder / _STATE).exists()):
+            if path.exists():
+                _empty(folder)
             write_atomically(path, json.dumps(wanted, indent=1).encode())
             return
         if not resume:
@@ -54,7 +63,7 @@ class Backup:
                 f"{folder} holds a training that was interrupted. Go on with it by "
                 "`--resume`, or delete it."
             )
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = {**(older or {}), **json.loads(path.read_text(encoding="utf-8"))}
         names = sorted({*found, *wanted})
         different = [name for name in names if found.get(name) != wanted.get(name)]
         if different:
@@ -113,6 +122,13 @@ class Backup:
     def discard(self) -> None:
         """Deletes the folder: the training is done, its model is saved."""
         shutil.rmtree(self._folder)
+
+
+def _empty(folder: Path) -> None:
+    """Deletes what a training left behind that was killed before its first save."""
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
 
 
 def train_in_stages(

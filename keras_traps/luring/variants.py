@@ -1,33 +1,21 @@
 """The paper's four ways to put a network before a classifier: luring and baselines."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import keras
-import tensorflow as tf
 
 from keras_traps._validation import check_number
 from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.layers.luring_input import LurePreset
-from keras_traps.luring.answers import batch_order, batches, frozen_answers
-from keras_traps.luring.augmentation import Augmentation, augment
-from keras_traps.luring.best import Best, hold_out
+from keras_traps.luring.augmentation import Augmentation
+from keras_traps.luring.best import Best, Picked, hold_out
 from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.losses import LuringLoss
-from keras_traps.luring.schedules import CosineSchedule, Schedule
-from keras_traps.luring.training import Backup, MakeData, train_in_stages
-from keras_traps.models.inference import predict
+from keras_traps.luring.schedules import CosineSchedule, Schedule, Variant
+from keras_traps.luring.training import Backup, train_in_stages
+from keras_traps.luring.variant_data import right_answers, variant_data
 from keras_traps.models.outputs import Output
-
-Variant = Literal["stack", "auto", "ce", "luring"]
-"""How M∘P is made, Section 4.2.
-
-- `"stack"`: M∘P trained whole, by cross-entropy with the labels, from new weights.
-- `"auto"`: P an autoencoder, trained by binary cross-entropy, before the frozen M.
-- `"ce"`: P trained by cross-entropy to imitate the frozen M.
-- `"luring"`: P trained with the luring loss before the frozen M.
-"""
 
 PRESETS: dict[str, LurePreset] = {
     "mnist": "mnist",
@@ -94,6 +82,7 @@ def train_variant(
     seed: int = 0,
     stage: int = 500,
     backup: Backup | None = None,
+    on_pick: Callable[[Picked], None] | None = None,
     verbose: bool = True,
 ) -> keras.Model:
     """Trains a variant of M∘P.
@@ -107,8 +96,8 @@ def train_variant(
         width: Multiplies the filters of P. Defaults to `1.0`.
         loss: What `"luring"` is trained with. Defaults to `"luring"`.
         luring_weight: lambda. Defaults to `1.0`.
-        augmentation: How far images are turned and shifted at random; M is then asked
-            at every step. Defaults to not at all.
+        augmentation: How far images are turned and shifted at random. For `"ce"` and
+            `"luring"` M is then asked at every step. Defaults to not at all.
         validation_split: The share of images that are only looked at after each stage:
             the P is kept whose M∘P gives M's answer to most of them, or for `"stack"`
             the true class. At least 0 and below 1; 0 keeps the last P, as does
@@ -116,11 +105,12 @@ def train_variant(
         start: A trained P of the same width, such as that of `"auto"`, whose weights P
             has at first; or for `"stack"` a whole M∘P of the same. Defaults to `None`:
             new weights.
-        seed: Of the first weights, the dropout and the order of images. Defaults to
-            `0`.
+        seed: Of the first weights, the dropout, the order of images, their moves and
+            the choice of those that are held out. Defaults to `0`.
         stage: After how many steps the state is saved, and looked at. Defaults to
             `500`.
         backup: Where. Defaults to nowhere.
+        on_pick: Called with which P was picked, where one is. Defaults to `None`.
         verbose: Whether to show a bar. Defaults to `True`.
 
     Returns:
@@ -163,10 +153,20 @@ def train_variant(
     best = None
     if validation_split and variant != "auto":
         data, held = hold_out(data, validation_split, seed=seed)
-        best = _best(variant, target, result, held, backup)
+        answers = right_answers(variant, target, held)
+        whole = result if variant == "stack" else join(result, target)
+        best = Best(result, held.images, answers, backup, answering=whole)
     train_in_stages(
         trained,
-        _make_data(variant, target, data, schedule, output, augmentation, seed),
+        variant_data(
+            variant,
+            target,
+            data,
+            schedule,
+            output=output,
+            augmentation=augmentation,
+            seed=seed,
+        ),
         steps=schedule.steps,
         stage=stage,
         backup=backup,
@@ -174,49 +174,10 @@ def train_variant(
         verbose=verbose,
     )
     if best is not None:
-        best.restore()
+        picked = best.restore()
+        if on_pick is not None:
+            on_pick(picked)
     return result
-
-
-def _best(
-    variant: Variant,
-    target: keras.Model,
-    result: keras.Model,
-    held: Dataset,
-    backup: Backup | None,
-) -> Best:
-    if variant == "stack":
-        return Best(result, held.images, held.labels, backup)
-    answers = predict(target, held.images).argmax(axis=1)
-    return Best(result, held.images, answers, backup, answering=join(result, target))
-
-
-def _make_data(
-    variant: Variant,
-    target: keras.Model,
-    data: Dataset,
-    schedule: Schedule | CosineSchedule,
-    output: Output,
-    augmentation: Augmentation,
-    seed: int,
-) -> MakeData:
-    """Returns what makes the batches of some steps, each by the number of its step."""
-    order = batch_order(len(data), schedule.batch_size, schedule.steps, seed=seed)
-    images = data.images
-    if variant in ("ce", "luring") and not augmentation:
-        answers = frozen_answers(target, images, output=output)._asdict()
-        return lambda first, last: batches(images, answers, order=order[first:last])
-
-    def make(first: int, last: int) -> tf.data.Dataset:
-        labelled = batches(images, data.labels, order=order[first:last])
-        moved = augment(labelled, augmentation, seed=seed, first=first)
-        if variant == "stack":
-            return moved
-        if variant == "auto":
-            return moved.map(lambda images, _: (images, images))
-        return moved.map(lambda images, _: images)
-
-    return make
 
 
 def join(lure: keras.Model, target: keras.Model) -> keras.Model:

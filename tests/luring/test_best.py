@@ -55,10 +55,11 @@ def test_none_or_all_cannot_be_held_out(share: float) -> None:
 def test_the_first_of_the_best_is_restored() -> None:
     model = answering([0, 0, 0, 0])
     best = Best(model, IMAGES, np.array([0, 0, 1, 1]))
-    for classes in ([1, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0]):
+    tried = ([1, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0])
+    for step, classes in enumerate(tried):
         answer(model, classes)
-        best.keep(0)
-    assert best.restore() == 0.75
+        best.keep(step)
+    assert best.restore() == (1, 0.75)
     assert kernel(model) == [0, 0, 1, 0]
 
 
@@ -69,17 +70,32 @@ def test_what_is_asked_may_hold_the_model_as_a_part() -> None:
     answer(model, [1, 1, 1, 1])
     answer(whole, [0, 1, 0, 0])
     best.keep(1)
-    assert best.restore() == 1.0
+    assert best.restore() == (0, 1.0)
     assert kernel(model) == [0, 0, 0, 0]
     assert kernel(whole) == [0, 1, 0, 0]
 
 
 def test_the_best_outlives_the_process_in_the_backup(tmp_path: Path) -> None:
     labels = np.array([0, 0, 1, 1])
-    first = answering([0, 0, 1, 1])
-    Best(first, IMAGES, labels, Backup(tmp_path / "b", {})).keep(0)
+    first, backup = answering([0, 0, 1, 1]), Backup(tmp_path / "b", {})
+    Best(first, IMAGES, labels, backup).keep(7)
+    backup.save(first)
     second = answering([0, 0, 0, 0])
-    best = Best(second, IMAGES, labels, Backup(tmp_path / "b", {}))
-    best.keep(1)
-    assert best.restore() == 1.0
+    best = Best(second, IMAGES, labels, Backup(tmp_path / "b", {}, resume=True))
+    best.keep(8)
+    assert best.restore() == (7, 1.0)
     assert kernel(second) == [0, 0, 1, 1]
+
+
+def test_one_that_was_killed_before_its_first_save_leaves_no_best_behind(
+    tmp_path: Path,
+) -> None:
+    labels = np.array([0, 0, 1, 1])
+    Best(
+        answering([0, 0, 1, 1]), IMAGES, labels, Backup(tmp_path / "b", {"seed": 0})
+    ).keep(1)
+    other = answering([0, 0, 0, 0])
+    best = Best(other, IMAGES, labels, Backup(tmp_path / "b", {"seed": 1}))
+    best.keep(1)
+    assert best.restore() == (1, 0.5)
+    assert kernel(other) == [0, 0, 0, 0]

@@ -15,6 +15,7 @@ from keras_traps.luring.schedules import (
     SHORT_SCHEDULES,
     CosineSchedule,
     Schedule,
+    Variant,
     authors_schedule,
 )
 from keras_traps.models.luring_victims import VICTIM_RECIPES
@@ -63,9 +64,21 @@ def test_the_authors_train_stack_and_auto_by_schedules_of_their_own() -> None:
     ("variant", "dataset"), [("auto", "cifar10"), ("stack", "digits")]
 )
 def test_where_the_authors_have_none_it_is_that_of_p(
-    variant: str, dataset: str
+    variant: Variant, dataset: str
 ) -> None:
     assert authors_schedule(variant, dataset) is LURE_SCHEDULES[dataset]
+
+
+@pytest.mark.parametrize(
+    ("variant", "dataset", "told"),
+    [
+        ("Stack", "mnist", r"`variant`.*'stack', 'auto'.*: variant='Stack'"),
+        ("stack", "svhn", r"`dataset`.*'mnist', 'svhn_cropped'.*: dataset='svhn'"),
+    ],
+)
+def test_an_unknown_schedule_is_refused(variant: Any, dataset: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        authors_schedule(variant, dataset)
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:

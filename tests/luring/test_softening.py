@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.evaluation.luring.softening import _sigmoid, soften
+from keras_traps.evaluation.luring.softening import _soft_sigmoid, soften
 from keras_traps.layers import LuringInput
 from keras_traps.luring.variants import join
 from keras_traps.models.inference import predict
@@ -54,7 +54,7 @@ def test_the_slope_is_that_of_a_stretched_sigmoid() -> None:
     for softness in (1.0, 4.0, 64.0):
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(z)
-            pixels = _sigmoid(z, softness)
+            pixels = _soft_sigmoid(z, softness)
             stretched = softness * tf.sigmoid(z / softness)
         np.testing.assert_array_equal(pixels, tf.sigmoid(z))
         np.testing.assert_allclose(

@@ -1,5 +1,6 @@
 """What the variants are trained on, and picked by."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -7,11 +8,15 @@ import numpy as np
 import pytest
 
 from keras_traps.datasets import Dataset
-from keras_traps.luring import variants
+from keras_traps.luring import best, variants
 from keras_traps.luring.augmentation import Augmentation
-from keras_traps.luring.variants import Variant, join
+from keras_traps.luring.best import Picked
+from keras_traps.luring.schedules import Variant
+from keras_traps.luring.training import Backup
+from keras_traps.luring.variants import join
 from keras_traps.models.inference import predict
-from tests.luring.test_variants import target_of, train, weights_of
+from tests.luring.test_training import KilledError
+from tests.luring.test_variants import differ, target_of, train, weights_of
 
 
 @pytest.mark.parametrize("variant", ["stack", "auto", "ce", "luring"])
@@ -58,9 +63,9 @@ class Spy:
         self.weights.append(weights_of(self.model))
         self.answers.append(predict(self.answering, self.images))
 
-    def restore(self) -> float:
+    def restore(self) -> Picked:
         self.model.set_weights(self.weights[1])
-        return 1.0
+        return Picked(4, 1.0)
 
 
 @pytest.fixture
@@ -75,21 +80,30 @@ def test_the_best_p_is_kept_by_images_that_it_does_not_see(
     variant: Variant, digits: Dataset, spies: list[Spy]
 ) -> None:
     target = target_of()
-    model = train(variant, target, digits, validation_split=0.25, stage=2)
+    told: list[Picked] = []
+    model = train(
+        variant,
+        target,
+        digits,
+        validation_split=0.25,
+        stage=2,
+        on_pick=told.append,
+    )
+    assert told == [(4, 1.0)]
     (spy,) = spies
     assert spy.model is model
     assert len(spy.images) == 6
     assert len(spy.weights) == 3
-    for kept, best, last in zip(weights_of(model), *spy.weights[1:], strict=True):
-        np.testing.assert_array_equal(kept, best)
+    for kept, picked, last in zip(weights_of(model), *spy.weights[1:], strict=True):
+        np.testing.assert_array_equal(kept, picked)
         assert (kept != last).any()
     # What is asked is M∘P, as it is at that stage.
     whole = model if variant == "stack" else join(model, target)
     np.testing.assert_array_equal(predict(whole, spy.images), spy.answers[1])
     place = {image.tobytes(): row for row, image in enumerate(digits.images)}
     rows = [place[image.tobytes()] for image in spy.images]
-    told = digits.labels if variant == "stack" else answers_of(target, digits)
-    np.testing.assert_array_equal(spy.labels, told[rows])
+    right = digits.labels if variant == "stack" else answers_of(target, digits)
+    np.testing.assert_array_equal(spy.labels, right[rows])
 
 
 def answers_of(target: keras.Model, data: Dataset) -> np.ndarray:
@@ -112,6 +126,37 @@ def test_held_out_images_are_not_trained_on(
     held = {image.tobytes() for image in spy.images}
     assert len(trained) == 18
     assert not trained & held
+
+
+def test_what_was_picked_before_a_kill_is_kept_after_it(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, save = best.Best.keep, Backup.save
+
+    def first_is_best(self: Any, step: int) -> None:
+        right = np.eye(10)[(self._labels + (step > 3)) % 10]
+        with monkeypatch.context() as patch:
+            patch.setattr(best, "predict", lambda *_: right)
+            keep(self, step)
+
+    def kill(self: Backup, model: keras.Model) -> None:
+        save(self, model)
+        raise KilledError
+
+    told: list[Picked] = []
+    settings: dict[str, Any] = {"validation_split": 0.25, "on_pick": told.append}
+    target = target_of()
+    monkeypatch.setattr(best.Best, "keep", first_is_best)
+    plain = train("luring", target, digits, **settings)
+    backup = Backup(tmp_path / "b", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(Backup, "save", kill)
+        with pytest.raises(KilledError):
+            train("luring", target, digits, backup=backup, **settings)
+    backup = Backup(tmp_path / "b", {}, resume=True)
+    resumed = train("luring", target, digits, backup=backup, **settings)
+    assert told == [(3, 1.0), (3, 1.0)]
+    assert not any(differ(plain, resumed))
 
 
 @pytest.mark.parametrize(

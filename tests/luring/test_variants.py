@@ -11,9 +11,9 @@ from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier, variants
 from keras_traps.luring.augmentation import Augmentation
-from keras_traps.luring.schedules import Schedule
+from keras_traps.luring.schedules import Schedule, Variant
 from keras_traps.luring.training import Backup
-from keras_traps.luring.variants import Variant, join, make_lure, train_variant
+from keras_traps.luring.variants import join, make_lure, train_variant
 from keras_traps.models import madry_mnist_cnn
 from keras_traps.models.inference import predict
 from tests.luring.test_training import KilledError
@@ -123,7 +123,6 @@ def test_seed_loss_and_weight_decide(digits: Dataset) -> None:
         ("stack", {}),
         ("luring", {}),
         ("luring", {"augmentation": Augmentation(10.0, 0.2)}),
-        ("luring", {"validation_split": 0.25}),
     ],
 )
 def test_one_that_was_killed_ends_with_the_same_weights(

@@ -9,6 +9,7 @@ import pytest
 from absl import app
 
 from keras_traps import datasets
+from keras_traps._luring import plan
 from keras_traps.luring import schedules
 from keras_traps.luring.training import Backup
 from tests.recipes.luring_runs import run, tables
@@ -119,6 +120,8 @@ def test_the_last_p_is_kept_unless_images_are_held_out(workdir: Path) -> None:
     run(*command, *small, "--stage=2")
     facts = json.loads((workdir / "luring.json").read_text())
     assert facts["validation_split"] == 0.2
+    assert facts["picked_step"] in (2, 4)
+    assert 0 <= facts["validation_score"] <= 1
     # Another stage is another choice to pick from.
     with pytest.raises(ValueError, match="stage differ"):
         run(*command, *small, "--stage=3")
@@ -146,7 +149,8 @@ def test_the_authors_schedule_picks_p_as_they_do(
     for file in (f"{variant}.keras", f"{variant}.json"):
         (workdir / file).unlink()
     small = ("--width=0.05", "--steps=4", f"--variant={variant}", "--resume")
-    run("train", f"--workdir={workdir}", f"--schedule={schedule}", *small)
+    looks = ("--stage=2", f"--schedule={schedule}")
+    run("train", f"--workdir={workdir}", *looks, *small)
     facts = json.loads((workdir / f"{variant}.json").read_text())
     assert facts["validation_split"] == share
 
@@ -154,14 +158,54 @@ def test_the_authors_schedule_picks_p_as_they_do(
 def test_what_was_trained_before_images_could_be_moved_was_not_moved(
     workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = json.loads((workdir / "auto.json").read_text())
-    older = {name: facts[name] for name in facts if name not in ("rotation", "shift")}
-    (workdir / "auto.json").write_text(json.dumps(older))
+    forget_moves(workdir / "auto.json")
+    forget_moves(workdir / "luring.json")
     command = ("train", f"--workdir={workdir}", "--resume", "--width=0.05")
-    run(*command, "--steps=100", "--variant=auto")
+    run(*command, "--steps=100", "--variant=auto", "--variant=luring")
     assert not capsys.readouterr().out
     with pytest.raises(ValueError, match="rotation differ"):
         run(*command, "--steps=100", "--variant=auto", "--rotation=5")
+
+
+def forget_moves(path: Path) -> None:
+    facts = json.loads(path.read_text())
+    for name in ("rotation", "shift", "validation_split"):
+        facts.pop(name, None)
+    path.write_text(json.dumps(facts))
+
+
+def test_m_was_moved_as_its_recipe_says_before_its_file_said_so(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = dataclasses.replace(plan._RECIPES["digits"], rotation=10.0)
+    monkeypatch.setitem(plan._RECIPES, "digits", recipe)
+    command = ("train", f"--workdir={workdir}", "--resume", "--variant=target")
+    with pytest.raises(ValueError, match="rotation differ"):
+        run(*command, "--steps=60")
+    forget_moves(workdir / "target.json")
+    run(*command, "--steps=60")
+    assert not capsys.readouterr().out
+    with pytest.raises(ValueError, match="rotation differ"):
+        run(*command, "--steps=60", "--rotation=0")
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--validation_split=1", r"below 1\. Received: 1\.0"),
+        ("--validation_split=-0.1", r"at least 0.*Received: -0\.1"),
+        ("--validation_split=0.2", r"4 steps and --stage=500"),
+    ],
+)
+def test_an_impossible_choice_is_refused_before_anything_is_trained(
+    workdir: Path, flag: str, told: str
+) -> None:
+    for file in ("luring.keras", "luring.json"):
+        (workdir / file).unlink()
+    command = ("train", f"--workdir={workdir}", "--resume", "--variant=luring")
+    with pytest.raises(app.UsageError, match=told):
+        run(*command, "--steps=4", flag)
+    assert not (workdir / ".luring.backup").exists()
 
 
 def test_images_of_another_kind_are_another_setting(

@@ -83,6 +83,13 @@ def test_dear_attacks_are_run_where_they_are_asked_for(
     assert asked == [name for name in PRESETS["digits"] if name not in missing]
 
 
+def test_two_attacks_and_all_of_them_are_not_asked_for_at_once(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    with pytest.raises(app.UsageError, match="--all_attacks"):
+        run("--smoke", "--all_attacks", f"--workdir={workdir}")
+    assert not workdir.exists()
+
+
 def test_left_overs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     values = quickstart.define_flags(flags.FlagValues())
     workdir = tmp_path / "run"

@@ -65,13 +65,19 @@ class _SoftLure(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         z = tf.cast(self.until_sigmoid(images, training=False), tf.float32)
-        return _sigmoid(z, self.softness)
+        return tf.ensure_shape(_soft_sigmoid(z, self.softness), z.shape)
 
     def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(images.shape, "float32")
 
 
-def _sigmoid(z: tf.Tensor, softness: float) -> tf.Tensor:
+@tf.function(
+    input_signature=[tf.TensorSpec(None, tf.float32), tf.TensorSpec((), tf.float32)],
+    autograph=False,
+)
+def _soft_sigmoid(z: tf.Tensor, softness: tf.Tensor) -> tf.Tensor:
+    # A graph of its own, traced once: TensorFlow registers each trace of a custom
+    # gradient for ever, with the graph that it is in, and with that the model.
     @tf.custom_gradient
     def sigmoid(z: tf.Tensor) -> tuple[tf.Tensor, object]:
         flat = tf.sigmoid(z / softness)
