@@ -171,16 +171,12 @@ def plan_variant(
     )
 
     def train(backup: Backup) -> tuple[keras.Model, dict[str, Any]]:
-        found: list[Picked] = []
-        model = run(backup=backup, on_pick=found.append)
-        return model, {
-            name: value
-            for picked in found
-            for name, value in (
-                ("picked_step", picked.step),
-                ("validation_score", picked.score),
-            )
-        }
+        found: dict[str, Any] = {}
+
+        def tell(picked: Picked) -> None:
+            found.update(picked_step=picked.step, validation_score=picked.score)
+
+        return run(backup=backup, on_pick=tell), found
 
     return settings, train
 

@@ -142,7 +142,7 @@ def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
     listed = " and ".join(sorted(asked))
     if folder.model and "target" in asked:
         raise app.UsageError("--variant=target trains a classifier; --model names one.")
-    for name in ("start", "batch_size", "schedule", "stage", "validation_split"):
+    for name in ("start", "batch_size", "schedule", "stage"):
         if values[name].present and asked <= set(WHOLE):
             raise app.UsageError(f"--{name} is for P, which {listed} does without.")
     for name in ("loss", "luring_weight"):
