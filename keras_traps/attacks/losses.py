@@ -63,8 +63,8 @@ def rivals_lead(logits: tf.Tensor, labels: tf.Tensor, loss: Loss) -> tf.Tensor:
 def logits_under_loss(logits: Logits, labels: tf.Tensor, loss: Loss) -> Logits:
     """Returns logits whose cross-entropy has the gradient direction of `loss`.
 
-    cleverhans' momentum attack knows the cross-entropy alone, and takes it from logits
-    in float32. The given class and one other stand for the lead of `rivals_lead`,
+    cleverhans follows the cross-entropy by itself, and takes it from logits in
+    float32. The given class and one other stand for the lead of `rivals_lead`,
     divided by its own size, a constant to the gradient, so that the factor between
     the gradients never vanishes.
 

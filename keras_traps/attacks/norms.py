@@ -1,9 +1,12 @@
 """How far and where a gradient attack may go: steps and balls of a norm."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from cleverhans.tf2.utils import clip_eta, optimize_linear
 
 
 class Norm(NamedTuple):
@@ -21,12 +24,13 @@ class Norm(NamedTuple):
 
 
 def _project_linf(images: tf.Tensor, clean: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
-    inside = tf.clip_by_value(images, clean - eps, clean + eps)
+    inside = clean + clip_eta(images - clean, np.inf, eps)
     return tf.clip_by_value(inside, 0.0, 1.0)
 
 
+# cleverhans' step and ball of this norm lose small numbers, whose squares are none in
+# float32.
 def _step_l2(direction: tf.Tensor) -> tf.Tensor:
-    # The square of a small number is none in float32.
     largest = tf.reduce_max(tf.abs(direction), axis=(1, 2, 3), keepdims=True)
     scaled = tf.math.divide_no_nan(direction, largest)
     return tf.math.divide_no_nan(scaled, _length(scaled))
@@ -43,8 +47,8 @@ def _length(values: tf.Tensor) -> tf.Tensor:
     return tf.sqrt(squares)
 
 
-LINF = Norm(tf.sign, _project_linf)
-"""Steps of the gradient's sign, in a box."""
+LINF = Norm(partial(optimize_linear, eps=1.0, norm=np.inf), _project_linf)
+"""cleverhans' steps, of the gradient's sign, in its box."""
 
 L2 = Norm(_step_l2, _project_l2)
 """Steps along the gradient, in a sphere."""

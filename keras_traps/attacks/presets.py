@@ -129,8 +129,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 """Settings by preset and attack: the attractor paper's Tables VII and VIII, and the
 luring paper's.
 
-UMIFGSM and TMIFGSM run cleverhans' momentum method, which normalises each gradient
-where DEEPSEC's does not.
+UMIFGSM and TMIFGSM are the momentum method of its authors and of cleverhans, which
+normalises each gradient where DEEPSEC's does not.
 """
 
 

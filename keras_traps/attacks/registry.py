@@ -43,7 +43,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         blb.BLB,
         carlini_wagner.CW2,
         elastic_net.EAD,
-        transfer.MIM,
+        iterative.MIM,
         transfer.MIML2,
         transfer.DIM,
         transfer.MIMTI,

@@ -1,7 +1,5 @@
 """The gradient that cleverhans takes of a model, traced once for any batch size."""
 
-from collections.abc import Callable
-
 import tensorflow as tf
 from cleverhans.tf2.utils import compute_gradient
 
@@ -9,16 +7,11 @@ from keras_traps.attacks.base import Batch
 from keras_traps.attacks.compiled import once_per_model
 from keras_traps.attacks.losses import Logits
 
-Cost = Callable[..., tf.Tensor]
-"""From `labels` and `logits` to `(batch,)`: what cleverhans raises, or lowers."""
+# What cleverhans' `fast_gradient_method` raises, or lowers.
+_COST = tf.nn.sparse_softmax_cross_entropy_with_logits
 
 
-def logits_traced_once(
-    batch: Batch,
-    *,
-    targeted: bool,
-    cost: Cost = tf.nn.sparse_softmax_cross_entropy_with_logits,
-) -> Logits:
+def logits_traced_once(batch: Batch, *, targeted: bool) -> Logits:
     """Returns a batch's logits, whose gradient cleverhans traces once for all batches.
 
     By itself it makes one trace for each batch size, and TensorFlow optimises the whole
@@ -29,8 +22,6 @@ def logits_traced_once(
     Args:
         batch: The batch.
         targeted: Whether its labels are targets.
-        cost: What the attack gives to cleverhans' `compute_gradient`. Defaults to the
-            cross-entropy, as does cleverhans' `fast_gradient_method`.
 
     Returns:
         `batch.logits`, for cleverhans to call.
@@ -40,9 +31,9 @@ def logits_traced_once(
 
     def trace(_: Logits) -> None:
         compute_gradient.get_concrete_function(
-            batch.logits, cost, images, labels, targeted
+            batch.logits, _COST, images, labels, targeted
         )
 
     # cleverhans keeps the trace itself, and with it the weights, for good.
-    once_per_model(batch.model, ("gradient", batch.loss, cost, targeted), trace)
+    once_per_model(batch.model, ("gradient", batch.loss, targeted), trace)
     return batch.logits

@@ -10,40 +10,10 @@ from keras_traps.attacks.base import Batch, Kind, Perturbed
 from keras_traps.attacks.checks import check_count, check_positive
 from keras_traps.attacks.diversity import draw_variants, show_variants
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
-from keras_traps.attacks.iterative import IterativeAttack
+from keras_traps.attacks.iterative import MIM
 from keras_traps.attacks.linf import LinfAttack
 from keras_traps.attacks.norms import L2
 from keras_traps.attacks.translation import gaussian_kernel, smooth
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MIM(IterativeAttack):
-    """Momentum iterative method.
-
-    Args:
-        decay_factor: How much of the earlier gradients' sum stays at each step, not
-            below 0. Defaults to `1.0`.
-
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018.
-    """
-
-    decay_factor: float = 1.0
-    name: ClassVar[str] = "MIM"
-    kind: ClassVar[Kind] = "UA"
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_number(self.decay_factor, name="decay_factor", at_least=0)
-
-    def perturb(self, batch: Batch) -> Perturbed:
-        """Iterates from the clean image."""
-        return run_gradient_loop(batch, Recipe(momentum=True), self._loop_settings())
-
-    def _loop_settings(self) -> Settings:
-        settings = super()._loop_settings()
-        return settings._replace(decay_factor=self.decay_factor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

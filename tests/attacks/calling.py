@@ -12,11 +12,14 @@ Settings = dict[str, Any]
 SINGLE: Settings = {"eps": 0.3}
 RANDOMISED: Settings = {"eps": 0.3, "alpha": 0.1}
 ITERATIVE: Settings = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 3}
-THROUGH_CLEVERHANS: dict[str, Settings] = {
+SINGLE_STEP: dict[str, Settings] = {
     "FGSM": SINGLE,
     "LLC": SINGLE,
     "RFGSM": RANDOMISED,
     "RLLC": RANDOMISED,
+}
+SIGN_GRADIENT: dict[str, Settings] = {
+    **SINGLE_STEP,
     "BIM": ITERATIVE,
     "ILLC": ITERATIVE,
     "PGD": ITERATIVE,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks import Batch, create
+from keras_traps.attacks import Batch
 from keras_traps.attacks.diversity import show_variants
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.losses import Loss
@@ -36,32 +36,6 @@ def batch(model: keras.Model, images: Any, labels: Any, loss: Loss = "margin") -
         seed=0,
         background=images,
     )
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-@pytest.mark.parametrize("targeted", [False, True])
-def test_the_plain_loop_makes_cleverhans_steps(loss: Loss, targeted: bool) -> None:
-    images, classes = some_images(30), np.arange(30) % 3
-    model = tanh_net().model
-    name = "ILLC" if targeted else "BIM"
-    attack = create(name, eps=0.3, eps_iter=0.05, nb_iter=4)
-    wrong = (classes + 1) % 3
-
-    expected = attack(
-        model,
-        images,
-        wrong if targeted else classes,
-        y_target=classes if targeted else None,
-        loss=loss,
-    ).images
-
-    made = run_gradient_loop(
-        batch(model, images, classes, loss),
-        Recipe(),
-        PLAIN._replace(targeted=targeted),
-    )
-    np.testing.assert_allclose(made.images, expected, atol=1e-6)
-    assert np.all(made.iterations == 4)
 
 
 def test_it_starts_where_it_is_told_to() -> None:

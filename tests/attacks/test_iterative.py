@@ -1,8 +1,15 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
+from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
+from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+from cleverhans.tf2.attacks.projected_gradient_descent import (
+    projected_gradient_descent,
+)
 
 from keras_traps.attacks import create
 from tests.attacks.calling import ITERATIVE, attack, run
@@ -102,6 +109,46 @@ def test_bim_is_momentum_without_memory(name: str, direction: int) -> None:
 
     expected = transcribed_momentum(net, images, classes, 0.0, direction)
     np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+FROM_CLEVERHANS = {
+    "BIM": basic_iterative_method,
+    "ILLC": basic_iterative_method,
+    "PGD": projected_gradient_descent,
+    "UMIFGSM": momentum_iterative_method,
+    "TMIFGSM": momentum_iterative_method,
+    "MIM": momentum_iterative_method,
+}
+
+
+@pytest.mark.parametrize("name", FROM_CLEVERHANS)
+def test_the_images_are_those_of_cleverhans(name: str) -> None:
+    net, images = tanh_net(), some_images(30)
+    classes = np.arange(30) % 3
+    settings = {"eps": 0.3, "eps_iter": 0.03, "nb_iter": 12}
+    start = images
+    more: dict[str, Any] = {}
+    if name == "PGD":
+        # The start of one step that is none to speak of.
+        still = {**settings, "eps_iter": 1e-30, "nb_iter": 1}
+        start = attack(name, net.model, images, classes, still)
+        more = {"rand_init": False}
+
+    made = attack(name, net.model, images, classes, settings)
+
+    expected = FROM_CLEVERHANS[name](
+        net.model,
+        tf.constant(start),
+        **{**settings, "eps": 2.0} if name == "PGD" else settings,
+        norm=np.inf,
+        clip_min=np.maximum(images - np.float32(0.3), 0),
+        clip_max=np.minimum(images + np.float32(0.3), 1),
+        y=tf.constant(classes),
+        targeted=name in ("ILLC", "TMIFGSM"),
+        sanity_checks=False,
+        **more,
+    )
+    np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("decay", [-0.1, float("nan"), float("inf")])

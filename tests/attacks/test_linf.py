@@ -9,8 +9,8 @@ import pytest
 from keras_traps.attacks import create
 from tests.attacks.calling import (
     ITERATIVE,
+    SIGN_GRADIENT,
     SINGLE,
-    THROUGH_CLEVERHANS,
     Settings,
     attack,
 )
@@ -25,7 +25,7 @@ from tests.attacks.victims import (
 )
 
 ATTACKS: dict[str, Settings] = {
-    **THROUGH_CLEVERHANS,
+    **SIGN_GRADIENT,
     "MIM": ITERATIVE,
     "MIM-TI": {**ITERATIVE, "kernlen": 3, "nsig": 3},
 }
