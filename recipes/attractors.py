@@ -27,7 +27,7 @@ from keras_traps.evaluation.results import Variant
 
 _PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
 
-# Those that cleverhans has on Keras 3; recipes/tables.py runs all.
+# The sign-gradient attacks; recipes/tables.py runs all.
 _NINE = ["FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM"]
 
 

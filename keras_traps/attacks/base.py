@@ -17,7 +17,7 @@ from keras_traps._validation import (
     check_labels,
 )
 from keras_traps.attacks.checks import check_count, check_flag, check_image_model
-from keras_traps.attacks.compiled import LossView, once_per_model
+from keras_traps.attacks.compiled import CheckedLogits, once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
 from keras_traps.attacks.losses import Logits, Loss, check_loss
@@ -81,8 +81,8 @@ class Batch:
     Args:
         model: The model, which returns logits or scores. What is compiled for it is
             kept by `once_per_model`.
-        logits: The model as cleverhans is to see it: its cross-entropy has the
-            direction of `loss`.
+        logits: Its logits as a function, the same one for every batch. A gradient that
+            is not finite raises `tf.errors.InvalidArgumentError`, with the examples.
         loss: What a gradient attack is to follow.
         images: `(batch, height, width, channels)`, float32, in [0, 1].
         labels: `(batch,)`, int64: the true classes, or the targets of a targeted
@@ -225,9 +225,7 @@ class Attack(abc.ABC):
             once_per_model(
                 attacked, "differentiable", lambda _: check_differentiable(attacked)
             )
-        view = once_per_model(
-            attacked, ("loss view", loss), lambda logits: LossView(logits, loss)
-        )
+        checked = once_per_model(attacked, "checked logits", CheckedLogits)
         others = (
             clean
             if background is None
@@ -237,7 +235,7 @@ class Attack(abc.ABC):
             self._attack_batch(
                 Batch(
                     model=attacked,
-                    logits=view.of(goals[part], numbers[part]),
+                    logits=checked.of(numbers[part]),
                     loss=loss,
                     images=clean[part],
                     labels=goals[part],

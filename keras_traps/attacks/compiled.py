@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from keras_traps.attacks.losses import Logits, Loss, logits_under_loss
+from keras_traps.attacks.losses import Logits
 from keras_traps.models.inference import inference_function
 
 _parts: "weakref.WeakKeyDictionary[keras.Model, dict[Hashable, Any]]"
@@ -85,32 +85,27 @@ NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
 """How the message of a gradient that is not finite begins."""
 
 
-class LossView:
-    """A model's logits as cleverhans' attacks are to see them, traced once.
+class CheckedLogits:
+    """A model's logits as one function, which knows the examples of the batch at hand.
 
     Args:
         logits: The model's logits function.
-        loss: What the attacks follow.
     """
 
-    def __init__(self, logits: Logits, loss: Loss) -> None:
-        shape = tf.TensorShape([None])
-        self._labels = tf.Variable([0], shape=shape, dtype=tf.int64, trainable=False)
-        self._ids = tf.Variable([0], shape=shape, dtype=tf.int64, trainable=False)
-        self._function = logits_under_loss(
-            watched(logits, self._ids), self._labels, loss
+    def __init__(self, logits: Logits) -> None:
+        self._ids = tf.Variable(
+            [0], shape=tf.TensorShape([None]), dtype=tf.int64, trainable=False
         )
+        self._function = watched(logits, self._ids)
 
-    def of(self, labels: tf.Tensor, ids: tf.Tensor) -> Logits:
-        """Returns the logits of a batch.
+    def of(self, ids: tf.Tensor) -> Logits:
+        """Returns the logits of a batch, as `watched` does.
 
         Args:
-            labels: `(batch,)`, int64: the true classes or the targets.
             ids: `(batch,)`, int64: which example each is.
 
         Returns:
-            The same function at every call, which now looks at these classes.
+            The same function at every call, which now speaks of these examples.
         """
-        self._labels.assign(labels)
         self._ids.assign(ids)
         return self._function

@@ -136,7 +136,11 @@ class MIM(IterativeAttack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UMIFGSM(MIM):
-    """MIM, by the name that the attractor paper has for it."""
+    """MIM, by the name that the attractor paper has for it.
+
+    Reference:
+        Dong et al., Boosting adversarial attacks with momentum, 2018.
+    """
 
     name: ClassVar[str] = "UMIFGSM"
     note: ClassVar[str] = (
@@ -147,7 +151,11 @@ class UMIFGSM(MIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TMIFGSM(UMIFGSM):
-    """MIM towards a given class."""
+    """MIM towards a given class.
+
+    Reference:
+        Dong et al., Boosting adversarial attacks with momentum, 2018.
+    """
 
     name: ClassVar[str] = "TMIFGSM"
     kind: ClassVar[Kind] = "TA"

@@ -1,6 +1,7 @@
 """What a gradient attack raises or lowers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import tensorflow as tf
@@ -60,36 +61,9 @@ def rivals_lead(logits: tf.Tensor, labels: tf.Tensor, loss: Loss) -> tf.Tensor:
     return highest - tf.gather(logits, labels, axis=-1, batch_dims=1)
 
 
-def logits_under_loss(logits: Logits, labels: tf.Tensor, loss: Loss) -> Logits:
-    """Returns logits whose cross-entropy has the gradient direction of `loss`.
+def _cost(labels: tf.Tensor, logits: tf.Tensor, loss: Loss) -> tf.Tensor:
+    return rivals_lead(logits, labels, loss)
 
-    cleverhans follows the cross-entropy by itself, and takes it from logits in
-    float32. The given class and one other stand for the lead of `rivals_lead`,
-    divided by its own size, a constant to the gradient, so that the factor between
-    the gradients never vanishes.
 
-    Args:
-        logits: A function from a batch to `(batch, num_classes)`.
-        labels: `(batch,)`, int64: the given classes. May be a variable.
-        loss: What is to be followed.
-
-    Returns:
-        A function of the same form; all but two classes lie far below.
-    """
-
-    def two_classes(images: tf.Tensor) -> tf.Tensor:
-        values = logits(images)
-        given = tf.convert_to_tensor(labels)
-        lead = rivals_lead(values, given, loss)
-        size = tf.stop_gradient(tf.maximum(tf.abs(lead), 1e-12))
-        count = tf.shape(values)[-1]
-        classes = tf.range(tf.cast(count, given.dtype))
-        other = (given + 1) % tf.cast(count, given.dtype)
-        lowest = values.dtype.min / 4
-        return tf.where(
-            classes == given[:, None],
-            (-lead / size)[:, None],
-            tf.where(classes == other[:, None], tf.zeros_like(values), lowest),
-        )
-
-    return two_classes
+COSTS = {loss: partial(_cost, loss=loss) for loss in get_args(Loss)}
+"""The same lead for each loss, as cleverhans calls it: by `labels` and `logits`."""

@@ -28,9 +28,9 @@ def _project_linf(images: tf.Tensor, clean: tf.Tensor, eps: tf.Tensor) -> tf.Ten
     return tf.clip_by_value(inside, 0.0, 1.0)
 
 
-# cleverhans' step and ball of this norm lose small numbers, whose squares are none in
-# float32.
+# cleverhans' own shortens what is shorter than 1e-6, whose square it takes for 1e-12.
 def _step_l2(direction: tf.Tensor) -> tf.Tensor:
+    # The square of a small number is none in float32.
     largest = tf.reduce_max(tf.abs(direction), axis=(1, 2, 3), keepdims=True)
     scaled = tf.math.divide_no_nan(direction, largest)
     return tf.math.divide_no_nan(scaled, _length(scaled))

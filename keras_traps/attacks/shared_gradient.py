@@ -5,10 +5,7 @@ from cleverhans.tf2.utils import compute_gradient
 
 from keras_traps.attacks.base import Batch
 from keras_traps.attacks.compiled import once_per_model
-from keras_traps.attacks.losses import Logits
-
-# What cleverhans' `fast_gradient_method` raises, or lowers.
-_COST = tf.nn.sparse_softmax_cross_entropy_with_logits
+from keras_traps.attacks.losses import COSTS, Logits
 
 
 def logits_traced_once(batch: Batch, *, targeted: bool) -> Logits:
@@ -31,7 +28,7 @@ def logits_traced_once(batch: Batch, *, targeted: bool) -> Logits:
 
     def trace(_: Logits) -> None:
         compute_gradient.get_concrete_function(
-            batch.logits, _COST, images, labels, targeted
+            batch.logits, COSTS[batch.loss], images, labels, targeted
         )
 
     # cleverhans keeps the trace itself, and with it the weights, for good.

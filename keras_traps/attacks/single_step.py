@@ -10,6 +10,7 @@ from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from keras_traps._validation import FloatArray, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.linf import LinfAttack, noise
+from keras_traps.attacks.losses import COSTS
 from keras_traps.attacks.shared_gradient import logits_traced_once
 
 
@@ -94,6 +95,7 @@ def _step(attack: LinfAttack, batch: Batch, start: FloatArray, eps: float) -> Pe
         tf.constant(start),
         eps,
         norm=np.inf,
+        loss_fn=COSTS[batch.loss],
         y=tf.constant(batch.labels),
         targeted=attack.targeted,
         clip_min=0.0,

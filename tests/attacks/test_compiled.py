@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_traps.attacks import create
 from keras_traps.attacks.compiled import once_per_model
-from keras_traps.attacks.losses import Loss
+from tests.attacks.calling import SIGN_GRADIENT
 from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images
 
 
@@ -37,7 +37,6 @@ def with_a_zero_in(row: int) -> Any:
     [
         ("FGSM", {"eps": 0.1}),
         ("BIM", {"eps": 0.1, "eps_iter": 0.05, "nb_iter": 2}),
-        ("UMIFGSM", {"eps": 0.1, "eps_iter": 0.05, "nb_iter": 2}),
     ],
 )
 @pytest.mark.parametrize("batch_size", [2, 5])
@@ -68,19 +67,20 @@ def test_a_part_is_made_once_for_a_model_and_key() -> None:
     assert made[0] is not made[3]
 
 
-def test_parts_do_not_keep_a_model_alive() -> None:
+@pytest.mark.parametrize("name", ["FGSM", "BIM"])
+def test_parts_do_not_keep_a_model_alive(name: str) -> None:
     model = linear(TWO_CLASSES)
-    create("BIM", eps=0.1, eps_iter=0.1, nb_iter=1)(model, some_images(2), [0, 1])
+    create(name, **SIGN_GRADIENT[name])(model, some_images(2), [0, 1])
     gone = weakref.ref(model)
     del model
     gc.collect()
     assert gone() is None
 
 
-def test_weights_are_freed_with_their_model() -> None:
+@pytest.mark.parametrize("name", ["PGD", "UMIFGSM"])
+def test_weights_are_freed_with_their_model(name: str) -> None:
     model = linear(TWO_CLASSES)
-    attack = create("PGD", eps=0.1, eps_iter=0.1, nb_iter=1, abort_early=True)
-    attack(model, some_images(2), [0, 1])
+    create(name, **SIGN_GRADIENT[name])(model, some_images(2), [0, 1])
     handles = [weakref.ref(weight.value.handle) for weight in model.weights]
     assert handles
     del model
@@ -99,19 +99,3 @@ class Counting(keras.layers.Layer):
         if tf.inside_function():
             type(self).traces += 1
         return inputs
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-@pytest.mark.parametrize("name", ["BIM", "UMIFGSM"])
-def test_a_model_is_traced_once_for_all_batches(name: str, loss: Loss) -> None:
-    image = keras.Input(SHAPE)
-    dense = keras.layers.Dense(2)
-    model = keras.Model(image, dense(keras.layers.Flatten()(Counting()(image))))
-    images, labels = some_images(7), np.array([0, 1, 0, 1, 0, 1, 0])
-    attack = create(name, eps=0.1, eps_iter=0.05, nb_iter=3)
-    attack(model, images[:2], labels[:2], loss=loss)
-    before = Counting.traces
-
-    attack(model, images, labels, loss=loss, batch_size=3)
-
-    assert Counting.traces == before

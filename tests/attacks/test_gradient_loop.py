@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras_traps.attacks import Batch
 from keras_traps.attacks.diversity import show_variants
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
-from keras_traps.attacks.losses import Loss
 from keras_traps.attacks.translation import smooth
 from keras_traps.models.inference import inference_function
 from tests.attacks.test_compiled import Counting, rooted, with_a_zero_in
@@ -24,12 +23,12 @@ RECIPES = {
 }
 
 
-def batch(model: keras.Model, images: Any, labels: Any, loss: Loss = "margin") -> Batch:
+def batch(model: keras.Model, images: Any, labels: Any) -> Batch:
     labels, ids = np.asarray(labels, np.int64), np.arange(10, 10 + len(images))
     return Batch(
         model=model,
         logits=inference_function(model),
-        loss=loss,
+        loss="margin",
         images=images,
         labels=labels,
         ids=ids,

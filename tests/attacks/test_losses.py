@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks.losses import (
-    Loss,
-    check_loss,
-    logits_under_loss,
-    rivals_lead,
-)
+from keras_traps.attacks.losses import Loss, check_loss, rivals_lead
 
 LABELS = [0, 1, 2, 3, 2]
 LOGITS = np.array(
@@ -22,35 +17,24 @@ LOGITS = np.array(
 RIVALS = [1, 0, 3, 1, 0]
 
 
-def cross_entropy_gradient(scale: float, loss: Loss = "margin") -> np.ndarray:
+def gradient_of_the_lead(scale: float, loss: Loss = "margin") -> np.ndarray:
     logits = tf.constant((LOGITS * scale).astype(np.float32))
     labels = tf.constant(LABELS, tf.int64)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        seen = logits_under_loss(tf.identity, labels, loss)(logits)
-        value = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, seen)
+        value = rivals_lead(logits, labels, loss)
     return tape.gradient(value, logits).numpy()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 50.0, 1e4, 1e8, 1e30])
-def test_the_margin_has_its_own_gradient_direction_at_any_scale(scale: float) -> None:
-    gradient = cross_entropy_gradient(scale)
+def test_the_margins_gradient_is_the_same_at_any_scale(scale: float) -> None:
+    gradient = gradient_of_the_lead(scale)
 
     # What grows the loss takes the given class down and its rival up, alike.
     expected = np.zeros_like(LOGITS)
     expected[range(5), LABELS] = -1
     expected[range(5), RIVALS] = 1
-    size = np.abs(gradient).max(axis=1, keepdims=True)
-    assert np.isfinite(gradient).all()
-    assert (size > 0).all()
-    np.testing.assert_allclose(gradient / size, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])
-def test_the_margins_gradient_never_vanishes_beside_its_logits(scale: float) -> None:
-    gradient = np.abs(cross_entropy_gradient(scale)).max(axis=1)
-    span = (LOGITS.max() - LOGITS.min()) * scale
-    assert (gradient > 0.1 / span).all()
+    np.testing.assert_array_equal(gradient, expected)
 
 
 def test_a_tie_has_a_gradient_too() -> None:
@@ -58,8 +42,7 @@ def test_a_tie_has_a_gradient_too() -> None:
     labels = tf.constant([1], tf.int64)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        seen = logits_under_loss(tf.identity, labels, "margin")(logits)
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, seen)
+        loss = rivals_lead(logits, labels, "margin")
     gradient = tape.gradient(loss, logits).numpy()
     assert np.sign(gradient).tolist() == [[1, -1, 0]]
     assert np.isfinite(gradient).all()
@@ -69,7 +52,7 @@ def test_a_tie_has_a_gradient_too() -> None:
 def test_the_cross_entropy_has_its_own_gradient_direction_at_any_scale(
     scale: float,
 ) -> None:
-    gradient = cross_entropy_gradient(scale, "cross_entropy")
+    gradient = gradient_of_the_lead(scale, "cross_entropy")
 
     # p minus one at the given class, which is minus the sum of the rivals' p.
     exact = np.exp((LOGITS - LOGITS.max(axis=1, keepdims=True)) * scale)

@@ -11,7 +11,7 @@ import pytest
 from keras_traps import attacks
 from keras_traps.attacks import AttackResult, universal
 from keras_traps.attacks.base import Batch
-from keras_traps.attacks.compiled import LossView
+from keras_traps.attacks.compiled import CheckedLogits
 from keras_traps.attacks.uap import UAP
 from keras_traps.attacks.universal import UniversalPerturbation
 from keras_traps.models.inference import inference_function
@@ -68,7 +68,7 @@ def learnt(
     labels = np.zeros(1, np.int64)
     batch = Batch(
         model=model,
-        logits=LossView(inference_function(model), "cross_entropy").of(labels, labels),
+        logits=CheckedLogits(inference_function(model)).of(labels),
         loss="cross_entropy",
         images=background[:1],
         labels=labels,
