@@ -112,7 +112,9 @@ FROM_CLEVERHANS = {
 def under_loss(
     model: keras.Model, classes: npt.NDArray[np.int64], loss: Loss
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Logits of two classes, whose cross-entropy has the direction of `loss`."""
+    """Logits whose cross-entropy has the direction of `loss`."""
+    if loss == "cross_entropy":
+        return model
 
     def logits(images: tf.Tensor) -> tf.Tensor:
         lead = rivals_lead(model(images), tf.constant(classes), loss)
