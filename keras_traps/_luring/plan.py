@@ -10,7 +10,7 @@ import keras
 from absl import app, flags
 
 from keras_traps import datasets
-from keras_traps._luring.folder import WHOLE, Folder
+from keras_traps._luring.folder import Folder
 from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.best import Picked
@@ -179,22 +179,6 @@ def plan_variant(
         return run(backup=backup, on_pick=tell), found
 
     return settings, train
-
-
-def older_settings(values: flags.FlagValues, variant: str) -> dict[str, Any]:
-    """Returns what holds for a training whose settings do not say so: an older one.
-
-    Args:
-        values: The parsed flags.
-        variant: What was trained.
-
-    Returns:
-        Its settings by name.
-    """
-    if variant in WHOLE:
-        recipe = _RECIPES[values.dataset]
-        return {"rotation": recipe.rotation, "shift": recipe.shift}
-    return {"rotation": 0.0, "shift": 0.0, "validation_split": 0.0}
 
 
 def _augmentation(values: flags.FlagValues, authors: Augmentation) -> Augmentation:

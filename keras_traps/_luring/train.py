@@ -12,7 +12,7 @@ from keras_traps import datasets
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._flags import Flags
 from keras_traps._luring.folder import TRAINED, WHOLE, Folder, open_folder
-from keras_traps._luring.plan import Splits, older_settings, plan_variant, plan_whole
+from keras_traps._luring.plan import Splits, plan_variant, plan_whole
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.provenance import (
     provenance,
@@ -122,7 +122,7 @@ def train(values: flags.FlagValues) -> Iterator[str]:
         settings, run = plan(values, folder, variant, data)
         if path.with_suffix(".json").exists():
             asked = {**_origin(values, data), **settings}
-            _check_same(folder, variant, asked, older_settings(values, variant))
+            _check_same(folder, variant, asked)
             continue
         yield f"Training {variant} on {values.dataset}"
         backup = _backup(values, folder, variant, data, settings)
@@ -171,11 +171,9 @@ def _origin(values: flags.FlagValues, data: Splits) -> dict[str, Any]:
     }
 
 
-def _check_same(
-    folder: Folder, variant: str, settings: dict[str, Any], older: dict[str, Any]
-) -> None:
+def _check_same(folder: Folder, variant: str, settings: dict[str, Any]) -> None:
     """Refuses to pass off what is there for what was asked for."""
-    facts = {**older, **folder.facts(variant)}
+    facts = folder.facts(variant)
     wanted = {"start_sha256": None, **json.loads(json.dumps(settings))}
     # How often it is saved along the way does not change where it ends, but for one
     # that is picked from what was saved.
@@ -205,7 +203,6 @@ def _backup(
         folder.path / f".{variant}.backup",
         facts,
         resume=values.resume,
-        older=older_settings(values, variant),
     )
 
 

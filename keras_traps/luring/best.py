@@ -82,9 +82,7 @@ class Best:
         self._picked, self._weights = Picked(0, -1.0), model.get_weights()
         if self._path is not None and self._path.exists():
             with np.load(self._path) as found:
-                # An older file does not say the step.
-                step = int(found["step"]) if "step" in found else 0
-                self._picked = Picked(step, float(found["score"]))
+                self._picked = Picked(int(found["step"]), float(found["score"]))
                 self._weights = [found[f"w{i}"] for i in range(len(self._weights))]
 
     def keep(self, step: int) -> None:

@@ -30,8 +30,6 @@ class Backup:
         folder: Made if it does not exist.
         settings: All that the training depends on, as plain data.
         resume: Whether to go on with what is there already. Defaults to `False`.
-        older: What holds for a training that was begun when its settings did not say
-            so. Defaults to nothing.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -45,7 +43,6 @@ class Backup:
         settings: dict[str, Any],
         *,
         resume: bool = False,
-        older: dict[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._began = time.monotonic()
@@ -63,7 +60,7 @@ class Backup:
                 f"{folder} holds a training that was interrupted. Go on with it by "
                 "`--resume`, or delete it."
             )
-        found = {**(older or {}), **json.loads(path.read_text(encoding="utf-8"))}
+        found = json.loads(path.read_text(encoding="utf-8"))
         names = sorted({*found, *wanted})
         different = [name for name in names if found.get(name) != wanted.get(name)]
         if different:

@@ -87,18 +87,6 @@ def test_the_best_outlives_the_process_in_the_backup(tmp_path: Path) -> None:
     assert kernel(second) == [0, 0, 1, 1]
 
 
-def test_an_older_file_without_a_step_is_read(tmp_path: Path) -> None:
-    model, backup = answering([0, 0, 1, 1]), Backup(tmp_path / "b", {})
-    weights = {f"w{i}": weight for i, weight in enumerate(model.get_weights())}
-    np.savez(backup.path("best.npz"), score=np.array(0.75), **weights)
-    backup.save(model)
-    other = answering([0, 0, 0, 0])
-    resumed = Backup(tmp_path / "b", {}, resume=True)
-    best = Best(other, IMAGES, np.array([0, 0, 1, 1]), resumed)
-    assert best.restore() == (0, 0.75)
-    assert kernel(other) == [0, 0, 1, 1]
-
-
 def test_one_that_was_killed_before_its_first_save_leaves_no_best_behind(
     tmp_path: Path,
 ) -> None:

@@ -150,19 +150,6 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         Backup(tmp_path, {"seed": 0, "rates": (1e-3, 1e-4)}, resume=True)
 
 
-def test_an_older_training_had_what_its_settings_do_not_say(tmp_path: Path) -> None:
-    saved(tmp_path, {"seed": 0})
-    settings = {"seed": 0, "shift": 0.1}
-    with pytest.raises(ValueError, match="settings: shift differ"):
-        Backup(tmp_path, settings, resume=True)
-    with pytest.raises(ValueError, match="settings: shift differ"):
-        Backup(tmp_path, settings, resume=True, older={"shift": 0.0})
-    Backup(tmp_path, settings, resume=True, older={"shift": 0.1})
-    # What they do say counts.
-    with pytest.raises(ValueError, match="settings: seed differ"):
-        Backup(tmp_path, {"seed": 1}, resume=True, older={"seed": 1})
-
-
 def test_a_backup_is_gone_once_it_is_discarded(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "backup"
     backup = Backup(folder, {})
