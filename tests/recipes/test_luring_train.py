@@ -9,7 +9,6 @@ import pytest
 from absl import app
 
 from keras_traps import datasets
-from keras_traps._luring import plan
 from keras_traps.luring import schedules
 from keras_traps.luring.training import Backup
 from tests.recipes.luring_runs import run, tables
@@ -153,40 +152,6 @@ def test_the_authors_schedule_picks_p_as_they_do(
     run("train", f"--workdir={workdir}", *looks, *small)
     facts = json.loads((workdir / f"{variant}.json").read_text())
     assert facts["validation_split"] == share
-
-
-def test_what_was_trained_before_images_could_be_moved_was_not_moved(
-    workdir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    forget_moves(workdir / "auto.json")
-    forget_moves(workdir / "luring.json")
-    command = ("train", f"--workdir={workdir}", "--resume", "--width=0.05")
-    run(*command, "--steps=100", "--variant=auto", "--variant=luring")
-    assert not capsys.readouterr().out
-    with pytest.raises(ValueError, match="rotation differ"):
-        run(*command, "--steps=100", "--variant=auto", "--rotation=5")
-
-
-def forget_moves(path: Path) -> None:
-    facts = json.loads(path.read_text())
-    for name in ("rotation", "shift", "validation_split"):
-        facts.pop(name, None)
-    path.write_text(json.dumps(facts))
-
-
-def test_m_was_moved_as_its_recipe_says_before_its_file_said_so(
-    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = dataclasses.replace(plan._RECIPES["digits"], rotation=10.0)
-    monkeypatch.setitem(plan._RECIPES, "digits", recipe)
-    command = ("train", f"--workdir={workdir}", "--resume", "--variant=target")
-    with pytest.raises(ValueError, match="rotation differ"):
-        run(*command, "--steps=60")
-    forget_moves(workdir / "target.json")
-    run(*command, "--steps=60")
-    assert not capsys.readouterr().out
-    with pytest.raises(ValueError, match="rotation differ"):
-        run(*command, "--steps=60", "--rotation=0")
 
 
 @pytest.mark.parametrize(
