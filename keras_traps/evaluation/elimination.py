@@ -16,7 +16,8 @@ from keras_traps.evaluation.engines import Engine
 from keras_traps.evaluation.jobs import Subject, Task
 from keras_traps.evaluation.protocol import record_folder, recorded
 from keras_traps.evaluation.records import Record, RecordStore
-from keras_traps.evaluation.results import INTEGRATED, Rate
+from keras_traps.evaluation.results import INTEGRATED
+from keras_traps.rates import Rate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,6 @@ from keras_traps.evaluation.results import (
     CleanResults,
     Evaluation,
     Example,
-    Rate,
     Samples,
     Unnoticed,
     Variant,
@@ -34,6 +33,7 @@ from keras_traps.evaluation.suspicions import suspicions
 from keras_traps.evaluation.unnoticed import confidence, unnoticed
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import check_outputs
+from keras_traps.rates import Rate
 
 _EXAMPLES = 6
 

@@ -15,10 +15,10 @@ from keras_traps.evaluation.results import (
     INTEGRATED,
     AttackRow,
     DetectionRates,
-    Rate,
     Variant,
     WorstCase,
 )
+from keras_traps.rates import Rate
 
 
 def attack_row(

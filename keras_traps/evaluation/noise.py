@@ -10,8 +10,8 @@ import numpy.typing as npt
 from keras_traps._validation import check_number
 from keras_traps.evaluation.candidates import Candidates
 from keras_traps.evaluation.defence import Defence
-from keras_traps.evaluation.results import Rate
 from keras_traps.models.inference import predict
+from keras_traps.rates import Rate
 
 NoiseKind = Literal["uniform", "sign"]
 """Each value drawn evenly from the ball, or at its border, up or down."""

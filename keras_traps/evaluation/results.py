@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from keras_traps.rates import Rate
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -37,36 +38,6 @@ INTEGRATED: tuple[Variant, ...] = (
     "integrated_difference",
 )
 """The variants in which flagging is part of the answer."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    """A count of successes among trials.
-
-    Args:
-        count: How many succeeded.
-        total: How many were tried; may be 0, then the rate is `None`.
-    """
-
-    count: int
-    total: int
-
-    @property
-    def value(self) -> float | None:
-        """The share in [0, 1], or `None` where nothing was tried."""
-        return self.count / self.total if self.total else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % Wilson score interval, or `None` where nothing was tried."""
-        if not self.total:
-            return None
-        z = 1.959963984540054
-        n, p = self.total, self.count / self.total
-        centre = p + z * z / (2 * n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        scale = 1 / (1 + z * z / n)
-        return max(0.0, (centre - half) * scale), min(1.0, (centre + half) * scale)
 
 
 @dataclasses.dataclass(frozen=True)

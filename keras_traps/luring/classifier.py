@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras_traps._validation import check_number
 from keras_traps.layers import LuringInput
 from keras_traps.luring.answers import read_batch
-from keras_traps.luring.input_gradients import input_gradient_model
 from keras_traps.luring.losses import LuringLoss, make_loss
+from keras_traps.models.input_gradients import input_gradient_model
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps._validation import FloatArray, IntArray
-from keras_traps.evaluation.results import Rate
+from keras_traps.rates import Rate
 
 _Flags = npt.NDArray[np.bool_]
 

@@ -17,8 +17,8 @@ def _functional() -> type[keras.Model]:
     return type(keras.Model(image, image))
 
 
-# A subclass of these may do more than its layers say.
-_KINDS = (_functional(), keras.Sequential)
+PLAIN_KINDS = (_functional(), keras.Sequential)
+"""Models that are what their layers say. A subclass may do more."""
 
 
 def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
@@ -55,7 +55,7 @@ def _without_softmax(model: keras.Model) -> keras.Model:
         logits = call.input_tensors[0]
     elif _is_softmax(last, keras.layers.Dense):
         logits = _Linear(last, name=last.name)(call.input_tensors[0])
-    elif type(last) in _KINDS and len(last.outputs) == 1:
+    elif type(last) in PLAIN_KINDS and len(last.outputs) == 1:
         # A classifier behind preprocessing.
         inner = _without_softmax(last)
         logits = inner(*call.arguments.args, **call.arguments.kwargs)

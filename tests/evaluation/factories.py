@@ -8,8 +8,9 @@ import numpy as np
 from keras_traps._validation import FloatArray
 from keras_traps.attractors import ForensicAnalyzer, Thresholds
 from keras_traps.evaluation.records import Record
-from keras_traps.evaluation.results import AttackRow, DetectionRates, Rate, Variant
+from keras_traps.evaluation.results import AttackRow, DetectionRates, Variant
 from keras_traps.layers import QIMDecoder
+from keras_traps.rates import Rate
 
 
 def make_record(count: int = 6, **changes: Any) -> Record:

@@ -14,8 +14,8 @@ from keras_traps.evaluation.defence import Defence, defend
 from keras_traps.evaluation.protocol import record_folder
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.report import to_json, write_report
-from keras_traps.evaluation.results import Rate
 from keras_traps.models.inference import predict
+from keras_traps.rates import Rate
 from tests.evaluation.conftest import Evaluate, Run
 
 VARIANTS = ("paper", "margin", "raw_sum", "integrated")

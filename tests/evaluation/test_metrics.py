@@ -9,7 +9,7 @@ from keras_traps.evaluation.metrics import (
     worst_case,
 )
 from keras_traps.evaluation.paper import paper_row
-from keras_traps.evaluation.results import Rate
+from keras_traps.rates import Rate
 from tests.evaluation.factories import make_analyzer, make_record, scores_of
 
 ANALYZERS = {0.05: make_analyzer(0.5), 0.005: make_analyzer(0.8)}

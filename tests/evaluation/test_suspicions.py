@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from keras_traps.evaluation.results import AttackRow, Rate, Variant
+from keras_traps.evaluation.results import AttackRow, Variant
 from keras_traps.evaluation.suspicions import suspicions
+from keras_traps.rates import Rate
 from tests.evaluation.factories import make_record, make_row
 
 

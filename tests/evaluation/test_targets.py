@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
-from keras_traps.evaluation.results import AttackRow, DetectionRates, Rate
+from keras_traps.evaluation.results import AttackRow, DetectionRates
 from keras_traps.evaluation.targets import Target, reached
+from keras_traps.rates import Rate
 from tests.evaluation.factories import make_row
 
 

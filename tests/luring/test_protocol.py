@@ -23,10 +23,10 @@ from keras_traps.evaluation.luring.results import (
 )
 from keras_traps.evaluation.luring.subjects import Subject
 from keras_traps.evaluation.records import ArrayStore
-from keras_traps.evaluation.results import Rate
 from keras_traps.luring.metrics import LuringMetrics
 from keras_traps.luring.variants import untrained
 from keras_traps.models.inference import predict
+from keras_traps.rates import Rate
 
 FGSM = create("FGSM", eps=0.2)
 DIM = create("DIM", eps=0.2, eps_iter=0.1, nb_iter=2)

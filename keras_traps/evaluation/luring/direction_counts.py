@@ -22,8 +22,8 @@ from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.evaluation.report.blocks import Block, Paragraph
 from keras_traps.evaluation.report.canvas import Scheme, style_axes, to_png
 from keras_traps.evaluation.report.formatting import percent
-from keras_traps.evaluation.results import Rate
 from keras_traps.luring.directions import opposite_directions
+from keras_traps.rates import Rate
 
 _PAPER = (
     "The paper reports that the number of opposite directions is lower for luring than "

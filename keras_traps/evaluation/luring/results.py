@@ -9,8 +9,8 @@ from typing import Any
 from keras_traps.evaluation.luring.outcomes import Outcome
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.records import ArrayStore
-from keras_traps.evaluation.results import Rate
 from keras_traps.luring.metrics import LuringMetrics, luring_metrics
+from keras_traps.rates import Rate
 
 BASELINES = ("stack", "auto", "ce")
 MEASURES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC"}

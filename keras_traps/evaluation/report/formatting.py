@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_traps.evaluation.report.blocks import Cell
-from keras_traps.evaluation.results import Rate
+from keras_traps.rates import Rate
 
 NOTHING = "–"
 """For a cell that has no meaning in its row."""

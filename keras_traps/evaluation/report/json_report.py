@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_traps.evaluation.results import Evaluation, Example, Rate
+from keras_traps.evaluation.results import Evaluation, Example
+from keras_traps.rates import Rate
 
 FORMAT_VERSION = 1
 """Raised when a reader of the file would have to change."""

@@ -7,7 +7,8 @@ import statistics
 from keras_traps.evaluation.report.blocks import Tile
 from keras_traps.evaluation.report.formatting import listing, nominal, percent
 from keras_traps.evaluation.report.tables import detection_at, nominal_rates, rows_of
-from keras_traps.evaluation.results import AttackRow, Evaluation, Rate, WorstCase
+from keras_traps.evaluation.results import AttackRow, Evaluation, WorstCase
+from keras_traps.rates import Rate
 
 BLIND = (
     "These numbers hold for attackers who are blind to the construction: they see the "

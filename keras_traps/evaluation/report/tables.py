@@ -20,9 +20,9 @@ from keras_traps.evaluation.results import (
     AttackRow,
     DetectionRates,
     Evaluation,
-    Rate,
     Variant,
 )
+from keras_traps.rates import Rate
 
 VARIANT_NAMES: dict[Variant, str] = {
     "paper": "published loss",

@@ -14,11 +14,11 @@ from keras_traps.evaluation.results import (
     DetectionRates,
     Evaluation,
     Example,
-    Rate,
     Samples,
     Variant,
     WorstCase,
 )
+from keras_traps.rates import Rate
 
 KINDS: dict[str, Any] = {"FGSM": "UA", "OM": "UA", "ILLC": "TA", "CW2": "TA"}
 ALL: tuple[Variant, ...] = ("paper", "margin", "raw_sum", "integrated")

@@ -8,7 +8,7 @@ from keras_traps.evaluation.report.formatting import (
     percent,
     rate_cell,
 )
-from keras_traps.evaluation.results import Rate
+from keras_traps.rates import Rate
 
 
 @pytest.mark.parametrize(

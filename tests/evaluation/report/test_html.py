@@ -7,7 +7,8 @@ import pytest
 from keras_traps.evaluation.report.blocks import Document
 from keras_traps.evaluation.report.document import build_document
 from keras_traps.evaluation.report.html import to_html
-from keras_traps.evaluation.results import Evaluation, Rate
+from keras_traps.evaluation.results import Evaluation
+from keras_traps.rates import Rate
 
 from .conftest import KINDS, MakeEvaluation, without_plots
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from keras_traps.evaluation.report.json_report import to_json
-from keras_traps.evaluation.results import Evaluation, Rate
+from keras_traps.evaluation.results import Evaluation
+from keras_traps.rates import Rate
 
 
 def strict(text: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from keras_traps.evaluation.report.blocks import Document, Paragraph, Table
 from keras_traps.evaluation.report.html import to_html
 from keras_traps.evaluation.report.markdown import to_markdown
 from keras_traps.evaluation.report.paper_tables import VARIANTS_OF, build_tables
-from keras_traps.evaluation.results import Evaluation, Fooled, Rate, Unnoticed
+from keras_traps.evaluation.results import Evaluation, Fooled, Unnoticed
+from keras_traps.rates import Rate
 from tests.evaluation.report.conftest import MakeEvaluation, without_plots
 
 ATTACKS = ("FGSM", "OM", "CW2")

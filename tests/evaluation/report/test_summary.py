@@ -1,7 +1,8 @@
 import dataclasses
 
 from keras_traps.evaluation.report import summary
-from keras_traps.evaluation.results import CleanResults, Evaluation, Rate
+from keras_traps.evaluation.results import CleanResults, Evaluation
+from keras_traps.rates import Rate
 
 from .conftest import MakeEvaluation
 

@@ -1,7 +1,8 @@
 import dataclasses
 
 from keras_traps.evaluation.report import setting_tables, tables
-from keras_traps.evaluation.results import AttackRow, DetectionRates, Evaluation, Rate
+from keras_traps.evaluation.results import AttackRow, DetectionRates, Evaluation
+from keras_traps.rates import Rate
 
 from .conftest import MakeEvaluation
 

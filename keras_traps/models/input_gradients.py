@@ -6,17 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_traps.models.logits import PLAIN_KINDS
+
 _views: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
 _views = weakref.WeakKeyDictionary()
-
-
-def _functional() -> type[keras.Model]:
-    inputs = keras.Input((1,))
-    return type(keras.Model(inputs, inputs))
-
-
-# A subclass of these may do more than its layers say.
-_KINDS = (_functional(), keras.Sequential)
 
 
 def input_gradient_model(model: keras.Model) -> keras.Model:
@@ -36,7 +29,7 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
         layers and convolutions of one channel called with the other gradient; else
         `model` itself. The same one at every call.
     """
-    if type(model) not in _KINDS:
+    if type(model) not in PLAIN_KINDS:
         return model
     if model not in _views:
         # The clone of a compiled model has an optimizer of its own, which cannot be

@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_traps.luring import LuredClassifier
-from keras_traps.luring.input_gradients import input_gradient_model
 from keras_traps.models import madry_mnist_cnn
+from keras_traps.models.input_gradients import input_gradient_model
 from tests.luring.conftest import CLASSES, SHAPE, tiny_lure, tiny_target
 
 

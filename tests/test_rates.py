@@ -1,6 +1,6 @@
 import pytest
 
-from keras_traps.evaluation.results import Rate
+from keras_traps.rates import Rate
 
 
 @pytest.mark.parametrize(
