@@ -16,9 +16,28 @@ import pytest
 
 import keras_traps
 import keras_traps.ops
-from keras_traps import attacks, attractors, datasets, layers, models, ops
+from keras_traps import (
+    attacks,
+    attractors,
+    datasets,
+    layers,
+    luring,
+    models,
+    ops,
+    serving,
+)
 
-MODULES = [keras_traps, layers, ops, attractors, attacks, models, datasets]
+MODULES = [
+    keras_traps,
+    layers,
+    ops,
+    attractors,
+    attacks,
+    luring,
+    models,
+    datasets,
+    serving,
+]
 _HEADING = re.compile(r"(?m)^(Args|Call arguments|Returns|Raises|Example|Reference):")
 
 
@@ -101,6 +120,8 @@ def test_there_is_something_to_look_at() -> None:
         "keras_traps.layers.QIMDecoder",
         "keras_traps.ops.qim_decode",
         "keras_traps.attacks.Attack",
+        "keras_traps.luring.LuredClassifier",
+        "keras_traps.serving.export",
         "keras_traps.models.train",
         "keras_traps.datasets.load",
         "keras_traps.datasets.Dataset",

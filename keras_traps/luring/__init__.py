@@ -3,9 +3,9 @@
 from keras_traps.luring.answers import (
     FrozenAnswers,
     answered_dataset,
-    batch_order,
     frozen_answers,
 )
+from keras_traps.luring.batches import batch_order
 from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.directions import opposite_directions
 from keras_traps.luring.metrics import (

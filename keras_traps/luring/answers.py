@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, check_images, check_labels
+from keras_traps._validation import check_images, check_labels
+from keras_traps.luring.batches import Int32Array, batches
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
 
 _PROBED = 32
-
-Int32Array = npt.NDArray[np.int32]
 
 
 class FrozenAnswers(NamedTuple):
@@ -69,8 +68,7 @@ def top_two(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         Two tensors `(batch,)`, int32.
     """
-    # In half precision more logits are equal than are.
-    ranked = tf.math.top_k(tf.cast(logits, tf.float32), k=2).indices
+    ranked = tf.math.top_k(logits, k=2).indices
     return ranked[:, 0], ranked[:, 1]
 
 
@@ -85,7 +83,9 @@ def answered_dataset(
 ) -> tf.data.Dataset:
     """Joins images with M's answers, for `LuredClassifier.fit` and `evaluate`.
 
-    Training on it, a step never calls M on the images themselves.
+    Training on it, a step never calls M on the images themselves. `fit` makes the like
+    of images in an array; this is for an order of one's own. `fit` does not shuffle a
+    data set: without `order` every epoch has the same batches.
 
     Args:
         target: M, called with `training=False`, here and never again.
@@ -116,44 +116,37 @@ def answered_dataset(
     return batches(pixels, told, batch_size=batch_size, order=order)
 
 
-def batches(
-    images: FloatArray,
-    told: dict[str, npt.NDArray[np.integer]] | npt.NDArray[Any],
-    *,
-    batch_size: int = 64,
-    order: npt.NDArray[np.integer] | None = None,
-) -> tf.data.Dataset:
-    """Cuts arrays that are held in memory into batches.
+def is_array(data: Any) -> bool:
+    """Says whether images are held in memory, and are no data set of batches."""
+    return isinstance(data, np.ndarray | tf.Tensor)
+
+
+def answer_arrays(
+    target: keras.Model, images: Any, told: Any, *, output: Output
+) -> tuple[Any, Any]:
+    """Joins images in an array with M's answers; what is no array passes as it is.
 
     Args:
-        images: `(images, ...)`.
-        told: What goes with each, an array or several by name, images first.
-        batch_size: How many images a batch has where there is no `order`. Defaults
-            to `64`.
-        order: Which images each batch has, `(batches, batch_size)`. Defaults to all
-            in their order.
+        target: M, called with `training=False`.
+        images: `(images, height, width, channels)`, floating point, in [0, 1]; or any
+            data that `fit` takes.
+        told: What goes with the images: integer labels, M's answers, or nothing.
+        output: What M returns.
 
     Returns:
-        Batches of `(images, told)`.
+        The images, and M's answers by name with the labels where there are any.
+
+    Raises:
+        TypeError: If the images of an array are not floating point.
+        ValueError: If they are not those of M, or M does not return what `output` says.
     """
-    data = (images, told)
-    if order is None:
-        slices = tf.data.Dataset.from_tensor_slices(data)
-        return _untuned(slices.batch(batch_size).prefetch(2))
-    held = tf.nest.map_structure(tf.constant, data)
-
-    def chosen(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.nest.map_structure(lambda part: tf.gather(part, rows), held)
-
-    return _untuned(tf.data.Dataset.from_tensor_slices(order).map(chosen).prefetch(2))
-
-
-def _untuned(data: tf.data.Dataset) -> tf.data.Dataset:
-    # What tunes a pipeline sleeps for up to a minute at a time, and `fit`, when it is
-    # done with the data, waits until it wakes. Here is nothing to tune.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return data.with_options(options)
+    if not is_array(images):
+        return images, told
+    pixels = check_images(images, target.input_shape[1:], name="x")
+    if isinstance(told, Mapping):
+        return pixels, told
+    answers: dict[str, Any] = frozen_answers(target, pixels, output=output)._asdict()
+    return pixels, answers if told is None else {**answers, "label": told}
 
 
 def read_batch(
@@ -170,10 +163,14 @@ def read_batch(
         The images, M's answers by name, and the labels `(batch,)` where there are any.
 
     Raises:
+        TypeError: If the images are not floating point.
         ValueError: If there are sample weights, an answer is missing, or the labels
             are not one class for each image.
+        tf.errors.InvalidArgumentError: When the step runs, not compiled by XLA, and a
+            pixel is not in [0, 1].
     """
     images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
+    images = _checked(images)
     if weights is not None:
         raise ValueError(
             "Invalid value for argument `sample_weight`. Expected none: every image "
@@ -195,6 +192,21 @@ def read_batch(
     return images, answers, None if labels is None else _one_class_each(labels)
 
 
+def _checked(images: tf.Tensor) -> tf.Tensor:
+    images = tf.convert_to_tensor(images)
+    if not images.dtype.is_floating:
+        raise TypeError(
+            "Invalid value for argument `x`. Expected floating-point images in [0, 1]. "
+            f"Received: dtype {images.dtype.name}"
+        )
+    # NaN is neither.
+    inside = tf.reduce_all((images >= 0) & (images <= 1))
+    told = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
+    limits = [told, tf.reduce_min(images), "to", tf.reduce_max(images)]
+    with tf.control_dependencies([tf.debugging.Assert(inside, limits)]):
+        return tf.identity(images)
+
+
 def _one_class_each(labels: tf.Tensor) -> tf.Tensor:
     shape = tf.convert_to_tensor(labels).shape
     # A shape that is not known passes here.
@@ -204,28 +216,3 @@ def _one_class_each(labels: tf.Tensor) -> tf.Tensor:
             f"(batch,), not one-hot rows. Received: shape {tuple(shape)}"
         )
     return tf.reshape(labels, [-1])
-
-
-def batch_order(count: int, batch_size: int, steps: int, *, seed: int) -> Int32Array:
-    """Draws which images each step of a training sees.
-
-    Every image is seen once before any is seen again; a batch may hold the last images
-    of one pass and the first of the next.
-
-    Args:
-        count: How many images there are.
-        batch_size: How many a step sees.
-        steps: How many steps there are.
-        seed: Of the order of each pass. The first steps of a longer training are those
-            of a shorter one.
-
-    Returns:
-        Indices `(steps, batch_size)`, int32.
-    """
-    passes = -(-steps * batch_size // count)
-    drawn = [
-        np.random.default_rng([seed, number]).permutation(count)
-        for number in range(passes)
-    ]
-    rows = np.concatenate(drawn)[: steps * batch_size]
-    return rows.reshape(steps, batch_size).astype(np.int32)

@@ -6,14 +6,14 @@ from typing import Any, Self, get_args
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import check_number
+from keras_traps._validation import check_images, check_number
 from keras_traps.layers import LuringInput
-from keras_traps.luring.answers import read_batch
+from keras_traps.luring.answers import answer_arrays, is_array, read_batch
+from keras_traps.luring.checks import check_roles, check_target
 from keras_traps.luring.losses import LuringLoss, make_loss
 from keras_traps.models.input_gradients import input_gradient_model
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import Output, check_classifier
-from keras_traps.models.probe import check_on_noise
+from keras_traps.models.outputs import Output
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -25,10 +25,10 @@ class LuredClassifier(keras.Model):
     is M alone or where both agree; see `keras_traps.luring.agreement_model`.
 
     Images may come to `fit` and `evaluate` alone, with integer labels `(batch,)`, which
-    serve the metric `accuracy` and nothing else, or with M's answers as
-    `keras_traps.luring.answered_dataset` computes them once. Without those, M(x) is
-    computed at every step, as it has to be where images are augmented on the fly.
-    M is called with `training=False` always. Do not use `sample_weight`.
+    serve the metric `accuracy` and nothing else, or with M's answers. About images in
+    an array `fit` asks M once; about those of a data set at every step, as it has to
+    where they are augmented on the fly, unless they come with M's answers, as
+    `keras_traps.luring.answered_dataset` makes it. Do not use `sample_weight`.
 
     `keras.models.clone_model` makes a plain model of it, which does not lure. A copy is
     `LuredClassifier.from_config(lured.get_config())`, given its weights.
@@ -39,6 +39,13 @@ class LuredClassifier(keras.Model):
         lure: P, a `LuringInput`, or any Keras network that one is made of.
         output: What M returns; M∘P returns the same. Defaults to `"probabilities"`.
         **kwargs: Passed on to `keras.Model`, such as a `name`.
+
+    Call arguments:
+        images: `(batch, height, width, channels)`, floating point, in [0, 1].
+        training: Whether P is called as in training; M never is.
+
+    Returns:
+        M(P(x)), `(batch, num_classes)`, what `output` says, in the dtype of M.
 
     Raises:
         TypeError: If `target` is no Keras model or `lure` no Keras layer.
@@ -66,7 +73,7 @@ class LuredClassifier(keras.Model):
         output: Output = "probabilities",
         **kwargs: Any,
     ) -> None:
-        _check_target(target, output)
+        check_target(target, output)
         if not isinstance(lure, keras.layers.Layer):
             raise TypeError(
                 "Invalid value for argument `lure`. Expected a Keras layer or model. "
@@ -116,8 +123,8 @@ class LuredClassifier(keras.Model):
                 f"{get_args(LuringLoss)}. Received: loss={loss!r}"
             )
         check_number(luring_weight, name="luring_weight", above=0.0)
-        unknown = set(kwargs) - {"run_eagerly", "steps_per_execution"}
-        unknown -= {"auto_scale_loss"}
+        known = {"run_eagerly", "steps_per_execution", "auto_scale_loss"}
+        unknown = set(kwargs) - known
         if unknown:
             raise TypeError(
                 "A lured classifier has its own loss and metrics. Received: "
@@ -166,22 +173,36 @@ class LuredClassifier(keras.Model):
         """
         return keras.Model(self.input, self.lure(self.input), name="lure")
 
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains P; as in Keras, but that M is asked once about images in an array.
+
+        Args:
+            x: Images as the class says, or a data set of batches.
+            y: Integer classes, or M's answers by name. Defaults to none.
+            *args: As in `keras.Model.fit`.
+            **kwargs: As in `keras.Model.fit`, but for `sample_weight`.
+
+        Returns:
+            What `keras.Model.fit` returns.
+
+        Raises:
+            TypeError: If the images are not floating point.
+            ValueError: If M is trainable or P is not, or images in an array are not
+                those that M takes.
+        """
+        check_roles(self.target, self.lure)
+        x, y = answer_arrays(self.target, x, y, output=self.output_kind)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Measures without training; as in Keras, of data as `fit` takes them."""
+        if is_array(x):
+            x = check_images(x, self.target.input_shape[1:], name="x")
+        return super().evaluate(x, y, *args, **kwargs)
+
     def make_train_function(self, force: bool = False) -> Any:
         """Refuses to train while M is trainable or P is not; else as in Keras."""
-        if self.target.trainable_variables:
-            raise ValueError(
-                "Invalid value for argument `target`. Expected a frozen classifier: "
-                "luring trains P alone, so that M stays the model that is deployed. "
-                "Set `target.trainable = False`. Received: "
-                f"{self.target.name!r} with {len(self.target.trainable_variables)} "
-                "trainable variables"
-            )
-        if not self.lure.trainable_variables:
-            raise ValueError(
-                "Invalid value for argument `lure`. Expected a network with trainable "
-                "weights; thaw a frozen one by `lure.trainable = True`. Received: "
-                f"{self.lure.name!r} without any"
-            )
+        check_roles(self.target, self.lure)
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -240,7 +261,8 @@ class LuredClassifier(keras.Model):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as the saved model was."""
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
-        self.compile(**{**config, "optimizer": optimizer})
+        # An optimizer that scales the loss was saved as one.
+        self.compile(**{**config, "optimizer": optimizer, "auto_scale_loss": False})
         # So that its state can be loaded.
         self.optimizer.build(self.lure.trainable_variables)
 
@@ -276,15 +298,3 @@ class LuredClassifier(keras.Model):
             for name, mean in self._means.items()
             if name != "accuracy" or labels is not None
         }
-
-
-def _check_target(target: keras.Model, output: Output) -> None:
-    check_classifier(target, output, name="target")
-    shape = target.input_shape[1:]
-    if len(shape) != 3 or None in shape:
-        raise ValueError(
-            "Invalid value for argument `target`. Expected a classifier of images "
-            "(height, width, channels) whose size is known. Received: input shape "
-            f"{target.input_shape}"
-        )
-    check_on_noise(target, output)

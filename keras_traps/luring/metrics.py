@@ -117,7 +117,7 @@ def adversarial_accuracy(answers: IntArray, labels: IntArray) -> Rate:
         ValueError: If the arrays are not of one length.
     """
     _check_lengths(answers=answers, labels=labels)
-    return _share(answers == labels)
+    return _share(np.equal(answers, labels))
 
 
 def detection_adversarial_accuracy(
@@ -139,7 +139,7 @@ def detection_adversarial_accuracy(
         ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
-    return _share(~((augmented == target) & (target != labels)))
+    return _share(~(np.equal(augmented, target) & np.not_equal(target, labels)))
 
 
 def detection_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
@@ -159,7 +159,7 @@ def detection_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> R
         ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
-    return _share((augmented != target)[augmented != labels])
+    return _share(np.not_equal(augmented, target)[np.not_equal(augmented, labels)])
 
 
 def adequation_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
@@ -179,7 +179,7 @@ def adequation_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> 
         ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
-    return _share((target == labels)[augmented != labels])
+    return _share(np.equal(target, labels)[np.not_equal(augmented, labels)])
 
 
 def l0_distortion(clean: FloatArray, attacked: FloatArray) -> IntArray:

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps.datasets import Dataset
-from keras_traps.luring.answers import batch_order, batches
 from keras_traps.luring.augmentation import Augmentation, augment
+from keras_traps.luring.batches import batch_order, batches
 from keras_traps.luring.best import Best, hold_out
 from keras_traps.luring.schedules import Schedule
 from keras_traps.luring.training import Backup, MakeData, train_in_stages

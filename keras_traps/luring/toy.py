@@ -9,7 +9,8 @@ from keras import layers
 
 from keras_traps._validation import FloatArray, IntArray, check_number
 from keras_traps.layers import LuringInput
-from keras_traps.luring.answers import answered_dataset, batch_order, batches
+from keras_traps.luring.answers import answered_dataset
+from keras_traps.luring.batches import batch_order, batches
 from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.losses import LuringLoss
 

@@ -5,8 +5,9 @@ import tensorflow as tf
 
 from keras_traps._validation import IntArray
 from keras_traps.datasets import Dataset
-from keras_traps.luring.answers import batch_order, batches, frozen_answers
+from keras_traps.luring.answers import frozen_answers
 from keras_traps.luring.augmentation import Augmentation, augment
+from keras_traps.luring.batches import batch_order, batches
 from keras_traps.luring.schedules import CosineSchedule, Schedule, Variant
 from keras_traps.luring.training import MakeData
 from keras_traps.models.inference import predict

@@ -2,8 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps.luring import answered_dataset, batch_order, frozen_answers
-from keras_traps.luring.answers import batches
+from keras_traps.luring import answered_dataset, frozen_answers
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output
 from tests.luring.conftest import tiny_target
@@ -52,31 +51,6 @@ def test_without_an_order_the_images_come_as_they_are(images: np.ndarray) -> Non
     assert [len(pixels) for pixels, _ in parts] == [16, 16, 8]
     np.testing.assert_array_equal(np.concatenate([x for x, _ in parts]), images)
     assert all("label" not in told for _, told in parts)
-
-
-@pytest.mark.parametrize("order", [None, np.array([[0, 1]])])
-def test_nothing_tunes_the_pipeline_on_a_thread_that_fit_would_wait_for(
-    images: np.ndarray, order: np.ndarray | None
-) -> None:
-    data = batches(images, np.zeros(len(images)), order=order)
-    assert data.options().autotune.enabled is False
-    # Nor where it is handed on, as to augment it.
-    later = data.map(lambda pixels, told: (pixels, told))
-    assert later.options().autotune.enabled is False
-
-
-def test_every_image_is_seen_before_one_is_seen_again() -> None:
-    order = batch_order(10, 4, 5, seed=0)
-    assert order.shape == (5, 4)
-    for start in (0, 10):
-        assert sorted(order.reshape(-1)[start : start + 10]) == list(range(10))
-    assert (order.reshape(-1)[:10] != order.reshape(-1)[10:]).any()
-
-
-def test_a_longer_training_begins_as_a_shorter_one() -> None:
-    long, short = (batch_order(10, 4, steps, seed=3) for steps in (9, 2))
-    np.testing.assert_array_equal(long[:2], short)
-    assert (batch_order(10, 4, 9, seed=4) != long).any()
 
 
 def test_bad_input_is_named(images: np.ndarray, labels: np.ndarray) -> None:

@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.layers import LuringInput
-from keras_traps.luring import LuredClassifier, answered_dataset
+from keras_traps.luring import LuredClassifier, answered_dataset, answers
+from keras_traps.luring.answers import top_two
 from keras_traps.models.inference import predict
 from tests.luring.conftest import tiny_lure, tiny_target
 
@@ -32,6 +34,57 @@ def test_a_dataset_of_images_alone_trains_as_an_array(images: np.ndarray) -> Non
     dataset.fit(data, shuffle=False, verbose=0)
     assert_alike(dataset, arrays)
     assert_alike(eager, arrays)
+
+
+def test_m_is_asked_once_about_images_in_an_array(
+    images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        asked.append(logits.shape[0])
+        return top_two(logits)
+
+    monkeypatch.setattr(answers, "top_two", ask)
+    model = lured()
+    fit: dict[str, Any] = {"validation_split": 0.25, "epochs": 2, "verbose": 0}
+    history = model.fit(tf.constant(images), labels, **fit).history
+    assert len(history["val_accuracy"]) == 2
+    # Once for all; no step that was traced since asked again.
+    assert asked == [40]
+    data = tf.data.Dataset.from_tensor_slices(images).batch(20)
+    model.fit(data, shuffle=False, verbose=0)
+    assert asked == [40, None]
+
+
+def not_images(images: np.ndarray) -> list[Any]:
+    broken = images.copy()
+    broken[-1, 0, 0, 0] = np.nan
+    return [images * 255, -images, broken]
+
+
+def test_what_is_no_image_is_refused_by_fit_and_evaluate(images: np.ndarray) -> None:
+    model = lured()
+    for act in (functools.partial(model.fit, shuffle=False), model.evaluate):
+        for array in not_images(images):
+            with pytest.raises(ValueError, match=r"`x`.*\[0, 1\]"):
+                act(array, verbose=0)
+            data = tf.data.Dataset.from_tensor_slices(array).batch(20)
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"`x`.*\[0, 1\]"):
+                act(data, verbose=0)
+        pixels = (images * 255).astype(np.uint8)
+        for integers in (pixels, tf.data.Dataset.from_tensors(pixels)):
+            with pytest.raises(TypeError, match=r"`x`.*uint8"):
+                act(integers, verbose=0)
+        with pytest.raises(ValueError, match=r"`x`.*\(batch, 6, 6, 1\)"):
+            act(images[:, :5], verbose=0)
+
+
+def test_a_step_can_be_compiled_by_xla(images: np.ndarray) -> None:
+    compiled, plain = lured(jit_compile=True), lured()
+    for model in (compiled, plain):
+        model.fit(images, batch_size=20, shuffle=False, verbose=0)
+    assert_alike(compiled, plain)
 
 
 def test_a_part_of_an_endless_dataset_is_an_epoch(images: np.ndarray) -> None:
@@ -99,6 +152,22 @@ def test_a_network_in_half_precision_has_its_loss_scaled_unless_told_otherwise()
     assert not isinstance(model.optimizer.inner_optimizer, scaling)
     model.compile("adam", auto_scale_loss=False)
     assert not isinstance(model.optimizer, scaling)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_whether_the_loss_is_scaled_survives_a_file(
+    images: np.ndarray, tmp_path: Path, scaled: bool
+) -> None:
+    network = keras.models.clone_model(tiny_lure())
+    network.dtype_policy = keras.DTypePolicy("mixed_float16")
+    model = lured(network, auto_scale_loss=scaled)
+    model.fit(images, batch_size=20, verbose=0)
+    model.save(tmp_path / "lured.keras")
+    loaded = keras.saving.load_model(tmp_path / "lured.keras")
+    assert type(loaded.optimizer) is type(model.optimizer)
+    assert int(loaded.optimizer.iterations) == 2
+    for a, b in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.array(a), np.array(b))
 
 
 @pytest.mark.parametrize("eager", [False, True])

@@ -36,6 +36,11 @@ def test_rates_are_those_counted_by_hand() -> None:
     }
 
 
+def test_lists_are_counted_as_arrays() -> None:
+    lists: Any = (AUGMENTED.tolist(), TARGET.tolist(), LABELS.tolist())
+    assert luring_metrics(*lists) == luring_metrics(AUGMENTED, TARGET, LABELS)
+
+
 def test_detection_counts_no_image_that_fails_to_fool() -> None:
     # M alone is fooled: M∘P and M differ, but nothing was adversarial to M∘P.
     rate = detection_rate(np.array([0]), np.array([1]), np.array([0]))

@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_traps.luring import LuredClassifier, batch_order
-from keras_traps.luring.answers import batches, frozen_answers
+from keras_traps.luring.answers import frozen_answers
+from keras_traps.luring.batches import batches
 from keras_traps.luring.schedules import Schedule
 from keras_traps.luring.training import Backup, save_atomically, train_in_stages
 from tests.luring.conftest import SHAPE, tiny_target
