@@ -16,6 +16,7 @@ from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.report import build_report
 from keras_traps.evaluation.luring.results import (
     Clean,
+    Comparison,
     Measured,
     Results,
     compare,
@@ -75,14 +76,16 @@ def table(values: flags.FlagValues) -> Iterator[str]:
     whole = [name for name in WHOLE if (folder.path / f"{name}.json").is_file()]
     clean = [_clean(name, folder, test) for name in [*whole, *names]]
     cells: tuple[Measured, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     if outcomes:
         store = open_records(LuringRecord, folder.path)
         cells = measure_outcomes(outcomes, store)
+        comparisons = compare(cells, lambda one: one.read(store))
     results = Results(
         dataset=values.dataset,
         clean=tuple(clean),
         cells=cells,
-        comparisons=compare(cells),
+        comparisons=comparisons,
         provenance={
             **provenance(sys.argv, test_data=test.sha256),
             **attack_provenance(outcomes),

@@ -15,6 +15,7 @@ from keras_traps.evaluation.luring.outcomes import (
     read_outcomes,
     write_outcome,
 )
+from keras_traps.evaluation.luring.pairing import Paired
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.results import (
     Measured,
@@ -236,7 +237,7 @@ def test_luring_is_compared_with_each_baseline(
         ],
         store,
     )
-    comparisons = compare(cells)
+    comparisons = compare(cells, lambda one: one.read(store))
     assert [(c.baseline, c.measure, c.above, c.cells) for c in comparisons] == [
         ("auto", "ac_m", 0, 1),
         ("auto", "dac", 0, 1),
@@ -244,6 +245,7 @@ def test_luring_is_compared_with_each_baseline(
     rate = cells[0].rates.ac_m.value
     # Equal is not above.
     assert comparisons[0].missed == (("FGSM", 0.2, rate, rate),)
+    assert comparisons[0].paired == Paired(1, (40, 40), 0, 0, 0)
 
 
 def test_above_is_the_one_that_leaves_more_right(
@@ -258,13 +260,15 @@ def test_above_is_the_one_that_leaves_more_right(
             LuringMetrics(none, *of_ten, dr=none, adq=none),
         )
 
+    store = ArrayStore(LuringRecord, tmp_path, {}, resume=True)
     comparisons = compare(
         (
             cell("luring", 0.1, ac_m=6, dac=6),
             cell("auto", 0.1, ac_m=5, dac=7),
             cell("luring", 0.2, ac_m=4, dac=8),
             cell("auto", 0.2, ac_m=3, dac=2),
-        )
+        ),
+        lambda _: outcome.read(store),
     )
     assert [(c.measure, c.above, c.cells, c.missed) for c in comparisons] == [
         ("ac_m", 2, 2, ()),

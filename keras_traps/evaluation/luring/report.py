@@ -119,7 +119,8 @@ def _attacks(results: Results, cells: Sequence[Measured]) -> Section:
     blocks: list[Block] = [Bullets(_TERMS)]
     if tabled:
         caption = (
-            "The images are the first of the test set that M and that M∘P are right on."
+            "The images are the first of the test set that M and that M∘P are right "
+            "on: each variant has met its own."
         )
         blocks.append(_cell_table(results.dataset, tabled, caption))
         blocks += [Paragraph(_sentence(found)) for found in results.comparisons]
@@ -190,7 +191,13 @@ def _sentence(found: Comparison) -> str:
             for attack, eps, luring, other in found.uneven
         )
         text += f" The two have different numbers of images in {listed}."
-    return text
+    same = found.paired
+    low, high = same.images
+    return (
+        f"{text} On the images that both met, {low} to {high} in a cell, it is in "
+        f"{same.above}: in {same.surely_above} beyond chance (McNemar's exact test, "
+        f"5 % for each cell), and below beyond chance in {same.surely_below}."
+    )
 
 
 def _threats(results: Results) -> Section:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_traps.evaluation.luring.outcomes import Outcome
+from keras_traps.evaluation.luring.pairing import Paired, count_pairs, pair
 from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.records import ArrayStore
 from keras_traps.luring.metrics import LuringMetrics, luring_metrics
@@ -67,6 +68,7 @@ class Comparison:
         missed: The others: attack, radius, the rate of luring and that of the baseline.
         uneven: The cells in which the two have different numbers of images: attack,
             radius, and how many of luring and of the baseline.
+        paired: The same on the images that both met, and how much of it is chance.
     """
 
     baseline: str
@@ -75,6 +77,7 @@ class Comparison:
     cells: int
     missed: tuple[tuple[str, float, float, float], ...]
     uneven: tuple[tuple[str, float, int, int], ...]
+    paired: Paired
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +122,14 @@ def measure_outcomes(
     return tuple(found)
 
 
-def compare(cells: Sequence[Measured]) -> tuple[Comparison, ...]:
+def compare(
+    cells: Sequence[Measured], read: Callable[[Outcome], LuringRecord]
+) -> tuple[Comparison, ...]:
     """Counts in how many cells of Tables 2 to 4 luring is above each baseline.
 
     Args:
         cells: What was measured; only what the paper's attacker did is compared.
+        read: From what was run to what became of each image.
 
     Returns:
         Two for each baseline that shares a cell with luring: of AC_M and of DAC.
@@ -154,9 +160,20 @@ def compare(cells: Sequence[Measured]) -> tuple[Comparison, ...]:
             ]
             missed = tuple(rate for rate in rates if not rate[2] > rate[3])
             if pairs:
-                above = len(pairs) - len(missed)
+                paired = [
+                    pair(read(cell.outcome), read(other.outcome), measure)
+                    for _, _, cell, other in pairs
+                ]
                 found.append(
-                    Comparison(baseline, measure, above, len(pairs), missed, uneven)
+                    Comparison(
+                        baseline,
+                        measure,
+                        above=len(pairs) - len(missed),
+                        cells=len(pairs),
+                        missed=missed,
+                        uneven=uneven,
+                        paired=count_pairs(paired),
+                    )
                 )
     return tuple(found)
 

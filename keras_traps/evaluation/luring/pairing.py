@@ -1,0 +1,97 @@
+"""Two variants of M∘P on the images that both met."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from keras_traps.evaluation.luring.records import LuringRecord
+
+_LEVEL = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One cell of two variants, on the images that both met.
+
+    Args:
+        images: How many these are.
+        ahead: On how many of them the first variant alone did well.
+        behind: On how many the second alone did.
+        p_value: How likely at least so uneven a split is if neither is better: the
+            exact test of McNemar, two-sided.
+    """
+
+    images: int
+    ahead: int
+    behind: int
+    p_value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """In how many cells one variant is above another on common images.
+
+    Args:
+        cells: Of how many.
+        images: The smallest and the largest number of common images.
+        above: In how many it did well on more of them.
+        surely_above: In how many of these beyond chance, at 5 % for each cell.
+        surely_below: In how many it did well on fewer, beyond chance.
+    """
+
+    cells: int
+    images: tuple[int, int]
+    above: int
+    surely_above: int
+    surely_below: int
+
+
+def pair(first: LuringRecord, second: LuringRecord, measure: str) -> Pair:
+    """Compares two variants image by image.
+
+    Args:
+        first: What an attack made of the images of one variant.
+        second: Of those of another.
+        measure: `"ac_m"`, that M is right, or `"dac"`, that it is or that M∘P differs.
+
+    Returns:
+        The counts, over the images that are in both records.
+    """
+    _, mine, other = np.intersect1d(first.ids, second.ids, return_indices=True)
+    good = _good(first, measure)[mine]
+    better = _good(second, measure)[other]
+    ahead, behind = int((good & ~better).sum()), int((better & ~good).sum())
+    differ = ahead + behind
+    # Where they never differ nothing speaks for either.
+    p_value = float(binomtest(ahead, differ).pvalue) if differ else 1.0
+    return Pair(len(mine), ahead, behind, p_value)
+
+
+def count_pairs(pairs: Sequence[Pair]) -> Paired:
+    """Counts in how many cells the first variant is above the second.
+
+    Args:
+        pairs: One for each cell, at least one.
+
+    Returns:
+        The counts.
+    """
+    sure = [one for one in pairs if one.p_value < _LEVEL]
+    sizes = [one.images for one in pairs]
+    return Paired(
+        cells=len(pairs),
+        images=(min(sizes), max(sizes)),
+        above=sum(one.ahead > one.behind for one in pairs),
+        surely_above=sum(one.ahead > one.behind for one in sure),
+        surely_below=sum(one.ahead < one.behind for one in sure),
+    )
+
+
+def _good(record: LuringRecord, measure: str) -> npt.NDArray[np.bool_]:
+    right = record.target == record.labels
+    return right if measure == "ac_m" else right | (record.augmented != record.target)
