@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 
 class _Asked(NamedTuple, Generic[Question, Answer]):
+    search: int
     question: Question
     answer: "Future[Answer]"
 
@@ -33,8 +34,9 @@ def run_together(
 
     Args:
         searches: Each is given a function that asks one question, and returns a result.
-        answer: Answers a list of questions, one of each search that is under way. It is
-            called in the caller's thread.
+        answer: Answers a list of questions, one of each search that is under way, in
+            the order of the searches: the same lists at every call, however the threads
+            are scheduled. It is called in the caller's thread.
         at_once: How many searches are under way at once. One that ends makes place for
             the next.
 
@@ -47,14 +49,14 @@ def run_together(
     """
     messages: queue.SimpleQueue[_Asked[Question, Answer] | _Ended] = queue.SimpleQueue()
 
-    def ask(question: Question) -> Answer:
-        asked = _Asked[Question, Answer](question, Future())
-        messages.put(asked)
-        return asked.answer.result()
+    def run(number: int) -> Result:
+        def ask(question: Question) -> Answer:
+            asked = _Asked[Question, Answer](number, question, Future())
+            messages.put(asked)
+            return asked.answer.result()
 
-    def run(search: Callable[[Callable[[Question], Answer]], Result]) -> Result:
         try:
-            result = search(ask)
+            result = searches[number](ask)
         except BaseException as failure:
             messages.put(_Ended(failure))
             raise
@@ -62,7 +64,9 @@ def run_together(
         return result
 
     with ThreadPoolExecutor(at_once) as threads:
-        futures = [threads.submit(run, search) for search in searches]
+        # A thread that is free takes the first search that waits, so that the searches
+        # under way are the first ones that have not ended.
+        futures = [threads.submit(run, number) for number in range(len(searches))]
         _serve(messages, answer, len(searches), at_once)
         return [future.result() for future in futures]
 
@@ -86,6 +90,8 @@ def _serve(
                 waiting.append(message)
             complete = waiting and len(waiting) == min(at_once, left)
             if complete and failure is None:
+                # Not as they came: another place in the batch may round otherwise.
+                waiting.sort(key=lambda asked: asked.search)
                 answers = answer([asked.question for asked in waiting])
                 for asked, given in list(zip(waiting, answers, strict=True)):
                     asked.answer.set_result(given)

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -41,6 +42,35 @@ def test_one_question_of_every_search_is_answered_at_once() -> None:
     squares = Squares()
     run_together([counting(0, 3), counting(10, 3), counting(20, 1)], squares, at_once=8)
     assert squares.batches == [[0, 10, 20], [1, 11], [2, 12]]
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_batches_are_the_same_whichever_thread_comes_late(late: int) -> None:
+    def search(number: int) -> Search:
+        def delayed(ask: Ask) -> list[int]:
+            answers = []
+            for step in range(1 + number % 3):
+                time.sleep(0.02 * (number % 3 == late))
+                answers.append(ask(10 * number + step))
+            return answers
+
+        return delayed
+
+    batches: list[list[int]] = []
+
+    def answer(questions: list[int]) -> list[int]:
+        batches.append(questions)
+        return questions
+
+    run_together([search(number) for number in range(6)], answer, at_once=3)
+    # Search 0 asks once, 1 twice, 2 thrice, and so again.
+    assert batches == [
+        [0, 10, 20],
+        [11, 21, 30],
+        [22, 40, 50],
+        [41, 51],
+        [52],
+    ]
 
 
 def test_a_search_that_ends_makes_place_for_the_next() -> None:
