@@ -12,9 +12,10 @@ import tqdm
 
 from keras_traps._validation import IntArray
 from keras_traps.attacks import Attack
+from keras_traps.attacks.checks import check_count
 from keras_traps.evaluation.engines import Engine
 from keras_traps.evaluation.jobs import Subject, Task
-from keras_traps.evaluation.protocol import record_folder, recorded
+from keras_traps.evaluation.protocol import check_distinct, record_folder, recorded
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.results import INTEGRATED
 from keras_traps.rates import Rate
@@ -52,21 +53,20 @@ def eliminate(
 
     Args:
         engine: Where the work is done.
-        attacks: The attacks in their order, the cheap ones first.
+        attacks: The attacks in their order, the cheap ones first; no two of one name.
         store: Where records are kept; a run that is interrupted goes on from them.
         subject: What is attacked. Defaults to `"paper"`, the trapped model.
-        chunk_size: How many images are attacked at once.
+        chunk_size: How many images are attacked at once, at least 1.
 
     Returns:
         How many each attack felled, and how many fell in all.
 
     Raises:
-        ValueError: If there are no attacks.
+        ValueError: If there are no attacks or two of one name, or `chunk_size` is out
+            of its range. Nothing is run.
     """
-    if not attacks:
-        raise ValueError(
-            "Invalid value for argument `attacks`. Expected at least one. Received: []"
-        )
+    check_distinct("attacks", [attack.name for attack in attacks])
+    check_count("chunk_size", chunk_size)
     count = len(engine.job.candidates.ids)
     parts = [
         np.arange(start, min(start + chunk_size, count))

@@ -18,7 +18,11 @@ from keras_traps.evaluation.engines import Engine, LocalEngine
 from keras_traps.evaluation.jobs import KEPT_PER_TASK, Job, Subject
 from keras_traps.evaluation.metrics import attack_row, worst_case
 from keras_traps.evaluation.paper import paper_clean
-from keras_traps.evaluation.protocol import attack_all, record_settings
+from keras_traps.evaluation.protocol import (
+    attack_all,
+    check_distinct,
+    record_settings,
+)
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.results import (
     INTEGRATED,
@@ -91,9 +95,9 @@ def evaluate(
         FileExistsError: If `workdir` holds records and `resume` is false.
         OSError: If `workdir` cannot be written to.
     """
-    _check_distinct("attacks", [attack.name for attack in attacks])
+    check_distinct("attacks", [attack.name for attack in attacks])
     if variants:
-        _check_distinct("variants", variants)
+        check_distinct("variants", variants)
     check_count("chunk_size", chunk_size)
     _check_limits(limits or {}, attacks)
     settings = record_settings(
@@ -174,15 +178,6 @@ def _unnoticed(
         if (record := records.get("paper", {}).get(attack.name)) is not None
     )
     return tuple(one for one in found if one is not None)
-
-
-def _check_distinct(argument: str, names: Sequence[str]) -> None:
-    # Records are kept by these names: two of one name would share theirs.
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"Invalid value for argument `{argument}`. Expected at least one, and none "
-            f"twice. Received: {', '.join(names) or 'none'}"
-        )
 
 
 def _check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:

@@ -103,6 +103,24 @@ def recorded(engine: Engine, store: RecordStore, task: Task) -> Record | None:
     return record if np.array_equal(record.ids, ids) else None
 
 
+def check_distinct(argument: str, names: Sequence[str]) -> None:
+    """Refuses no names at all, and a name that comes twice.
+
+    Args:
+        argument: What is checked.
+        names: The names in it.
+
+    Raises:
+        ValueError: If there are none, or two are the same.
+    """
+    # Records and counts are kept by these names: two of one name would share theirs.
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected at least one, and none "
+            f"twice. Received: {', '.join(names) or 'none'}"
+        )
+
+
 def record_folder(attack: Attack, *before: Attack) -> str:
     """Returns the folder of an attack's records: its name and a hash of its settings.
 
