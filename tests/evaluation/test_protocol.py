@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_traps.attacks import Batch, create, iterative, preset, single_step
+from keras_traps.attacks import create, iterative, preset, single_step
 from keras_traps.attractors import raw_sum
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import choose_candidates
@@ -19,6 +19,7 @@ from keras_traps.evaluation.report import to_json
 from keras_traps.evaluation.results import Evaluation
 from keras_traps.models.inference import predict
 from tests.evaluation.conftest import Evaluate, Run
+from tests.evaluation.power import Power
 
 VARIANTS = ("paper", "margin", "raw_sum", "integrated")
 SUBJECTS = ("undefended", *VARIANTS)
@@ -148,27 +149,9 @@ def as_bytes(found: Evaluation) -> bytes:
     return to_json(found).encode() + b"".join(array.tobytes() for array in arrays)
 
 
-class Power:
-    """Lets attacks run until the power fails, and counts them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls = 0
-        self.fails_at: int | None = None
-        for attack in (single_step.FGSM, iterative.PGD):
-            original = attack.perturb
-
-            def perturb(made: Any, batch: Batch, original: Any = original) -> Any:
-                self.calls += 1
-                if self.calls == self.fails_at:
-                    raise KeyboardInterrupt
-                return original(made, batch)
-
-            monkeypatch.setattr(attack, "perturb", perturb)
-
-
 @pytest.fixture
 def power(monkeypatch: pytest.MonkeyPatch) -> Power:
-    return Power(monkeypatch)
+    return Power(monkeypatch, single_step.FGSM, iterative.PGD)
 
 
 TOTAL = len(SUBJECTS) * 2 * CHUNKS
