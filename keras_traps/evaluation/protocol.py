@@ -20,6 +20,7 @@ from keras_traps.evaluation.engines import Engine
 from keras_traps.evaluation.jobs import Subject, Task
 from keras_traps.evaluation.provenance import array_sha256, weights_sha256
 from keras_traps.evaluation.records import Record, RecordStore
+from keras_traps.models.architecture import architecture_sha256
 
 
 def attack_all(
@@ -160,6 +161,14 @@ def record_settings(
     thresholds = defence.main_analyzer.thresholds
     return {
         "classifier": weights_sha256(defence.classifier),
+        # Equal weights may compute something else: with other preprocessing, or
+        # without M's softmax. How the models are made is compared, not what they
+        # answer: answers are rounded by each machine in its own way, and wherever they
+        # are cut to the digits that should agree, some lie on the edge of two.
+        "architectures": [
+            architecture_sha256(model)
+            for model in (defence.classifier, defence.trapped)
+        ],
         "output": defence.output,
         "decoder": defence.main_analyzer.decoder.fingerprint,
         "norm": defence.trapped.get_layer("normalized_sum").ord,

@@ -3,11 +3,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
+from keras_traps import Calibration
 from keras_traps.attacks import create, iterative, preset, single_step
-from keras_traps.attractors import raw_sum
+from keras_traps.attractors import ForensicAnalyzer, inject, raw_sum
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import choose_candidates
 from keras_traps.evaluation.defence import Defence
@@ -57,6 +59,43 @@ def test_settings_name_all_that_every_record_depends_on(
     assert differing(defence=other) == ["thresholds"]
     other = dataclasses.replace(digits_defence, recovery_weight=4.0)
     assert differing(defence=other) == ["recovery_weight"]
+
+
+def test_settings_tell_what_models_of_equal_weights_compute(
+    digits_defence: Defence,
+    digits_calibration: Calibration,
+    digits_test: Dataset,
+    digits_train: Dataset,
+) -> None:
+    original = digits_defence.classifier
+
+    def settings(*before: keras.layers.Layer, soft_labels: bool = True) -> Any:
+        # Made anew each time: Keras gives its layers other names.
+        layers = [*before, keras.models.clone_model(original)]
+        classifier = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+        classifier.set_weights(original.get_weights())
+        constants = dataclasses.replace(
+            digits_calibration.settings, soft_labels=soft_labels
+        )
+        trapped = inject(classifier, constants)
+        analyzer = ForensicAnalyzer(trapped).with_thresholds(
+            digits_defence.main_analyzer.thresholds
+        )
+        return record_settings(
+            Defence(classifier, "logits", trapped, {0.05: analyzer}),
+            digits_test,
+            digits_train.images,
+            seed=0,
+            chunk_size=5,
+        )
+
+    base = settings()
+    assert settings() == base
+    for other in (
+        settings(keras.layers.Rescaling(3.0)),
+        settings(soft_labels=False),
+    ):
+        assert [name for name in base if other[name] != base[name]] == ["architectures"]
 
 
 def test_an_attacks_folder_tells_its_settings_apart() -> None:

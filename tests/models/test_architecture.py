@@ -1,0 +1,121 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+from keras_traps.models import digits_cnn
+from keras_traps.models.architecture import architecture_sha256
+
+
+def branching(softmax: str | None = None, **dense: Any) -> keras.Model:
+    """Two ways to the outputs, all names automatic but for one."""
+    image = keras.Input((4, 4, 1))
+    flat = keras.layers.Flatten()(image)
+    one = keras.layers.Dense(3, **dense)(flat)
+    other = keras.layers.Softmax(name=softmax)(keras.layers.Dense(3)(flat))
+    return keras.Model(image, keras.layers.Add()([one - keras.ops.max(one), other]))
+
+
+def nested(*before: keras.layers.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input((4, 4, 1)), *before, branching()])
+
+
+@pytest.mark.parametrize("make", [branching, nested, digits_cnn])
+def test_a_model_that_is_made_twice_has_the_same(
+    make: Callable[[], keras.Model],
+) -> None:
+    first, second = make(), make()
+    assert architecture_sha256(first) == architecture_sha256(second)
+    assert re.fullmatch("[0-9a-f]{64}", architecture_sha256(first))
+
+
+def test_a_name_that_is_a_setting_elsewhere_is_no_setting() -> None:
+    # The first Softmax of a process is called "softmax" by Keras, as is the activation.
+    first, second = (
+        branching(softmax=name, activation="softmax") for name in ("softmax", "other")
+    )
+    assert architecture_sha256(first) == architecture_sha256(second)
+
+
+@pytest.mark.parametrize("make", [branching, nested, digits_cnn])
+def test_a_file_brings_the_same_back(
+    make: Callable[[], keras.Model], tmp_path: Path
+) -> None:
+    saved = make()
+    saved.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert architecture_sha256(loaded) == architecture_sha256(saved)
+
+
+def test_training_leaves_it_as_it_was() -> None:
+    model = branching()
+    before = architecture_sha256(model)
+    model.compile("adam", "mse")
+    model.fit(keras.ops.ones((2, 4, 4, 1)), keras.ops.ones((2, 3)), verbose=0)
+    assert architecture_sha256(model) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: branching(activation="relu"),
+        lambda: branching(dtype="mixed_float16"),
+        lambda: branching(use_bias=False),
+        nested,
+        lambda: nested(keras.layers.Rescaling(3.0)),
+        lambda: nested(keras.layers.Rescaling(2.0)),
+        digits_cnn,
+    ],
+)
+def test_other_layers_settings_and_precisions_are_told(
+    other: Callable[[], keras.Model],
+) -> None:
+    known = [branching(), nested(keras.layers.Rescaling(4.0))]
+    hashes = [architecture_sha256(model) for model in (*known, other())]
+    assert len(set(hashes)) == 3
+
+
+def test_other_connections_of_the_same_layers_are_told() -> None:
+    def model(*, swapped: bool) -> keras.Model:
+        image = keras.Input((3,))
+        one, other = keras.layers.ReLU()(image), keras.layers.Softmax()(image)
+        parts = [other, one] if swapped else [one, other]
+        return keras.Model(image, keras.layers.Subtract()(parts))
+
+    assert architecture_sha256(model(swapped=True)) != architecture_sha256(
+        model(swapped=False)
+    )
+
+
+def test_a_layer_that_tells_nothing_of_itself_is_known_by_its_class() -> None:
+    class Scale(keras.layers.Layer):
+        def __init__(self, by: Any) -> None:
+            super().__init__()
+            self.by = by
+
+        def call(self, inputs: Any) -> Any:
+            return inputs
+
+    def model(layer: keras.layers.Layer) -> keras.Model:
+        return keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(2)])
+
+    plain = model(keras.layers.ReLU())
+    first, second = (model(Scale(object())) for _ in range(2))
+    with pytest.raises(NotImplementedError):
+        first.to_json()
+    assert architecture_sha256(first) == architecture_sha256(second)
+    assert architecture_sha256(first) != architecture_sha256(plain)
+
+
+def test_the_code_of_a_lambda_is_not_seen_and_its_place_is() -> None:
+    def model(*layers: keras.layers.Layer) -> keras.Model:
+        return keras.Sequential([keras.Input((3,)), *layers])
+
+    twice, thrice = (
+        keras.layers.Lambda(lambda x, by=factor: by * x) for factor in (2, 3)
+    )
+    assert architecture_sha256(model(twice)) == architecture_sha256(model(thrice))
+    assert architecture_sha256(model(twice)) != architecture_sha256(model())
