@@ -67,9 +67,7 @@ class UAP(LinfAttack):
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Adds the perturbation, which the first batch learns."""
-        learnt = self.learn(batch)
-        images = np.clip(batch.images + learnt.perturbation, 0, 1)
-        return Perturbed(images, learnt.passes)
+        return self.add(self.learn(batch), batch)
 
     def learn(self, batch: Batch) -> UniversalPerturbation:
         """Learns the perturbation, or returns it if it was the last one learnt.
@@ -86,3 +84,17 @@ class UAP(LinfAttack):
             LearningSettings(**dataclasses.asdict(self)),
             seed=batch.seed,
         )
+
+    @staticmethod
+    def add(learnt: UniversalPerturbation, batch: Batch) -> Perturbed:
+        """Adds a perturbation to every image.
+
+        Args:
+            learnt: What `learn` returned, here or in another process.
+            batch: Of which the images count.
+
+        Returns:
+            The images, and as iterations the passes.
+        """
+        images = np.clip(batch.images + learnt.perturbation, 0, 1)
+        return Perturbed(images, learnt.passes)

@@ -75,7 +75,6 @@ def learn_perturbation(
     chosen = draw.permutation(len(background))[: settings.nb_images]
     images = background[chosen]
     # The images may be many, and live longer than the model: only a digest is kept.
-    # The images may be many, and live longer than the model: only a digest is kept.
     digest = hashlib.sha256(images.data).hexdigest()
     key = (settings, seed, digest, weights_sha256(model))
     last: dict[Hashable, UniversalPerturbation]

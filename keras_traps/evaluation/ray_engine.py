@@ -4,17 +4,20 @@ import dataclasses
 import importlib
 import pickle
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
 from keras_traps._validation import FloatArray
+from keras_traps.attacks.uap import UAP
+from keras_traps.attacks.universal import UniversalPerturbation
 from keras_traps.attractors import ForensicAnalyzer, Thresholds
 from keras_traps.devices import hush_retracing, limit_threads, prepare_devices
 from keras_traps.evaluation.candidates import Candidates
 from keras_traps.evaluation.defence import Defence
-from keras_traps.evaluation.jobs import Job, Task
+from keras_traps.evaluation.jobs import Job, Subject, Task
 from keras_traps.evaluation.records import Record
+from keras_traps.evaluation.shared_learning import SharedUAP
 from keras_traps.models.outputs import Output
 
 _RETRIES = 3
@@ -27,6 +30,10 @@ class RayEngine:
     used; else one is started on this machine and ends with the process. A task whose
     worker dies is done again by another, up to three times. Models of a user's own
     classes must be importable, and registered with Keras, on every machine.
+
+    A universal perturbation is learnt by the first task that needs it, and given to the
+    others of the same attack and subject: all images have the same one, and it is not
+    learnt by each worker.
 
     Args:
         job: What all tasks need. It is sent to each worker once.
@@ -50,14 +57,18 @@ class RayEngine:
             {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
         )
         self._run = ray.remote(max_retries=_RETRIES, **per_task)(_run)
+        self._run_universal = ray.remote(
+            max_retries=_RETRIES, num_returns=2, **per_task
+        )(_run_universal)
         self._packed = ray.put(pack(job))
         self._count = 0
         self._handles: dict[Any, int] = {}
+        self._learnt: dict[tuple[Subject, UAP], Any] = {}
 
     def submit(self, task: Task) -> int:
         """Sends a task to the cluster."""
         self._count += 1
-        self._handles[self._run.remote(self._packed, task)] = self._count
+        self._handles[self._send(task)] = self._count
         return self._count
 
     def finished(self) -> tuple[int, Record]:
@@ -76,6 +87,19 @@ class RayEngine:
         handle = self._handles.pop(reference)
         record: Record = self._ray.get(reference)
         return handle, record
+
+    def _send(self, task: Task) -> Any:
+        """Returns the reference of the record to come."""
+        if not isinstance(task.attack, UAP):
+            return self._run.remote(self._packed, task)
+        # Each worker would learn its own, which rounding makes another's. Ray holds a
+        # task back until what it is given is there.
+        same = task.subject, task.attack
+        record, learnt = self._run_universal.remote(
+            self._packed, task, self._learnt.get(same)
+        )
+        self._learnt.setdefault(same, learnt)
+        return record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +168,23 @@ _mine: dict[str, Job] = {}
 
 
 def _run(packed: PackedJob, task: Task) -> Record:
-    """Runs in a worker, which keeps its models from task to task."""
+    """Runs in a worker."""
+    return _job(packed).run(task)
+
+
+def _run_universal(
+    packed: PackedJob, task: Task, known: UniversalPerturbation | None
+) -> tuple[Record, UniversalPerturbation]:
+    """Runs in a worker, which learns the perturbation if it is not known."""
+    shared = SharedUAP(
+        attack=cast(UAP, task.attack), known=[] if known is None else [known]
+    )
+    record = _job(packed).run(dataclasses.replace(task, attack=shared))
+    return record, shared.known[0]
+
+
+def _job(packed: PackedJob) -> Job:
+    """Returns the job of this worker, which keeps its models from task to task."""
     if packed.token not in _mine:
         if not tf.config.list_physical_devices("GPU"):
             # Ray gave this task one core; TensorFlow would take all.
@@ -153,4 +193,4 @@ def _run(packed: PackedJob, task: Task) -> Record:
         hush_retracing()
         _mine.clear()
         _mine[packed.token] = packed.unpack()
-    return _mine[packed.token].run(task)
+    return _mine[packed.token]
