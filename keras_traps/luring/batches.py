@@ -1,6 +1,7 @@
 """Arrays in memory as batches for a training, in an order that a seed draws."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,12 @@ from keras_traps._validation import FloatArray
 
 Int32Array = npt.NDArray[np.int32]
 
+Held = TypeVar("Held")
+
 
 def batches(
-    images: FloatArray,
-    told: dict[str, npt.NDArray[np.integer]] | npt.NDArray[Any],
+    images: FloatArray | tf.Tensor,
+    told: Mapping[str, Any] | npt.NDArray[Any] | tf.Tensor,
     *,
     batch_size: int = 64,
     order: npt.NDArray[np.integer] | None = None,
@@ -21,7 +24,8 @@ def batches(
     """Cuts arrays that are held in memory into batches.
 
     Args:
-        images: `(images, ...)`.
+        images: `(images, ...)`. Who cuts the same ones again and again, each time in
+            another order, holds them as tensors, by `hold`.
         told: What goes with each, an array or several by name, images first.
         batch_size: How many images a batch has where there is no `order`. Defaults
             to `64`.
@@ -35,12 +39,28 @@ def batches(
     if order is None:
         slices = tf.data.Dataset.from_tensor_slices(data)
         return _untuned(slices.batch(batch_size).prefetch(2))
-    held = tf.nest.map_structure(tf.constant, data)
+    held = hold(data)
 
     def chosen(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.nest.map_structure(lambda part: tf.gather(part, rows), held)
 
     return _untuned(tf.data.Dataset.from_tensor_slices(order).map(chosen).prefetch(2))
+
+
+def hold(data: Held) -> Held:
+    """Makes tensors of arrays, once for all data sets that are cut from them.
+
+    A data set copies the arrays that it is cut from, and the copy lives until Python
+    looks for cycles: a training in stages piled up gigabytes.
+
+    Args:
+        data: Arrays, in any structure; tensors stay what they are.
+
+    Returns:
+        The same structure of tensors.
+    """
+    held: Held = tf.nest.map_structure(tf.convert_to_tensor, data)
+    return held
 
 
 def batch_order(count: int, batch_size: int, steps: int, *, seed: int) -> Int32Array:

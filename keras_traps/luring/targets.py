@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_traps.datasets import Dataset
 from keras_traps.luring.augmentation import Augmentation, augment
-from keras_traps.luring.batches import batch_order, batches
+from keras_traps.luring.batches import batch_order, batches, hold
 from keras_traps.luring.best import Best, hold_out
 from keras_traps.luring.schedules import Schedule
 from keras_traps.luring.training import Backup, MakeData, train_in_stages
@@ -82,9 +82,10 @@ def _make_data(
     seed: int,
 ) -> MakeData:
     augmentation = Augmentation(recipe.rotation, recipe.shift)
+    held = hold((images, labels))
 
     def make(first: int, last: int) -> tf.data.Dataset:
-        plain = batches(images, labels, order=order[first:last])
+        plain = batches(*held, order=order[first:last])
         return augment(plain, augmentation, seed=seed, first=first)
 
     return make

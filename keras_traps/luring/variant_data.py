@@ -7,7 +7,7 @@ from keras_traps._validation import IntArray
 from keras_traps.datasets import Dataset
 from keras_traps.luring.answers import frozen_answers
 from keras_traps.luring.augmentation import Augmentation, augment
-from keras_traps.luring.batches import batch_order, batches
+from keras_traps.luring.batches import batch_order, batches, hold
 from keras_traps.luring.schedules import CosineSchedule, Schedule, Variant
 from keras_traps.luring.training import MakeData
 from keras_traps.models.inference import predict
@@ -41,13 +41,14 @@ def variant_data(
         by the number of its step.
     """
     order = batch_order(len(data), schedule.batch_size, schedule.steps, seed=seed)
-    images = data.images
+    images = hold(data.images)
     if variant in ("ce", "luring") and not augmentation:
-        answers = frozen_answers(target, images, output=output)._asdict()
+        answers = hold(frozen_answers(target, data.images, output=output)._asdict())
         return lambda first, last: batches(images, answers, order=order[first:last])
+    labels = hold(data.labels)
 
     def make(first: int, last: int) -> tf.data.Dataset:
-        labelled = batches(images, data.labels, order=order[first:last])
+        labelled = batches(images, labels, order=order[first:last])
         moved = augment(labelled, augmentation, seed=seed, first=first)
         if variant == "stack":
             return moved

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_traps.luring import batch_order
-from keras_traps.luring.batches import batches
+from keras_traps.luring.batches import batches, hold
 
 
 @pytest.mark.parametrize("order", [None, np.array([[0, 1]])])
@@ -28,3 +28,10 @@ def test_a_longer_training_begins_as_a_shorter_one() -> None:
     long, short = (batch_order(10, 4, steps, seed=3) for steps in (9, 2))
     np.testing.assert_array_equal(long[:2], short)
     assert (batch_order(10, 4, 9, seed=4) != long).any()
+
+
+def test_what_is_held_is_not_copied_again() -> None:
+    arrays = {"a": np.zeros(3, np.float32), "b": np.zeros(3, np.int32)}
+    held = hold(arrays)
+    again = hold(held)
+    assert all(again[name] is held[name] for name in arrays)

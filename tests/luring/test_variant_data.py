@@ -6,10 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_traps.datasets import Dataset
-from keras_traps.luring import best, variants
+from keras_traps.luring import best, variant_data, variants
 from keras_traps.luring.augmentation import Augmentation
+from keras_traps.luring.batches import batches
 from keras_traps.luring.best import Picked
 from keras_traps.luring.schedules import Variant
 from keras_traps.luring.training import Backup
@@ -43,6 +45,32 @@ def test_images_are_moved_before_anyone_looks_at_them(
         # M's answers are known to the images as they were only.
         assert still[1].keys() == {"answer", "runner_up"}
         assert told is None
+
+
+@pytest.mark.parametrize("moves", [Augmentation(), Augmentation(10.0, 0.2)])
+@pytest.mark.parametrize("variant", ["auto", "luring"])
+def test_the_stages_of_a_training_share_one_copy_of_the_images(
+    variant: Variant,
+    moves: Augmentation,
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    cut: list[Any] = []
+    monkeypatch.setattr(
+        variants, "train_in_stages", lambda model, make, **_: made.append(make)
+    )
+    train(variant, target_of(), digits, augmentation=moves)
+
+    def spy(images: Any, *args: Any, **kwargs: Any) -> tf.data.Dataset:
+        cut.append(images)
+        return batches(images, *args, **kwargs)
+
+    monkeypatch.setattr(variant_data, "batches", spy)
+    for first in range(2):
+        made[0](first, first + 1)
+    assert isinstance(cut[0], tf.Tensor)
+    assert cut[1] is cut[0]
 
 
 class Spy:
