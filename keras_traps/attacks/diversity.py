@@ -10,9 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps.attacks.base import Batch
-from keras_traps.attacks.randomness import per_example
-
-_DIVERSITY_STREAM = 3
+from keras_traps.attacks.randomness import Stream, per_example
 
 # By how much smaller, and how many zeros come before, in height and in width. The last
 # of the zeros that a size leaves room for is never drawn as an offset in the authors'
@@ -50,7 +48,7 @@ def draw_variants(batch: Batch, prob: float, steps: int) -> npt.NDArray[np.int32
         place = generator.integers(2, len(_VARIANTS), steps)
         return np.where(changed, np.where(by_two, place, 1), 0).astype(np.int32)
 
-    return per_example(draw, batch.ids, batch.seed, _DIVERSITY_STREAM).astype(np.int32)
+    return per_example(draw, batch.ids, batch.seed, Stream.DIVERSITY).astype(np.int32)
 
 
 def show_variants(images: tf.Tensor, variants: tf.Tensor) -> tf.Tensor:

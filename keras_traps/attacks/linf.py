@@ -9,9 +9,7 @@ import numpy.typing as npt
 from keras_traps._validation import FloatArray
 from keras_traps.attacks.base import Attack, Batch
 from keras_traps.attacks.checks import check_positive
-from keras_traps.attacks.randomness import per_example
-
-_NOISE_STREAM = 2
+from keras_traps.attacks.randomness import Stream, per_example
 
 Draw = Callable[[tuple[int, ...], np.random.Generator], npt.ArrayLike]
 """Draws an array of a shape from a generator."""
@@ -50,7 +48,10 @@ def noise(batch: Batch, draw: Draw) -> FloatArray:
     """
     shape = batch.images.shape[1:]
     drawn = per_example(
-        lambda generator: draw(shape, generator), batch.ids, batch.seed, _NOISE_STREAM
+        lambda generator: draw(shape, generator),
+        batch.ids,
+        batch.seed,
+        Stream.BALL_NOISE,
     )
     return drawn.astype(np.float32)
 

@@ -9,12 +9,10 @@ import tensorflow as tf
 from keras_traps._validation import FloatArray
 from keras_traps.attacks.base import Batch, Kind, Perturbed
 from keras_traps.attacks.checks import check_count, check_positive
-from keras_traps.attacks.randomness import per_example
+from keras_traps.attacks.randomness import Stream, per_example
 from keras_traps.attacks.search import Method, Rows
 from keras_traps.attacks.search_attack import SearchAttack
 from keras_traps.attacks.tanh_space import TanhAdam
-
-_NOISE_STREAM = 4
 
 # The model is shown each example with all its noises. This bounds the memory.
 _IMAGES_AT_ONCE = 256
@@ -122,7 +120,7 @@ class OptMargin(SearchAttack):
             largest = np.abs(noises).max()
             return noises * np.float32(self.noise_mag / largest if drawn else 0)
 
-        noises = per_example(draw, batch.ids, batch.seed, _NOISE_STREAM)
+        noises = per_example(draw, batch.ids, batch.seed, Stream.OPTMARGIN_NOISES)
         return noises.astype(np.float32)
 
     def perturb(self, batch: Batch) -> Perturbed:

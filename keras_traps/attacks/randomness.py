@@ -1,5 +1,6 @@
 """Randomness that belongs to an example, not to the batch it is in."""
 
+import enum
 from collections.abc import Callable
 
 import numpy as np
@@ -10,11 +11,22 @@ from keras_traps._validation import IntArray
 Draw = Callable[[np.random.Generator], npt.ArrayLike]
 
 
+@enum.unique
+class Stream(enum.IntEnum):
+    """What is drawn: each has draws of its own. Results depend on the numbers."""
+
+    TARGETS = 1
+    BALL_NOISE = 2
+    DIVERSITY = 3
+    SPSA_SEEDS = 4
+    OPTMARGIN_NOISES = 5
+
+
 def per_example(
     draw: Draw,
     ids: IntArray,
     seed: int,
-    stream: int,
+    stream: Stream,
 ) -> npt.NDArray[np.generic]:
     """Draws for each example from a generator of its own.
 
@@ -22,7 +34,7 @@ def per_example(
         draw: Draws one example's array from a generator.
         ids: `(batch,)`: which example each is, not below 0.
         seed: The attack's seed, not below 0.
-        stream: Tells uses of the same seed apart.
+        stream: What it is drawn for.
 
     Returns:
         `(batch, ...)`: the same for an example in whatever batch it is.

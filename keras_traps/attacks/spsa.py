@@ -12,9 +12,7 @@ from keras_traps.attacks.base import Batch, Kind, Perturbed
 from keras_traps.attacks.checks import check_count, check_positive
 from keras_traps.attacks.estimated_descent import DescentSettings, estimated_descent
 from keras_traps.attacks.linf import LinfAttack, uniform_start
-from keras_traps.attacks.randomness import per_example
-
-_SEED_STREAM = 4
+from keras_traps.attacks.randomness import Stream, per_example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ class SPSA(LinfAttack):
             lambda generator: generator.integers(np.iinfo(np.int64).max),
             batch.ids,
             batch.seed,
-            _SEED_STREAM,
+            Stream.SPSA_SEEDS,
         )
         images, iterations = estimated_descent(batch.model)(
             tf.constant(batch.images),

@@ -5,9 +5,7 @@ import numpy.typing as npt
 
 from keras_traps._validation import FloatArray, IntArray, check_labels
 from keras_traps.attacks.checks import check_count
-from keras_traps.attacks.randomness import per_example
-
-_TARGET_STREAM = 1
+from keras_traps.attacks.randomness import Stream, per_example
 
 
 def random_targets(
@@ -30,7 +28,7 @@ def random_targets(
     check_count("num_classes", num_classes, at_least=2)
     check_count("seed", seed, at_least=0)
     offsets = per_example(
-        lambda generator: generator.integers(1, num_classes), ids, seed, _TARGET_STREAM
+        lambda generator: generator.integers(1, num_classes), ids, seed, Stream.TARGETS
     )
     return (y + offsets.astype(np.int64)) % num_classes
 

@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import create, estimated_descent
-from keras_traps.attacks.randomness import per_example
-from keras_traps.attacks.spsa import _SEED_STREAM
+from keras_traps.attacks.randomness import Stream, per_example
 from tests.attacks.test_compiled import Counting
 from tests.attacks.test_differentiability import Rounded
 from tests.attacks.victims import (
@@ -54,7 +53,10 @@ def transcribed(
     """cleverhans' SPSA on the linear model, away from class 0, image by image."""
     ids = np.arange(len(images))
     seeds = per_example(
-        lambda draw: draw.integers(np.iinfo(np.int64).max), ids, seed, _SEED_STREAM
+        lambda draw: draw.integers(np.iinfo(np.int64).max),
+        ids,
+        seed,
+        Stream.SPSA_SEEDS,
     )
     half, iters = settings["spsa_samples"] // 2, settings["spsa_iters"]
     start = create("PGD", eps=settings["eps"], eps_iter=1e-12, nb_iter=1)
