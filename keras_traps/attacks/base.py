@@ -219,7 +219,8 @@ class Attack(abc.ABC):
         numbers = np.arange(len(clean)) if ids is None else check_ids(ids, len(clean))
         if output != "scores":
             # A few tell: all would cost an attack of one step a third of its time.
-            check_outputs(predict(model, clean[: min(batch_size, _PROBED)]), output)
+            few = predict(model, clean[:_PROBED], batch_size=batch_size)
+            check_outputs(few, output)
         attacked = logits_model(model, output)
         if self.needs_gradient:
             once_per_model(
