@@ -21,7 +21,11 @@ from keras_traps.attacks.compiled import CheckedLogits, once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
 from keras_traps.attacks.losses import Logits, Loss, check_loss
-from keras_traps.attacks.promises import check_result, naming_examples
+from keras_traps.attacks.promises import (
+    check_answers,
+    check_result,
+    naming_examples,
+)
 from keras_traps.attacks.targets import check_targets
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
@@ -45,6 +49,7 @@ class AttackResult:
         images: The adversarial images: the shape of the input, float32, in [0, 1].
         success: `(batch,)`, bool: the attacked model answers with another class than
             `y` (untargeted), or with the target (targeted).
+        answers: `(batch,)`, int64: the class that it answers with.
         l0: `(batch,)`, int64: how many values changed.
         l2: `(batch,)`, float32: L2 distance to the clean image, pixels in [0, 1].
         linf: `(batch,)`, float32: largest change of a value.
@@ -53,6 +58,7 @@ class AttackResult:
 
     images: FloatArray
     success: npt.NDArray[np.bool_]
+    answers: IntArray
     l0: IntArray
     l2: FloatArray
     linf: FloatArray
@@ -201,8 +207,8 @@ class Attack(abc.ABC):
             ValueError: If an argument is out of its range, targets are missing, not
                 asked for or equal to the true class, or the outputs are not what
                 `output` declares.
-            RuntimeError: If a gradient or the result is not finite, or the result
-                leaves [0, 1] or its ball.
+            RuntimeError: If a gradient, the result or the model's output on it is not
+                finite, or the result leaves [0, 1] or its ball.
         """
         num_classes = check_classifier(
             model, output, known=get_args(AttackedOutput), name="model"
@@ -248,12 +254,15 @@ class Attack(abc.ABC):
             for part in _slices(len(clean), batch_size)
         ]
         images = np.concatenate([part[0] for part in parts])
-        answers = predict(model, images, batch_size=batch_size).argmax(axis=1)
+        outputs = predict(model, images, batch_size=batch_size)
+        check_answers(self.name, outputs, numbers)
+        answers = outputs.argmax(axis=1)
         success = answers == goals if self.targeted else answers != labels
         moved = distances(clean, images)
         return AttackResult(
             images=images,
             success=success,
+            answers=answers,
             l0=moved.l0,
             l2=moved.l2,
             linf=moved.linf,

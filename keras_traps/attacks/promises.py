@@ -73,6 +73,25 @@ def check_result(
             )
 
 
+def check_answers(who: str, outputs: FloatArray, ids: IntArray) -> None:
+    """Refuses outputs that are not finite, of which no class is the answer.
+
+    Args:
+        who: What made the images, as the message is to call it.
+        outputs: `(batch, num_classes)`: what the model makes of them.
+        ids: `(batch,)`: which example each is; the message names them.
+
+    Raises:
+        RuntimeError: If there are any.
+    """
+    finite = np.isfinite(outputs).all(axis=1)
+    if not finite.all():
+        raise RuntimeError(
+            f"{who} gave images on which the model's outputs are not finite, at the "
+            f"examples {_listed(ids[~finite])}."
+        )
+
+
 @contextlib.contextmanager
 def naming_examples(who: str, *, of: str = "") -> Iterator[None]:
     """Says at which examples a gradient is not finite, if one within is not.

@@ -14,7 +14,6 @@ from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.records import Record
 from keras_traps.evaluation.results import Variant
 from keras_traps.layers.detect_recover import Recovery
-from keras_traps.models.inference import predict
 from keras_traps.models.outputs import AttackedOutput
 
 Subject = Variant | Literal["undefended"]
@@ -110,7 +109,7 @@ class Job:
             ids=ids,
             labels=labels,
             goals=labels if goals is None else goals,
-            answers=predict(view.model, result.images).argmax(axis=1),
+            answers=result.answers,
             correlations=analyzer.correlations(result.images),
             l0=result.l0,
             l2=result.l2,
