@@ -1,5 +1,6 @@
 """Whether an attack that looks at its own steps has reached what it wanted."""
 
+import numpy as np
 import tensorflow as tf
 
 from keras_traps.attacks.losses import rivals_lead
@@ -7,6 +8,8 @@ from keras_traps.attacks.losses import rivals_lead
 # Some ten roundings of float32. An answer that is closer than this to another one may
 # be that other one when the image is looked at in a batch of another size.
 _ROUNDING = 1e-5
+# Where all logits are 0 no answer is the one that is wanted either.
+_LEAST = np.finfo(np.float32).tiny
 
 
 def fooled(logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
@@ -32,6 +35,8 @@ def rounding(logits: tf.Tensor) -> tf.Tensor:
         logits: `(rows, num_classes)`, float32, of any scale.
 
     Returns:
-        `(rows,)`, float32: 1e-5 of the row's largest logit; a constant to gradients.
+        `(rows,)`, float32, above 0: 1e-5 of the row's largest logit; a constant to
+        gradients.
     """
-    return _ROUNDING * tf.reduce_max(tf.abs(tf.stop_gradient(logits)), axis=-1)
+    largest = tf.reduce_max(tf.abs(tf.stop_gradient(logits)), axis=-1)
+    return tf.maximum(_ROUNDING * largest, _LEAST)

@@ -47,6 +47,12 @@ def test_it_is_zero_where_the_attack_counts_as_a_success_only(
     np.testing.assert_array_equal(pay(logits, 0, targeted).numpy() == 0, success)
 
 
+@pytest.mark.parametrize("targeted", [True, False])
+def test_it_is_above_zero_where_all_logits_are_zero(targeted: bool) -> None:
+    paid = pay(np.zeros((2, 3), np.float32), 0, targeted)
+    assert (paid.numpy() > 0).all()
+
+
 def test_its_gradient_is_the_difference_of_two_logits() -> None:
     logits = tf.constant([[3.0, 1.0, 2.0]])
     with tf.GradientTape() as tape:

@@ -102,6 +102,16 @@ def test_what_cannot_be_reached_leaves_the_clean_image(name: str) -> None:
     assert (result.iterations > 0).all()
 
 
+@pytest.mark.parametrize("name", [*NAMES, "EAD"])
+def test_a_tie_is_no_success_where_all_logits_are_zero(name: str) -> None:
+    # The last search weighs the penalty so much that the images turn black.
+    images = some_images(3)
+    settings = {"binary_search_steps": 10, "max_iterations": 50}
+    result = attacked(name, all_above(), images, settings=settings)
+    assert not result.success.any()
+    np.testing.assert_array_equal(result.images, images)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_that_is_the_one_wanted_already_takes_no_step(name: str) -> None:
     images = some_images(5)
