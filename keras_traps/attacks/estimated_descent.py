@@ -144,7 +144,7 @@ class _Descent:
     ) -> tuple[_Rows, Finished]:
         """Takes out the rows whose loss is low enough."""
         logits = self.infer(rows.images)
-        low = self.settings.threshold - rounding(logits)
+        low = self.settings.threshold - rounding(logits, rows.labels)
         done = self.loss(logits, rows.labels) < low
 
         def leave() -> tuple[_Rows, Finished]:

@@ -32,5 +32,5 @@ def hinge(
         function f6.
     """
     lead = rivals_lead(logits, labels, "margin")
-    missing = tf.where(targeted, lead, -lead) + confidence + rounding(logits)
+    missing = tf.where(targeted, lead, -lead) + confidence + rounding(logits, labels)
     return tf.maximum(missing, 0)

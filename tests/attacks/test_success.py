@@ -32,3 +32,16 @@ def test_a_lead_beyond_rounding_counts() -> None:
 def test_a_model_that_says_nothing_has_not_been_fooled() -> None:
     assert answer([[0.0, 0.0]], 0, targeted=False) == [False]
     assert answer([[0.0, 0.0]], 0, targeted=True) == [False]
+
+
+@pytest.mark.parametrize("masked", [-1e4, -1e9, -1e30])
+def test_a_masked_class_is_no_reason_to_doubt_the_others(masked: float) -> None:
+    logits = [[1.0, 1.001, masked], [1.001, 1.0, masked]]
+    assert answer(logits, 0, targeted=False) == [True, False]
+    assert answer(logits, 0, targeted=True) == [False, True]
+
+
+def test_two_small_logits_may_be_what_is_left_of_large_ones() -> None:
+    # As where each row's largest logit is subtracted.
+    assert answer([[-1e-6, 0.0, -9.0]], 0, targeted=False) == [False]
+    assert answer([[-1e-3, 0.0, -9.0]], 0, targeted=False) == [True]
