@@ -36,9 +36,9 @@ class ShrinkingSteps(Method):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(slack)
             paid = self.hinge(slack, rows.labels, rows.ids)
-            l1, squared = _lengths(slack - rows.images)
-            smooth = squared + standing.constant.value * paid
-        gradient = tape.gradient(smooth, slack)
+        change = slack - rows.images
+        gradient = 2 * change + standing.weighted(tape.gradient(paid, slack))
+        l1, squared = _lengths(change)
         time = tf.cast(standing.step, tf.float32)[:, None, None, None]
         length = tf.cast(self.settings["max_iterations"], tf.float32)
         rate = self.settings["learning_rate"] * tf.sqrt(1 - time / length)
@@ -49,7 +49,7 @@ class ShrinkingSteps(Method):
             images=images,
             distance=distance,
             success=self.success(images, rows, distance, standing),
-            loss=smooth + beta * l1,
+            loss=squared + standing.constant.value * paid + beta * l1,
         )
 
     def distance(self, change: tf.Tensor) -> tf.Tensor:

@@ -69,6 +69,20 @@ class Standing(NamedTuple):
     distance: tf.Tensor
     iterations: tf.Tensor
 
+    def weighted(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Returns c times the gradient of a penalty.
+
+        Not the gradient of c times the penalty: on its way back through a model of half
+        precision a large c is infinite, and a small one 0.
+
+        Args:
+            gradient: The shape of the images, float32.
+
+        Returns:
+            The same shape.
+        """
+        return self.constant.value[:, None, None, None] * gradient
+
 
 class Attempt(NamedTuple):
     """What a step came to.

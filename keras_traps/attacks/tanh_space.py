@@ -32,13 +32,15 @@ class TanhAdam(Method):
     def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
         """Looks at the images, and moves the variable for the next look."""
         variable, first, second = state
+        squashed = tf.tanh(variable)
+        images = (squashed + 1) / 2
+        change = images - rows.images
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variable)
-            images = (tf.tanh(variable) + 1) / 2
-            distance = tf.reduce_sum((images - rows.images) ** 2, axis=(1, 2, 3))
+            tape.watch(images)
             paid, success = self.penalty(images, rows)
-            loss = distance + standing.constant.value * paid
-        gradient = tape.gradient(loss, variable)
+        slope = 2 * change + standing.weighted(tape.gradient(paid, images))
+        gradient = slope * (1 - squashed**2) / 2
+        distance = tf.reduce_sum(change**2, axis=(1, 2, 3))
         first = _FIRST_DECAY * first + (1 - _FIRST_DECAY) * gradient
         second = _SECOND_DECAY * second + (1 - _SECOND_DECAY) * gradient**2
         time = tf.cast(standing.step + 1, tf.float32)
@@ -50,5 +52,5 @@ class TanhAdam(Method):
             images=images,
             distance=distance,
             success=success,
-            loss=loss,
+            loss=distance + standing.constant.value * paid,
         )
