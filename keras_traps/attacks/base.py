@@ -189,8 +189,9 @@ class Attack(abc.ABC):
             y_target: `(batch,)`, integers: the target of each example, for targeted
                 attacks only.
             loss: What the attack follows. Those with an objective of their own leave
-                it unused: UAP, DeepFool, SPSA, JSMA, BLB and the search attacks CW2,
-                UCW2, EAD and OM. Defaults to `"cross_entropy"`.
+                it unused: UAP, DeepFool, SPSA, BLB, the search attacks CW2, UCW2, EAD
+                and OM, and JSMA with the map of the logits. Defaults to
+                `"cross_entropy"`.
             seed: Seed of all randomness, not below 0. Defaults to `0`.
             ids: `(batch,)`, integers, not below 0: which example each is. With the same
                 ids an example meets the same randomness in any batch. Defaults to 0, 1,
