@@ -16,7 +16,12 @@ from keras_traps._validation import (
     check_images,
     check_labels,
 )
-from keras_traps.attacks.checks import check_count, check_flag, check_image_model
+from keras_traps.attacks.checks import (
+    check_channels_last,
+    check_count,
+    check_flag,
+    check_image_model,
+)
 from keras_traps.attacks.compiled import CheckedLogits, once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
@@ -122,6 +127,7 @@ class Attack(abc.ABC):
     target_rule: ClassVar[TargetRule] = "none"
     note: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = True
+    needs_channels_last: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Makes NumPy's scalars Python's, and checks the flags."""
@@ -215,6 +221,8 @@ class Attack(abc.ABC):
             model, output, known=get_args(AttackedOutput), name="model"
         )
         check_image_model(model)
+        if self.needs_channels_last:
+            check_channels_last(model, name=self.name)
         clean = check_images(x, model.input_shape[1:], name="x")
         labels = check_labels(y, len(clean), num_classes)
         check_loss(loss)

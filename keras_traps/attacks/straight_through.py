@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.losses import Logits
 from keras_traps.models.inference import inference_function
+from keras_traps.models.inner_layers import inner_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,22 +73,16 @@ class StraightThrough:
         return infer
 
     def _named(self, model: keras.Model) -> list[keras.layers.Layer]:
-        return [layer for layer in _inner(model) if layer.name in self.layers]
+        return [layer for layer in inner_layers(model) if layer.name in self.layers]
 
     def _check(self, model: keras.Model) -> None:
-        names = dict.fromkeys(layer.name for layer in _inner(model))
+        names = dict.fromkeys(layer.name for layer in inner_layers(model))
         if unknown := [name for name in self.layers if name not in names]:
             raise ValueError(
                 "Invalid value for argument `through`. Expected names of layers of "
                 f"{model.name!r}, which has {', '.join(names)}. Received: "
                 f"{', '.join(unknown)}"
             )
-
-
-def _inner(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    for layer in getattr(model, "layers", ()):
-        yield layer
-        yield from _inner(layer)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class DIM(MIM):
 
     prob: float = 0.5
     name: ClassVar[str] = "DIM"
+    needs_channels_last: ClassVar[bool] = True
     note: ClassVar[str] = (
         "Each image is resized by draws of its own; the luring paper's code draws once "
         "for a batch."
@@ -72,6 +73,7 @@ class MIMTI(MIM):
     kernlen: int = 5
     nsig: float = 3
     name: ClassVar[str] = "MIM-TI"
+    needs_channels_last: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Checks the settings."""

@@ -2,11 +2,13 @@ import math
 import re
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 from keras_traps.attacks import create
 from keras_traps.attacks.checks import check_count, check_flag, check_positive
+from tests.attacks.calling import ITERATIVE, run
 
 
 @pytest.mark.parametrize("value", [1e-30, 1, 1e30])
@@ -121,3 +123,28 @@ def test_a_setting_that_is_no_number_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=f"`{setting}`.*Received: {setting}={value!r}"):
         create(name, **{**REQUIRED.get(name, {}), setting: value})
+
+
+def pooled(data_format: str, *, nested: bool = False) -> keras.Model:
+    image = keras.Input((3, 8, 8))
+    pool = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="pool")
+    inner = keras.Model(image, pool(image)) if nested else pool
+    return keras.Model(image, keras.layers.Dense(2)(inner(image)), name="pooled")
+
+
+@pytest.mark.parametrize("name", ["DIM", "MIM-TI", "DIM-TI"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_attack_along_height_and_width_refuses_channels_first(
+    name: str, nested: bool
+) -> None:
+    images = np.full((1, 3, 8, 8), 0.5, np.float32)
+    expected = rf"`model`. {name} goes by .*'pooled', whose layer 'pool' has .*first"
+    with pytest.raises(ValueError, match=expected):
+        run(name, pooled("channels_first", nested=nested), images, [0], ITERATIVE)
+    run(name, pooled("channels_last", nested=nested), images, [0], ITERATIVE)
+
+
+@pytest.mark.parametrize("name", ["BIM", "MIM"])
+def test_an_attack_on_each_pixel_takes_channels_first(name: str) -> None:
+    images = np.full((1, 3, 8, 8), 0.5, np.float32)
+    run(name, pooled("channels_first"), images, [0], ITERATIVE)
