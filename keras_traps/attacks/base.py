@@ -26,11 +26,8 @@ from keras_traps.attacks.compiled import CheckedLogits, once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
 from keras_traps.attacks.losses import Logits, Loss, check_loss
-from keras_traps.attacks.promises import (
-    check_answers,
-    check_result,
-    naming_examples,
-)
+from keras_traps.attacks.outcome import judge
+from keras_traps.attacks.promises import check_result, naming_examples
 from keras_traps.attacks.targets import check_targets
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
@@ -128,6 +125,7 @@ class Attack(abc.ABC):
     note: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = True
     needs_channels_last: ClassVar[bool] = False
+    searches: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Makes NumPy's scalars Python's, and checks the flags."""
@@ -262,16 +260,19 @@ class Attack(abc.ABC):
             )
             for part in _slices(len(clean), batch_size)
         ]
-        images = np.concatenate([part[0] for part in parts])
-        outputs = predict(model, images, batch_size=batch_size)
-        check_answers(self.name, outputs, numbers)
-        answers = outputs.argmax(axis=1)
-        success = answers == goals if self.targeted else answers != labels
-        moved = distances(clean, images)
+        outcome = judge(
+            lambda images: predict(model, images, batch_size=batch_size),
+            clean,
+            np.concatenate([part[0] for part in parts]),
+            numbers,
+            goals,
+            who=self.name,
+            targeted=self.targeted,
+            searches=self.searches,
+        )
+        moved = distances(clean, outcome.images)
         return AttackResult(
-            images=images,
-            success=success,
-            answers=answers,
+            **outcome._asdict(),
             l0=moved.l0,
             l2=moved.l2,
             linf=moved.linf,

@@ -37,6 +37,7 @@ class DeepFool(Attack):
     nb_candidate: int | None = None
     name: ClassVar[str] = "DeepFool"
     kind: ClassVar[Kind] = "UA"
+    searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Checks the settings."""

@@ -43,6 +43,7 @@ class JSMA(Attack):
     name: ClassVar[str] = "JSMA"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
+    searches: ClassVar[bool] = True
     note: ClassVar[str] = (
         "The saliency map is that of the probabilities; that of cleverhans 3.1 and "
         "DEEPSEC is that of the outputs and reaches fewer targets."

@@ -29,6 +29,7 @@ class ConstantSearchAttack(Attack, abc.ABC):
     initial_const: float
     binary_search_steps: int
     max_iterations: int
+    searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Checks the settings."""
