@@ -22,10 +22,10 @@ from keras_traps.attacks.checks import (
     check_flag,
     check_image_model,
 )
-from keras_traps.attacks.compiled import CheckedLogits, once_per_model
+from keras_traps.attacks.compiled import once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
-from keras_traps.attacks.losses import Logits, Loss, check_loss
+from keras_traps.attacks.losses import Loss, check_loss
 from keras_traps.attacks.outcome import judge
 from keras_traps.attacks.promises import check_result, naming_examples
 from keras_traps.attacks.targets import check_targets
@@ -89,8 +89,6 @@ class Batch:
     Args:
         model: The model, which returns logits or scores. What is compiled for it is
             kept by `once_per_model`.
-        logits: Its logits as a function, the same one for every batch. A gradient that
-            is not finite raises `tf.errors.InvalidArgumentError`, with the examples.
         loss: What a gradient attack is to follow.
         images: `(batch, height, width, channels)`, float32, in [0, 1].
         labels: `(batch,)`, int64: the true classes, or the targets of a targeted
@@ -102,7 +100,6 @@ class Batch:
     """
 
     model: keras.Model
-    logits: Logits
     loss: Loss
     images: FloatArray
     labels: IntArray
@@ -239,7 +236,6 @@ class Attack(abc.ABC):
             once_per_model(
                 attacked, "differentiable", lambda _: check_differentiable(attacked)
             )
-        checked = once_per_model(attacked, "checked logits", CheckedLogits)
         others = (
             clean
             if background is None
@@ -249,7 +245,6 @@ class Attack(abc.ABC):
             self._attack_batch(
                 Batch(
                     model=attacked,
-                    logits=checked.of(numbers[part]),
                     loss=loss,
                     images=clean[part],
                     labels=goals[part],

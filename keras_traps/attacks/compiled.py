@@ -42,15 +42,13 @@ def watched(logits: Logits, ids: tf.Tensor) -> Logits:
 
     Args:
         logits: A function from a batch to `(batch, num_classes)`.
-        ids: `(batch,)`, int64: which example each row is. May be a variable.
+        ids: `(batch,)`, int64: which example each row is.
 
     Returns:
         A function of the same form. Where a gradient with respect to the images is
         not finite, `tf.errors.InvalidArgumentError` names the examples.
     """
-    return lambda images: logits(
-        tf.ensure_shape(_watch(images, tf.convert_to_tensor(ids)), images.shape)
-    )
+    return lambda images: logits(tf.ensure_shape(_watch(images, ids), images.shape))
 
 
 @tf.function(
@@ -83,29 +81,3 @@ def _watch(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 
 NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
 """How the message of a gradient that is not finite begins."""
-
-
-class CheckedLogits:
-    """A model's logits as one function, which knows the examples of the batch at hand.
-
-    Args:
-        logits: The model's logits function.
-    """
-
-    def __init__(self, logits: Logits) -> None:
-        self._ids = tf.Variable(
-            [0], shape=tf.TensorShape([None]), dtype=tf.int64, trainable=False
-        )
-        self._function = watched(logits, self._ids)
-
-    def of(self, ids: tf.Tensor) -> Logits:
-        """Returns the logits of a batch, as `watched` does.
-
-        Args:
-            ids: `(batch,)`, int64: which example each is.
-
-        Returns:
-            The same function at every call, which now speaks of these examples.
-        """
-        self._ids.assign(ids)
-        return self._function

@@ -1,4 +1,4 @@
-"""The template of iterative gradient attacks: one compiled loop with hooks."""
+"""The template of gradient attacks: one compiled loop with hooks."""
 
 import dataclasses
 from collections.abc import Callable

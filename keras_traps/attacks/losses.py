@@ -1,7 +1,6 @@
 """What a gradient attack raises or lowers."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Literal, get_args
 
 import tensorflow as tf
@@ -59,11 +58,3 @@ def rivals_lead(logits: tf.Tensor, labels: tf.Tensor, loss: Loss) -> tf.Tensor:
     else:
         highest = tf.reduce_logsumexp(rivals, axis=-1)
     return highest - tf.gather(logits, labels, axis=-1, batch_dims=1)
-
-
-def _cost(labels: tf.Tensor, logits: tf.Tensor, loss: Loss) -> tf.Tensor:
-    return rivals_lead(logits, labels, loss)
-
-
-COSTS = {loss: partial(_cost, loss=loss) for loss in get_args(Loss)}
-"""The same lead for each loss, as cleverhans calls it: by `labels` and `logits`."""

@@ -1,17 +1,14 @@
-"""The fast gradient sign method and its kin, through cleverhans."""
+"""The fast gradient sign method and its kin: one step in the compiled loop."""
 
 import dataclasses
 from typing import ClassVar
 
 import numpy as np
-import tensorflow as tf
-from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
 from keras_traps._validation import FloatArray, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
+from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.linf import LinfAttack, noise
-from keras_traps.attacks.losses import COSTS
-from keras_traps.attacks.shared_gradient import logits_traced_once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,16 +86,10 @@ class RLLC(RFGSM):
     target_rule: ClassVar[TargetRule] = "least_likely"
 
 
-def _step(attack: LinfAttack, batch: Batch, start: FloatArray, eps: float) -> Perturbed:
-    images = fast_gradient_method(
-        logits_traced_once(batch, targeted=attack.targeted),
-        tf.constant(start),
-        eps,
-        norm=np.inf,
-        loss_fn=COSTS[batch.loss],
-        y=tf.constant(batch.labels),
-        targeted=attack.targeted,
-        clip_min=0.0,
-        clip_max=1.0,
+def _step(
+    attack: LinfAttack, batch: Batch, start: FloatArray, length: float
+) -> Perturbed:
+    settings = Settings(
+        eps=attack.eps, eps_iter=length, nb_iter=1, targeted=attack.targeted
     )
-    return Perturbed(images, iterations=1)
+    return run_gradient_loop(batch, Recipe(), settings, start=start)

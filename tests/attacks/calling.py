@@ -1,11 +1,15 @@
 """How tests call attacks of either kind alike."""
 
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from keras_traps.attacks import AttackResult, create
+from keras_traps.attacks.losses import Loss, rivals_lead
 
 Settings = dict[str, Any]
 
@@ -26,6 +30,26 @@ SIGN_GRADIENT: dict[str, Settings] = {
     "UMIFGSM": ITERATIVE,
     "TMIFGSM": ITERATIVE,
 }
+_SEARCH: Settings = {"binary_search_steps": 2, "max_iterations": 4}
+EVERY: dict[str, Settings] = {
+    **SIGN_GRADIENT,
+    "UAP": {"eps": 0.3, "nb_at_once": 2, "max_iter": 2},
+    "DeepFool": {"max_iter": 3},
+    "OM": {**_SEARCH, "noise_count": 3, "noise_mag": 0.05},
+    "BPDA": ITERATIVE,
+    "SPSA": {"eps": 0.3, "nb_iter": 2, "spsa_samples": 4},
+    "JSMA": {"gamma": 0.5},
+    "BLB": _SEARCH,
+    "CW2": _SEARCH,
+    "EAD": _SEARCH,
+    "MIM": ITERATIVE,
+    "MIML2": {**ITERATIVE, "radius": 1.0},
+    "DIM": ITERATIVE,
+    "MIM-TI": ITERATIVE,
+    "DIM-TI": ITERATIVE,
+    "UCW2": _SEARCH,
+}
+"""Settings for every attack of the registry with which it is soon done."""
 
 
 def run(
@@ -48,3 +72,22 @@ def run(
 def attack(*arguments: Any, **more: Any) -> npt.NDArray[np.float32]:
     """Returns the images that `run` makes."""
     return run(*arguments, **more).images
+
+
+def under_loss(
+    model: keras.Model, classes: npt.NDArray[np.int64], loss: Loss
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns logits of three classes whose cross-entropy has the direction of `loss`.
+
+    cleverhans' attacks follow the cross-entropy.
+    """
+    if loss == "cross_entropy":
+        return model
+
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        lead = rivals_lead(model(images), tf.constant(classes), loss)
+        given = tf.one_hot(classes, 3, on_value=True, off_value=False)
+        other = tf.one_hot((classes + 1) % 3, 3, on_value=True, off_value=False)
+        return tf.where(given, -lead[:, None], tf.where(other, 0.0, -1e30))
+
+    return logits

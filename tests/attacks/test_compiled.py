@@ -1,5 +1,3 @@
-import gc
-import weakref
 from typing import Any
 
 import keras
@@ -9,7 +7,6 @@ import tensorflow as tf
 
 from keras_traps.attacks import create
 from keras_traps.attacks.compiled import once_per_model
-from tests.attacks.calling import SIGN_GRADIENT
 from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images
 
 
@@ -65,29 +62,6 @@ def test_a_part_is_made_once_for_a_model_and_key() -> None:
     assert made[0] is made[1]
     assert made[0] is not made[2]
     assert made[0] is not made[3]
-
-
-@pytest.mark.parametrize("name", ["FGSM", "BIM"])
-def test_parts_do_not_keep_a_model_alive(name: str) -> None:
-    model = linear(TWO_CLASSES)
-    create(name, **SIGN_GRADIENT[name])(model, some_images(2), [0, 1])
-    gone = weakref.ref(model)
-    del model
-    gc.collect()
-    assert gone() is None
-
-
-@pytest.mark.parametrize("name", ["PGD", "UMIFGSM"])
-def test_weights_are_freed_with_their_model(name: str) -> None:
-    model = linear(TWO_CLASSES)
-    create(name, **SIGN_GRADIENT[name])(model, some_images(2), [0, 1])
-    handles = [weakref.ref(weight.value.handle) for weight in model.weights]
-    assert handles
-    del model
-    # What goes with the model is known to be of no use only when the model is gone.
-    gc.collect()
-    gc.collect()
-    assert [handle() for handle in handles] == [None] * len(handles)
 
 
 class Counting(keras.layers.Layer):

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from keras_traps.attacks import Batch
 from keras_traps.attacks.diversity import draw_variants, show_variants
-from keras_traps.models.inference import inference_function
 
 
 @functools.cache
@@ -20,7 +19,6 @@ def batch(count: int, side: int = 5, seed: int = 0, first: int = 0) -> Batch:
     images = np.zeros((count, side, side, 1), np.float32)
     return Batch(
         model=model(side),
-        logits=inference_function(model(side)),
         loss="margin",
         images=images,
         labels=np.zeros(count, np.int64),

@@ -10,7 +10,6 @@ from keras_traps.attacks import Batch
 from keras_traps.attacks.diversity import show_variants
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.translation import smooth
-from keras_traps.models.inference import inference_function
 from tests.attacks.test_compiled import Counting, rooted, with_a_zero_in
 from tests.attacks.victims import SHAPE, some_images, tanh_net
 
@@ -27,7 +26,6 @@ def batch(model: keras.Model, images: Any, labels: Any) -> Batch:
     labels, ids = np.asarray(labels, np.int64), np.arange(10, 10 + len(images))
     return Batch(
         model=model,
-        logits=inference_function(model),
         loss="margin",
         images=images,
         labels=labels,

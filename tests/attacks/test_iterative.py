@@ -1,7 +1,5 @@
 import itertools
-from collections.abc import Callable
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,8 +11,8 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
 )
 
 from keras_traps.attacks import create
-from keras_traps.attacks.losses import Loss, rivals_lead
-from tests.attacks.calling import ITERATIVE, Settings, attack, run
+from keras_traps.attacks.losses import Loss
+from tests.attacks.calling import ITERATIVE, Settings, attack, run, under_loss
 from tests.attacks.victims import (
     SHAPE,
     TOWARDS_1,
@@ -107,22 +105,6 @@ FROM_CLEVERHANS = {
     "TMIFGSM": momentum_iterative_method,
     "MIM": momentum_iterative_method,
 }
-
-
-def under_loss(
-    model: keras.Model, classes: npt.NDArray[np.int64], loss: Loss
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Logits whose cross-entropy has the direction of `loss`."""
-    if loss == "cross_entropy":
-        return model
-
-    def logits(images: tf.Tensor) -> tf.Tensor:
-        lead = rivals_lead(model(images), tf.constant(classes), loss)
-        given = tf.one_hot(classes, 3, on_value=True, off_value=False)
-        other = tf.one_hot((classes + 1) % 3, 3, on_value=True, off_value=False)
-        return tf.where(given, -lead[:, None], tf.where(other, 0.0, -1e30))
-
-    return logits
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])

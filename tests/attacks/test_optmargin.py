@@ -26,7 +26,6 @@ Floats = npt.NDArray[np.float32]
 def batch(images: Floats, ids: list[int], seed: int = 0) -> Batch:
     return Batch(
         model=two_classes(),
-        logits=two_classes(),
         loss="cross_entropy",
         images=images,
         labels=np.zeros(len(images), np.int64),

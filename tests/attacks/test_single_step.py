@@ -1,9 +1,20 @@
 import numpy as np
 import pytest
+import tensorflow as tf
+from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
 from keras_traps.attacks import create
-from tests.attacks.calling import RANDOMISED, attack
-from tests.attacks.victims import TOWARDS_1, some_images, tanh_net, two_classes
+from keras_traps.attacks.losses import Loss
+from tests.attacks.calling import RANDOMISED, SINGLE, SINGLE_STEP, attack, under_loss
+from tests.attacks.victims import (
+    PIXELS,
+    SHAPE,
+    TOWARDS_1,
+    linear,
+    some_images,
+    tanh_net,
+    two_classes,
+)
 
 
 def test_fgsm_adds_eps_times_the_sign_of_the_gradient() -> None:
@@ -38,6 +49,42 @@ def test_random_steps_are_signs_of_alpha_before_the_gradient_step() -> None:
         np.testing.assert_allclose(np.abs(first), 0.1, atol=1e-6)
         # 1,200 fair coins: within five standard deviations of their mean.
         assert abs((first > 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(first.size)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+@pytest.mark.parametrize("name", SINGLE_STEP)
+def test_the_images_are_those_of_cleverhans(name: str, loss: Loss) -> None:
+    model, settings, classes = tanh_net().model, SINGLE_STEP[name], np.arange(60) % 3
+    # Some pixels have no room for a whole step.
+    values = np.random.default_rng(2).choice([0.0, 0.1, 0.5, 1.0], (60, *SHAPE))
+    images = values.astype(np.float32)
+    # Where there is no gradient, an attack makes its random step alone.
+    flat = linear(np.zeros((PIXELS, 3), np.float32))
+    start = attack(name, flat, images, classes, settings)
+
+    made = attack(name, model, images, classes, settings, loss=loss)
+
+    expected = fast_gradient_method(
+        under_loss(model, classes, loss),
+        tf.constant(start),
+        settings["eps"] - settings.get("alpha", 0.0),
+        np.inf,
+        clip_min=0.0,
+        clip_max=1.0,
+        y=tf.constant(classes),
+        targeted=name in ("LLC", "RLLC"),
+    )
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+
+
+def test_the_losses_make_a_difference() -> None:
+    # Otherwise the test before would prove less than it says.
+    model, images, classes = tanh_net().model, some_images(60), np.arange(60) % 3
+    one, other = (
+        attack("FGSM", model, images, classes, SINGLE, loss=loss)
+        for loss in ("cross_entropy", "margin")
+    )
+    assert np.abs(one - other).max() > 0.5
 
 
 @pytest.mark.parametrize("name", ["RFGSM", "RLLC"])

@@ -11,10 +11,8 @@ import pytest
 from keras_traps import attacks
 from keras_traps.attacks import AttackResult, universal
 from keras_traps.attacks.base import Batch
-from keras_traps.attacks.compiled import CheckedLogits
 from keras_traps.attacks.uap import UAP
 from keras_traps.attacks.universal import UniversalPerturbation
-from keras_traps.models.inference import inference_function
 from tests.attacks.test_compiled import rooted, with_a_zero_in
 from tests.attacks.victims import (
     SHAPE,
@@ -68,7 +66,6 @@ def learnt(
     labels = np.zeros(1, np.int64)
     batch = Batch(
         model=model,
-        logits=CheckedLogits(inference_function(model)).of(labels),
         loss="cross_entropy",
         images=background[:1],
         labels=labels,
