@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_traps._validation import FloatArray
 from keras_traps.attacks.base import Batch, Perturbed
-from keras_traps.attacks.compiled import once_per_model, watched
+from keras_traps.attacks.compiled import apart, once_per_model, watched
 from keras_traps.attacks.losses import Logits, Loss, rivals_lead
 from keras_traps.attacks.norms import LINF, Norm
 from keras_traps.attacks.rows import Finished, only
@@ -210,7 +210,7 @@ class _Loop:
         self, step: tf.Tensor, rows: _Rows, finished: Finished
     ) -> tuple[tf.Tensor, _Rows, Finished]:
         """Makes one step, after which some have left."""
-        gradient, logits = self.gradient(rows, step)
+        gradient, logits = apart(self.gradient)(rows, step)
         if self.recipe.abort_early:
             done = fooled(logits, rows.labels, self.settings.targeted)
             rows, gradient, finished = tf.cond(

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_traps.attacks.compiled import once_per_model, watched
+from keras_traps.attacks.compiled import apart, once_per_model, watched
 from keras_traps.attacks.losses import Logits, Loss, rivals_lead
 from keras_traps.attacks.pixel_pairs import best_pairs
 from keras_traps.attacks.rows import Finished, only
@@ -126,7 +126,7 @@ class _Search:
         self, step: tf.Tensor, rows: _Rows, finished: Finished
     ) -> tuple[tf.Tensor, _Rows, Finished]:
         """Raises the best pair of each row, except of those that leave."""
-        logits, target, others = self.derivatives(rows)
+        logits, target, others = apart(self.derivatives)(rows)
         pairs = best_pairs(target, others, rows.allowed)
         done = self.reached(rows, logits)
         over = done | ~pairs.found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_traps.attacks.compiled import watched
+from keras_traps.attacks.compiled import apart, watched
 from keras_traps.attacks.constants import Constant, first_constant, next_constant
 from keras_traps.attacks.losses import Logits
 from keras_traps.attacks.penalties import hinge
@@ -217,7 +217,7 @@ class _Loop:
         self, rows: Rows, state: State, standing: Standing, finished: Finished
     ) -> tuple[Rows, State, Standing, Finished]:
         """Makes one step, after which some examples go on to another c or leave."""
-        attempt = self.method.step(rows, state, standing)
+        attempt = apart(self.method.step)(rows, state, standing)
         better = attempt.success & (attempt.distance < standing.distance)
         step = standing.step + 1
         losses = standing.losses + attempt.loss

@@ -1,6 +1,6 @@
 """How tests call attacks of either kind alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import keras
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps.attacks import AttackResult, create
+from keras_traps.attacks import AttackResult, compiled, create
 from keras_traps.attacks.losses import Loss, rivals_lead
 
 Settings = dict[str, Any]
@@ -72,6 +72,15 @@ def run(
 def attack(*arguments: Any, **more: Any) -> npt.NDArray[np.float32]:
     """Returns the images that `run` makes."""
     return run(*arguments, **more).images
+
+
+def compiled_parts(model: keras.Model) -> dict[Hashable, Any]:
+    """Returns the `tf.function`s that are kept for a model."""
+    return {
+        key: part
+        for key, part in compiled._parts[model].items()
+        if isinstance(part, tf.types.experimental.PolymorphicFunction)
+    }
 
 
 def under_loss(

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_traps.attacks import create
 from keras_traps.attacks.compiled import once_per_model
+from tests.attacks.calling import EVERY, attack, compiled_parts
 from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images
 
 
@@ -40,11 +41,11 @@ def with_a_zero_in(row: int) -> Any:
 def test_the_example_whose_gradient_is_not_finite_is_named(
     name: str, settings: dict[str, Any], batch_size: int
 ) -> None:
-    attack, labels = create(name, **settings), np.zeros(5, int)
+    made, labels = create(name, **settings), np.zeros(5, int)
     with pytest.raises(
         RuntimeError, match=rf"{name} on .*not finite, at the examples \[13\]\.$"
     ):
-        attack(
+        made(
             rooted(),
             with_a_zero_in(3),
             labels,
@@ -62,6 +63,15 @@ def test_a_part_is_made_once_for_a_model_and_key() -> None:
     assert made[0] is made[1]
     assert made[0] is not made[2]
     assert made[0] is not made[3]
+
+
+@pytest.mark.parametrize("name", ["BIM", "CW2", "JSMA"])
+def test_what_takes_a_gradient_stays_apart_from_its_loop(name: str) -> None:
+    model = linear(TWO_CLASSES)
+    attack(name, model, some_images(2), [0, 1], EVERY[name])
+    (loop,) = compiled_parts(model).values()
+    functions = loop.get_concrete_function().graph.as_graph_def().library.function
+    assert any(function.attr["_noinline"].b for function in functions)
 
 
 class Counting(keras.layers.Layer):
