@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import Perturbed, create, transfer
+from keras_traps.attacks import Batch, Perturbed, create, transfer
+from keras_traps.attacks.diversity import _VARIANTS, _selections, draw_variants
 from keras_traps.attacks.losses import Loss
 from keras_traps.attacks.translation import gaussian_kernel
 from tests.attacks.calling import Settings, attack, run
@@ -119,6 +120,73 @@ def test_the_first_step_of_ti_follows_the_convolved_gradient() -> None:
     assert clear.mean() > 0.8
     expected = images + np.float32(0.1) * np.sign(gradient)
     np.testing.assert_allclose(moved[clear], expected[clear], atol=1e-6)
+
+
+Pixels = npt.NDArray[np.float64]
+
+
+def slopes(images: Pixels, classes: npt.NDArray[np.int64]) -> Pixels:
+    """Returns the gradient of the cross-entropy of `classes` in `net`."""
+    first, shift, second, bias = (w.astype(np.float64) for w in net().get_weights())
+    hidden = np.tanh(images.reshape(len(images), -1) @ first + shift)
+    exponentials = np.exp(hidden @ second + bias)
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    error = (probabilities - np.eye(3)[classes]) @ second.T * (1 - hidden**2)
+    return (error @ first.T).reshape(images.shape)
+
+
+def transcribed_diversity(
+    images: npt.NDArray[np.float32],
+    classes: npt.NDArray[np.int64],
+    settings: Settings,
+    kernel: npt.NDArray[np.float32],
+) -> Pixels:
+    """Xie et al.'s M-DI-FGSM; with a kernel, Dong et al.'s TI of it."""
+    batch = Batch(
+        model=net(),
+        loss="cross_entropy",
+        images=images,
+        labels=classes,
+        ids=np.arange(len(images)),
+        seed=0,
+        background=images,
+    )
+    variants = draw_variants(batch, settings["prob"], settings["nb_iter"])
+    # A resize and a pad, as two matrices for each example and step.
+    down, across = (
+        _selections(SIDE, [(row[0], row[axis]) for row in _VARIANTS])[variants]
+        for axis in (1, 2)
+    )
+    clean = images.astype(np.float64)
+    moved, momentum = clean.copy(), np.zeros(clean.shape)
+    for step in range(settings["nb_iter"]):
+        rows, columns = down[:, step], across[:, step]
+        shown = np.einsum("nih,nhwc,njw->nijc", rows, moved, columns)
+        gradient = slopes(shown, classes)
+        # From each place where a pixel was shown to the pixel itself.
+        gradient = np.einsum("nih,nijc,njw->nhwc", rows, gradient, columns)
+        for axis in (1, 2):
+            gradient = np.apply_along_axis(np.convolve, axis, gradient, kernel, "same")
+        momentum += gradient / np.abs(gradient).mean(axis=(1, 2, 3), keepdims=True)
+        moved = moved + settings["eps_iter"] * np.sign(momentum)
+        moved = np.clip(moved, clean - settings["eps"], clean + settings["eps"])
+        moved = np.clip(moved, 0, 1)
+    return moved
+
+
+@pytest.mark.parametrize("prob", [0.6, 1.0])
+@pytest.mark.parametrize(("name", "more"), [("DIM", {}), ("DIM-TI", {"kernlen": 3})])
+def test_diversity_is_what_its_authors_wrote(
+    name: str, more: Settings, prob: float
+) -> None:
+    images, classes = pictures(20), np.arange(20) % 3
+    settings: Settings = {**STEPS, "prob": prob, **more}
+
+    moved = attack(name, net(), images, classes, settings)
+
+    kernel = gaussian_kernel(settings.get("kernlen", 1), 3)
+    expected = transcribed_diversity(images, classes, settings, kernel)
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
 
 
 def transcribed_l2_momentum(
