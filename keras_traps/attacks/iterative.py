@@ -8,6 +8,9 @@ import abc
 import dataclasses
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from keras_traps._validation import FloatArray, check_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.checks import check_count, check_positive
@@ -127,7 +130,18 @@ class MIM(IterativeAttack):
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image."""
-        return run_gradient_loop(batch, Recipe(momentum=True), self._loop_settings())
+        return run_gradient_loop(
+            batch, self._recipe(), self._loop_settings(), draws=self._draws(batch)
+        )
+
+    def _recipe(self) -> Recipe:
+        """Returns what the loop is to do."""
+        return Recipe(momentum=True)
+
+    def _draws(self, batch: Batch) -> npt.NDArray[np.integer] | None:
+        """Returns `(batch, nb_iter)`: what it is given at random at each step."""
+        del batch
+        return None
 
     def _loop_settings(self) -> Settings:
         settings = super()._loop_settings()

@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_traps._validation import check_number, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed
@@ -44,16 +45,17 @@ class DIM(MIM):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        _check_prob(self.prob)
+        if not (is_number(self.prob) and 0 <= self.prob <= 1):
+            raise ValueError(
+                "Invalid value for argument `prob`. Expected a number from 0 to 1. "
+                f"Received: prob={self.prob!r}"
+            )
 
-    def perturb(self, batch: Batch) -> Perturbed:
-        """Iterates from the clean image."""
-        return run_gradient_loop(
-            batch,
-            Recipe(momentum=True, look=show_variants),
-            self._loop_settings(),
-            draws=draw_variants(batch, self.prob, self.nb_iter),
-        )
+    def _recipe(self) -> Recipe:
+        return dataclasses.replace(super()._recipe(), look=show_variants)
+
+    def _draws(self, batch: Batch) -> npt.NDArray[np.int32]:
+        return draw_variants(batch, self.prob, self.nb_iter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +83,8 @@ class MIMTI(MIM):
         check_count("kernlen", self.kernlen)
         check_positive("nsig", self.nsig)
 
-    def perturb(self, batch: Batch) -> Perturbed:
-        """Iterates from the clean image."""
-        return run_gradient_loop(
-            batch, Recipe(momentum=True, smooth=smooth), self._loop_settings()
-        )
+    def _recipe(self) -> Recipe:
+        return dataclasses.replace(super()._recipe(), smooth=smooth)
 
     def _loop_settings(self) -> Settings:
         kernel = gaussian_kernel(self.kernlen, self.nsig)
@@ -93,35 +92,15 @@ class MIMTI(MIM):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DIMTI(MIMTI):
+class DIMTI(DIM, MIMTI):
     """MIM with input diversity and with convolved gradients.
-
-    Args:
-        prob: The probability of a step with the image changed, in [0, 1]. Defaults to
-            `0.5`.
 
     Reference:
         Dong et al., Evading defenses to transferable adversarial examples by
         translation-invariant attacks, 2019.
     """
 
-    prob: float = 0.5
     name: ClassVar[str] = "DIM-TI"
-    note: ClassVar[str] = DIM.note
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        _check_prob(self.prob)
-
-    def perturb(self, batch: Batch) -> Perturbed:
-        """Iterates from the clean image."""
-        return run_gradient_loop(
-            batch,
-            Recipe(momentum=True, look=show_variants, smooth=smooth),
-            self._loop_settings(),
-            draws=draw_variants(batch, self.prob, self.nb_iter),
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,11 +162,3 @@ class MIML2(LinfAttack):
             np.asarray(moved.images), batch.images - eps, batch.images + eps
         )
         return Perturbed(clipped, moved.iterations)
-
-
-def _check_prob(prob: float) -> None:
-    if not (is_number(prob) and 0 <= prob <= 1):
-        raise ValueError(
-            "Invalid value for argument `prob`. Expected a number from 0 to 1. "
-            f"Received: prob={prob!r}"
-        )
