@@ -10,7 +10,6 @@ from scipy.optimize import fmin_l_bfgs_b
 from keras_traps.attacks import AttackResult, blb, create
 from keras_traps.attacks.blb import BLB
 from tests.attacks.nearest import distance_to_plane, nearest_answer
-from tests.attacks.test_compiled import Counting
 from tests.attacks.victims import (
     PIXELS,
     SHAPE,
@@ -130,18 +129,6 @@ def test_what_is_repeated_is_the_same_to_the_last_bit() -> None:
         for field in dataclasses.fields(first):
             one, same = getattr(first, field.name), getattr(other, field.name)
             np.testing.assert_array_equal(one, same)
-
-
-def test_a_model_is_traced_once_for_all_batches_and_settings() -> None:
-    image = keras.Input(SHAPE)
-    hidden = keras.layers.Flatten()(Counting()(image))
-    model = keras.Model(image, keras.layers.Dense(2)(hidden))
-    images = some_images(5)
-    seen = model(images).numpy().argmax(axis=1)
-    BLB(max_iterations=2)(model, images[:1], seen[:1], y_target=1 - seen[:1])
-    before = Counting.traces
-    BLB(binary_search_steps=2)(model, images, seen, y_target=1 - seen, batch_size=3)
-    assert Counting.traces == before
 
 
 def test_fewer_iterations_look_at_the_model_less_often() -> None:

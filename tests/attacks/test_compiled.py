@@ -72,14 +72,3 @@ def test_what_takes_a_gradient_stays_apart_from_its_loop(name: str) -> None:
     (loop,) = compiled_parts(model).values()
     functions = loop.get_concrete_function().graph.as_graph_def().library.function
     assert any(function.attr["_noinline"].b for function in functions)
-
-
-class Counting(keras.layers.Layer):
-    """Counts how often it is traced."""
-
-    traces = 0
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if tf.inside_function():
-            type(self).traces += 1
-        return inputs

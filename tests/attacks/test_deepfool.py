@@ -7,7 +7,6 @@ import pytest
 
 from keras_traps.attacks import AttackResult
 from keras_traps.attacks.deepfool import DeepFool
-from tests.attacks.test_compiled import Counting
 from tests.attacks.victims import (
     SHAPE,
     TWO_CLASSES,
@@ -206,21 +205,6 @@ def test_the_result_does_not_depend_on_the_batch_size() -> None:
         parts = DeepFool()(net.model, images, labels, batch_size=batch_size)
         np.testing.assert_allclose(parts.images, whole.images, atol=1e-6)
         np.testing.assert_array_equal(parts.iterations, whole.iterations)
-
-
-def test_a_model_is_traced_once_for_all_batches_and_settings() -> None:
-    inputs = keras.Input(SHAPE)
-    flat = keras.layers.Flatten()(Counting()(inputs))
-    model = keras.Model(inputs, keras.layers.Dense(3)(flat))
-    images = some_images(7)
-    labels = answers(model, images)
-    DeepFool()(model, images[:2], labels[:2])
-    before = Counting.traces
-
-    again = DeepFool(max_iter=3, overshoot=0.1, nb_candidate=2)
-    again(model, images, labels, batch_size=3)
-
-    assert Counting.traces == before
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,23 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import names
-from tests.attacks.calling import EVERY, run
+from keras_traps.attacks import create, names
+from tests.attacks.calling import EVERY, Settings, compiled_parts, run
 
 # Input diversity has to leave something of a side.
 SHAPE = (4, 4, 1)
+
+
+# What else is a number to a compiled loop.
+SWITCHES: dict[str, Settings] = {
+    "UAP": {"nb_candidate": 2},
+    "DeepFool": {"nb_candidate": 2},
+    "OM": {"all_noises": True, "abort_early": False},
+    "SPSA": {"early_stop_loss_threshold": 0.0},
+    "CW2": {"abort_early": False},
+    "EAD": {"abort_early": True, "decision_rule": "L1"},
+    "UCW2": {"abort_early": False},
+}
 
 
 def small_model() -> keras.Model:
@@ -30,6 +42,44 @@ def images(count: int) -> npt.NDArray[np.float32]:
 
 def test_none_is_left_out() -> None:
     assert set(EVERY) == set(names())
+
+
+def other_settings(name: str) -> Settings:
+    """Returns settings of an attack of which every number is another one."""
+    settings = create(name, **EVERY[name]).settings()
+    for key, value in settings.items():
+        if type(value) is int:
+            settings[key] = value + 2
+        elif type(value) is float:
+            settings[key] = (value or 1.0) / 2
+    return {**settings, **SWITCHES.get(name, {})}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_loop_is_traced_once_for_all_batches_and_settings(name: str) -> None:
+    model, labels = small_model(), np.arange(7) % 3
+    run(name, model, images(2), labels[:2], EVERY[name])
+    # The last batch is smaller.
+    run(name, model, images(7), labels, other_settings(name), batch_size=3)
+    run(name, model, images(1), labels[:1], EVERY[name])
+    (loop,) = compiled_parts(model).values()
+    assert loop.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    "kin",
+    [
+        ("FGSM", "RFGSM", "LLC", "RLLC", "BIM", "ILLC", "PGD"),
+        ("UMIFGSM", "TMIFGSM", "MIM"),
+        ("UAP", "DeepFool"),
+    ],
+)
+def test_kin_share_one_loop(kin: tuple[str, ...]) -> None:
+    model = small_model()
+    for name in kin:
+        run(name, model, images(2), [0, 1], EVERY[name])
+    (loop,) = compiled_parts(model).values()
+    assert loop.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_traps.attacks import create, estimated_descent
 from keras_traps.attacks.randomness import Stream, per_example
-from tests.attacks.test_compiled import Counting
 from tests.attacks.test_differentiability import Rounded
 from tests.attacks.victims import (
     PIXELS,
@@ -187,26 +186,6 @@ def test_the_scale_of_the_logits_does_not_matter(scale: float) -> None:
     scaled = attack(linear(TWO_CLASSES * np.float32(scale)), images, labels)
     np.testing.assert_allclose(scaled.images, plain.images, atol=1e-4)
     np.testing.assert_array_equal(scaled.iterations, plain.iterations)
-
-
-def test_a_model_is_traced_once_for_all_batches_and_settings() -> None:
-    image = keras.Input(SHAPE)
-    flat = keras.layers.Flatten()(Counting()(image))
-    model = keras.Model(image, keras.layers.Dense(2)(flat))
-    images, labels = some_images(7), np.array([0, 1, 0, 1, 0, 1, 0])
-    create("SPSA", **SMALL)(model, images[:2], labels[:2])
-    before = Counting.traces
-
-    for change in (
-        {"eps": 0.2, "nb_iter": 3},
-        {"learning_rate": 0.1, "delta": 0.2},
-        {"spsa_samples": 10, "spsa_iters": 2},
-        {"early_stop_loss_threshold": 0.0},
-    ):
-        attack = create("SPSA", **{**SMALL, **change})
-        attack(model, images, labels, batch_size=3, loss="cross_entropy")
-
-    assert Counting.traces == before
 
 
 @pytest.mark.parametrize(
