@@ -24,7 +24,8 @@ def opposite_directions(
     """Counts the input values along which a logit of M rises and of M∘P falls.
 
     For each image x and class, the number of directions d with
-    (∂l / ∂x_d) (∂lP / ∂x_d) < 0, of the logits l of M and lP of M∘P.
+    (∂l / ∂x_d) (∂lP / ∂x_d) < 0, of the logits l of M and lP of M∘P, as `slopes` has
+    them.
 
     Args:
         target: M.
@@ -72,6 +73,9 @@ def slopes(
 ) -> Callable[[FloatArray, int], FloatArray]:
     """Compiles the derivative of a logit by the image.
 
+    It is that of the logit less the mean of all: what is added to all logits changes no
+    answer. Of a network that subtracts the largest one that has no derivative itself.
+
     Args:
         model: A built classifier.
         output: What it returns.
@@ -90,7 +94,8 @@ def slopes(
     def slope(images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            chosen = tf.gather(logits(images, training=False), number, axis=1)
+            found = logits(images, training=False)
+            chosen = tf.gather(found, number, axis=1) - tf.reduce_mean(found, axis=1)
         return tape.gradient(chosen, images)
 
     return lambda images, number: slope(

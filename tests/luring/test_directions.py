@@ -4,6 +4,7 @@ import pytest
 from keras import layers
 
 from keras_traps.luring import opposite_directions
+from keras_traps.models.outputs import subtract_row_maximum
 from tests.luring.conftest import CLASSES, SHAPE, tiny_target
 
 
@@ -16,16 +17,34 @@ def linear(weights: np.ndarray) -> keras.Model:
     return model
 
 
+# Weights of three classes whose sum is 0 for each value.
+FIRST = np.array([[1.0, 1, -2], [-2, 1, 1], [3, 1, -4], [1, 0, -1]])
+SECOND = np.array([[-1.0, 1, 0], [2, 1, -3], [3, 0, -3], [0, -1, 1]])
+
+
 def test_products_below_zero_are_counted_and_zeros_are_not() -> None:
-    first = linear(np.array([[1.0, 1.0], [-2.0, 1.0], [3.0, 1.0], [1.0, 0.0]]))
-    second = linear(np.array([[-1.0, 1.0], [2.0, 1.0], [3.0, 0.0], [0.0, -1.0]]))
     images = np.random.default_rng(0).random((3, 2, 2, 1), np.float32)
-    counts = opposite_directions(first, second, images, output="logits", batch_size=2)
-    np.testing.assert_array_equal(counts, [[2, 0]] * 3)
+    counts = opposite_directions(
+        linear(FIRST), linear(SECOND), images, output="logits", batch_size=2
+    )
+    np.testing.assert_array_equal(counts, [[2, 0, 2]] * 3)
+
+
+def test_what_is_added_to_all_logits_does_not_count() -> None:
+    generator = np.random.default_rng(0)
+    images = generator.random((3, 2, 2, 1), np.float32)
+    plain = [linear(generator.normal(size=(4, 5))) for _ in range(2)]
+    shifted = [keras.Model(m.input, subtract_row_maximum(m.output)) for m in plain]
+    counts, same = (
+        opposite_directions(first, second, images, output="logits")
+        for first, second in (plain, shifted)
+    )
+    assert counts.any()
+    np.testing.assert_array_equal(same, counts)
 
 
 def test_slopes_whose_product_rounds_to_zero_are_counted() -> None:
-    tiny = np.full((4, 2), 1e-30)
+    tiny = np.array([[1e-30, -1e-30]] * 4)
     counts = opposite_directions(
         linear(tiny), linear(-tiny), np.zeros((1, 2, 2, 1), np.float32), output="logits"
     )

@@ -69,7 +69,8 @@ def direction_counts(
             name,
             "Boxes of the share of opposite directions, by source model",
             "For each image and class, the share of input values along which the logit "
-            "of M rises and that of M∘P falls, or the reverse; the mean over classes. "
+            "of M, less the mean of all, rises and that of M∘P falls, or the reverse; "
+            "the mean over classes. "
             "Boxes hold the middle half of the images, whiskers reach from 5 % to "
             "95 %; half would be chance.",
             functools.partial(_draw, shares),

@@ -81,7 +81,7 @@ def sensitivity(
 
 
 def attention(target: keras.Model, images: FloatArray, labels: IntArray) -> FloatArray:
-    """Measures how much M's logit of the true class depends on each pixel.
+    """Measures how much M's answer depends on each pixel: its logit of the true class.
 
     Args:
         target: M, which returns logits.
@@ -89,7 +89,8 @@ def attention(target: keras.Model, images: FloatArray, labels: IntArray) -> Floa
         labels: `(images,)`.
 
     Returns:
-        The length of the derivative over the channels, `(images, height, width)`.
+        The length of the derivative, as `slopes` has it, over the channels, `(images,
+        height, width)`.
     """
     slope = slopes(target, "logits")
     found = np.zeros(images.shape, np.float32)
@@ -143,8 +144,9 @@ def figure_6(
             picture(
                 name,
                 "Test images, and maps of the pixels that M and each P depend on",
-                "First column: the image. Second: how much M's logit of the true class "
-                "depends on each pixel. Others: how much P's image does, "
+                "First column: the image. Second: how much M's logit of the true "
+                "class, less the mean of all, depends on each pixel. Others: how much "
+                "P's image does, "
                 "‖∂P / ∂x_d‖. Each map is scaled to its own maximum.",
                 functools.partial(_draw, images[chosen], _of(maps, chosen)),
             ),
