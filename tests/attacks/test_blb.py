@@ -1,7 +1,6 @@
 import dataclasses
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -166,23 +165,6 @@ def test_the_scale_of_the_outputs_does_not_matter(scale: float) -> None:
     assert result.success.all()
     shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
     np.testing.assert_allclose(result.l2, shortest, rtol=0.05)
-
-
-def test_the_example_whose_gradient_is_not_finite_is_named() -> None:
-    class Root(keras.layers.Layer):
-        def call(self, inputs: Any) -> Any:
-            return keras.ops.sqrt(inputs)
-
-    image = keras.Input(SHAPE)
-    hidden = keras.layers.Flatten()(Root()(image))
-    model = keras.Model(image, keras.layers.Dense(2)(hidden))
-    images = some_images(4)
-    images[2, 0, 0] = 0
-    seen = model(images).numpy().argmax(axis=1)
-    with pytest.raises(
-        RuntimeError, match=r"BLB on .*not finite, at the examples \[12\]\.$"
-    ):
-        BLB()(model, images, seen, y_target=1 - seen, ids=np.arange(10, 14))
 
 
 def test_defaults_are_those_of_cleverhans() -> None:

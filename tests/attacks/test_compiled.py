@@ -1,57 +1,8 @@
-from typing import Any
-
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 
-from keras_traps.attacks import create
 from keras_traps.attacks.compiled import once_per_model
 from tests.attacks.calling import EVERY, attack, compiled_parts
-from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images
-
-
-class Root(keras.layers.Layer):
-    """Its slope is infinite at 0."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.sqrt(inputs)
-
-
-def rooted() -> keras.Model:
-    image = keras.Input(SHAPE)
-    dense = keras.layers.Dense(2)
-    return keras.Model(image, dense(keras.layers.Flatten()(Root()(image))))
-
-
-def with_a_zero_in(row: int) -> Any:
-    images = some_images(5)
-    images[row, 0, 0, 0] = 0
-    return images
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("FGSM", {"eps": 0.1}),
-        ("BIM", {"eps": 0.1, "eps_iter": 0.05, "nb_iter": 2}),
-    ],
-)
-@pytest.mark.parametrize("batch_size", [2, 5])
-def test_the_example_whose_gradient_is_not_finite_is_named(
-    name: str, settings: dict[str, Any], batch_size: int
-) -> None:
-    made, labels = create(name, **settings), np.zeros(5, int)
-    with pytest.raises(
-        RuntimeError, match=rf"{name} on .*not finite, at the examples \[13\]\.$"
-    ):
-        made(
-            rooted(),
-            with_a_zero_in(3),
-            labels,
-            ids=np.arange(10, 15),
-            batch_size=batch_size,
-        )
+from tests.attacks.victims import TWO_CLASSES, linear, some_images
 
 
 def test_a_part_is_made_once_for_a_model_and_key() -> None:

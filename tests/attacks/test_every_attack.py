@@ -1,6 +1,8 @@
 """Facts that hold for every attack of the registry."""
 
+import functools
 import gc
+import re
 import weakref
 
 import keras
@@ -8,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import create, names
+from keras_traps.attacks import blb, create, names, optmargin
+from keras_traps.attacks.compiled import NON_FINITE
 from tests.attacks.calling import EVERY, Settings, compiled_parts, run
+from tests.attacks.victims import Root
 
 # Input diversity has to leave something of a side.
 SHAPE = (4, 4, 1)
@@ -95,3 +99,43 @@ def test_a_model_and_its_weights_are_freed_after_an_attack(name: str) -> None:
     assert gone() is None
     gc.collect()
     assert [handle() for handle in handles] == [None] * len(handles)
+
+
+@functools.cache
+def steep_model() -> keras.Model:
+    """Has no slope at a pixel of 0.6 or more."""
+    image = keras.Input(SHAPE)
+    roots = keras.layers.Flatten()(Root()(keras.ops.relu(0.6 - image)))
+    return keras.Model(image, keras.layers.Dense(2)(roots), name="steep")
+
+
+# SPSA takes no gradient.
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"SPSA"}))
+@pytest.mark.parametrize("batch_size", [2, 6])
+def test_the_example_whose_gradient_is_not_finite_is_named(
+    name: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two examples at once, of which OM shows the model three images each.
+    monkeypatch.setattr(optmargin, "_IMAGES_AT_ONCE", 6)
+    monkeypatch.setattr(blb, "_AT_ONCE", 2)
+    model, shown = steep_model(), 0.2 * images(6)
+    shown[4, 1, 2] = 1
+    answers = model(shown).numpy().argmax(axis=1)
+    targeted = create(name, **EVERY[name]).targeted
+    # Those before it have succeeded already.
+    done = np.arange(6) < 4
+    classes = np.where(done == targeted, answers, 1 - answers)
+    settings, named = EVERY[name], "[7]."
+    if name == "UAP":
+        settings, named = {**settings, "nb_at_once": 6}, "[4] of the background."
+    told = f"{name} on 'steep': {NON_FINITE} {named}"
+    with pytest.raises(RuntimeError, match=re.escape(told) + "$"):
+        run(
+            name,
+            model,
+            shown,
+            classes,
+            settings,
+            ids=[11, 3, 9, 5, 7, 2],
+            batch_size=batch_size,
+        )

@@ -11,8 +11,14 @@ from keras_traps.attacks.diversity import show_variants
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.translation import smooth
 from tests.attacks.calling import compiled_parts
-from tests.attacks.test_compiled import rooted, with_a_zero_in
-from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, tanh_net
+from tests.attacks.victims import (
+    SHAPE,
+    TWO_CLASSES,
+    Root,
+    linear,
+    some_images,
+    tanh_net,
+)
 
 PLAIN = Settings(eps=0.3, eps_iter=0.05, nb_iter=4, targeted=False)
 RECIPES = {
@@ -65,10 +71,27 @@ def test_a_model_is_traced_once_for_all_batches_and_settings(recipe: str) -> Non
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_example_whose_gradient_is_not_finite_is_named(recipe: str) -> None:
+    image = keras.Input(SHAPE)
+    roots = keras.layers.Flatten()(Root()(image))
+    model = keras.Model(image, keras.layers.Dense(2)(roots))
+    images = some_images(5)
+    images[3, 0, 0, 0] = 0
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"not finite.*\[13\]"):
-        run_gradient_loop(
-            batch(rooted(), with_a_zero_in(3), [0] * 5), RECIPES[recipe], PLAIN
-        )
+        run_gradient_loop(batch(model, images, [0] * 5), RECIPES[recipe], PLAIN)
+
+
+def test_an_example_is_named_by_its_own_id_after_others_have_left() -> None:
+    # The slope of the first class, which ends at 0.6, leads all pixels up to it.
+    image = keras.Input(SHAPE)
+    roots = keras.layers.Flatten()(Root()(keras.ops.relu(0.6 - image)))
+    dense = keras.layers.Dense(2)
+    model = keras.Model(image, dense(roots))
+    dense.set_weights([np.tile([1.0, -1.0], (6, 1)), np.array([0.0, 5.0])])
+    images = np.full((5, *SHAPE), 0.1, np.float32)
+    images[[0, 2]] = 0.55  # the second class
+    images[3, 0, 0, 0] = 0.58
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"not finite.*\[13\]"):
+        run_gradient_loop(batch(model, images, [0] * 5), RECIPES["early"], PLAIN)
 
 
 def test_a_constant_model_is_left_where_it_is() -> None:

@@ -10,9 +10,7 @@ import pytest
 
 from keras_traps.attacks import AttackResult, create
 from tests.attacks.calling import compiled_parts
-from tests.attacks.test_compiled import Root
 from tests.attacks.victims import (
-    SHAPE,
     TWO_CLASSES,
     linear,
     some_images,
@@ -186,28 +184,6 @@ def test_an_answer_that_is_wanted_already_is_kept_if_it_leads_enough(name: str) 
     assert (after.argmax(axis=1) == seen).all()
     assert (np.ptp(after, axis=1)[~enough] >= confidence).all()
     assert (result.l2[~enough] > 0).all()
-
-
-@functools.cache
-def steep() -> keras.Model:
-    """Has no slope where a pixel is 0.5."""
-    image = keras.Input(SHAPE)
-    hidden = Root()(keras.ops.abs(image - 0.5))
-    return keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(hidden)))
-
-
-@pytest.mark.parametrize("batch_size", [2, 5])
-def test_the_example_whose_gradient_is_not_finite_is_named(batch_size: int) -> None:
-    model, images = steep(), some_images(5)
-    images[3, 0, 0] = 0.5
-    # Away from its own class the image has somewhere to go.
-    labels = answers(model, images)
-    with pytest.raises(
-        RuntimeError, match=r"UCW2 on .*not finite, at the examples \[13\]\.$"
-    ):
-        create("UCW2", **SHORT)(
-            model, images, labels, ids=np.arange(10, 15), batch_size=batch_size
-        )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from keras_traps.attacks import AttackResult, universal
 from keras_traps.attacks.base import Batch
 from keras_traps.attacks.uap import UAP
 from keras_traps.attacks.universal import UniversalPerturbation
-from tests.attacks.test_compiled import rooted, with_a_zero_in
 from tests.attacks.victims import (
     SHAPE,
     TWO_CLASSES,
@@ -257,13 +256,6 @@ def test_settings_out_of_range_are_named(wrong: dict[str, Any]) -> None:
 def test_a_background_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="background"):
         attack(some_images(2), np.zeros((3, 5, 5, 1), np.float32))
-
-
-def test_a_gradient_that_is_not_finite_is_named_as_the_backgrounds() -> None:
-    background = with_a_zero_in(3)
-    expected = r"UAP on .*, at the examples \[3\] of the background\.$"
-    with pytest.raises(RuntimeError, match=expected):
-        attack(some_images(2), background, model=rooted(), nb_at_once=5)
 
 
 def test_it_is_in_the_registry_and_knows_its_ball() -> None:

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 Floats = npt.NDArray[np.float64]
 
@@ -18,6 +19,13 @@ TWO_CLASSES = np.array(
 )
 TOWARDS_1 = np.sign(TWO_CLASSES[:, 1] - TWO_CLASSES[:, 0]).reshape(1, *SHAPE)
 """The sign of the gradient that leads from class 0 to class 1."""
+
+
+class Root(keras.layers.Layer):
+    """Its slope is infinite at 0."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.sqrt(inputs)
 
 
 def linear(kernel: npt.NDArray[np.float32]) -> keras.Model:
