@@ -1,6 +1,7 @@
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
