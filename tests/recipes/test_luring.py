@@ -208,7 +208,7 @@ def test_different_numbers_of_images_are_told(workdir: Path) -> None:
     ] * 2
     text = (workdir / "tables/luring.md").read_text()
     assert "| Auto 9, Luring 5 |" in text
-    assert "different numbers of images in FGSM 0.5 (5 and 9)." in text
+    assert "different numbers of images in 1 cells; see the last column." in text
 
 
 def test_figures_of_attacks_need_some(workdir: Path) -> None:

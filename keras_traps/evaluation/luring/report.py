@@ -186,11 +186,10 @@ def _sentence(found: Comparison) -> str:
         )
         text += f" Not in {listed}."
     if found.uneven:
-        listed = ", ".join(
-            f"{attack} {eps:g} ({luring} and {other})"
-            for attack, eps, luring, other in found.uneven
+        text += (
+            f" The two have different numbers of images in {len(found.uneven)} cells; "
+            "see the last column."
         )
-        text += f" The two have different numbers of images in {listed}."
     same = found.paired
     low, high = same.images
     return (
