@@ -187,13 +187,14 @@ def _sentence(found: Comparison) -> str:
         text += f" Not in {listed}."
     if found.uneven:
         text += (
-            f" The two have different numbers of images in {len(found.uneven)} cells; "
-            "see the last column."
+            f" In {len(found.uneven)} of them the two have different numbers of "
+            "images; see the last column."
         )
     same = found.paired
     low, high = same.images
+    met = str(low) if low == high else f"{low} to {high}"
     return (
-        f"{text} On the images that both met, {low} to {high} in a cell, it is in "
+        f"{text} On the images that both met, {met} in a cell, it is above in "
         f"{same.above}: in {same.surely_above} beyond chance (McNemar's exact test, "
         f"5 % for each cell), and below beyond chance in {same.surely_below}."
     )
