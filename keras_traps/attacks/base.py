@@ -113,7 +113,9 @@ class Attack(abc.ABC):
     """An attack with its hyper-parameters.
 
     Subclasses are frozen dataclasses whose fields carry cleverhans' names. One that
-    checks its fields in a `__post_init__` of its own calls this one first.
+    checks its fields in a `__post_init__` of its own calls this one first. One that
+    `searches` gives back the clean image of an example on which it fails; one that
+    `needs_channels_last` tells the height and width of images from their channels.
     """
 
     name: ClassVar[str]
@@ -265,12 +267,9 @@ class Attack(abc.ABC):
             targeted=self.targeted,
             searches=self.searches,
         )
-        moved = distances(clean, outcome.images)
         return AttackResult(
             **outcome._asdict(),
-            l0=moved.l0,
-            l2=moved.l2,
-            linf=moved.linf,
+            **distances(clean, outcome.images)._asdict(),
             iterations=np.concatenate([part[1] for part in parts]),
         )
 

@@ -25,10 +25,10 @@ class LuredClassifier(keras.Model):
     is M alone or where both agree; see `keras_traps.luring.agreement_model`.
 
     Images may come to `fit` and `evaluate` alone, with integer labels `(batch,)`, which
-    serve the metric `accuracy` and nothing else, or with M's answers. About images in
-    an array `fit` asks M once; about those of a data set at every step, as it has to
-    where they are augmented on the fly, unless they come with M's answers, as
-    `keras_traps.luring.answered_dataset` makes it. Do not use `sample_weight`.
+    serve the metric `accuracy` and nothing else, or with M's answers, as
+    `keras_traps.luring.answered_dataset` gives them. Where these are missing `fit` asks
+    M once about images in an array, and at every step about `validation_data` and about
+    a data set, which may augment them. Do not use `sample_weight`.
 
     `keras.models.clone_model` makes a plain model of it, which does not lure. A copy is
     `LuredClassifier.from_config(lured.get_config())`, given its weights.

@@ -140,6 +140,7 @@ def compare(
         for cell in cells
         if cell.outcome.threat == "luring" and cell.outcome.attack in TABLED
     }
+    records = {place: read(cell.outcome) for place, cell in by_place.items()}
     found = []
     for baseline in BASELINES:
         pairs = [
@@ -148,6 +149,8 @@ def compare(
             if variant == "luring"
             and (other := by_place.get((baseline, attack, eps))) is not None
         ]
+        if not pairs:
+            continue
         uneven = tuple(
             (attack, eps, cell.outcome.images, other.outcome.images)
             for attack, eps, cell, other in pairs
@@ -159,22 +162,25 @@ def compare(
                 for attack, eps, cell, other in pairs
             ]
             missed = tuple(rate for rate in rates if not rate[2] > rate[3])
-            if pairs:
-                paired = [
-                    pair(read(cell.outcome), read(other.outcome), measure)
-                    for _, _, cell, other in pairs
-                ]
-                found.append(
-                    Comparison(
-                        baseline,
-                        measure,
-                        above=len(pairs) - len(missed),
-                        cells=len(pairs),
-                        missed=missed,
-                        uneven=uneven,
-                        paired=count_pairs(paired),
-                    )
+            paired = [
+                pair(
+                    records["luring", attack, eps],
+                    records[baseline, attack, eps],
+                    measure,
                 )
+                for attack, eps, _, _ in pairs
+            ]
+            found.append(
+                Comparison(
+                    baseline,
+                    measure,
+                    above=len(pairs) - len(missed),
+                    cells=len(pairs),
+                    missed=missed,
+                    uneven=uneven,
+                    paired=count_pairs(paired),
+                )
+            )
     return tuple(found)
 
 
