@@ -139,7 +139,21 @@ def detection_adversarial_accuracy(
         ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
-    return _share(~(np.equal(augmented, target) & np.not_equal(target, labels)))
+    return _share(defended(augmented, target, labels))
+
+
+def defended(augmented: IntArray, target: IntArray, labels: IntArray) -> _Flags:
+    """Says of each attacked image what DAC counts.
+
+    Args:
+        augmented: What M∘P answers to each, `(images,)`.
+        target: What M answers, `(images,)`.
+        labels: The true classes, `(images,)`.
+
+    Returns:
+        `(images,)`, bool: M is right, or M∘P gives another class than M.
+    """
+    return np.equal(target, labels) | np.not_equal(augmented, target)
 
 
 def detection_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:

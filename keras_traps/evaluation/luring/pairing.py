@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from keras_traps.evaluation.luring.records import LuringRecord
+from keras_traps.luring.metrics import defended
 
 _LEVEL = 0.05
 
@@ -93,5 +94,6 @@ def count_pairs(pairs: Sequence[Pair]) -> Paired:
 
 
 def _good(record: LuringRecord, measure: str) -> npt.NDArray[np.bool_]:
-    right = record.target == record.labels
-    return right if measure == "ac_m" else right | (record.augmented != record.target)
+    if measure == "ac_m":
+        return record.target == record.labels
+    return defended(record.augmented, record.target, record.labels)
