@@ -18,6 +18,24 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+def _seed() -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Draws what a test's fixtures leave to chance from the same seed each time."""
+    _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Does so for the test itself, whichever of its fixtures were built before."""
+    _seed()
+
+
 @pytest.fixture(scope="session")
 def archives() -> Path:
     """The folder of real `.npz` archives; skips where there is none."""

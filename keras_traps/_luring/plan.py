@@ -194,7 +194,7 @@ def _held_out(values: flags.FlagValues, variant: str, steps: int) -> float:
     if variant == "auto":
         return 0.0
     # Of one look nothing can be picked.
-    one = steps <= values.stage
+    one = steps <= values.stage and values.start is None
     if values.validation_split is None:
         picks = values.schedule == "authors" and not one
         return LURE_VALIDATION[values.dataset] if picks else 0.0

@@ -73,8 +73,8 @@ def define_training_flags(define: Flags) -> None:
         "validation_split",
         None,
         "Share of training images that only say which P, of those that are looked at "
-        "after each --stage, is kept; 0 keeps the last. The default is the authors' "
-        "with --schedule=authors, else 0.",
+        "after each --stage, is kept; --start is one of them. 0 keeps the last. The "
+        "default is the authors' with --schedule=authors, else 0.",
     )
     define.text(
         "start",

@@ -103,8 +103,8 @@ def train_variant(
             the true class. At least 0 and below 1; 0 keeps the last P, as does
             `"auto"` with any. Defaults to `0.0`.
         start: A trained P of the same width, such as that of `"auto"`, whose weights P
-            has at first; or for `"stack"` a whole M∘P of the same. Defaults to `None`:
-            new weights.
+            has at first; or for `"stack"` a whole M∘P of the same. Where one is picked,
+            it is one of those to pick from. Defaults to `None`: new weights.
         seed: Of the first weights, the dropout, the order of images, their moves and
             the choice of those that are held out. Defaults to `0`.
         stage: After how many steps the state is saved, and looked at. Defaults to
@@ -156,6 +156,8 @@ def train_variant(
         answers = right_answers(variant, target, held)
         whole = result if variant == "stack" else join(result, target)
         best = Best(result, held.images, answers, backup, answering=whole)
+        if start is not None:
+            best.keep(0)
     train_in_stages(
         trained,
         variant_data(

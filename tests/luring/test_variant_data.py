@@ -187,6 +187,27 @@ def test_what_was_picked_before_a_kill_is_kept_after_it(
     assert not any(differ(plain, resumed))
 
 
+@pytest.mark.parametrize("variant", ["stack", "luring"])
+def test_what_it_starts_from_is_among_those_to_pick_from(
+    variant: Variant, digits: Dataset, spies: list[Spy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = target_of()
+    start = train(variant, target, digits, seed=5)
+    steps: list[int] = []
+    keep = Spy.keep
+
+    def note(self: Spy, step: int) -> None:
+        steps.append(step)
+        keep(self, step)
+
+    monkeypatch.setattr(Spy, "keep", note)
+    settings: dict[str, Any] = {"validation_split": 0.25, "stage": 2}
+    train(variant, target, digits, start=start, **settings)
+    assert steps == [0, 2, 4, 6]
+    for taken, weight in zip(spies[0].weights[0], weights_of(start), strict=True):
+        np.testing.assert_array_equal(taken, weight)
+
+
 @pytest.mark.parametrize(
     ("variant", "share"), [("auto", 0.25), ("luring", 0.0), ("stack", 0.0)]
 )

@@ -126,6 +126,15 @@ def test_the_last_p_is_kept_unless_images_are_held_out(workdir: Path) -> None:
         run(*command, *small, "--stage=3")
 
 
+def test_what_p_started_from_is_one_to_pick_from(workdir: Path) -> None:
+    start = shutil.move(workdir / "luring.keras", workdir / "start.keras")
+    (workdir / "luring.json").unlink()
+    command = ("train", f"--workdir={workdir}", f"--start={start}", "--resume")
+    small = ("--variant=luring", "--steps=4", "--validation_split=0.2")
+    run(*command, "--width=0.05", *small)
+    assert json.loads((workdir / "luring.json").read_text())["picked_step"] in (0, 4)
+
+
 @pytest.mark.parametrize("variant", ["target", "surrogate", "auto"])
 def test_what_is_not_picked_takes_no_share(workdir: Path, variant: str) -> None:
     command = ("train", f"--workdir={workdir}", "--resume", f"--variant={variant}")
