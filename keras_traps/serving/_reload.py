@@ -79,6 +79,9 @@ def _largest_difference(
             return float("inf")
         if name in tolerances:
             difference = np.abs(value.astype(np.float64) - other).max()
+            # Told apart here, for `max` would pass over a NaN.
+            if not np.isfinite(difference):
+                return float("inf")
             largest = max(largest, float(difference / tolerances[name]))
         elif not (value == other).all():
             return float("inf")

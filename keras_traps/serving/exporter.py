@@ -106,8 +106,9 @@ def export(
             decoder, or arguments are wrong or do not fit each other.
         RuntimeError: If the analyzer was not fitted.
         FileExistsError: If the version exists.
-        SelfTestError: If the exported model does not answer as the live one. Nothing
-            is published.
+        SelfTestError: If the exported model does not answer as the live one, or the
+            live one's answer to an image of the self-test is not finite. Nothing is
+            published.
         OSError: If it cannot be written. Nothing is left behind.
 
     Example:

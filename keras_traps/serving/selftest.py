@@ -28,7 +28,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class SelfTestError(RuntimeError):
-    """A model that was exported does not answer as the live one does."""
+    """A model that was exported does not answer as the live one does, or with NaN."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,8 @@ def self_test(
         The differences.
 
     Raises:
-        SelfTestError: If the model cannot be loaded, or an answer differs.
+        SelfTestError: If the model cannot be loaded, an answer differs, or the live
+            model's own answer is not finite.
     """
     levels = _probes(subject, examples)
     with tempfile.TemporaryDirectory(prefix="keras_traps_selftest_") as folder:
@@ -181,6 +182,7 @@ def _probe(
     elif signature == "image_bytes":
         given = np.array([tf.io.encode_png(image).numpy() for image in levels])
     expected = live_answers(subject, signature, images)
+    _check_finite(signature, expected)
     probe: Arrays = {"input": given}
     for name, value in expected.items():
         if value.dtype.kind == "U":
@@ -191,6 +193,29 @@ def _probe(
         spread = min(subject.analyzer.thresholds.scale)
         probe["tolerance/score"] = np.array(TOLERANCE / min(spread, 1.0))
     return probe
+
+
+def _check_finite(signature: Signature, answer: Arrays) -> None:
+    """Raises `SelfTestError` where there is nothing that an answer could equal."""
+    for name, value in answer.items():
+        if value.dtype.kind != "f":
+            continue
+        finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
+        wrong = np.flatnonzero(~finite)
+        if wrong.size:
+            raise SelfTestError(
+                f"Expected finite answers of the live model. Its {name!r} in the "
+                f"signature {signature!r} is not finite for {wrong.size} of "
+                f"{len(value)} images, the first of them {_image_name(wrong[0])}."
+            )
+
+
+def _image_name(index: int) -> str:
+    """Names an image of `_probes`."""
+    own = index - _NOISE_IMAGES - 2
+    if own >= 0:
+        return f"examples[{own}]"
+    return {-1: "white", -2: "black"}.get(own, "noise")
 
 
 def _run(directory: Path, probes: Path) -> dict[str, dict[str, float]]:
