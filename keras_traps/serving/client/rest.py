@@ -11,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import urllib3
 
+from keras_traps.serving.client.bounded import bounded_pool
 from keras_traps.serving.client.errors import (
     DeadlineExceededError,
     ResponseError,
@@ -62,9 +63,7 @@ class RestTransport:
 
     def __init__(self, url: str, *, connections: int = 16) -> None:
         self._url = url
-        self._pool = urllib3.connection_from_url(
-            url, maxsize=connections, retries=False
-        )
+        self._pool = bounded_pool(url, connections)
 
     def predict(
         self,
