@@ -1,11 +1,12 @@
 """A server of a tiny model, and clients over both transports."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from keras_traps.serving import Client
+from tests.serving.client.foreign_server import Script, start
 from tests.serving.server_process import ServerProcess
 from tests.serving.tiny_model import Offline, write_version
 
@@ -38,3 +39,18 @@ def address(server: ServerProcess, request: pytest.FixtureRequest) -> str:
 def client(address: str) -> Iterator[Client]:
     with Client(address, "tiny") as client:
         yield client
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Script], str]]:
+    """Starts servers that answer as scripts say, and returns their addresses."""
+    servers = []
+
+    def address_of(script: Script) -> str:
+        servers.append(start(script))
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield address_of
+    for server in servers:
+        server.shutdown()
+        server.server_close()

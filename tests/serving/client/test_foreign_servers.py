@@ -3,9 +3,7 @@
 import json
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,75 +17,7 @@ from keras_traps.serving.client import (
     ServingError,
     UnavailableError,
 )
-
-Reply = tuple[int, bytes]
-Script = Callable[[str], Reply]
-
-METADATA = {
-    "model_spec": {"name": "m", "signature_name": "", "version": "1"},
-    "metadata": {
-        "signature_def": {
-            "signature_def": {
-                "serving_default": {
-                    "inputs": {
-                        "x": {
-                            "dtype": "DT_FLOAT",
-                            "tensor_shape": {
-                                "dim": [{"size": "-1", "name": ""}],
-                                "unknown_rank": False,
-                            },
-                        }
-                    },
-                    "outputs": {
-                        "a": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": []}},
-                        "b": {"dtype": "DT_STRING", "tensor_shape": {"dim": []}},
-                    },
-                }
-            }
-        }
-    },
-}
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Script], str]]:
-    servers = []
-
-    def start(script: Script) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, body = script(self.path)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.do_GET()
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        # The poll is how long a shutdown takes.
-        poll = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        poll.start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def answering(outputs: Any) -> Script:
-    def script(path: str) -> Reply:
-        answer = {"outputs": outputs} if path.endswith(":predict") else METADATA
-        return 200, json.dumps(answer).encode()
-
-    return script
+from tests.serving.client.foreign_server import Reply, Script, answering
 
 
 def ask(address: str, **settings: Any) -> Any:
