@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="one .npy file of a batch, or PNG and JPEG files of one image each",
+        help="one .npy file of a batch, or PNG and JPEG files of one image each, "
+        "8 bits per channel",
     )
     predict.add_argument("--signature", default="serving_default", help="e.g. analyze")
     predict.add_argument(
@@ -145,6 +146,12 @@ def _decode(path: Path, spec: TensorSpec) -> Array:
 
     channels = spec.shape[-1] if spec.shape else None
     with Image.open(path) as image:
+        if image.mode.split(";")[0] in ("I", "F"):
+            # Made 8 bits by clipping, nearly every pixel would be white.
+            raise ValueError(
+                f"{path}: expected an image of 8 bits per channel, found Pillow's mode "
+                f"{image.mode!r}; scale it yourself and pass a .npy file"
+            )
         grey = channels == 1 or (channels is None and image.mode in ("1", "L"))
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
     pixels = pixels[..., None] if grey else pixels

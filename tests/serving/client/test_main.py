@@ -1,14 +1,17 @@
 import json
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_traps.serving.client.__main__ import main
+from tests.serving.client.foreign_server import Script, answering
 from tests.serving.tiny_model import SHAPE, Offline, images
 
 
@@ -108,6 +111,29 @@ def test_a_file_that_cannot_be_read_is_told(
     )
     assert (code, lines) == (1, [])
     assert "image.png" in error
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ending", "mode"),
+    [(np.uint16, "png", "I;16"), (np.int32, "tiff", "I"), (np.float32, "tiff", "F")],
+)
+def test_an_image_of_more_than_8_bits_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    serve: Callable[[Script], str],
+    tmp_path: Path,
+    dtype: type[np.generic],
+    ending: str,
+    mode: str,
+) -> None:
+    path = tmp_path / f"image.{ending}"
+    Image.fromarray(np.full((8, 8), 1000, dtype)).save(path)
+    address = serve(answering({"a": [1.0], "b": ["x"]}))
+    code, lines, error = run(
+        capsys, "predict", str(path), f"--address={address}", "--model=m"
+    )
+    assert (code, lines) == (1, [])
+    assert f"{path}: expected an image of 8 bits per channel" in error
+    assert f"mode '{mode}'" in error
 
 
 def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
