@@ -133,11 +133,20 @@ def _rows(answer: Answer) -> list[dict[str, Any]]:
 
 def _read(files: Sequence[Path], spec: TensorSpec) -> Inputs:
     if len(files) == 1 and files[0].suffix == ".npy":
-        batch: Array = np.load(files[0], allow_pickle=False)
-        return batch
+        return _array(files[0])
     if spec.dtype == "string":
         return [path.read_bytes() for path in files]
     return np.stack([_decode(path, spec) for path in files])
+
+
+def _array(path: Path) -> Array:
+    try:
+        with path.open("rb") as file:
+            # `np.load` guesses at other formats, and raises the errors of each.
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected an array of images ({error})") from error
+    return array
 
 
 def _decode(path: Path, spec: TensorSpec) -> Array:

@@ -136,6 +136,23 @@ def test_an_image_of_more_than_8_bits_is_refused(
     assert f"mode '{mode}'" in error
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_holds_no_array_is_told(
+    capsys: pytest.CaptureFixture[str],
+    serve: Callable[[Script], str],
+    tmp_path: Path,
+    content: bytes,
+) -> None:
+    path = tmp_path / "batch.npy"
+    path.write_bytes(content)
+    address = serve(answering({"a": [1.0], "b": ["x"]}))
+    code, lines, error = run(
+        capsys, "predict", str(path), f"--address={address}", "--model=m"
+    )
+    assert (code, lines) == (1, [])
+    assert error.startswith(f"{path}: expected an array of images")
+
+
 def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = run(
         capsys, "status", "--address=http://127.0.0.1:9", "--model=m", "--retries=0"
