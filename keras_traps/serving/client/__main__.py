@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_traps.serving.client.arrays import Answer, Inputs
+from keras_traps.serving.client.arrays import Answer
 from keras_traps.serving.client.client import Client
 from keras_traps.serving.client.errors import ServingError
 from keras_traps.serving.client.signatures import Array, TensorSpec
@@ -23,6 +23,9 @@ from keras_traps.serving.client.signatures import Array, TensorSpec
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and writes its answer to the standard output, one JSON per line.
+
+    A prediction is a line per image. An output that has not one row per image is in
+    each of them as a whole.
 
     Args:
         argv: The command line without the program; `None` for that of the process.
@@ -99,11 +102,12 @@ def _predict(client: Client, options: argparse.Namespace) -> list[dict[str, Any]
     inputs = known[options.signature].inputs if options.signature in known else {}
     # Without a spec the call below says which signatures there are.
     spec = next(iter(inputs.values()), TensorSpec("float32", None))
-    answer = client.predict(_read(options.files, spec), signature=options.signature)
+    images = _read(options.files, spec)
+    answer = client.predict(images, signature=options.signature)
     if options.output is not None:
         with options.output.open("wb") as file:
             np.savez(file, allow_pickle=False, **answer)
-    return _rows(answer)
+    return _rows(answer, len(images))
 
 
 def _status(client: Client, _: argparse.Namespace) -> list[dict[str, Any]]:
@@ -123,15 +127,17 @@ def _signatures(client: Client, _: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _rows(answer: Answer) -> list[dict[str, Any]]:
-    count = len(next(iter(answer.values())))
+def _rows(answer: Answer, count: int) -> list[dict[str, Any]]:
     return [
-        {name: array[row].tolist() for name, array in answer.items()}
+        {
+            name: (array[row] if array.shape[:1] == (count,) else array).tolist()
+            for name, array in answer.items()
+        }
         for row in range(count)
     ]
 
 
-def _read(files: Sequence[Path], spec: TensorSpec) -> Inputs:
+def _read(files: Sequence[Path], spec: TensorSpec) -> Array | list[bytes]:
     if len(files) == 1 and files[0].suffix == ".npy":
         return _array(files[0])
     if spec.dtype == "string":

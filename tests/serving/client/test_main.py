@@ -153,6 +153,35 @@ def test_a_file_that_holds_no_array_is_told(
     assert error.startswith(f"{path}: expected an array of images")
 
 
+@pytest.mark.parametrize(
+    ("a", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0]),
+        (7.0, [7.0, 7.0]),
+        ([7.0], [[7.0], [7.0]]),
+        ([1.0, 2.0, 3.0], [[1.0, 2.0, 3.0]] * 2),
+    ],
+)
+def test_an_output_without_a_row_per_image_is_whole_in_each_line(
+    capsys: pytest.CaptureFixture[str],
+    serve: Callable[[Script], str],
+    tmp_path: Path,
+    a: Any,
+    expected: list[Any],
+) -> None:
+    np.save(tmp_path / "batch.npy", np.zeros(2, np.float32))
+    code, lines, _ = run(
+        capsys,
+        "predict",
+        str(tmp_path / "batch.npy"),
+        f"--address={serve(answering({'a': a, 'b': ['x', 'y']}))}",
+        "--model=m",
+    )
+    assert code == 0
+    assert [line["a"] for line in lines] == expected
+    assert [line["b"] for line in lines] == ["x", "y"]
+
+
 def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = run(
         capsys, "status", "--address=http://127.0.0.1:9", "--model=m", "--retries=0"
