@@ -10,21 +10,26 @@ from keras_traps.serving.client.errors import DeadlineExceededError, Unavailable
 T = TypeVar("T")
 
 
+# About 24 days. A socket waits for milliseconds of 32 bits: of more it takes what is
+# left after they overflow, which may be no time at all.
+_LONGEST_SECONDS = (2**31 - 1) // 1000
+
+
 class Deadline:
     """A moment after which a call is given up.
 
     Args:
-        seconds: From now; more than 0.
+        seconds: From now; more than 0 and at most 2147483.
 
     Raises:
-        ValueError: If `seconds` is not a positive number.
+        ValueError: If `seconds` is not such a number.
     """
 
     def __init__(self, seconds: float) -> None:
-        if not seconds > 0:
+        if not 0 < seconds <= _LONGEST_SECONDS:
             raise ValueError(
                 "Invalid value for argument `timeout`. Expected seconds greater than "
-                f"0. Received: timeout={seconds}"
+                f"0 and at most {_LONGEST_SECONDS}. Received: timeout={seconds}"
             )
         self.seconds = seconds
         self._end = time.monotonic() + seconds

@@ -179,7 +179,13 @@ def test_an_address_of_another_form_is_refused(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("max_batch_size", 0), ("timeout", 0.0), ("retries", -1), ("version", -1)],
+    [
+        ("max_batch_size", 0),
+        ("timeout", 0.0),
+        ("timeout", float("inf")),
+        ("retries", -1),
+        ("version", -1),
+    ],
 )
 def test_a_setting_out_of_its_range_is_refused(setting: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"`{setting}`"):

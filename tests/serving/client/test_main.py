@@ -190,6 +190,14 @@ def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) 
     assert error.startswith("UNAVAILABLE: ")
 
 
+def test_a_timeout_without_end_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(
+        capsys, "status", "--address=http://127.0.0.1:9", "--model=m", "--timeout=inf"
+    )
+    assert code == 1
+    assert error.endswith("at most 2147483. Received: timeout=inf\n")
+
+
 def test_it_runs_as_a_module(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,10 +95,18 @@ def test_after_the_deadline_nothing_is_sent(clock: Clock) -> None:
         call(Backoff(5), deadline, [])
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+@pytest.mark.parametrize(
+    "seconds", [0, -1, float("nan"), float("inf"), 2_147_484, 1e300]
+)
 def test_a_deadline_that_is_no_time_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="`timeout`"):
         Deadline(seconds)
+
+
+def test_the_longest_deadline_is_what_a_socket_can_wait() -> None:
+    deadline = Deadline(2_147_483)
+    assert deadline.remaining() > 2_147_000
+    assert deadline.seconds * 1000 < 2**31 <= (deadline.seconds + 1) * 1000
 
 
 @pytest.mark.parametrize("retries", [-1, True, 1.5])
