@@ -18,11 +18,14 @@ def connect(address: str) -> Transport:
         ImportError: If gRPC is asked for and its packages are not installed.
     """
     parts = urlsplit(address)
-    if not parts.hostname or parts.scheme not in ("http", "https", "grpc", "grpcs"):
+    # Without what follows the host another service would be asked.
+    further = parts.path not in ("", "/") or parts.query or parts.fragment
+    known = parts.scheme in ("http", "https", "grpc", "grpcs")
+    if not (known and parts.hostname) or further:
         raise ValueError(
             "Invalid value for argument `address`. Expected 'http://host:port' or "
-            f"'grpc://host:port', or the same with https or grpcs. Received: "
-            f"{address!r}"
+            "'grpc://host:port', or the same with https or grpcs, and nothing after "
+            f"it. Received: {address!r}"
         )
     if parts.scheme.startswith("grpc"):
         return _grpc(parts.netloc, secure=parts.scheme == "grpcs")

@@ -170,11 +170,28 @@ def test_a_web_server_at_a_grpc_address_is_told(serve: Callable[[Script], str]) 
 
 
 @pytest.mark.parametrize(
-    "address", ["localhost:8501", "ftp://localhost", "http://", "", "/v1/models"]
+    "address",
+    [
+        "localhost:8501",
+        "ftp://localhost",
+        "http://",
+        "",
+        "/v1/models",
+        "http://localhost:8501/serving/v2",
+        "http://localhost:8501//",
+        "http://localhost:8501?tenant=a",
+        "http://localhost:8501/#a",
+        "grpc://localhost:8500/serving",
+    ],
 )
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"`address`.*Expected 'http://host:port'"):
         Client(address, "m")
+
+
+def test_an_address_may_end_in_a_slash(serve: Callable[[Script], str]) -> None:
+    address = serve(answering({"a": [1.0, 2.0], "b": ["x", "y"]}))
+    assert ask(f"{address}/")["a"].tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
