@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from urllib.parse import quote
 
 from keras_traps.serving.subject import Signature, Subject
 
@@ -19,11 +20,13 @@ def command_lines(subject: Subject, path: Path) -> tuple[str, ...]:
     """
     path = path.absolute()
     name = path.parent.name
-    mount = shlex.quote(f"{path.parent}:/models/{name}:ro")
+    # The image's start script does not quote MODEL_NAME. A flag after its own counts
+    # instead, and its folder is that of its default name.
+    mount = shlex.quote(f"{path.parent}:/models/model:ro")
     return (
         f"saved_model_cli show --dir {shlex.quote(str(path))} --all",
         f"docker run --rm -p 8500:8500 -p 8501:8501 -v {mount} "
-        f"-e MODEL_NAME={shlex.quote(name)} tensorflow/serving",
+        f"tensorflow/serving {shlex.quote(f'--model_name={name}')}",
         *(_curl(subject, signature, name) for signature in subject.signatures),
     )
 
@@ -38,6 +41,6 @@ def _curl(subject: Subject, signature: Signature, name: str) -> str:
     body = f"{{'signature_name': {signature!r}, 'instances': [{instance}]}}"
     modules = "base64, json" if signature == "image_bytes" else "json"
     script = f"import {modules}; print(json.dumps({body}))"
-    url = f"http://localhost:8501/v1/models/{name}:predict"
+    url = f"http://localhost:8501/v1/models/{quote(name, safe='')}:predict"
     # json.dumps quotes for a shell too: there is no $, ` or ! in the script.
     return f"python -c {json.dumps(script)} | curl -d @- {shlex.quote(url)}"

@@ -2,19 +2,23 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.serving import Exported
-from tests.serving.conftest import load
+from keras_traps.serving import Exported, export
+from tests.serving.client.foreign_server import Reply, start
+from tests.serving.conftest import Trapped, load
 from tests.serving.server_process import ServerProcess
 
 
@@ -54,8 +58,40 @@ def test_docker_is_given_the_folder_of_versions_and_the_name(
 ) -> None:
     line = exported.commands[1]
     assert line.startswith("docker run --rm -p 8500:8500 -p 8501:8501 ")
-    assert f" -v {exported.path.parent}:/models/digits:ro " in line
-    assert line.endswith(" -e MODEL_NAME=digits tensorflow/serving")
+    assert f" -v {exported.path.parent}:/models/model:ro " in line
+    assert line.endswith(" tensorflow/serving --model_name=digits")
+
+
+@pytest.mark.usefixtures("no_self_test")
+@pytest.mark.parametrize("name", ["my model", "50% {a,b}?#", "o'clock $HOME `id` é"])
+def test_a_name_with_special_characters_stays_whole(
+    trapped: Trapped, tmp_path: Path, name: str
+) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    asked = []
+
+    def script(path: str) -> Reply:
+        asked.append(path)
+        return 200, b"{}"
+
+    server = start(script)
+    shown, docker, curl = export(
+        trapped.model, tmp_path / name, warmup_batch_sizes=(), verbose=False
+    ).commands
+    run(
+        curl.replace("http://localhost:8501", f"http://127.0.0.1:{server.server_port}"),
+        tmp_path,
+    )
+    server.shutdown()
+    server.server_close()
+    (path,) = asked
+    assert unquote(path) == f"/v1/models/{name}:predict"
+    # No other character may stand in a path as it is.
+    assert re.fullmatch(r"/v1/models/[\w.~%-]+:predict", path, re.ASCII)
+    assert f"{tmp_path / name}:/models/model:ro" in shlex.split(docker)
+    assert shlex.split(docker)[-1] == f"--model_name={name}"
+    assert str(tmp_path / name / "1") in shlex.split(shown)
 
 
 def test_curl_gets_the_answer_of_every_signature(
