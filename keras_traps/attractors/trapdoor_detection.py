@@ -59,7 +59,8 @@ class TrapdoorAnalyzer:
 
         Args:
             subject: The counter-example.
-            images: `(images, ...)`, floating point, pixels in [0, 1]: clean images.
+            images: `(images, ...)`, floating point, pixels in [0, 1]: clean images, at
+                least one for each class's trapdoor.
             fpr: Share of clean images that either way may flag. Defaults to `0.05`.
 
         Returns:
@@ -68,12 +69,17 @@ class TrapdoorAnalyzer:
         Raises:
             TypeError: If images are integers.
             ValueError: If `fpr` is not between 0 and 1, or there are too few images
-                for it.
+                for it or fewer than classes.
         """
         check_share(fpr, name="fpr")
         clean = check_images(images, subject.trapdoors.shape[1:])
-        thresholds = set_thresholds(predict(subject.decoder, clean), fpr)
         count = len(subject.trapdoors)
+        if len(clean) < count:
+            raise ValueError(
+                f"Invalid value for argument `images`. Expected at least {count} "
+                f"clean images, one for each class. Received: {len(clean)} images."
+            )
+        thresholds = set_thresholds(predict(subject.decoder, clean), fpr)
         classes: IntArray = np.arange(len(clean)) % count
         planted = predict(subject.correlations, subject.plant(clean, classes))
         means = np.stack([planted[classes == k].mean(axis=0) for k in range(count)])

@@ -75,13 +75,23 @@ def test_a_black_image_has_a_verdict(
     assert not verdict.by_signature[0]
 
 
+def test_every_class_needs_an_image_for_its_signature(
+    subject: Counterexample, digits_train: Dataset
+) -> None:
+    images = digits_train.images
+    with pytest.raises(ValueError, match=r"at least 10 clean images.*9 images"):
+        TrapdoorAnalyzer.fit(subject, images[:9], fpr=0.2)
+    analyzer = TrapdoorAnalyzer.fit(subject, images[:10], fpr=0.2)
+    np.testing.assert_allclose(np.linalg.norm(analyzer.signatures, axis=1), 1, 1e-5)
+
+
 def test_wrong_arguments_are_refused(
     subject: Counterexample, digits_train: Dataset
 ) -> None:
     with pytest.raises(ValueError, match="argument `fpr`"):
         TrapdoorAnalyzer.fit(subject, digits_train.images, fpr=0.0)
     with pytest.raises(ValueError, match="argument `images`"):
-        TrapdoorAnalyzer.fit(subject, digits_train.images[:3])
+        TrapdoorAnalyzer.fit(subject, digits_train.images[:18])
     analyzer = TrapdoorAnalyzer.fit(subject, digits_train.images)
     with pytest.raises(TypeError, match="argument `images`"):
         analyzer.detect(np.ones((1, 8, 8, 1), int))
