@@ -11,11 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._files import write_atomically
-from keras_traps._validation import (
-    FloatArray,
-    IntArray,
-    check_images,
-)
+from keras_traps._validation import FloatArray, IntArray, check_images
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import (
     Thresholds,
@@ -163,14 +159,7 @@ class ForensicAnalyzer:
             TypeError: If images are integers.
             ValueError: If a pixel is not in [0, 1], or the shape is not the decoder's.
         """
-        array = check_images(images)
-        pixels = int(np.prod(array.shape[1:]))
-        if pixels != self.decoder.pixel_steps.shape[0]:
-            raise ValueError(
-                "Invalid value for argument `images`. Expected images of "
-                f"{self.decoder.pixel_steps.shape[0]} values, for which the decoder "
-                f"was made. Received: shape={array.shape}"
-            )
+        array = check_images(images, self.decoder.image_shape)
         return np.concatenate(
             [
                 self._correlate(tf.constant(array[start : start + batch_size])).numpy()

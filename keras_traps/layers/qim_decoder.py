@@ -23,7 +23,8 @@ class QIMDecoder(keras.layers.Layer):
 
     The layer computes in float32 whatever the dtype policy: half precision cannot tell
     the codewords of a step of 3 grey levels apart. W sees the pixels as they come, not
-    rounded to whole grey levels.
+    rounded to whole grey levels. Once it is built, `image_shape` is the shape of one
+    image.
 
     Args:
         num_classes: How many classes and so messages, at least 2.
@@ -124,6 +125,7 @@ class QIMDecoder(keras.layers.Layer):
                 "Invalid value for argument `input_shape`. Expected a batch of images "
                 f"whose size is known. Received: input_shape={tuple(input_shape)}"
             )
+        self.image_shape = shape
         index = ops.draw_steps(shape, self.steps, seed=self.seed)
         self.message_bits = self._add_constant(
             "message_bits",

@@ -191,6 +191,18 @@ def test_a_file_gives_the_same_verdicts(
         )
 
 
+def test_a_loaded_model_still_takes_its_images_and_no_others(
+    trapped: keras.Model, digits_test: Dataset, tmp_path: Path
+) -> None:
+    images = digits_test.images[:5]
+    expected = ForensicAnalyzer(trapped).correlations(images)
+    trapped.save(tmp_path / "model.keras")
+    loaded = ForensicAnalyzer(keras.saving.load_model(tmp_path / "model.keras"))
+    np.testing.assert_array_equal(loaded.correlations(images), expected)
+    with pytest.raises(ValueError, match=r"images of shape \(batch, 8, 8, 1\)"):
+        loaded.correlations(np.moveaxis(images, -1, 1))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -275,8 +287,12 @@ def test_an_analyzer_that_was_not_fitted_says_so(tmp_path: Path) -> None:
 def test_wrong_images_are_refused(fitted: ForensicAnalyzer) -> None:
     with pytest.raises(TypeError, match="floating point"):
         fitted.detect(np.zeros((2, 6, 6, 1), np.uint8))
-    with pytest.raises(ValueError, match="images of 36 values"):
+    with pytest.raises(ValueError, match=r"images of shape \(batch, 6, 6, 1\)"):
         fitted.detect(clean(2, size=7))
+    # As many values, but not where the messages have them.
+    for shape in ((2, 1, 6, 6), (2, 4, 9, 1), (2, 36)):
+        with pytest.raises(ValueError, match=r"images of shape \(batch, 6, 6, 1\)"):
+            fitted.correlations(clean(2).reshape(shape))
     with pytest.raises(ValueError, match=r"pixels in \[0, 1\]"):
         fitted.detect(2 * clean(2))
 

@@ -184,6 +184,15 @@ def test_fingerprint_outlives_a_file(tmp_path: Path) -> None:
     assert loaded.layers[-1].fingerprint == decoder.fingerprint
 
 
+def test_image_shape_is_what_the_layer_was_built_for(tmp_path: Path) -> None:
+    assert decoder_with(shape=(2, 3, 4)).image_shape == (2, 3, 4)
+    inputs = keras.Input((6, 5))
+    model = keras.Model(inputs, QIMDecoder(3, **CONSTANTS)(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].image_shape == model.layers[-1].image_shape == (6, 5)
+
+
 def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
     inputs = keras.Input((6, 6))
     model = keras.Model(inputs, QIMDecoder(3, name="w", **CONSTANTS)(inputs))

@@ -7,9 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, check_images
-from keras_traps.layers import QIMDecoder
-
 Graph = Callable[..., tuple[tf.Tensor, ...]]
 """From one batch of each array to tensors whose first axis is the batch."""
 
@@ -54,29 +51,3 @@ def map_batches(
         for start in range(0, len(arrays[0]), batch_size)
     ]
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-def check_decoded_images(images: npt.ArrayLike, decoder: QIMDecoder) -> FloatArray:
-    """Returns images as a float32 array, or says why a decoder cannot read them.
-
-    Args:
-        images: What the caller passed: `(batch, ...)`.
-        decoder: A built decoder.
-
-    Returns:
-        The same images, float32.
-
-    Raises:
-        TypeError: If they are not floating point.
-        ValueError: If there are none, a pixel is not in [0, 1], or they have another
-            number of values than the decoder was made for.
-    """
-    array = check_images(images)
-    expected = int(decoder.pixel_steps.shape[0])
-    if int(np.prod(array.shape[1:])) != expected:
-        raise ValueError(
-            f"Invalid value for argument `images`. Expected images of {expected} "
-            "values, for which the decoder was made. "
-            f"Received: shape={array.shape}"
-        )
-    return array

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, IntArray
-from keras_traps.attractors.analysis.batches import check_decoded_images, map_batches
+from keras_traps._validation import FloatArray, IntArray, check_images
+from keras_traps.attractors.analysis.batches import map_batches
 from keras_traps.attractors.analysis.local_density import LocalDensity
 from keras_traps.attractors.analysis.nearest import DEFAULT_SEARCH, AttractorSearch
 from keras_traps.attractors.analysis.scores import Loss, Scores, gradient
@@ -86,7 +86,7 @@ def loss_cosines(
         Zhang, Chang, Lee, Section VI-C2.
     """
     decoder = trapped if isinstance(trapped, QIMDecoder) else decoder_of(trapped)
-    array = check_decoded_images(images, decoder)
+    array = check_images(images, decoder.image_shape)
     if not losses:
         raise ValueError(
             "Invalid value for argument `losses`. Expected at least one. Received: {}"
@@ -157,7 +157,7 @@ def density_cosines(
         Zhang, Chang, Lee, Section VI-C3.
     """
     decoder = trapped if isinstance(trapped, QIMDecoder) else decoder_of(trapped)
-    array = check_decoded_images(images, decoder)
+    array = check_images(images, decoder.image_shape)
     local = LocalDensity(
         scores,
         array.shape[1:],

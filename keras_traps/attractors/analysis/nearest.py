@@ -8,8 +8,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import FloatArray, IntArray
-from keras_traps.attractors.analysis.batches import check_decoded_images, map_batches
+from keras_traps._validation import FloatArray, IntArray, check_images
+from keras_traps.attractors.analysis.batches import map_batches
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.layers import QIMDecoder
 
@@ -174,7 +174,7 @@ def nearest_attractors(
         Zhang, Chang, Lee, Section VI-C2.
     """
     decoder = trapped if isinstance(trapped, QIMDecoder) else decoder_of(trapped)
-    array = check_decoded_images(images, decoder)
+    array = check_images(images, decoder.image_shape)
 
     def find(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = search.run(decoder, batch)

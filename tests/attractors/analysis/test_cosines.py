@@ -134,5 +134,10 @@ def test_wrong_arguments_are_refused(classifier: keras.Model) -> None:
         loss_cosines(decoder(), {}, images(2))
     with pytest.raises(ValueError, match="without a QIM decoder"):
         loss_cosines(classifier, {"J": soft_label_loss(classifier)}, images(2))
-    with pytest.raises(ValueError, match="images of 6 values"):
-        density_cosines(decoder(), decoder(), images(2, shape=(4,)), delta=1, samples=9)
+    for shape in ((4,), (6,)):
+        with pytest.raises(ValueError, match=r"images of shape \(batch, 2, 3, 1\)"):
+            density_cosines(
+                decoder(), decoder(), images(2, shape=shape), delta=1, samples=9
+            )
+    with pytest.raises(ValueError, match=r"images of shape \(batch, 2, 3, 1\)"):
+        loss_cosines(decoder(), {}, images(2, shape=(3, 2, 1)))

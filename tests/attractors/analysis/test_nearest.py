@@ -101,9 +101,10 @@ def test_a_model_without_a_decoder_is_named(classifier: keras.Model) -> None:
         nearest_attractors(classifier, images(2, shape=(8, 8, 1)))
 
 
-def test_images_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"images of 6 values.*\(2, 3, 3, 1\)"):
-        nearest_attractors(decoder(), images(2, shape=(3, 3, 1)))
+@pytest.mark.parametrize("shape", [(3, 3, 1), (3, 2, 1), (1, 2, 3), (6,)])
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shape \(batch, 2, 3, 1\)"):
+        nearest_attractors(decoder(), images(2, shape=shape))
 
 
 def test_no_images_integers_and_pixels_out_of_range_are_refused() -> None:
