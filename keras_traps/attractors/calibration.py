@@ -171,9 +171,8 @@ def calibrate(
             f"Invalid value for argument `images`. Expected at least {needed} images "
             f"for a budget of {budget:g}. Received: {len(clean)} images."
         )
-    answers = predict(classifier, clean[:batch_size], batch_size=batch_size)
-    check_outputs(answers, output)
     answers = predict(classifier, clean, batch_size=batch_size)
+    check_outputs(answers, output)
     if soft_labels and output == "logits":
         answers = tf.nn.softmax(answers).numpy()
 

@@ -6,6 +6,7 @@ import pytest
 
 from keras_traps.attractors import calibrate
 from keras_traps.datasets import Dataset
+from tests.attractors.conftest import nan_on_black_images
 
 
 @pytest.mark.parametrize(("budget", "needed"), [(0.001, 1000), (0.3, 4)])
@@ -99,6 +100,15 @@ def test_a_wrong_declaration_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="do not look like probabilities"):
         calibrate(classifier, digits_train.images, output="probabilities")
+
+
+def test_a_classifier_that_is_not_finite_on_the_last_image_is_refused(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    images = digits_train.images[:1000].copy()
+    images[-1] = 0
+    with pytest.raises(ValueError, match="numbers that are not finite"):
+        calibrate(nan_on_black_images(classifier), images, output="logits")
 
 
 def test_a_classifier_that_knows_nothing_has_no_answers_to_keep(

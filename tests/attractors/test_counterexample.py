@@ -11,7 +11,11 @@ from keras_traps.attractors.analysis.scores import gradient
 from keras_traps.attractors.counterexample import Counterexample, make_counterexample
 from keras_traps.datasets import Dataset
 from keras_traps.models.inference import predict
-from tests.attractors.conftest import least_squares_classifier, softmax
+from tests.attractors.conftest import (
+    least_squares_classifier,
+    nan_on_black_images,
+    softmax,
+)
 
 AMPLITUDE = 0.8
 
@@ -204,6 +208,20 @@ def test_a_wrong_argument_is_refused(
             classifier_of(digits_train),
             digits_train.images,
             **{**good, **settings},
+        )
+
+
+def test_a_classifier_that_is_not_finite_on_the_last_image_is_refused(
+    digits_train: Dataset,
+) -> None:
+    images = digits_train.images[:1000].copy()
+    images[-1] = 0
+    with pytest.raises(ValueError, match="numbers that are not finite"):
+        make_counterexample(
+            nan_on_black_images(classifier_of(digits_train)),
+            images,
+            output="logits",
+            amplitude=AMPLITUDE,
         )
 
 
