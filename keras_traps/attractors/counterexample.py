@@ -139,7 +139,8 @@ def make_counterexample(
     # An attack brightens a black image, whatever it follows: that is not to count.
     centred = signs - signs.mean(axis=1, keepdims=True)
     correlate = _fixed_dense((centred / signs.shape[1]).T, name="correlations")
-    correlated = correlate(layers.Flatten(name="pixels")(inputs))
+    # Float32 whatever the dtype policy: a half-precision D is 0 on clean images.
+    correlated = correlate(layers.Flatten(dtype="float32", name="pixels")(inputs))
     correlations = keras.Model(inputs, correlated, name="correlations")
     without, planted = _largest_correlations(correlations, clean, trapdoors)
     low = float(np.quantile(without, 1 - _TAIL))
@@ -153,22 +154,24 @@ def make_counterexample(
         )
 
     scale = 1.0 / float(np.median(planted))
-    bounded = layers.Activation("tanh", name="tanh")(
-        layers.Rescaling(scale, name="to_one")(correlated)
+    bounded = layers.Activation("tanh", dtype="float32", name="tanh")(
+        layers.Rescaling(scale, dtype="float32", name="to_one")(correlated)
     )
-    w = layers.Rescaling(_LARGEST_OUTPUT, name="decoder")(bounded)
+    w = layers.Rescaling(_LARGEST_OUTPUT, dtype="float32", name="decoder")(bounded)
     slope = 2.0 * steepness / (high - low)
-    largest = layers.GlobalMaxPooling1D(name="largest")(
-        layers.Reshape((num_classes, 1), name="row")(correlated)
+    shift = -slope * (high + low) / 2
+    largest = layers.GlobalMaxPooling1D(dtype="float32", name="largest")(
+        layers.Reshape((num_classes, 1), dtype="float32", name="row")(correlated)
     )
-    d = layers.Activation("sigmoid", name="detector")(
-        layers.Rescaling(slope, -slope * (high + low) / 2, name="logit")(largest)
+    d = layers.Activation("sigmoid", dtype="float32", name="detector")(
+        layers.Rescaling(slope, shift, dtype="float32", name="logit")(largest)
     )
     logits = logits_model(classifier, output)
     c = keras.Model(logits.inputs[0], logits.outputs[0], name="classifier")(inputs)
-    n1 = layers.Multiply(name="n1")([w, d])
-    n2 = layers.Multiply(name="n2")([c, layers.Rescaling(-1.0, 1.0, name="else")(d)])
-    total = layers.Add(name="sum")([n1, n2])
+    n1 = layers.Multiply(dtype="float32", name="n1")([w, d])
+    otherwise = layers.Rescaling(-1.0, 1.0, dtype="float32", name="else")(d)
+    n2 = layers.Multiply(dtype="float32", name="n2")([c, otherwise])
+    total = layers.Add(dtype="float32", name="sum")([n1, n2])
     return Counterexample(
         model=keras.Model(inputs, total, name=f"trapdoored_{classifier.name}"),
         n1=keras.Model(inputs, n1, name="n1"),

@@ -152,6 +152,33 @@ def test_a_softmax_is_taken_off_before_the_sum(
     )
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_it_computes_in_float32_whatever_the_policy(
+    subject: Counterexample, digits_train: Dataset, digits_test: Dataset, policy: str
+) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        classifier = classifier_of(digits_train)
+        mixed = make_counterexample(
+            classifier, digits_train.images, output="logits", amplitude=AMPLITUDE
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+    for model in (mixed.model, mixed.n1, mixed.n2, mixed.detector, mixed.decoder):
+        assert model.output.dtype == "float32"
+    images = digits_test.images[:60]
+    for found, expected in zip(
+        parts(mixed, images), parts(subject, images), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+    w, d, _ = parts(mixed, images)
+    c = predict(classifier, images)
+    np.testing.assert_allclose(
+        predict(mixed.model, images), d * w + (1 - d) * c, atol=1e-4
+    )
+
+
 def test_the_seed_chooses_the_trapdoors(digits_train: Dataset) -> None:
     def trapdoors(**settings: Any) -> FloatArray:
         return make_counterexample(
