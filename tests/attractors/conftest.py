@@ -1,4 +1,4 @@
-"""A small classifier of the built-in digits that needs no training loop."""
+"""A small classifier of the digits that needs no training loop, and an analyzer."""
 
 import keras
 import numpy as np
@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_traps._validation import FloatArray
-from keras_traps.attractors import Calibration, calibrate, inject
+from keras_traps.attractors import Calibration, ForensicAnalyzer, calibrate, inject
 from keras_traps.datasets import Dataset
+from tests.attractors.cases import clean, decoder
 
 
 @pytest.fixture
@@ -24,6 +25,11 @@ def calibration(digits_train: Dataset) -> Calibration:
 @pytest.fixture
 def trapped(classifier: keras.Model, calibration: Calibration) -> keras.Model:
     return inject(classifier, calibration.settings)
+
+
+@pytest.fixture
+def fitted() -> ForensicAnalyzer:
+    return ForensicAnalyzer(decoder()).fit(clean(400), fpr=0.05)
 
 
 def least_squares_classifier(data: Dataset, activation: str) -> keras.Model:

@@ -1,42 +1,15 @@
-import dataclasses
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
 from keras_traps.attractors import CONDITIONS, ForensicAnalyzer, decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.layers import QIMDecoder
-
-
-def decoder(seed: int = 1, size: int = 6) -> QIMDecoder:
-    """For images of `size` by `size`; half of the sum of steps lies at u = 0.3."""
-    middle = 65.5 * size * size / 2
-    return QIMDecoder.from_seed(
-        seed, num_classes=5, shape=(size, size, 1), a0=-1 / middle, a1=-1.3
-    )
-
-
-def clean(count: int, seed: int = 0, size: int = 6) -> FloatArray:
-    return np.random.default_rng(seed).random((count, size, size, 1), np.float32)
-
-
-def noise(count: int, seed: int = 0) -> FloatArray:
-    """Correlations without ties, with a part that all classes share."""
-    rng = np.random.default_rng(seed)
-    own, shared = rng.normal(size=(count, 5)), rng.normal(size=(count, 1))
-    return (0.03 + 0.02 * own + 0.01 * shared).astype(np.float32)
-
-
-@pytest.fixture
-def fitted() -> ForensicAnalyzer:
-    return ForensicAnalyzer(decoder()).fit(clean(400), fpr=0.05)
+from tests.attractors.cases import clean, decoder, noise
 
 
 @pytest.mark.parametrize("fpr", [0.005, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9])
@@ -172,82 +145,6 @@ def test_an_image_led_away_from_its_class_is_flagged_and_its_class_recovered(
     assert verdict.fired[:, CONDITIONS.index("C2")].mean() > 0.95
     assert (verdict.recovered == labels).mean() > 0.95
     assert analyzer.detect(images).is_adversarial.mean() < 0.12
-
-
-def test_a_file_gives_the_same_verdicts(
-    fitted: ForensicAnalyzer, tmp_path: Path
-) -> None:
-    path = tmp_path / "analyzer.json"
-    path.write_text("an older one")
-    fitted.save(path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["analyzer.json"]
-    loaded = ForensicAnalyzer.load(str(path), decoder())
-    assert loaded.thresholds == fitted.thresholds
-    images = clean(100, seed=4)
-    mine, its = fitted.detect(images), loaded.detect(images)
-    for field in dataclasses.fields(mine):
-        np.testing.assert_array_equal(
-            getattr(mine, field.name), getattr(its, field.name)
-        )
-
-
-def test_a_loaded_model_still_takes_its_images_and_no_others(
-    trapped: keras.Model, digits_test: Dataset, tmp_path: Path
-) -> None:
-    images = digits_test.images[:5]
-    expected = ForensicAnalyzer(trapped).correlations(images)
-    trapped.save(tmp_path / "model.keras")
-    loaded = ForensicAnalyzer(keras.saving.load_model(tmp_path / "model.keras"))
-    np.testing.assert_array_equal(loaded.correlations(images), expected)
-    with pytest.raises(ValueError, match=r"images of shape \(batch, 8, 8, 1\)"):
-        loaded.correlations(np.moveaxis(images, -1, 1))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: "",
-        lambda text: text[:-20],
-        lambda text: "[]",
-        lambda text: "null",
-        lambda text: text.replace("analyzer.v1", "analyzer.v2"),
-        lambda text: text.replace('"format"', '"form"'),
-        lambda text: text.replace('"decoder"', '"coder"'),
-        lambda text: text.replace('"decoder": "', '"decoder": 1, "x": "'),
-        lambda text: text.replace('"decoder": "', '"decoder": null, "x": "'),
-        lambda text: text.replace('"upper"', '"uper"'),
-        lambda text: text.replace('"scale"', '"scales"'),
-        lambda text: text.replace('"fpr"', '"extra": 1, "fpr"'),
-    ],
-)
-def test_a_damaged_file_is_named(
-    fitted: ForensicAnalyzer, tmp_path: Path, damage: Any
-) -> None:
-    path = tmp_path / "analyzer.json"
-    fitted.save(path)
-    path.write_text(damage(path.read_text()))
-    with pytest.raises(ValueError, match=r"analyzer\.json is not a saved analyzer"):
-        ForensicAnalyzer.load(path, decoder())
-
-
-def test_a_file_is_readable_json(fitted: ForensicAnalyzer, tmp_path: Path) -> None:
-    fitted.save(tmp_path / "analyzer.json")
-    content = json.loads((tmp_path / "analyzer.json").read_text())
-    assert content["decoder"] == decoder().fingerprint
-    assert content["thresholds"]["upper"] == fitted.thresholds.upper
-
-
-def test_a_missing_file_is_not_called_damaged(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        ForensicAnalyzer.load(tmp_path / "none.json", decoder())
-
-
-def test_a_file_of_another_decoder_is_refused(
-    fitted: ForensicAnalyzer, tmp_path: Path
-) -> None:
-    fitted.save(tmp_path / "analyzer.json")
-    with pytest.raises(ValueError, match=decoder(2).fingerprint[:12]):
-        ForensicAnalyzer.load(tmp_path / "analyzer.json", decoder(2))
 
 
 @pytest.mark.parametrize(("fpr", "needed"), [(0.05, 19), (0.01, 99), (0.3, 3)])
