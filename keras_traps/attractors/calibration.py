@@ -161,7 +161,7 @@ def calibrate(
     """
     num_classes = check_classifier(classifier, output)
     clean = check_images(images, classifier.input_shape[1:])
-    check_share(budget, name="budget")
+    budget = check_share(budget, name="budget")
     check_number(clean_position, name="clean_position", below=1.0)
     check_number(clean_reach, name="clean_reach", above=0.0)
     check_number(largest_a2, name="largest_a2", above=0.0)

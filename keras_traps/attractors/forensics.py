@@ -263,17 +263,16 @@ class ForensicAnalyzer:
 
         Raises:
             FileNotFoundError: If there is no file.
-            ValueError: If the file is damaged, or was fitted for another decoder.
+            ValueError: If the file is damaged, so if a threshold is not a finite
+                number, or was fitted for another decoder.
         """
         analyzer = cls(trapped)
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise KeyError(content["format"])
-            fields = content["thresholds"]
-            for name in ("centre", "scale"):
-                fields[name] = tuple(fields[name])
-            thresholds, fingerprint = Thresholds(**fields), content["decoder"]
+            thresholds = Thresholds.from_dict(content["thresholds"])
+            fingerprint = content["decoder"]
             if not isinstance(fingerprint, str):
                 raise ValueError(f"decoder={fingerprint!r}")
         except (KeyError, TypeError, ValueError) as error:

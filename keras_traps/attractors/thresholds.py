@@ -2,11 +2,18 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, check_share
+from keras_traps._validation import (
+    FloatArray,
+    check_number,
+    check_share,
+    is_integer,
+)
 
 CONDITIONS = ("C1", "C2", "C3")
 """High correlation, low correlation, large spread: Section V-C."""
@@ -37,6 +44,50 @@ class Thresholds:
     scale: tuple[float, float, float]
     score: float
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Makes thresholds from `dataclasses.asdict` of others, or from its JSON.
+
+        Args:
+            data: The fields by name.
+
+        Returns:
+            The thresholds.
+
+        Raises:
+            TypeError: If a field is missing or unknown, or `centre` or `scale` is no
+                sequence.
+            ValueError: If a number is not finite or out of its range, or `centre` or
+                `scale` does not hold three.
+        """
+        triples = {
+            name: tuple(data[name]) for name in ("centre", "scale") if name in data
+        }
+        made = cls(**{**data, **triples})
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        # A limit that is not a number would switch its condition off without a word.
+        for name in ("upper", "lower", "deviation", "score"):
+            check_number(getattr(self, name), name=name)
+        for name, above in (("centre", -math.inf), ("scale", 0.0)):
+            values = getattr(self, name)
+            if len(values) != len(CONDITIONS):
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected "
+                    f"{len(CONDITIONS)} numbers, one for each condition. "
+                    f"Received: {name}={values}"
+                )
+            for value in values:
+                check_number(value, name=name, above=above)
+        check_share(self.fpr, name="fpr")
+        if not (is_integer(self.num_images) and self.num_images >= 1):
+            raise ValueError(
+                "Invalid value for argument `num_images`. Expected an integer of at "
+                f"least 1. Received: num_images={self.num_images!r}"
+            )
+
 
 def statistics_of(correlations: FloatArray) -> npt.NDArray[np.float64]:
     """Returns what the three conditions look at; each is higher for more adversarial.
@@ -65,7 +116,8 @@ def set_thresholds(correlations: FloatArray, fpr: float) -> Thresholds:
         ValueError: If `fpr` is out of range, or there are too few images for it; the
             message says how many are needed.
     """
-    check_share(fpr, name="fpr")
+    # A NumPy number could not be saved.
+    fpr = check_share(fpr, name="fpr")
     count = len(correlations)
     needed = math.ceil(1 / fpr - 1e-9) - 1
     if count < needed:

@@ -188,6 +188,15 @@ def test_it_outlives_json(calibration: Calibration) -> None:
     assert Calibration.from_dict(json.loads(text)) == calibration
 
 
+def test_a_budget_of_another_kind_of_number_outlives_json(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    budget: Any = np.float32(0.25)
+    found = calibrate(classifier, digits_train.images, output="logits", budget=budget)
+    text = json.dumps(found.to_dict())
+    assert Calibration.from_dict(json.loads(text)) == found
+
+
 @pytest.mark.parametrize("missing", ["settings", "explanation", "budget"])
 def test_a_field_that_is_missing_is_named(
     calibration: Calibration, missing: str

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,49 @@ def test_a_damaged_file_is_named(
     path.write_text(damage(path.read_text()))
     with pytest.raises(ValueError, match=r"analyzer\.json is not a saved analyzer"):
         ForensicAnalyzer.load(path, decoder())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("upper", None),
+        ("upper", "high"),
+        ("upper", math.nan),
+        ("lower", -math.inf),
+        ("lower", True),
+        ("deviation", [0.1]),
+        ("score", "1"),
+        ("fpr", 1.0),
+        ("num_images", 0),
+        ("num_images", 400.5),
+        ("centre", None),
+        ("centre", [0.1, 0.2]),
+        ("centre", [0.1, 0.2, None]),
+        ("centre", "abc"),
+        ("scale", [0.1, 0.2, 0.3, 0.4]),
+        ("scale", [0.1, 0.2, math.nan]),
+        ("scale", [0.1, 0.2, 0.0]),
+    ],
+)
+def test_a_file_whose_thresholds_are_no_finite_numbers_is_damaged(
+    fitted: ForensicAnalyzer, tmp_path: Path, name: str, value: Any
+) -> None:
+    path = tmp_path / "analyzer.json"
+    fitted.save(path)
+    content = json.loads(path.read_text())
+    content["thresholds"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"analyzer\.json is not a saved analyzer"):
+        ForensicAnalyzer.load(path, decoder())
+
+
+def test_a_rate_of_another_kind_of_number_can_be_saved(tmp_path: Path) -> None:
+    fpr: Any = np.float32(0.05)
+    analyzer = ForensicAnalyzer(decoder()).fit(clean(40), fpr=fpr)
+    analyzer.save(tmp_path / "analyzer.json")
+    loaded = ForensicAnalyzer.load(tmp_path / "analyzer.json", decoder())
+    assert loaded.thresholds == analyzer.thresholds
+    assert loaded.thresholds.fpr == pytest.approx(0.05)
 
 
 def test_a_file_is_readable_json(fitted: ForensicAnalyzer, tmp_path: Path) -> None:
