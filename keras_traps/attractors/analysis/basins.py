@@ -51,7 +51,8 @@ def is_attractor(
         x0: One image, any shape, floating point; not held inside the pixel range.
         loss: The attack loss: from images `(batch, ...)` to `(batch,)`. It is to rise
             towards x0: pass the negative of what an attack lowers.
-        eps: See above; from 0 to 2.
+        eps: See above; from 0 to 2. Cosines are rounded to float32, which cannot tell
+            an eps below 3e-8 from 0.
         radius: The ball's, above 0, in L2 for pixels in [0, 1].
         samples: How many points, uniform in the ball, at least 1. Defaults to `256`.
         seed: Seed of the points. Defaults to `0`.
@@ -99,7 +100,13 @@ def is_attractor(
             tape.watch(points)
             value = loss(points)
         gradients = tape.gradient(value, points, unconnected_gradients="zero")
-        return (cosine(tf.reshape(gradients, tf.shape(way)), way),)
+        # In float64, and of the points as they were rounded: the roundings of float32
+        # would put a cosine of 1 some 1e-7 below it, and refute every attractor.
+        exact = tf.cast(middle, tf.float64) - tf.cast(points, tf.float64)
+        slopes = tf.cast(gradients, tf.float64)
+        flat = tf.shape(way)
+        found = cosine(tf.reshape(slopes, flat), tf.reshape(exact, flat))
+        return (tf.cast(found, tf.float32),)
 
     cosines = map_batches(compare, ways, batch_size=batch_size)[0]
     near = cosines >= 1.0 - eps
@@ -118,6 +125,7 @@ def basin_share(cosines: npt.ArrayLike, eps: float) -> float:
         cosines: `(images,)`: of each image's gradient with the way to its nearest
             attractor. NaN, where there is no direction, is in no basin.
         eps: An image is in a basin if its cosine is at least `1 - eps`; from 0 to 2.
+            Those that were computed in float32 may lie some 1e-7 below a cosine of 1.
 
     Returns:
         A share of all images.

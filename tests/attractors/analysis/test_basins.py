@@ -13,11 +13,34 @@ def hill(points: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_sum((points - CENTRE) ** 2, axis=[1, 2, 3])
 
 
-def test_a_round_hill_is_an_attractor_for_any_eps() -> None:
-    found = is_attractor(CENTRE, hill, 1e-5, 0.3, samples=100, batch_size=33)
+@pytest.mark.parametrize("eps", [0.0, 1e-7, 1e-5, 2.0])
+@pytest.mark.parametrize("radius", [0.01, 0.3, 5.0])
+def test_a_round_hill_is_an_attractor_for_any_eps(eps: float, radius: float) -> None:
+    found = is_attractor(CENTRE, hill, eps, radius, samples=100, batch_size=33)
     assert found.holds
     assert found.share == 1
     np.testing.assert_allclose(found.cosines, 1, atol=1e-6)
+
+
+def test_a_round_hill_of_many_pixels_is_an_attractor_for_an_eps_of_zero() -> None:
+    centre = images(1, shape=(28, 28, 3))[0]
+
+    def rise(points: tf.Tensor) -> tf.Tensor:
+        return -tf.reduce_sum((points - centre) ** 2, axis=[1, 2, 3])
+
+    assert is_attractor(centre, rise, 0.0, 0.3).holds
+
+
+def test_a_hill_that_is_not_quite_round_is_told_by_a_small_eps() -> None:
+    # Where one slope is 1 + t of the others', the cosine is 1 - t^2 / 8 at the worst.
+    slopes = np.ones_like(CENTRE)
+    slopes[0, 0, 0] = 1.01
+
+    def lopsided(points: tf.Tensor) -> tf.Tensor:
+        return -tf.reduce_sum(slopes * (points - CENTRE) ** 2, axis=[1, 2, 3])
+
+    assert is_attractor(CENTRE, lopsided, 1.3e-5, 0.3).holds
+    assert not is_attractor(CENTRE, lopsided, 0.7e-5, 0.3).holds
 
 
 def test_a_dip_is_an_attractor_of_the_negative_loss_only() -> None:
