@@ -143,7 +143,8 @@ def density_cosines(
         samples: How many points for each image, at least 2.
         search: What counts as an attractor. Defaults to `AttractorSearch()`.
         seed: Seed of the points. Defaults to `0`.
-        batch_size: How many points at once. Defaults to `256`.
+        batch_size: How many points to score at once, see `LocalDensity`. Defaults to
+            `256`.
 
     Returns:
         The cosines. No gradient or attractor is kept beyond its batch.

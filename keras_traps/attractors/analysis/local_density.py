@@ -13,6 +13,9 @@ from keras_traps._validation import IntArray, check_images, check_labels
 from keras_traps.attractors.analysis.batches import map_batches
 from keras_traps.attractors.analysis.scores import Scores
 
+# Of one draw, whatever the batch size: the points must not depend on it.
+_BLOCK = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class DensityEstimate:
@@ -60,8 +63,10 @@ class LocalDensity:
         delta: Radius, above 0, in L2 for pixels in [0, 1].
         samples: How many points for each image, at least 2.
         seed: Seed of the points. Each image has points of its own, which depend on
-            the seed and its id alone. Defaults to `0`.
-        batch_size: How many points at once. Defaults to `256`.
+            the seed and its id, its place in the array: not on `batch_size`, nor on
+            the other images. Defaults to `0`.
+        batch_size: How many points to score at once; no more than 256 are, which are
+            drawn together. Defaults to `256`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -100,7 +105,8 @@ class LocalDensity:
         self.delta, self.samples, self.seed = float(delta), int(samples), int(seed)
         self._shape = tuple(int(size) for size in shape)
         self._pixels = math.prod(self._shape)
-        self._step = min(int(batch_size), self.samples)
+        self._block = min(_BLOCK, self.samples)
+        self._step = min(int(batch_size), self._block)
         self._scores = tf.function(scores, autograph=False).get_concrete_function(
             tf.TensorSpec((None, *self._shape), tf.float32)
         )
@@ -217,15 +223,11 @@ class LocalDensity:
             start: tf.Tensor, count: tf.Tensor, towards: tf.Tensor, all_: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
             seed = fold_in(own_seed, start)
-            unit = self._directions(seed, on_sphere)
-            is_asked = tf.cast(start + tf.range(self._step) < self.samples, tf.float32)
-            points = image + self.delta * unit
-            answers = tf.argmax(self._scores(points), axis=-1)
+            unit = self._directions(seed, on_sphere)[: self.samples - start]
+            answers = self._answers(image + self.delta * unit)
             hits = tf.cast(tf.equal(answers, goal), tf.float32)
-            hits *= tf.reshape(is_asked, (-1, *[1] * len(self._models)))
-            unit *= tf.reshape(is_asked, (-1, *[1] * len(self._shape)))
             return (
-                start + self._step,
+                start + self._block,
                 count + tf.reduce_sum(hits, axis=0),
                 towards + tf.tensordot(hits, unit, [[0], [0]]),
                 all_ + tf.reduce_sum(unit, axis=0),
@@ -244,11 +246,30 @@ class LocalDensity:
         share = count / self.samples
         return share, towards - tf.tensordot(share, all_, axes=0)
 
+    def _answers(self, points: tf.Tensor) -> tf.Tensor:
+        """The classes of highest score, `(points, ...)`, a batch at a time."""
+        _, answers = tf.while_loop(
+            lambda first, _: first < tf.shape(points)[0],
+            lambda first, found: (
+                first + self._step,
+                tf.concat([found, self._classes_of(points, first)], axis=0),
+            ),
+            (0, tf.zeros((0, *self._models), tf.int64)),
+            shape_invariants=(
+                tf.TensorShape([]),
+                tf.TensorShape([None, *self._models]),
+            ),
+        )
+        return answers
+
+    def _classes_of(self, points: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+        return tf.argmax(self._scores(points[first : first + self._step]), axis=-1)
+
     def _directions(self, seed: tf.Tensor, on_sphere: bool) -> tf.Tensor:
         """Uniform points of the unit sphere, or of the unit ball."""
-        normal = tf.random.stateless_normal((self._step, self._pixels), seed)
+        normal = tf.random.stateless_normal((self._block, self._pixels), seed)
         unit = normal / tf.norm(normal, axis=1, keepdims=True)
         if not on_sphere:
-            draw = tf.random.stateless_uniform((self._step, 1), seed + 1)
+            draw = tf.random.stateless_uniform((self._block, 1), seed + 1)
             unit *= draw ** (1.0 / self._pixels)
-        return tf.reshape(unit, (self._step, *self._shape))
+        return tf.reshape(unit, (self._block, *self._shape))

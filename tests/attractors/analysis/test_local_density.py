@@ -110,7 +110,41 @@ def test_several_models_meet_the_same_points() -> None:
             np.testing.assert_allclose(pair.value[:, i], single.value, atol=1e-4)
 
 
-def test_an_estimate_does_not_depend_on_the_batch_or_the_other_images() -> None:
+@pytest.mark.parametrize("samples", [70, 300])
+def test_an_estimate_does_not_depend_on_the_batch_size(samples: int) -> None:
+    x, t = images(6), np.arange(6) % 3
+    first, *others = (
+        LocalDensity(
+            linear(kernel(seed=4)),
+            (2, 3, 1),
+            delta=DELTA,
+            samples=samples,
+            batch_size=batch_size,
+        )
+        for batch_size in (256, 16, 69, 1000)
+    )
+    for name in ("density", "gradient"):
+        expected = getattr(first, name)(x, t)
+        assert ((expected.hits > 0) & (expected.hits < 1)).sum() > 3
+        for other in others:
+            found = getattr(other, name)(x, t)
+            np.testing.assert_array_equal(found.hits, expected.hits)
+            np.testing.assert_allclose(found.value, expected.value, atol=1e-5)
+
+
+def test_no_more_points_are_scored_at_once_than_asked_for() -> None:
+    sizes = []
+
+    def scores(batch: tf.Tensor) -> tf.Tensor:
+        tf.py_function(lambda size: sizes.append(int(size)), [tf.shape(batch)[0]], [])
+        return linear(kernel())(batch)
+
+    local = LocalDensity(scores, (2, 3, 1), delta=DELTA, samples=300, batch_size=100)
+    local.density(MIDDLE, [1])
+    assert sorted(sizes) == [44, 56, 100, 100]
+
+
+def test_an_estimate_does_not_depend_on_the_other_images() -> None:
     scores, x = linear(kernel(seed=4)), images(40)
     t = np.arange(40) % 3
     whole = LocalDensity(scores, (2, 3, 1), delta=DELTA, samples=70, batch_size=70)
