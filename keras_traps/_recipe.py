@@ -10,13 +10,13 @@ import keras
 from absl import app, flags
 
 from keras_traps import calibrate, datasets
-from keras_traps._files import write_atomically
 from keras_traps._flags import Flags
 from keras_traps.attractors import Calibration
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.defence import Defence, defend
 from keras_traps.evaluation.engines import Engine, LocalEngine
 from keras_traps.evaluation.jobs import Job
+from keras_traps.evaluation.kept_calibration import calibration_path, check_calibration
 from keras_traps.evaluation.provenance import provenance, weights_sha256
 from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
 from keras_traps.models.outputs import Output
@@ -110,13 +110,16 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
 
     Args:
         values: The parsed flags.
-        workdir: Where `calibration.json` is written, and read from with `--resume`.
+        workdir: Where `calibration.json` is read from with `--resume`; nothing is
+            written there.
 
     Returns:
         The trapped classifier.
 
     Raises:
-        app.UsageError: If `--model` names no classifier for the data set.
+        app.UsageError: If `--model` names no classifier for the data set, or a flag
+            is not what the calibration was made with.
+        ValueError: If `workdir` keeps another calibration.
     """
     device = prepare_devices()
     hush_retracing()
@@ -126,6 +129,7 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
     )
     classifier = load_classifier(values.dataset, Path(values.model).expanduser())
     calibration = _calibration(values, classifier, train, workdir)
+    check_calibration(calibration, workdir)
     defence = defend(
         classifier,
         calibration.settings,
@@ -212,7 +216,7 @@ def _calibration(
     train: datasets.Dataset,
     workdir: Path,
 ) -> Calibration:
-    written = workdir / "calibration.json"
+    written = calibration_path(workdir)
     given = values.calibration or (
         written if values.resume and written.exists() else None
     )
@@ -235,5 +239,4 @@ def _calibration(
             seed=values.seed,
             small_step_share=values.small_step_share,
         )
-    write_atomically(written, json.dumps(calibration.to_dict(), indent=1).encode())
     return calibration

@@ -26,6 +26,7 @@ from keras_traps.evaluation.figures.scheme import figure_2
 from keras_traps.evaluation.figures.strength import figure_5
 from keras_traps.evaluation.figures.surface import figure_1
 from keras_traps.evaluation.figures.trapdoor import figure_6
+from keras_traps.evaluation.kept_calibration import keep_calibration
 
 FigureName = Literal["1", "2", "4", "5", "6", "7a", "7b", "ablation"]
 
@@ -82,6 +83,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
 
     Raises:
         app.UsageError: If the command line is wrong. Nothing is run.
+        ValueError: If the work directory keeps another calibration. Nothing is run.
     """
     check_flags_only(argv)
     check_required(values, ["figure", "model", "workdir"])
@@ -89,6 +91,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     make_writable(workdir, name="--workdir")
     trapped = trap(values, workdir)
     study = _makers(values)[values.figure](trapped)
+    keep_calibration(trapped.calibration, workdir)
     path = write_study(study, trapped.provenance, workdir)
     for goal in study.goals:
         print(f"{'met' if goal.met else 'MISSED'}: {goal.what}: {goal.found}")

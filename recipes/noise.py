@@ -17,6 +17,7 @@ from keras_traps._files import make_writable, write_atomically
 from keras_traps._flags import check_flags_only
 from keras_traps._recipe import check_required, define_defence_flags, trap
 from keras_traps.evaluation.candidates import choose_candidates
+from keras_traps.evaluation.kept_calibration import keep_calibration
 from keras_traps.evaluation.noise import noise_rows
 from keras_traps.evaluation.report.json_report import plain
 from keras_traps.evaluation.report.markdown import to_markdown
@@ -50,6 +51,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
 
     Raises:
         app.UsageError: If the command line is wrong. Nothing is run.
+        ValueError: If the work directory keeps another calibration. Nothing is run.
     """
     check_flags_only(argv)
     check_required(values, ["model", "workdir"])
@@ -65,6 +67,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     rows = noise_rows(trapped.defence, candidates, values.radius, seed=values.seed)
     content = {"provenance": trapped.provenance, "rows": plain(rows)}
     page = to_markdown(build_noise_report(rows, trapped.test.name, trapped.provenance))
+    keep_calibration(trapped.calibration, workdir)
     write_atomically(workdir / "noise.json", json.dumps(content, indent=2).encode())
     write_atomically(workdir / "noise.md", page.encode())
     print(f"Noise: {workdir / 'noise.md'}")

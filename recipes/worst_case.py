@@ -29,6 +29,7 @@ from keras_traps._recipe import (
 from keras_traps.evaluation.candidates import choose_candidates
 from keras_traps.evaluation.elimination import Elimination, eliminate
 from keras_traps.evaluation.jobs import Job
+from keras_traps.evaluation.kept_calibration import keep_calibration
 from keras_traps.evaluation.protocol import record_settings
 from keras_traps.evaluation.records import RecordStore, check_workdir
 from keras_traps.evaluation.results import Variant
@@ -88,6 +89,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         ),
         resume=values.resume,
     )
+    keep_calibration(trapped.calibration, workdir)
     candidates = choose_candidates(
         predict(defence.classifier, test.images),
         test,

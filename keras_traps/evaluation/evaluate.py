@@ -16,6 +16,10 @@ from keras_traps.evaluation.candidates import Candidates, choose_candidates
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.engines import Engine, LocalEngine
 from keras_traps.evaluation.jobs import KEPT_PER_TASK, Job, Subject
+from keras_traps.evaluation.kept_calibration import (
+    check_calibration,
+    keep_calibration,
+)
 from keras_traps.evaluation.metrics import attack_row, worst_case
 from keras_traps.evaluation.paper import paper_clean
 from keras_traps.evaluation.protocol import (
@@ -70,7 +74,7 @@ def evaluate(
         test: Clean test images that neither the constants nor the thresholds were
             chosen on.
         attacks: The attacks, each on C and on every variant; no two of one name.
-        workdir: Where the records are kept.
+        workdir: Where the records are kept, and `calibration.json` beside them.
         provenance: What a reader needs to run it again.
         background: `(images, ...)`: training images, without labels, for attacks that
             learn from many.
@@ -91,7 +95,8 @@ def evaluate(
 
     Raises:
         ValueError: If an argument is out of its range, the classifier's outputs are
-            not what was declared, or records do not fit.
+            not what was declared, or the records or the calibration in `workdir` do
+            not fit.
         FileExistsError: If `workdir` holds records and `resume` is false.
         OSError: If `workdir` cannot be written to.
     """
@@ -106,7 +111,9 @@ def evaluate(
     outputs = predict(defence.classifier, test.images)
     check_outputs(outputs, defence.output)
     candidates = choose_candidates(outputs, test, num_examples=num_examples, seed=seed)
+    check_calibration(calibration, workdir)
     store = RecordStore(workdir, settings, resume=resume)
+    keep_calibration(calibration, workdir)
     records = attack_all(
         engine(Job(defence, candidates, background, seed)),
         attacks,

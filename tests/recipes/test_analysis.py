@@ -135,6 +135,22 @@ def test_a_wrong_command_line_is_told(
         run(*arguments)
 
 
+def test_the_constants_of_another_run_are_not_replaced(
+    model: Path, calibration: Path
+) -> None:
+    before = calibration.read_bytes()
+    with pytest.raises(ValueError, match=r"made otherwise: .*seed.* differ"):
+        run(
+            "--figure=5",
+            f"--model={model}",
+            f"--workdir={calibration.parent}",
+            "--seed=1",
+            *FEW,
+        )
+    assert calibration.read_bytes() == before
+    assert not (calibration.parent / "figure5_digits.md").exists()
+
+
 @pytest.mark.parametrize("flag", ["--delta=0", "--delta=-2"])
 def test_a_radius_out_of_range_is_told(
     flag: str, model: Path, calibration: Path, tmp_path: Path
@@ -148,6 +164,7 @@ def test_a_radius_out_of_range_is_told(
             flag,
             *FEW,
         )
+    assert not (tmp_path / "calibration.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,59 @@ def test_resuming_uses_what_is_there(
         found["provenance"].pop("command", None)
     assert again == first
     assert (finished / "calibration.json").read_bytes() == calibration
+
+
+@pytest.mark.parametrize("flag", ["--seed=1", "--chunk_size=3"])
+def test_a_run_that_is_refused_leaves_everything_as_it_was(
+    finished: Path, model: Path, flag: str
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    with pytest.raises(ValueError, match=f"{flag[2:-2]} differ"):
+        run(f"--model={model}", f"--workdir={finished}", "--resume", *FEW, flag)
+    after = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    assert after == before
+
+
+def test_a_run_that_is_refused_leaves_no_calibration(
+    finished: Path, model: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished / "records", workdir / "records")
+    with pytest.raises(ValueError, match="other settings: chunk_size differ"):
+        run(
+            f"--model={model}",
+            f"--workdir={workdir}",
+            "--resume",
+            *FEW,
+            "--chunk_size=3",
+        )
+    assert [path.name for path in workdir.iterdir()] == ["records"]
+
+
+def test_another_calibration_than_the_one_there_is_refused(
+    finished: Path, model: Path, tmp_path: Path
+) -> None:
+    other = json.loads((finished / "calibration.json").read_text())
+    other["settings"]["a2"] /= 2
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    before = (finished / "calibration.json").read_bytes()
+    with pytest.raises(ValueError, match=r"calibration\.json was made otherwise: a2 d"):
+        run(
+            f"--model={model}",
+            f"--workdir={finished}",
+            "--resume",
+            f"--calibration={tmp_path / 'other.json'}",
+            *FEW,
+        )
+    assert (finished / "calibration.json").read_bytes() == before
+
+
+def test_a_calibration_that_is_damaged_is_told(model: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "calibration.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"calibration\.json is damaged"):
+        run(f"--model={model}", f"--workdir={workdir}", *FEW)
 
 
 def test_resuming_with_other_settings_is_refused(finished: Path, model: Path) -> None:

@@ -31,6 +31,25 @@ def test_numbers_and_a_page_are_written(
     assert str(tmp_path) not in page
 
 
+def test_the_constants_of_another_run_are_not_replaced(
+    digits_classifier: keras.Model, tmp_path: Path
+) -> None:
+    model = tmp_path / "digits.keras"
+    digits_classifier.save(model)
+    workdir = tmp_path / "noise"
+    arguments = (f"--model={model}", f"--workdir={workdir}", "--num_examples=3")
+    run(*arguments)
+    before = {path.name: path.read_bytes() for path in workdir.iterdir()}
+    assert "calibration.json" in before
+    for flags_given in (("--seed=1",), ("--seed=1", "--resume"), ("--budget=0.01",)):
+        with pytest.raises(ValueError, match=r"calibration\.json was made otherwise"):
+            run(*arguments, *flags_given)
+    assert {path.name: path.read_bytes() for path in workdir.iterdir()} == before
+    # The same once more is no other.
+    run(*arguments)
+    assert (workdir / "calibration.json").read_bytes() == before["calibration.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,71 @@
+"""The calibration that a work directory keeps beside what was made with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from keras_traps._files import write_atomically
+from keras_traps.attractors import Calibration
+
+_FILE = "calibration.json"
+
+
+def calibration_path(workdir: str | Path) -> Path:
+    """Returns where a work directory keeps its calibration, whether it has one or not.
+
+    Args:
+        workdir: The directory.
+
+    Returns:
+        The path of its `calibration.json`.
+    """
+    return Path(workdir) / _FILE
+
+
+def check_calibration(calibration: Calibration, workdir: str | Path) -> None:
+    """Refuses a calibration that is not the one that a work directory keeps.
+
+    Args:
+        calibration: The one that is to be used.
+        workdir: The directory; any will do that keeps none.
+
+    Raises:
+        ValueError: If it keeps another (the message names what differs), or its file
+            is damaged.
+    """
+    path = calibration_path(workdir)
+    if not path.exists():
+        return
+    try:
+        found = _plain(Calibration.from_dict(json.loads(path.read_text("utf-8"))))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The calibration {path} is damaged: {error}") from error
+    wanted = _plain(calibration)
+    if different := [name for name in wanted if found[name] != wanted[name]]:
+        raise ValueError(
+            f"The calibration {path} was made otherwise: {', '.join(different)} "
+            "differ. Go on with it by `--resume` and what it was made with, or choose "
+            "another `--workdir`."
+        )
+
+
+def keep_calibration(calibration: Calibration, workdir: str | Path) -> None:
+    """Writes a calibration into a work directory; one that is there is never replaced.
+
+    Args:
+        calibration: What `check_calibration` has nothing against.
+        workdir: The directory.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    path = calibration_path(workdir)
+    if not path.exists():
+        write_atomically(path, json.dumps(calibration.to_dict(), indent=1).encode())
+
+
+def _plain(calibration: Calibration) -> dict[str, Any]:
+    content = calibration.to_dict()
+    # It says in sentences what the others say in numbers.
+    del content["explanation"]
+    return {**content.pop("settings"), **content}
