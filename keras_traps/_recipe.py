@@ -1,5 +1,6 @@
 """What recipes that trap a classifier and evaluate it have in common."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def define_defence_flags(values: flags.FlagValues) -> Flags:
         "small_step_share",
         0.5,
         "How much the small step adds to the clean spread, as a share of the large. A "
-        "--calibration has its own.",
+        "--calibration has its own; where its file does not tell, say it here.",
     )
     define.text("calibration", None, "A calibration.json to use instead of a new one.")
     define.numbers(
@@ -223,7 +224,15 @@ def _calibration(
     if given:
         content = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
         calibration = Calibration.from_dict(content).reseeded(values.seed)
-        made = {"budget": calibration.budget, "output": calibration.settings.output}
+        share = calibration.small_step_share
+        if share is None and values["small_step_share"].present:
+            share = values.small_step_share
+            calibration = dataclasses.replace(calibration, small_step_share=share)
+        made = {
+            "budget": calibration.budget,
+            "output": calibration.settings.output,
+            "small_step_share": share,
+        }
         for name, value in made.items():
             if values[name].present and values[name].value != value:
                 raise app.UsageError(

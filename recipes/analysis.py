@@ -131,7 +131,6 @@ def _makers(values: flags.FlagValues) -> dict[str, Callable[[Trapped], Study]]:
             t.train,
             few(t),
             num_attacked=values.num_attacked,
-            small_step_share=values.small_step_share,
             seed=values.seed,
         ),
     }

@@ -39,6 +39,8 @@ class Calibration:
         clean_mean: Mean distance Q of clean images to a message.
         clean_spread: Standard deviation of the same.
         explanation: Sentences for a reader.
+        small_step_share: How much the small step adds to the clean spread, as a share
+            of the large; `None` where a file does not tell. Defaults to `None`.
     """
 
     settings: TrapSettings
@@ -48,6 +50,7 @@ class Calibration:
     clean_mean: float
     clean_spread: float
     explanation: tuple[str, ...]
+    small_step_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain data, for a report or a file."""
@@ -64,7 +67,7 @@ class Calibration:
             The calibration.
 
         Raises:
-            TypeError: If a field is missing or unknown.
+            TypeError: If a field without a default is missing, or one is unknown.
         """
         nested: dict[str, Any] = {}
         if "settings" in data:
@@ -212,6 +215,7 @@ def calibrate(
         clean_mean=mean,
         clean_spread=spread,
         explanation=_explain(settings, changed, budget, largest_a2, mean, spread),
+        small_step_share=small_step_share,
     )
 
 

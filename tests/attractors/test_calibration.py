@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -195,6 +196,28 @@ def test_a_budget_of_another_kind_of_number_outlives_json(
     found = calibrate(classifier, digits_train.images, output="logits", budget=budget)
     text = json.dumps(found.to_dict())
     assert Calibration.from_dict(json.loads(text)) == found
+
+
+def test_a_file_that_does_not_tell_the_small_steps_share_is_read(
+    calibration: Calibration,
+) -> None:
+    assert calibration.small_step_share == 0.5
+    older = calibration.to_dict()
+    del older["small_step_share"]
+    assert Calibration.from_dict(older) == dataclasses.replace(
+        calibration, small_step_share=None
+    )
+
+
+def test_the_published_calibrations_are_read() -> None:
+    results = Path(__file__).parents[2] / "docs" / "results"
+    found = sorted(results.rglob("calibration.json"))
+    assert found
+    for path in found:
+        content = json.loads(path.read_text("utf-8"))
+        assert (
+            Calibration.from_dict(content).settings.seed == content["settings"]["seed"]
+        )
 
 
 @pytest.mark.parametrize("missing", ["settings", "explanation", "budget"])

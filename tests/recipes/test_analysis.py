@@ -77,7 +77,7 @@ def test_a_figure_is_written_with_its_numbers(
         (
             "ablation",
             "ablation",
-            {"num_attacked": 4, "small_step_share": 0.5, "seed": 3},
+            {"num_attacked": 4, "seed": 3},
         ),
     ],
 )

@@ -172,7 +172,9 @@ def test_resuming_with_other_settings_is_refused(finished: Path, model: Path) ->
         )
 
 
-@pytest.mark.parametrize("flag", ["--budget=0.4", "--output=probabilities"])
+@pytest.mark.parametrize(
+    "flag", ["--budget=0.4", "--output=probabilities", "--small_step_share=0.75"]
+)
 def test_a_calibration_that_was_made_otherwise_is_refused(
     finished: Path, model: Path, tmp_path: Path, flag: str
 ) -> None:
@@ -181,6 +183,26 @@ def test_a_calibration_that_was_made_otherwise_is_refused(
     for place in ((f"--workdir={tmp_path / 'run'}", given), (f"--workdir={finished}",)):
         with pytest.raises(app.UsageError, match=told):
             run(f"--model={model}", *place, "--resume", *FEW, flag)
+
+
+def test_the_share_of_a_calibration_that_does_not_tell_is_what_is_said(
+    finished: Path, model: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    older = json.loads((workdir / "calibration.json").read_text())
+    assert older.pop("small_step_share") == 0.5
+    (workdir / "calibration.json").write_text(json.dumps(older))
+    given = f"--calibration={workdir / 'calibration.json'}"
+    arguments = (f"--model={model}", *FEW, "--small_step_share=0.75")
+
+    run(*arguments, given, f"--workdir={tmp_path / 'second'}")
+    second = json.loads((tmp_path / "second" / "calibration.json").read_text())
+    assert second == {**older, "small_step_share": 0.75}
+
+    # The file of the first run stays as it was.
+    run(*arguments, f"--workdir={workdir}", "--resume")
+    assert json.loads((workdir / "calibration.json").read_text()) == older
 
 
 def test_a_calibration_is_used_for_another_seed(

@@ -52,7 +52,6 @@ def ablation(
     test: Dataset,
     *,
     num_attacked: int,
-    small_step_share: float = 0.5,
     seed: int = 0,
 ) -> Study:
     """Calibrates, traps and attacks anew for every choice.
@@ -65,12 +64,13 @@ def ablation(
         test: Clean images, for accuracy and false positives; the first of them that C
             gets right are attacked.
         num_attacked: How many at most.
-        small_step_share: The share that the constants were chosen with. Defaults to
-            `0.5`.
         seed: Seed of targets and attacks. Defaults to `0`.
 
     Returns:
         The table.
+
+    Raises:
+        ValueError: If the calibration does not tell its `small_step_share`.
     """
     started = time.perf_counter()
     images = train.images[:_CALIBRATED_ON]
@@ -81,7 +81,7 @@ def ablation(
         seed=seed,
     )
     rows = []
-    listed = choices(defence, calibration, train, small_step_share)
+    listed = choices(defence, calibration, train)
     for choice in tqdm.tqdm(listed, unit="choice"):
         settings = choice.settings()
         other = defend(defence.classifier, settings, images, fprs=_FPRS)
@@ -141,24 +141,27 @@ def ablation(
     )
 
 
-def choices(
-    defence: Defence,
-    calibration: Calibration,
-    train: Dataset,
-    small_step_share: float = 0.5,
-) -> list[Choice]:
+def choices(defence: Defence, calibration: Calibration, train: Dataset) -> list[Choice]:
     """Lists the rows of the table.
 
     Args:
         defence: The classifier.
         calibration: The choices to vary one by one, with the budget.
         train: Training images, for the constants.
-        small_step_share: The share that is not varied. Defaults to `0.5`.
 
     Returns:
         The rows; nothing is calibrated yet.
+
+    Raises:
+        ValueError: If the calibration does not tell its `small_step_share`.
     """
-    return list(_choices(defence, calibration, train, small_step_share))
+    share = calibration.small_step_share
+    if share is None:
+        raise ValueError(
+            "Invalid value for argument `calibration`. Expected one that tells its "
+            "`small_step_share`, which is varied. Received: small_step_share=None"
+        )
+    return list(_choices(defence, calibration, train, share))
 
 
 def _choices(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -56,6 +57,25 @@ def test_each_choice_changes_what_its_name_says(
     assert found["seed of messages and steps", "2"]().seed == 2
     both = found["pixels", "both steps on every pixel"]()
     assert isinstance(both, TwoScaleSettings)
+
+
+def test_the_share_is_that_of_the_calibration(
+    digits_defence: Defence, digits_calibration: Calibration, digits_train: Dataset
+) -> None:
+    other = dataclasses.replace(digits_calibration, small_step_share=0.1)
+    found = choices(digits_defence, other, digits_train)
+    assert "share 0.1" in found[0].name
+    usual, first = (
+        rows[0].settings().step_weights[0]
+        for rows in (choices(digits_defence, digits_calibration, digits_train), found)
+    )
+    assert first == pytest.approx(usual / 5)
+    varied = [c.name for c in found if c.group == "share of the small step"]
+    assert "0.1" not in varied
+
+    unknown = dataclasses.replace(digits_calibration, small_step_share=None)
+    with pytest.raises(ValueError, match=r"argument `calibration`.*small_step_share"):
+        choices(digits_defence, unknown, digits_train)
 
 
 def test_every_choice_is_one_row(
