@@ -24,7 +24,7 @@ from keras_traps._recipe import (
 from keras_traps.evaluation.evaluate import evaluate
 from keras_traps.evaluation.records import check_workdir
 from keras_traps.evaluation.report import write_tables
-from keras_traps.evaluation.report.paper_tables import VARIANTS_OF
+from keras_traps.evaluation.report.paper_tables import RATES_OF, VARIANTS_OF
 from keras_traps.evaluation.results import Variant
 
 Preset = Literal["paper", "cpu"]
@@ -106,6 +106,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
             f"--dear must be of {', '.join(attacks.names())}. Received: "
             f"{', '.join(unknown)}"
         )
+    _check_rates(values)
     workdir = Path(values.workdir).expanduser()
     check_workdir(workdir, resume=values.resume)
     trapped = trap(values, workdir)
@@ -131,6 +132,15 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     )
     paths = write_tables(evaluation, values.table, workdir / "tables")
     print(f"Tables: {paths.html}")
+
+
+def _check_rates(values: flags.FlagValues) -> None:
+    for table in values.table:
+        if missing := [rate for rate in RATES_OF[table] if rate not in values.fpr]:
+            raise app.UsageError(
+                f"--table={table} needs --fpr={' --fpr='.join(map(str, missing))}, as "
+                f"in the paper. Received: --fpr={' --fpr='.join(map(str, values.fpr))}"
+            )
 
 
 def _variants(values: flags.FlagValues) -> tuple[Variant, ...]:

@@ -131,6 +131,20 @@ def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:
             ("--model=m.keras", "--workdir=run", "--dear=JSMA,CW3"),
             "--dear must be of .*JSMA.* Received: CW3",
         ),
+        *(
+            (
+                ("--model=m.keras", "--workdir=run", f"--table={table}", *rates),
+                f"--table={table} needs --fpr={needed}, as in the paper. Received: "
+                f"{' '.join(rates)}",
+            )
+            for table, rates, needed in (
+                (1, ("--fpr=0.1", "--fpr=0.005"), "0.05"),
+                (3, ("--fpr=0.1",), "0.05"),
+                (5, ("--fpr=0.01",), "0.05"),
+                (4, ("--fpr=0.05",), "0.005"),
+                (4, ("--fpr=0.1",), "0.05 --fpr=0.005"),
+            )
+        ),
     ],
 )
 def test_a_wrong_command_line_is_told(

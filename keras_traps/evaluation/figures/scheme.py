@@ -13,6 +13,7 @@ from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.figures.study import Study, picture
 from keras_traps.evaluation.report.blocks import Paragraph
 from keras_traps.evaluation.report.canvas import Scheme, style_axes, to_png
+from keras_traps.evaluation.report.formatting import nominal
 
 _HEADS = ("x", "C(x), soft labels", "W(x), correlations", "M(x), what is seen")
 
@@ -72,7 +73,8 @@ def figure_2(defence: Defence, test: Dataset, attack: Attack) -> Study:
                 "to norm 1, is M, which is all that an attacker sees. The analyzer "
                 "looks at W alone. Upper row: a clean image. Lower row: the same after "
                 f"{attack.name} on M. The bar of the true class is filled. Dotted "
-                "lines are the analyzer's thresholds L and U at 5 % false positives; "
+                "lines are the analyzer's thresholds L and U at "
+                f"{nominal(analyzer.thresholds.fpr)} false positives; "
                 "its third condition, the spread of w, is not drawn. The attack has "
                 "pushed the true class's correlation down, and that gives it away.",
                 draw,

@@ -39,7 +39,7 @@ from keras_traps.evaluation.figures.trapdoor_attacks import (
 )
 from keras_traps.evaluation.report.blocks import Paragraph
 from keras_traps.evaluation.report.canvas import Scheme, to_png
-from keras_traps.evaluation.report.formatting import listing, percent
+from keras_traps.evaluation.report.formatting import listing, nominal, percent
 from keras_traps.models.inference import predict
 
 _ALLOWED = 0.10
@@ -142,13 +142,14 @@ def figure_6(
             ),
             attack_table(unattacked, rows, len(candidates.ids)),
             Paragraph(
-                f"Each way of looking is set to {FPR:.0%} false positives on clean "
-                "training images. Of attacked images those count that fool the "
-                "model. Its decoder: the conditions C1 to C3 on W. Signatures: "
-                "cosine similarity of W's inner products with their mean over images "
-                "with the trapdoor of the class that is answered, as the trapdoor's "
-                "authors detect it. The last column is this project's analyzer on the "
-                "same classifier with attractors, under the same attacks."
+                f"Each way of looking for trapdoors is set to {FPR:.0%} false "
+                "positives on clean training images. Of attacked images those count "
+                "that fool the model. Its decoder: the conditions C1 to C3 on W. "
+                "Signatures: cosine similarity of W's inner products with their mean "
+                "over images with the trapdoor of the class that is answered, as the "
+                "trapdoor's authors detect it. The last column is this project's "
+                f"analyzer, set to {nominal(defence.main_analyzer.thresholds.fpr)}, on "
+                "the same classifier with attractors, under the same attacks."
             ),
             Paragraph(
                 "How much an attack's noise shows by chance depends on the trapdoors. "

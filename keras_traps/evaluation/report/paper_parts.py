@@ -12,8 +12,8 @@ from keras_traps.evaluation.report.blocks import (
     Section,
     Table,
 )
-from keras_traps.evaluation.report.formatting import NOTHING, measure
-from keras_traps.evaluation.report.tables import VARIANT_NAMES, rows_of
+from keras_traps.evaluation.report.formatting import NOTHING, measure, nominal
+from keras_traps.evaluation.report.tables import PAPER_FPR, VARIANT_NAMES, rows_of
 from keras_traps.evaluation.results import AttackRow, Evaluation, Variant
 from keras_traps.evaluation.targets import Target, reached
 
@@ -34,6 +34,14 @@ def table(
         *(Column(name) for name in names),
     )
     return Table(caption, columns, tuple(rows))
+
+
+def rate_caption(fpr: float) -> str:
+    """Says at which nominal false-positive rate a table is."""
+    text = f"The analyzer's false-positive rate is {nominal(fpr)}."
+    if fpr != PAPER_FPR:
+        text += f" The paper's numbers are for {nominal(PAPER_FPR)}."
+    return text
 
 
 def names(row: AttackRow) -> tuple[Cell, Cell]:

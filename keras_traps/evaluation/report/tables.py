@@ -34,7 +34,9 @@ VARIANT_NAMES: dict[Variant, str] = {
 }
 """What the report calls a variant."""
 
-_PAPER_FPR = 0.05
+PAPER_FPR = 0.05
+"""The false-positive rate of the paper's tables, but for a part of Table IV."""
+
 _PAPER_OVERALL = {0.05: "overall_asr", 0.005: "overall_asr_fpr0.5"}
 
 
@@ -220,7 +222,7 @@ def worst_case_table(evaluation: Evaluation) -> Table:
 
 def _detection_cells(row: AttackRow, fpr: float) -> list[Cell]:
     entry = detection_at(row, fpr)
-    is_paper_rate = fpr == _PAPER_FPR
+    is_paper_rate = fpr == PAPER_FPR
     expected = [
         paper_percent(row.paper, "detection") if is_paper_rate else NOTHING,
         paper_percent(row.paper, "recovery") if is_paper_rate else NOTHING,

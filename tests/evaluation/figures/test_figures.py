@@ -22,7 +22,7 @@ from keras_traps.attractors import (
 )
 from keras_traps.attractors.analysis import both_answers
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.defence import Defence
+from keras_traps.evaluation.defence import Defence, defend
 from keras_traps.evaluation.figures import Study
 from keras_traps.evaluation.figures.directions import figure_7a
 from keras_traps.evaluation.figures.local import figure_7b
@@ -31,7 +31,7 @@ from keras_traps.evaluation.figures.scheme import figure_2
 from keras_traps.evaluation.figures.strength import figure_5
 from keras_traps.evaluation.figures.surface import figure_1
 from keras_traps.evaluation.figures.trapdoor import figure_6
-from keras_traps.evaluation.report.blocks import Picture, Table
+from keras_traps.evaluation.report.blocks import Paragraph, Picture, Table
 
 PNG = b"\x89PNG"
 
@@ -129,14 +129,23 @@ def test_figure_7b_needs_a_radius(digits_defence: Defence, few: Dataset) -> None
 
 
 def test_figure_6_attacks_the_counter_example(
-    digits_defence: Defence, digits_train: Dataset, few: Dataset
+    digits_defence: Defence,
+    digits_calibration: Calibration,
+    digits_train: Dataset,
+    few: Dataset,
 ) -> None:
     chosen = [
         *attacks.preset("digits", ["FGSM"]),
         attacks.create("CW2", binary_search_steps=1, max_iterations=3),
     ]
+    other = defend(
+        digits_defence.classifier,
+        digits_calibration.settings,
+        digits_train.images,
+        fprs=(0.1,),
+    )
     study = figure_6(
-        digits_defence,
+        other,
         chosen,
         digits_train,
         few,
@@ -144,6 +153,10 @@ def test_figure_6_attacks_the_counter_example(
         num_attacked=12,
     )
     check(study)
+    # The trapdoors are looked for at 5 %, attractors at the analyzer's own rate.
+    (said, _) = [block.text for block in study.blocks if isinstance(block, Paragraph)]
+    assert "Each way of looking for trapdoors is set to 5% false positives" in said
+    assert "this project's analyzer, set to 10 %, on" in said
     numbers = study.numbers
     assert numbers["attacked"] == 12
     assert numbers["training_goals"]["trapdoor_success"] > 0.9
@@ -180,6 +193,16 @@ def test_figure_2_shows_what_is_computed(
     names = digits_test.class_names
     assert study.numbers["answers"] == [names[k] for k in expected.argmax(axis=1)]
     assert study.numbers["answers"][0] == study.numbers["label"]
+
+
+def test_figure_2_says_at_which_rate_its_thresholds_are(
+    digits_defence: Defence, digits_test: Dataset
+) -> None:
+    analyzers = {0.005: digits_defence.analyzers[0.005]}
+    other = dataclasses.replace(digits_defence, analyzers=analyzers)
+    study = figure_2(other, digits_test, attacks.create("FGSM", eps=0.3))
+    (drawn,) = [block for block in study.blocks if isinstance(block, Picture)]
+    assert "thresholds L and U at 0.5 % false positives" in drawn.caption
 
 
 def test_figure_4_shows_every_step(

@@ -123,6 +123,59 @@ def test_table_5_has_a_column_for_each_kind_of_answer(evaluation: Evaluation) ->
     assert said.count("for 0 of 3 attacks. Not for FGSM, OM, CW2.") == 2
 
 
+def at_other_rates(evaluation: Evaluation, *rates: float) -> Evaluation:
+    """The same numbers, found at other nominal rates; the first is the largest."""
+    old = tuple(evaluation.thresholds)
+    return dataclasses.replace(
+        evaluation,
+        thresholds=dict(zip(rates, evaluation.thresholds.values(), strict=True)),
+        rows=tuple(
+            dataclasses.replace(
+                row,
+                detection=tuple(
+                    dataclasses.replace(found, fpr=rates[old.index(found.fpr)])
+                    for found in row.detection
+                ),
+            )
+            for row in evaluation.rows
+        ),
+    )
+
+
+def test_tables_1_and_5_say_at_which_rate_they_are(evaluation: Evaluation) -> None:
+    for number in (1, 5):
+        (table,) = tables_of(build_tables(evaluation, [number]), f"table-{number}")
+        assert table.caption == "The analyzer's false-positive rate is 5 %."
+        found = build_tables(at_other_rates(evaluation, 0.1, 0.01), [number])
+        (table,) = tables_of(found, f"table-{number}")
+        assert "false-positive rate is 10 %. The paper's numbers are for 5 %" in (
+            table.caption
+        )
+
+
+def test_numbers_at_another_rate_are_not_held_against_the_papers(
+    evaluation: Evaluation,
+) -> None:
+    other = at_other_rates(evaluation, 0.1, 0.01)
+    (undefended,) = texts(build_tables(other, [1]), "table-1")
+    assert "success on C" in undefended
+    assert "attacks. Not for" not in " ".join(
+        texts(build_tables(other, [5]), "table-5")
+    )
+
+
+def test_the_papers_rate_is_table_1s_and_the_largest_table_5s(
+    evaluation: Evaluation,
+) -> None:
+    both = at_other_rates(evaluation, 0.1, 0.05)
+    captions = [
+        tables_of(build_tables(both, [number]), f"table-{number}")[0].caption
+        for number in (1, 5)
+    ]
+    assert "rate is 5 %." in captions[0]
+    assert "rate is 10 %." in captions[1]
+
+
 def test_table_6_is_of_attacks_without_a_ball(evaluation: Evaluation) -> None:
     changed = dataclasses.replace(
         evaluation,
