@@ -135,19 +135,21 @@ def worst_case(
 
     Returns:
         Misclassified by any attack, and misclassified by any without being flagged.
-        In the integrated model flagging is part of the answer: both are the same.
+        In the integrated model flagging is part of the answer: both are the same, at
+        the largest rate, which it is made with; it is not attacked at any other.
     """
     wrong = [record.misclassified for record in records]
+    misclassified = _rate(_any(wrong))
+    if variant in INTEGRATED:
+        return WorstCase(variant, misclassified, {max(analyzers): misclassified})
     overall = {}
     for fpr, analyzer in analyzers.items():
         unseen = [
-            missed
-            if variant in INTEGRATED
-            else missed & ~analyzer.judge(record.correlations).is_adversarial
+            missed & ~analyzer.judge(record.correlations).is_adversarial
             for record, missed in zip(records, wrong, strict=True)
         ]
         overall[fpr] = _rate(_any(unseen))
-    return WorstCase(variant, _rate(_any(wrong)), overall)
+    return WorstCase(variant, misclassified, overall)
 
 
 def _any(parts: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:

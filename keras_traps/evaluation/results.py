@@ -106,7 +106,8 @@ class WorstCase:
         variant: The variant.
         misclassified: Images that some attack got misclassified.
         overall: By nominal false-positive rate, images that some attack got
-            misclassified and not flagged.
+            misclassified and not flagged; an integrated variant has the rate alone
+            that it is made with.
     """
 
     variant: Variant
