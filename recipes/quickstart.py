@@ -6,6 +6,7 @@ Example:
     python recipes/quickstart.py
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import keras
 from absl import app, flags
 
 from keras_traps import attacks, calibrate, datasets
+from keras_traps._files import write_atomically
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.defence import defend
 from keras_traps.evaluation.evaluate import evaluate
@@ -80,7 +82,8 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
 
     Raises:
-        app.UsageError: If the command line is wrong. Nothing is run.
+        app.UsageError: If the command line is wrong, or the work directory has a
+            classifier that was trained otherwise. Nothing is run.
     """
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
@@ -144,23 +147,47 @@ def _classifier(
     data: datasets.Dataset, path: Path, values: flags.FlagValues
 ) -> keras.Model:
     """Loads the classifier of an earlier run, or trains one."""
+    wanted = {
+        "epochs": _SMOKE_EPOCHS if values.smoke else _EPOCHS,
+        "seed": values.seed,
+    }
+    beside = path.with_suffix(".json")
     if path.exists():
+        _check_same(beside, wanted)
         return keras.saving.load_model(path)
     keras.utils.set_random_seed(values.seed)
     model = digits_cnn()
     train(
         model,
         data,
-        epochs=_SMOKE_EPOCHS if values.smoke else _EPOCHS,
+        epochs=wanted["epochs"],
         batch_size=32,
         learning_rate=2e-3,
         seed=values.seed,
         verbose=2,
     )
+    # First: it says nothing without the classifier, which would be of unknown making
+    # without it.
+    write_atomically(beside, json.dumps(wanted, indent=1).encode())
     unfinished = path.with_name("unfinished.keras")
     model.save(unfinished)
     unfinished.replace(path)
     return model
+
+
+def _check_same(beside: Path, wanted: dict[str, int]) -> None:
+    """Refuses a classifier that was trained with other settings, or who knows which."""
+    found = json.loads(beside.read_text("utf-8")) if beside.exists() else {}
+    if found != wanted:
+        raise app.UsageError(
+            f"The classifier in {beside.parent} was trained with {_listed(found)}; "
+            f"asked for are {_listed(wanted)}. Choose another --workdir."
+        )
+
+
+def _listed(settings: dict[str, int]) -> str:
+    words = [f"{name} {value}" for name, value in settings.items()]
+    return ", ".join(words) or "what it does not tell"
 
 
 def _print_table(evaluation: Evaluation) -> None:

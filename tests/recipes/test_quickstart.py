@@ -7,6 +7,7 @@ import pytest
 from absl import app, flags
 
 from keras_traps.attacks import PRESETS, iterative, single_step
+from keras_traps.models import digits_cnn
 from recipes import quickstart
 
 
@@ -81,6 +82,43 @@ def test_dear_attacks_are_run_where_they_are_asked_for(
     with pytest.raises(StoppedError):
         run(flag, f"--workdir={tmp_path}")
     assert asked == [name for name in PRESETS["digits"] if name not in missing]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("--smoke", "--nosmoke", "with epochs 3, seed 0; asked for are epochs 20, "),
+        ("--nosmoke", "--smoke", "with epochs 20, seed 0; asked for are epochs 3, "),
+        ("--seed=0", "--seed=1", "asked for are epochs 20, seed 1"),
+    ],
+)
+def test_a_classifier_that_was_trained_otherwise_is_refused(
+    first: str,
+    second: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(quickstart, "train", lambda *_, **__: None)
+    monkeypatch.setattr(quickstart, "evaluate", stop)
+    for _ in range(2):  # The second run goes on from the first.
+        with pytest.raises(StoppedError):
+            run(first, f"--workdir={tmp_path}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(app.UsageError, match=told):
+        run(second, f"--workdir={tmp_path}")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_classifier_that_tells_nothing_of_its_training_is_refused(
+    tmp_path: Path,
+) -> None:
+    digits_cnn().save(tmp_path / "classifier.keras")
+    with pytest.raises(app.UsageError, match="with what it does not tell"):
+        run(f"--workdir={tmp_path}")
 
 
 def test_two_attacks_and_all_of_them_are_not_asked_for_at_once(tmp_path: Path) -> None:
