@@ -7,7 +7,7 @@ Example:
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,28 @@ Report = dict[str, Any]
 
 # The paper's numbers, by the false-positive rate that they are for.
 _PAPER_NAMES = {0.05: "overall_asr", 0.005: "overall_asr_fpr0.5"}
+
+
+def _constants(report: Report) -> str:
+    found = report["calibration"]
+    weights = ", ".join(f"{weight:.4g}" for weight in found["step_weights"])
+    steps = ", ".join(f"{step:g}" for step in found["steps"])
+    return (
+        f"A0 = {found['a0']:.6g}, A1 = {found['a1']:.6g}, A2 = {found['a2']:.4g}, "
+        f"weights {weights} for steps {steps}"
+    )
+
+
+# What the table says once for all seeds.
+_SHARED: dict[str, Callable[[Report], Any]] = {
+    "data sets": lambda report: report["dataset"],
+    "training images": lambda report: report["provenance"]["train_data"],
+    "test images": lambda report: report["provenance"]["test_data"],
+    "classifiers": lambda report: report["provenance"]["classifier"],
+    "choices of constants": _constants,
+    "numbers of attacked images": lambda r: r["provenance"]["images attacked"],
+    "sets of false-positive rates": lambda r: frozenset(map(float, r["thresholds"])),
+}
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
@@ -50,8 +72,9 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         values: The parsed flags. Defaults to `absl.flags.FLAGS`.
 
     Raises:
-        app.UsageError: If the command line is wrong, or the reports are not of one
-            data set and one choice of constants.
+        app.UsageError: If the command line is wrong, or the reports differ in what
+            the table says once for all seeds: data, classifier, constants, number of
+            attacked images, false-positive rates.
     """
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
@@ -60,10 +83,9 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     reports = [
         json.loads(Path(path).read_text(encoding="utf-8")) for path in values.report
     ]
-    if len({report["dataset"] for report in reports}) > 1:
-        raise app.UsageError("The reports are of several data sets.")
-    if len({_constants(report) for report in reports}) > 1:
-        raise app.UsageError("The reports are of several choices of constants.")
+    for what, find in _SHARED.items():
+        if len({find(report) for report in reports}) > 1:
+            raise app.UsageError(f"The reports are of several {what}.")
     write_atomically(Path(values.output), summarize(reports).encode())
 
 
@@ -127,16 +149,6 @@ def summarize(reports: Sequence[Report]) -> str:
     return "\n".join(lines)
 
 
-def _constants(report: Report) -> str:
-    found = report["calibration"]
-    weights = ", ".join(f"{weight:.4g}" for weight in found["step_weights"])
-    steps = ", ".join(f"{step:g}" for step in found["steps"])
-    return (
-        f"A0 = {found['a0']:.6g}, A1 = {found['a1']:.6g}, A2 = {found['a2']:.4g}, "
-        f"weights {weights} for steps {steps}"
-    )
-
-
 def _clean_rows(reports: Sequence[Report]) -> Iterable[list[str]]:
     clean = [report["clean"] for report in reports]
     yield ["accuracy of C", *(_percent(c["accuracy_classifier"]) for c in clean)]
@@ -153,15 +165,21 @@ def _attack_rows(reports: Sequence[Report]) -> Iterable[list[str]]:
         {row["attack"]: row for row in report["rows"] if row["variant"] == "paper"}
         for report in reports
     ]
+    rates = [float(fpr) for fpr in reports[0]["thresholds"]]
     for attack, first in by_report[0].items():
         rows = [rows[attack] for rows in by_report]
         cells = [attack, _percent(first["success_classifier"])]
-        cells += [_percent(row["detection"][0]["recovered"]) for row in rows]
-        for index, found in enumerate(first["detection"]):
-            cells += [_percent(row["detection"][index]["overall"]) for row in rows]
-            paper = first["paper"].get(_PAPER_NAMES.get(found["fpr"]))
+        cells += [_percent(_at(row, max(rates))["recovered"]) for row in rows]
+        for fpr in rates:
+            cells += [_percent(_at(row, fpr)["overall"]) for row in rows]
+            paper = first["paper"].get(_PAPER_NAMES.get(fpr))
             cells.append("–" if paper is None else f"{100 * paper:.1f}")
         yield cells
+
+
+def _at(row: Report, fpr: float) -> Report:
+    """What a row found at a false-positive rate; reports have them in any order."""
+    return next(found for found in row["detection"] if found["fpr"] == fpr)
 
 
 def _percent(rate: Report) -> str:

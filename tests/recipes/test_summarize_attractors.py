@@ -106,6 +106,58 @@ def test_reports_of_several_data_sets_are_refused(tmp_path: Path) -> None:
         run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("classifier", "other", "classifiers"),
+        ("test_data", "other", "test images"),
+        ("train_data", "other", "training images"),
+        ("images attacked", 100, "numbers of attacked images"),
+    ],
+)
+def test_reports_of_what_the_table_says_once_are_refused(
+    name: str, value: Any, what: str, tmp_path: Path
+) -> None:
+    other = report(1)
+    other["provenance"][name] = value
+    with pytest.raises(app.UsageError, match=f"several {what}"):
+        run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
+    assert not (tmp_path / "x.md").exists()
+
+
+def test_reports_of_several_rates_are_refused(tmp_path: Path) -> None:
+    other = report(1)
+    other["thresholds"] = {"0.05": {}, "0.01": {}}
+    with pytest.raises(app.UsageError, match="several sets of false-positive rates"):
+        run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
+
+
+def test_rates_in_another_order_stand_under_their_heads() -> None:
+    expected = recipe.summarize([report(0), report(1)])
+    other = report(1)
+    other["thresholds"] = dict(reversed(other["thresholds"].items()))
+    other["rows"][0]["detection"].reverse()
+    assert recipe.summarize([report(0), other]) == expected
+
+    # Where the first report has the order, its heads do.
+    text = recipe.summarize([other, report(0)])
+    assert "overall at 0.5%, seed 1 | overall at 0.5%, seed 0 | overall at 0.5%, p" in (
+        text
+    )
+    assert "| FGSM | 80.00 | n/a | n/a | 1.50 | 1.50 | – | 0.50 | 0.50 | 12.5 |" in text
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_the_published_table_is_that_of_the_published_reports(dataset: str) -> None:
+    results = Path(__file__).parents[2] / "docs" / "results"
+    reports = [
+        json.loads((results / f"{dataset}_seed{seed}" / "report.json").read_text())
+        for seed in range(3)
+    ]
+    published = (results / f"attractors_{dataset}.md").read_text("utf-8")
+    assert recipe.summarize(reports) == published
+
+
 def test_reports_and_output_are_required() -> None:
     with pytest.raises(app.UsageError, match="required"):
         run([])
