@@ -67,16 +67,23 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     define.text("dataset", "digits", "Its training images set the thresholds.")
     define.text("data_dir", None, "The folder that holds the data set; see the README.")
     define.text("model", None, "A .keras file: a classifier, or a trapped model.")
-    define.choice("output", "logits", Output, "What the classifier returns.")
+    define.choice(
+        "output",
+        "logits",
+        Output,
+        "What the classifier returns; a --calibration and a trapped --model have their "
+        "own.",
+    )
     define.text("calibration", None, "A calibration.json to use instead of a new one.")
     define.text("analyzer", None, "A saved analyzer of a trapped --model to use.")
-    define.number("fpr", 0.05, "The analyzer's false-positive rate.")
+    define.number("fpr", 0.05, "The false-positive rate of a new analyzer.")
     define.integer("num_images", 10_000, "From how many training images at most.")
     define.integer(
         "seed",
         None,
         "The seed of the messages: the defence's secret. The default is that of "
-        "--calibration, or one drawn by chance, which nobody is told.",
+        "--calibration, or one drawn by chance, which nobody is told. A trapped "
+        "--model has its own.",
         low=0,
     )
     define.text("lure", None, "A .keras file of the network P of a lured model.")
@@ -122,11 +129,12 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     # TensorFlow tells of every step of writing a model.
     logging.set_verbosity(logging.WARNING)
     prepare_devices()
+    model = _load(values.model, "model")
+    _check_idle(values, trapped=is_trapped(model))
     train, test = (
         datasets.load(values.dataset, split, values.data_dir)
         for split in ("train", "test")
     )
-    model = _load(values.model, "model")
     make = _trapped if values.lure is None else _lured
     subject = make(model, train, test, values)
     exported = export(
@@ -152,6 +160,29 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     (exported.path / "README.md").write_text(text, encoding="utf-8")
     for name in values.format:
         _write_portable(subject.answering, name, test, exported.path.parent)
+
+
+def _check_idle(values: flags.FlagValues, *, trapped: bool) -> None:
+    """Refuses flags that are given and would change nothing."""
+    idle: dict[str, Sequence[str]] = {}
+    if values.lure is not None:
+        idle["--lure"] = ("seed", "calibration", "analyzer", "fpr", "num_images")
+    else:
+        has_constants = trapped or values.calibration is not None
+        if trapped:
+            idle["a trapped --model"] = ("seed", "calibration", "output")
+        elif has_constants:
+            idle["--calibration"] = ("output",)
+        if values.analyzer is not None:
+            # Then there is nothing left to set on training images.
+            unread = ("num_images",) if has_constants else ()
+            idle["--analyzer"] = ("fpr", *unread)
+    for reason, names in idle.items():
+        if given := [f"--{name}" for name in names if values[name].present]:
+            raise app.UsageError(
+                f"With {reason} there is no use for {', '.join(given)}. Leave out what "
+                "would change nothing."
+            )
 
 
 def _load(path: str, flag: str) -> keras.Model:

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from absl import app, flags
 
+from keras_traps.attractors import TrapSettings, inject
 from keras_traps.models import digits_cnn
 from keras_traps.serving.formats import FORMATS
 from recipes import export as recipe
@@ -34,6 +35,16 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "digits.keras"
     keras.utils.set_random_seed(0)
     digits_cnn().save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trapped(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trapped") / "digits.keras"
+    settings = TrapSettings(
+        output="logits", a0=-1e-3, a1=-1.0, a2=0.5, step_weights=(2.0, 1.0), seed=4
+    )
+    inject(keras.saving.load_model(classifier), settings).save(path)
     return path
 
 
@@ -171,6 +182,71 @@ def test_a_wrong_command_line_is_told(
     with pytest.raises(app.UsageError, match=expected):
         run(*arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "idle"),
+    [
+        (("--seed=1",), "--seed"),
+        (("--calibration=c.json",), "--calibration"),
+        (("--output=logits",), "--output"),
+        (("--seed=0", "--output=logits"), "--seed, --output"),
+        (("--analyzer=a.json", "--fpr=0.05"), "--fpr"),
+        (("--analyzer=a.json", "--num_images=5000"), "--num_images"),
+    ],
+)
+def test_a_flag_without_use_for_a_trapped_model_is_refused(
+    run: Callable[..., None],
+    trapped: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    idle: str,
+) -> None:
+    with pytest.raises(app.UsageError, match=f"no use for {idle}. Leave out"):
+        run(f"--model={trapped}", f"--directory={tmp_path / 'd'}", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "idle"),
+    [
+        (("--calibration=c.json", "--output=logits"), "--calibration", "--output"),
+        (("--analyzer=a.json", "--fpr=0.1"), "--analyzer", "--fpr"),
+        (
+            ("--analyzer=a.json", "--calibration=c.json", "--num_images=9"),
+            *("--analyzer", "--num_images"),
+        ),
+        *(
+            (("--lure=p.keras", "--deploy=target", flag), "--lure", flag.split("=")[0])
+            for flag in (
+                *("--seed=1", "--calibration=c.json", "--analyzer=a.json"),
+                *("--fpr=0.1", "--num_images=9"),
+            )
+        ),
+    ],
+)
+def test_a_flag_without_use_for_a_classifier_is_refused(
+    run: Callable[..., None],
+    classifier: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    reason: str,
+    idle: str,
+) -> None:
+    with pytest.raises(app.UsageError, match=f"With {reason} .* no use for {idle}. L"):
+        run(f"--model={classifier}", f"--directory={tmp_path / 'd'}", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trapped_model_is_exported_with_the_rate_that_is_asked_for(
+    run: Callable[..., None],
+    trapped: Path,
+    tmp_path: Path,
+    no_fresh_process: None,
+) -> None:
+    run(f"--model={trapped}", f"--directory={tmp_path / 'digits'}", "--fpr=0.1")
+    card = (tmp_path / "digits" / "1" / "README.md").read_text()
+    assert "nominal false-positive rate is 10.0%" in card
 
 
 def test_it_starts_as_a_script() -> None:
