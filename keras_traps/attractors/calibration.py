@@ -215,7 +215,7 @@ def calibrate(
         clean_mean=mean,
         clean_spread=spread,
         explanation=_explain(settings, changed, budget, largest_a2, mean, spread),
-        small_step_share=small_step_share,
+        small_step_share=float(small_step_share),
     )
 
 
