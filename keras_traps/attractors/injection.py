@@ -7,6 +7,7 @@ from typing import Any, Self
 import keras
 
 from keras_traps.layers import NormalizedSum, QIMDecoder
+from keras_traps.models.graphs import as_graph
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
 from keras_traps.ops.messages import MessageKind
@@ -125,7 +126,7 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
     check_on_noise(classifier, settings.output)
 
     # A model of our own name around the same layers: parts are found by name.
-    part = keras.Model(classifier.inputs[0], classifier.outputs[0], name="classifier")
+    part = as_graph(classifier, name="classifier")
     images = keras.Input(
         classifier.input_shape[1:],
         dtype=classifier.inputs[0].dtype,

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_traps.models.logits import PLAIN_KINDS
+from keras_traps.models.graphs import as_graph, is_its_graph
 
 _views: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
 _views = weakref.WeakKeyDictionary()
@@ -29,13 +29,13 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
         layers and convolutions of one channel called with the other gradient; else
         `model` itself. The same one at every call.
     """
-    if type(model) not in PLAIN_KINDS:
+    if not is_its_graph(model):
         return model
     if model not in _views:
         # The clone of a compiled model has an optimizer of its own, which cannot be
         # made while a training step is traced.
         with tf.init_scope():
-            plain = keras.Model(model.inputs[0], model.outputs[0])
+            plain = as_graph(model, name=model.name)
             _views[model] = keras.models.clone_model(plain, clone_function=_share)
     return _views[model]
 

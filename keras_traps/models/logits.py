@@ -6,19 +6,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_traps.models.graphs import as_graph, is_its_graph
 from keras_traps.models.outputs import AttackedOutput
 
 _models: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
 _models = weakref.WeakKeyDictionary()
-
-
-def _functional() -> type[keras.Model]:
-    image = keras.Input((1,))
-    return type(keras.Model(image, image))
-
-
-PLAIN_KINDS = (_functional(), keras.Sequential)
-"""Models that are what their layers say. A subclass may do more."""
 
 
 def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
@@ -34,8 +26,10 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
     Returns:
         `model` itself where it returns logits or scores. Else a model that shares its
         layers, also where the softmax is the last layer of a functional or sequential
-        model that is its last layer. Where no softmax is found it returns the logarithm
-        of the probabilities. The same one at every call.
+        model that is its last layer. A model of a class with a `call` of its own is not
+        looked into and not let go again; a lured classifier tells its logits itself.
+        Where no softmax is found it returns the logarithm of the probabilities. The
+        same one at every call.
     """
     if output != "probabilities":
         return model
@@ -45,9 +39,13 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
 
 def _without_softmax(model: keras.Model) -> keras.Model:
+    if hasattr(model, "to_logits"):
+        # A lured classifier, whose `call` would hide the softmax of M.
+        return model.to_logits()
+    graph = as_graph(model, name=f"logits_of_{model.name}")
     # A layer's own `input` is that of its first call, which may be in another model; a
     # model's is where it begins itself.
-    last, index, _ = model.outputs[0]._keras_history
+    last, index, _ = graph.outputs[0]._keras_history
     call = last._inbound_nodes[index]
     if isinstance(last, keras.layers.Softmax) or _is_softmax(
         last, keras.layers.Activation
@@ -55,15 +53,15 @@ def _without_softmax(model: keras.Model) -> keras.Model:
         logits = call.input_tensors[0]
     elif _is_softmax(last, keras.layers.Dense):
         logits = _Linear(last, name=last.name)(call.input_tensors[0])
-    elif type(last) in PLAIN_KINDS and len(last.outputs) == 1:
+    elif is_its_graph(last) and len(last.outputs) == 1:
         # A classifier behind preprocessing.
         inner = _without_softmax(last)
         logits = inner(*call.arguments.args, **call.arguments.kwargs)
     else:
         logits = _LogProbabilities(name="log_probabilities", dtype="float32")(
-            model.outputs[0]
+            graph.outputs[0]
         )
-    return keras.Model(model.inputs[0], logits, name=f"logits_of_{model.name}")
+    return keras.Model(graph.inputs[0], logits, name=graph.name)
 
 
 class _Linear(keras.layers.Layer):

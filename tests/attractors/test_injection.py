@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from keras_traps import serving
 from keras_traps.attractors import (
     Calibration,
     TrapSettings,
@@ -33,6 +35,14 @@ class Subclassed(keras.Model):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         return self.head(self.flat(inputs))
+
+
+@keras.saving.register_keras_serializable(package="keras_traps_tests")
+class Preprocessing(keras.Model):
+    """A functional model that does more than its graph tells."""
+
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return super().call((inputs - 0.5) * 4, training=training, mask=mask)
 
 
 def functional(units: int = 3, activation: str = "linear") -> keras.Model:
@@ -68,8 +78,14 @@ def wrapped_subclass() -> keras.Model:
     return keras.Model(inputs, Subclassed()(inputs))
 
 
+def functional_subclass() -> keras.Model:
+    plain = functional()
+    return Preprocessing(plain.input, plain.output)
+
+
 KINDS = [
     functional,
+    functional_subclass,
     sequential,
     sequential_built_by_a_call,
     nested,
@@ -155,6 +171,14 @@ def test_a_file_gives_equal_outputs(
     np.testing.assert_array_equal(loaded(IMAGES), trapped(IMAGES))
     assert decoder_of(loaded).fingerprint == decoder_of(trapped).fingerprint
     np.testing.assert_array_equal(raw_sum(loaded)(IMAGES), raw_sum(trapped)(IMAGES))
+
+
+def test_a_subclass_is_served_as_it_answers(tmp_path: Path) -> None:
+    trapped = inject(functional_subclass(), SETTINGS)
+    path = serving.export(trapped, tmp_path / "trapped", verbose=False).path
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    answer = served(tf.constant(IMAGES))["probabilities"]
+    np.testing.assert_allclose(answer, trapped(IMAGES), rtol=1e-5, atol=1e-6)
 
 
 def test_it_trains_and_the_decoder_stays(

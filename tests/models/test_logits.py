@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_traps.luring import LuredClassifier
 from keras_traps.models.logits import logits_model
 from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, with_softmax
+from tests.luring.conftest import tiny_lure, tiny_target
 
 KNOWN = ["dense", "activation", "softmax"]
 
@@ -180,8 +182,42 @@ class Doubled(type(linear(TWO_CLASSES))):  # type: ignore[misc]
         return super().call(*arguments, **more) / 2 + 0.25
 
 
-def test_a_subclass_is_not_looked_into() -> None:
+@pytest.mark.parametrize("wrap", [lambda model: model, preprocessed, sequential])
+def test_a_subclass_is_not_looked_into(
+    wrap: Callable[[keras.Model], keras.Model],
+) -> None:
     plain = with_softmax(TWO_CLASSES, "dense")
-    model, images = preprocessed(Doubled(plain.inputs, plain.outputs)), some_images(3)
+    model, images = wrap(Doubled(plain.input, plain.output)), some_images(3)
+    logits = logits_model(model, "probabilities")
+    np.testing.assert_allclose(logits(images), np.log(model(images)), rtol=1e-5)
+    assert logits_model(model, "probabilities") is logits
+
+
+class Compiled(type(linear(TWO_CLASSES))):  # type: ignore[misc]
+    """A functional model that is trained in another way, but called as its graph."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, preprocessed])
+def test_a_subclass_that_is_called_as_any_model_is_looked_into(
+    wrap: Callable[[keras.Model], keras.Model],
+) -> None:
+    # Too far apart to be read from the logarithm of a probability.
+    plain = with_softmax(TWO_CLASSES * np.float32(1e4), "dense")
+    model, images = wrap(Compiled(plain.input, plain.output)), some_images(3)
     logits = logits_model(model, "probabilities")(images)
-    np.testing.assert_allclose(logits, np.log(model(images)), rtol=1e-5)
+    assert (np.ptp(logits, axis=1) > 1000).all()
+    np.testing.assert_allclose(tf.nn.softmax(logits), model(images), atol=1e-6)
+
+
+def test_the_softmax_of_a_lured_classifier_is_taken_off() -> None:
+    target = tiny_target(ends="softmax")
+    kernel, bias = target.layers[-1].get_weights()
+    target.layers[-1].set_weights([kernel * 1e4, bias])
+    lured = LuredClassifier(target, tiny_lure())
+    images = np.random.default_rng(0).random((3, *lured.input_shape[1:]), np.float32)
+    logits = logits_model(lured, "probabilities")(images)
+    assert (np.ptp(logits, axis=1) > 100).all()
+    np.testing.assert_allclose(tf.nn.softmax(logits), lured(images), atol=1e-6)
