@@ -47,11 +47,14 @@ def _without_softmax(model: keras.Model) -> keras.Model:
     # model's is where it begins itself.
     last, index, _ = graph.outputs[0]._keras_history
     call = last._inbound_nodes[index]
-    if isinstance(last, keras.layers.Softmax) or _is_softmax(
-        last, keras.layers.Activation
-    ):
+    # A subclass may compute something else.
+    if type(last) is keras.layers.Softmax or _is_softmax(last, keras.layers.Activation):
         logits = call.input_tensors[0]
-    elif _is_softmax(last, keras.layers.Dense):
+    elif (
+        _is_softmax(last, keras.layers.Dense)
+        # Quantized, the kernel is no longer what inputs are multiplied by.
+        and last.quantization_mode is None
+    ):
         logits = _Linear(last, name=last.name)(call.input_tensors[0])
     elif is_its_graph(last) and len(last.outputs) == 1:
         # A classifier behind preprocessing.
@@ -90,4 +93,4 @@ class _LogProbabilities(keras.layers.Layer):
 
 
 def _is_softmax(layer: keras.layers.Layer, kind: type[keras.layers.Layer]) -> bool:
-    return isinstance(layer, kind) and layer.activation is keras.activations.softmax
+    return type(layer) is kind and layer.activation is keras.activations.softmax

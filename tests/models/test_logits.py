@@ -212,6 +212,52 @@ def test_a_subclass_that_is_called_as_any_model_is_looked_into(
     np.testing.assert_allclose(tf.nn.softmax(logits), model(images), atol=1e-6)
 
 
+class Cosine(keras.layers.Dense):
+    """A head that compares directions."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        kernel = tf.math.l2_normalize(tf.convert_to_tensor(self.kernel), axis=0)
+        return tf.nn.softmax(9 * tf.math.l2_normalize(inputs, axis=1) @ kernel)
+
+
+class Tempered(keras.layers.Softmax):
+    """A softmax of some temperature."""
+
+    def call(self, inputs: tf.Tensor, mask: Any = None) -> tf.Tensor:
+        return super().call(inputs / 3, mask)
+
+
+class Flipped(keras.layers.Activation):
+    """A softmax of the other way round."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return super().call(-inputs)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: Cosine(2, activation="softmax"),
+        Tempered,
+        lambda: Flipped("softmax"),
+    ],
+)
+def test_a_layer_of_a_subclass_is_not_taken_for_a_softmax(
+    last: Callable[[], keras.layers.Layer],
+) -> None:
+    plain, images = linear(TWO_CLASSES), some_images(3)
+    model = keras.Model(plain.input, last()(plain.output))
+    logits = logits_model(model, "probabilities")(images)
+    np.testing.assert_allclose(logits, np.log(model(images)), rtol=1e-4)
+
+
+def test_a_quantized_layer_is_not_taken_for_a_dense_one() -> None:
+    model, images = with_softmax(TWO_CLASSES, "dense"), some_images(3)
+    model.layers[-1].quantize("int8")
+    logits = logits_model(model, "probabilities")(images)
+    np.testing.assert_allclose(logits, np.log(model(images)), rtol=1e-5)
+
+
 def test_the_softmax_of_a_lured_classifier_is_taken_off() -> None:
     target = tiny_target(ends="softmax")
     kernel, bias = target.layers[-1].get_weights()
