@@ -143,12 +143,16 @@ def _step(model: keras.Model, strategy: tf.distribute.Strategy):  # type: ignore
 
     def replica(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            loss = tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            )
-            shared = loss * share
-        gradients = tape.gradient(shared, variables)
+            # In half precision the logarithm of a small probability is lost.
+            logits = tf.cast(model(images, training=True), tf.float32)
+            entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            # What regularizes the weights is the same on all replicas, of which each
+            # adds its share: together they count it once.
+            loss = tf.reduce_mean(entropies)
+            for added in model.losses:
+                loss += tf.reduce_sum(tf.cast(added, tf.float32))
+            scaled = model.optimizer.scale_loss(loss * share)
+        gradients = tape.gradient(scaled, variables)
         model.optimizer.apply(gradients, model.trainable_variables)
         right = tf.equal(tf.argmax(logits, axis=-1), labels)
         return tf.stack([loss, tf.reduce_mean(tf.cast(right, loss.dtype))])

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import socket
@@ -7,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_traps.models.distribution import is_chief, make_strategy
+from keras_traps.datasets import load
+from keras_traps.models.distribution import fit_on_workers, is_chief, make_strategy
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +36,27 @@ def spy(name):
 train_classifier.make_strategy = spy
 values = train_classifier.define_flags(flags.FlagValues())
 train_classifier.main(values(["train_classifier", *sys.argv[1:]]), values)
+"""
+
+# Of the model that `regularized` makes, on the first device and on both.
+REPLICAS = """
+import json
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+parts = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, parts)
+from keras_traps.datasets import load
+from keras_traps.models.distribution import fit_on_workers
+from tests.models.test_distribution import regularized
+data = load("digits", "test").take(64)
+settings = {"epochs": 2, "batch_size": 64, "seed": 0, "verbose": 0}
+for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+    strategy = tf.distribute.MirroredStrategy(devices)
+    with strategy.scope():
+        model = regularized()
+    history = fit_on_workers(model, data, None, strategy, **settings)
+    kernel = model.get_weights()[0].tolist()
+    print(json.dumps({"loss": history.history["loss"], "kernel": kernel}))
 """
 
 
@@ -108,6 +133,61 @@ def test_a_model_learns_on_two_machines_at_once(tmp_path: Path) -> None:
     # The chief alone saves, and tells of every epoch.
     assert [path.exists() for path in paths] == [True, False]
     assert [output.count("Epoch ") for output in outputs] == [4, 0]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_step_is_that_of_fit(policy: str) -> None:
+    data = load("digits", "test").take(64)
+    trained = []
+    keras.config.set_dtype_policy(policy)
+    try:
+        for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0"])):
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                model = regularized()
+            settings: dict[str, Any] = {"epochs": 3, "batch_size": 64, "verbose": 0}
+            if strategy is None:
+                history = model.fit(data.images, data.labels, **settings)
+            else:
+                history = fit_on_workers(
+                    model, data, None, strategy, **settings, seed=0
+                )
+            trained.append((model.get_weights()[0], history.history["loss"]))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    (expected, losses), (found, told) = trained
+    precision = 1e-5 if policy == "float32" else 1e-2
+    np.testing.assert_allclose(told, losses, rtol=precision)
+    np.testing.assert_allclose(found, expected, rtol=precision, atol=precision)
+    # All images in one step: each makes the loss smaller.
+    assert losses[-1] < losses[0] - 0.1
+
+
+def regularized() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    regularizer = keras.regularizers.L2(0.1)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_regularizer=regularizer),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
+    return model
+
+
+def test_two_devices_count_a_regularizer_once() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", REPLICAS],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    one, two = (json.loads(line) for line in finish(process).splitlines())
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
+    np.testing.assert_allclose(two["kernel"], one["kernel"], atol=1e-6)
 
 
 def test_no_strategy_is_none() -> None:
