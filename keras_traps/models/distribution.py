@@ -52,10 +52,15 @@ def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
         strategy: What the model is trained under.
 
     Returns:
-        `True` but for the second and further machines.
+        `True` but on all machines of several save one: the task `"chief"`, or the first
+        `"worker"` where no task has that name.
     """
     resolver = getattr(strategy, "cluster_resolver", None)
-    return resolver is None or resolver.task_id in (None, 0)
+    if resolver is None or resolver.task_type is None:
+        return True
+    if "chief" in resolver.cluster_spec().jobs:
+        return resolver.task_type == "chief"
+    return resolver.task_type == "worker" and resolver.task_id in (None, 0)
 
 
 def fit_on_workers(

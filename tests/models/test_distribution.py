@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,43 @@ def test_two_devices_count_a_regularizer_once() -> None:
     one, two = (json.loads(line) for line in finish(process).splitlines())
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
     np.testing.assert_allclose(two["kernel"], one["kernel"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "chief"),
+    [
+        ({"chief": 1, "worker": 2}, ("chief", 0)),
+        ({"worker": 2}, ("worker", 0)),
+        ({"worker": 2, "evaluator": 1}, ("worker", 0)),
+    ],
+)
+def test_one_task_of_a_cluster_is_its_chief(
+    jobs: dict[str, int], chief: tuple[str, int]
+) -> None:
+    cluster = tf.train.ClusterSpec(
+        {
+            job: [f"{job}{task}:1" for task in range(count)]
+            for job, count in jobs.items()
+        }
+    )
+    chiefs = []
+    for task in ((job, number) for job in jobs for number in range(jobs[job])):
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            cluster, "", *task
+        )
+        # A strategy with this resolver would wait for the other machines.
+        strategy: Any = types.SimpleNamespace(cluster_resolver=resolver)
+        if is_chief(strategy):
+            chiefs.append(task)
+    assert chiefs == [chief]
+
+
+def test_a_machine_alone_is_its_chief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    strategy: Any = types.SimpleNamespace(cluster_resolver=resolver)
+    assert is_chief(strategy)
+    assert is_chief(tf.distribute.MirroredStrategy(["CPU:0"]))
 
 
 def test_no_strategy_is_none() -> None:
