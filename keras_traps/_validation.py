@@ -192,6 +192,29 @@ def check_number(
     )
 
 
+def check_count(name: str, value: float, *, at_least: int = 1) -> None:
+    """Refuses what is not an integer, or too small.
+
+    Args:
+        name: Its name.
+        value: Its value.
+        at_least: The least that it may be. Defaults to `1`.
+
+    Raises:
+        ValueError: If it is not such a number.
+    """
+    if not is_integer(value):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer. "
+            f"Received: {name}={value!r}"
+        )
+    if value < at_least:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected at least {at_least}. "
+            f"Received: {name}={value}"
+        )
+
+
 def _check_integers(
     array: npt.NDArray[Any], count: int, largest: int, *, name: str, what: str
 ) -> IntArray:

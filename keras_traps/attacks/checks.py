@@ -2,8 +2,16 @@
 
 import keras
 
-from keras_traps._validation import check_number, is_integer
+from keras_traps._validation import check_count, check_number
 from keras_traps.models.inner_layers import inner_layers
+
+__all__ = [
+    "check_channels_last",
+    "check_count",
+    "check_flag",
+    "check_image_model",
+    "check_positive",
+]
 
 
 def check_positive(name: str, value: float) -> None:
@@ -17,29 +25,6 @@ def check_positive(name: str, value: float) -> None:
         ValueError: If it is out of range.
     """
     check_number(value, name=name, above=0)
-
-
-def check_count(name: str, value: float, *, at_least: int = 1) -> None:
-    """Refuses a hyper-parameter that is not an integer, or too small.
-
-    Args:
-        name: Its name.
-        value: Its value.
-        at_least: The least that it may be. Defaults to `1`.
-
-    Raises:
-        ValueError: If it is not such a number.
-    """
-    if not is_integer(value):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer. "
-            f"Received: {name}={value!r}"
-        )
-    if value < at_least:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected at least {at_least}. "
-            f"Received: {name}={value}"
-        )
 
 
 def check_flag(name: str, value: bool) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._files import write_atomically
-from keras_traps._validation import FloatArray, IntArray, check_images
+from keras_traps._validation import FloatArray, IntArray, check_count, check_images
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import (
     Thresholds,
@@ -108,8 +108,9 @@ class ForensicAnalyzer:
 
         Raises:
             TypeError: If images are integers.
-            ValueError: If `fpr` is not between 0 and 1, or there are too few images
-                for it; the message says how many are needed.
+            ValueError: If `fpr` is not between 0 and 1, there are too few images for
+                it, where the message says how many are needed, or `batch_size` is not
+                an integer of at least 1.
         """
         return self.fit_correlations(
             self.correlations(images, batch_size=batch_size), fpr=fpr
@@ -157,8 +158,10 @@ class ForensicAnalyzer:
 
         Raises:
             TypeError: If images are integers.
-            ValueError: If a pixel is not in [0, 1], or the shape is not the decoder's.
+            ValueError: If a pixel is not in [0, 1], the shape is not the decoder's, or
+                `batch_size` is not an integer of at least 1.
         """
+        check_count("batch_size", batch_size)
         array = check_images(images, self.decoder.image_shape)
         return np.concatenate(
             [

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._validation import FloatArray, check_count
 
 _functions: "weakref.WeakKeyDictionary[keras.Model, Callable[[tf.Tensor], tf.Tensor]]"
 _functions = weakref.WeakKeyDictionary()
@@ -56,7 +56,11 @@ def predict(
 
     Returns:
         The outputs, float32.
+
+    Raises:
+        ValueError: If `batch_size` is not an integer of at least 1.
     """
+    check_count("batch_size", batch_size)
     infer = inference_function(model)
     return np.concatenate(
         [

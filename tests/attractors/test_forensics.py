@@ -115,6 +115,11 @@ def test_correlations_are_the_decoders_for_any_batch_size() -> None:
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_batch_of_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"argument `batch_size`.*=0"):
+        ForensicAnalyzer(decoder()).fit(clean(3), batch_size=0)
+
+
 @pytest.mark.parametrize("target", range(3))
 def test_an_attractor_is_flagged_for_its_high_correlation(
     trapped: keras.Model, digits_train: Dataset, digits_test: Dataset, target: int

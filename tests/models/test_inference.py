@@ -1,5 +1,6 @@
 import gc
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,6 +28,12 @@ def test_ragged_batches_give_what_single_images_give(batch_size: int) -> None:
     result = predict(network, IMAGES, batch_size=batch_size)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, np.concatenate(singles), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0])
+def test_batches_without_an_image_are_refused(batch_size: Any) -> None:
+    with pytest.raises(ValueError, match=f"argument `batch_size`.*={batch_size}"):
+        predict(model(), IMAGES, batch_size=batch_size)
 
 
 def test_dropout_is_off() -> None:

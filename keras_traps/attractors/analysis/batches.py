@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_traps._validation import check_count
+
 Graph = Callable[..., tuple[tf.Tensor, ...]]
 """From one batch of each array to tensors whose first axis is the batch."""
 
@@ -27,13 +29,9 @@ def map_batches(
         What the graph returns, for all rows.
 
     Raises:
-        ValueError: If `batch_size` is below 1.
+        ValueError: If `batch_size` is not an integer of at least 1.
     """
-    if batch_size < 1:
-        raise ValueError(
-            "Invalid value for argument `batch_size`. Expected at least 1. "
-            f"Received: batch_size={batch_size}"
-        )
+    check_count("batch_size", batch_size)
     compiled = tf.function(
         graph,
         input_signature=[
