@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from keras_traps._validation import check_count, is_integer
+
 MessageKind = Literal["balanced", "random"]
 
 # The six ways to give two pixels of a block of four the bit 1.
@@ -56,12 +58,9 @@ def draw_messages(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    _check_shape(shape)
-    if num_classes < 2:
-        raise ValueError(
-            "Invalid value for argument `num_classes`. Expected an integer of at least "
-            f"2. Received: num_classes={num_classes}"
-        )
+    shape = _checked_shape(shape)
+    check_count("num_classes", num_classes, at_least=2)
+    num_classes = int(num_classes)
     if kind not in ("balanced", "random"):
         raise ValueError(
             'Invalid value for argument `kind`. Expected "balanced" or "random". '
@@ -98,8 +97,9 @@ def draw_steps(
     Raises:
         ValueError: If `shape` is empty or `steps` is.
     """
-    _check_shape(shape)
-    if not steps:
+    shape = _checked_shape(shape)
+    # An array has no truth value.
+    if len(steps) == 0:
         raise ValueError(
             "Invalid value for argument `steps`. Expected at least one step size. "
             f"Received: steps={tuple(steps)}"
@@ -141,18 +141,20 @@ def _uniform_integers(count: int, below: int, seed: int) -> npt.NDArray[np.intp]
 
 
 def _raw(count: int, seed: int, stream: int) -> npt.NDArray[np.uint64]:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+    if not (is_integer(seed) and 0 <= seed < 2**64):
         raise ValueError(
             "Invalid value for argument `seed`. Expected an integer from 0 to 2**64 - "
             f"1. Received: seed={seed!r}"
         )
-    key = np.array([seed, stream], dtype=np.uint64)
+    key = np.array([int(seed), stream], dtype=np.uint64)
     return np.random.Philox(key=key).random_raw(count)
 
 
-def _check_shape(shape: Sequence[int]) -> None:
-    if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) == 0 or any(not is_integer(n) or n < 1 for n in shape):
         raise ValueError(
             "Invalid value for argument `shape`. Expected the positive sizes of one "
             f"image. Received: shape={tuple(shape)}"
         )
+    # Products of NumPy's small integers overflow.
+    return tuple(int(n) for n in shape)

@@ -1,6 +1,7 @@
 """Adds a watermark decoder to a classifier."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -71,7 +72,8 @@ class TrapSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain data, for a report or a file."""
-        return dataclasses.asdict(self)
+        # NumPy's integers could not be written to a file.
+        return {**dataclasses.asdict(self), "seed": operator.index(self.seed)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

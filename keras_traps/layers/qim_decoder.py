@@ -87,8 +87,9 @@ class QIMDecoder(keras.layers.Layer):
         # Draws one block, so that a bad kind, seed or count is refused here.
         ops.draw_messages((1,), num_classes, seed=seed, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
-        self.num_classes = num_classes
-        self.seed = seed
+        # NumPy's integers could not be written to a file.
+        self.num_classes = int(num_classes)
+        self.seed = int(seed)
         self.messages = messages
         self.steps = tuple(float(step) for step in steps)
         self.step_weights = tuple(float(weight) for weight in step_weights)
@@ -243,7 +244,7 @@ def _without_trainable(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_steps(steps: Sequence[float], step_weights: Sequence[float]) -> None:
-    if not steps:
+    if len(steps) == 0:
         raise ValueError(
             "Invalid value for argument `steps`. Expected at least one step size. "
             f"Received: steps={tuple(steps)}"

@@ -229,6 +229,8 @@ def test_raw_sum_is_the_sum_before_it_is_normalised(trapped: keras.Model) -> Non
 def test_settings_outlive_json() -> None:
     text = json.dumps(SETTINGS.to_dict())
     assert TrapSettings.from_dict(json.loads(text)) == SETTINGS
+    numpys = dataclasses.replace(SETTINGS, seed=np.int64(5))  # type: ignore[arg-type]
+    assert json.dumps(numpys.to_dict()) == text
     with pytest.raises(TypeError, match="a9"):
         TrapSettings.from_dict({**SETTINGS.to_dict(), "a9": 1.0})
 

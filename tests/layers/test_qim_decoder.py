@@ -1,3 +1,4 @@
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,10 +208,12 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
     ("settings", "name"),
     [
         ({"num_classes": 1}, "num_classes"),
+        ({"num_classes": 10.0}, "num_classes"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
         ({"messages": "even"}, "kind"),
         ({"steps": ()}, "steps"),
+        ({"steps": np.array([])}, "steps"),
         ({"steps": (3.0, 0.0)}, "steps"),
         ({"steps": (3.0, float("inf"))}, "steps"),
         ({"step_weights": (1.0,)}, "step_weights"),
@@ -227,6 +230,23 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
 def test_an_argument_out_of_range_is_named(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"Invalid value for argument `{name}`"):
         QIMDecoder(**{"num_classes": 3, **settings})
+
+
+def test_numpys_numbers_give_the_same_layer_as_pythons() -> None:
+    numpys: dict[str, Any] = {
+        "num_classes": np.int64(3),
+        "seed": np.uint64(7),
+        "steps": np.array([3.0, 128.0]),
+        "step_weights": np.array([2.0, 1.0]),
+    }
+    plain: dict[str, Any] = {
+        "num_classes": 3,
+        "seed": 7,
+        "steps": (3.0, 128.0),
+        "step_weights": (2.0, 1.0),
+    }
+    found, expected = (QIMDecoder(**settings, name="w") for settings in (numpys, plain))
+    assert json.dumps(found.get_config()) == json.dumps(expected.get_config())
 
 
 @pytest.mark.parametrize("shape", [(), (None, 4), (4, 4, None)])

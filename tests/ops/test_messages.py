@@ -145,7 +145,9 @@ def test_where_steps_lie_depends_on_the_seed_and_not_on_their_sizes() -> None:
     assert 0.2 < (draw_steps((16, 16), (3.0, 128.0), seed=1) != first).mean() < 0.8
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (8, 0), (8, -1), (8, None), (8, 2.0)])
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (8, 0), (8, -1), (8, None), (8, 2.0), (8, True)]
+)
 def test_a_shape_that_is_none_is_refused(shape: Any) -> None:
     with pytest.raises(ValueError, match="argument `shape`"):
         draw_messages(shape, 2, seed=0)
@@ -161,8 +163,22 @@ def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
         draw_steps((4,), (3.0,), seed=seed)
 
 
-@pytest.mark.parametrize("count", [1, 0, -3])
-def test_fewer_than_two_classes_are_refused(count: int) -> None:
+def test_numpys_integers_are_integers() -> None:
+    shape, count, seed = np.array([4, 6], np.uint8), np.uint8(3), np.uint64(7)
+    sizes: Any = (shape, list(shape))
+    for size in sizes:
+        np.testing.assert_array_equal(
+            draw_messages(size, count, seed=seed),  # type: ignore[arg-type]
+            draw_messages((4, 6), 3, seed=7),
+        )
+        np.testing.assert_array_equal(
+            draw_steps(size, np.array([3.0, 128.0]), seed=seed),  # type: ignore[arg-type]
+            draw_steps((4, 6), (3.0, 128.0), seed=7),
+        )
+
+
+@pytest.mark.parametrize("count", [1, 0, -3, 10.0, True])
+def test_what_is_no_number_of_classes_is_refused(count: Any) -> None:
     with pytest.raises(ValueError, match=f"argument `num_classes`.*{count}"):
         draw_messages((4,), count, seed=0)
 
@@ -175,3 +191,5 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="argument `steps`"):
         draw_steps((4,), (), seed=0)
+    with pytest.raises(ValueError, match="argument `steps`"):
+        draw_steps((4,), np.array([]), seed=0)  # type: ignore[arg-type]
