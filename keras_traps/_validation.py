@@ -64,6 +64,23 @@ def check_images(
     return array.astype(np.float32, copy=False)
 
 
+def check_floating(dtype: str, *, name: str = "images") -> None:
+    """Refuses pixels that are not floating point.
+
+    Args:
+        dtype: The name of their dtype.
+        name: The argument's name in the caller.
+
+    Raises:
+        TypeError: If they are not.
+    """
+    if "float" not in dtype:
+        raise TypeError(
+            f"Invalid value for argument `{name}`. Expected floating point pixels. "
+            f"Received: dtype={dtype}"
+        )
+
+
 def check_labels(
     labels: npt.ArrayLike, count: int, num_classes: int, *, name: str = "y"
 ) -> IntArray:

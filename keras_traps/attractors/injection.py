@@ -112,8 +112,9 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
 
     Raises:
         TypeError: If `classifier` is not a Keras model.
-        ValueError: If it is not built or has fewer than two classes, or if on a batch
-            of noise it does not return what `settings.output` declares.
+        ValueError: If it is not built, has fewer than two classes or takes images that
+            are not floating point, or if on a batch of noise it does not return what
+            `settings.output` declares.
 
     Example:
     >>> calibration = keras_traps.calibrate(classifier, images, output="logits")

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, get_args
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import check_number
+from keras_traps._validation import check_floating, check_number
 from keras_traps.layers.luring_networks import preset_dropout, preset_network
 
 LurePreset = Literal["mnist", "svhn", "cifar10"]
@@ -49,7 +49,7 @@ class LuringInput(keras.layers.Layer):
         Images of the same shape, float32, pixels in [0, 1].
 
     Raises:
-        TypeError: If `network` is not a Keras layer or model.
+        TypeError: If `network` is not a Keras layer or model, or images are integers.
         ValueError: If an argument is out of its range, or, once the shape of the
             images is known, the network returns images of another.
 
@@ -118,6 +118,7 @@ class LuringInput(keras.layers.Layer):
         """Returns P(x); see the class."""
         if self._network is None:
             raise RuntimeError("The layer was called before it was built.")
+        check_floating(images.dtype.name)
         returned = self._network(images, training=training)
         # In a graph a size may be unknown that is right.
         if not returned.shape.is_compatible_with(images.shape):

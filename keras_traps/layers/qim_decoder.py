@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import check_number
+from keras_traps._validation import check_floating, check_number
 from keras_traps.ops.messages import MessageKind
 
 
@@ -230,11 +230,7 @@ class QIMDecoder(keras.layers.Layer):
 
     def _grey_levels(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.convert_to_tensor(images)
-        if not images.dtype.is_floating:
-            raise TypeError(
-                "Invalid value for argument `images`. Expected floating point pixels. "
-                f"Received: dtype={images.dtype.name}"
-            )
+        check_floating(images.dtype.name)
         return tf.cast(images, tf.float32) * self.pixel_scale
 
 

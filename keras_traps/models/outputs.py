@@ -49,7 +49,7 @@ def check_classifier(
     Raises:
         TypeError: If `model` is not a Keras model.
         ValueError: If it is not built, has several inputs or outputs, fewer than two
-            classes, or `output` is unknown.
+            classes, or images that are not floating point, or `output` is unknown.
     """
     if output not in known:
         raise ValueError(
@@ -79,6 +79,13 @@ def check_classifier(
             f"Invalid value for argument `{name}`. Expected outputs of shape "
             "(batch, num_classes) with at least 2 classes. Received: output shape "
             f"{shape_out}"
+        )
+    # Pixels in [0, 1] would all become 0.
+    dtype = model.inputs[0].dtype
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a model of floating point "
+            f"images. Received: {model.name!r} with an input of dtype {dtype}"
         )
     return int(shape_out[1])
 

@@ -178,6 +178,13 @@ def test_a_network_of_several_outputs_is_refused() -> None:
         lure(np.zeros((1, 8, 8, 1), np.float32))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_integer_images_are_refused(dtype: str) -> None:
+    lure = LuringInput(network=layers.ReLU())
+    with pytest.raises(TypeError, match=f"floating point pixels.*{dtype}"):
+        lure(tf.cast(images_of((8, 8, 1)) * 255, dtype))
+
+
 @pytest.mark.parametrize("shape", [(None, 64), (None, None, None, 3)])
 def test_what_is_no_image_of_a_known_size_is_refused(shape: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="Expected images"):

@@ -68,6 +68,24 @@ def test_one_output_in_a_dict_is_refused() -> None:
         check_classifier(model, "logits")
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_images_that_are_not_floating_point_are_refused(dtype: str) -> None:
+    inputs = keras.Input((4,), dtype=dtype)
+    model = keras.Model(
+        inputs, keras.layers.Dense(3)(keras.layers.Rescaling(0.5)(inputs))
+    )
+    with pytest.raises(ValueError, match=f"argument `target`.*{dtype}"):
+        check_classifier(model, "logits", name="target")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_images_of_any_precision_are_taken(dtype: str) -> None:
+    inputs = keras.Input((4,), dtype=dtype)
+    assert check_classifier(
+        keras.Model(inputs, keras.layers.Dense(3)(inputs)), "logits"
+    )
+
+
 def test_fewer_than_two_classes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 2 classes.*\(None, 1\)"):
         check_classifier(classifier(1), "logits")
