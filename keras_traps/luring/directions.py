@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, IntArray, check_images
+from keras_traps._validation import FloatArray, IntArray, check_count, check_images
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
@@ -40,12 +40,13 @@ def opposite_directions(
     Raises:
         TypeError: If a model is no Keras model or the images are not floating point.
         ValueError: If a model is not a built classifier or does not return what
-            `output` says, the two have other classes, or the images are not such as
-            they take.
+            `output` says, the two have other classes, the images are not such as
+            they take, or `batch_size` is not an integer of at least 1.
 
     Reference:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.2.
     """
+    check_count("batch_size", batch_size)
     classes = check_classifier(target, output, name="target")
     others = check_classifier(augmented, output, name="augmented")
     if others != classes:

@@ -70,6 +70,17 @@ def test_another_number_of_classes_is_told() -> None:
         )
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_without_an_image_are_refused(
+    images: np.ndarray, batch_size: int
+) -> None:
+    target = tiny_target()
+    with pytest.raises(ValueError, match=f"argument `batch_size`.*={batch_size}"):
+        opposite_directions(
+            target, target, images, output="logits", batch_size=batch_size
+        )
+
+
 def test_other_outputs_or_images_than_declared_are_refused(images: np.ndarray) -> None:
     target = tiny_target()
     with pytest.raises(ValueError, match=r"`output`.*do not look like"):
