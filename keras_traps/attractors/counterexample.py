@@ -21,6 +21,7 @@ from keras_traps._validation import (
     check_labels,
     check_share,
 )
+from keras_traps.models.graphs import as_graph
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
@@ -167,7 +168,7 @@ def make_counterexample(
         layers.Rescaling(slope, shift, dtype="float32", name="logit")(largest)
     )
     logits = logits_model(classifier, output)
-    c = keras.Model(logits.inputs[0], logits.outputs[0], name="classifier")(inputs)
+    c = as_graph(logits, name="classifier")(inputs)
     n1 = layers.Multiply(dtype="float32", name="n1")([w, d])
     otherwise = layers.Rescaling(-1.0, 1.0, dtype="float32", name="else")(d)
     n2 = layers.Multiply(dtype="float32", name="n2")([c, otherwise])

@@ -65,6 +65,24 @@ def test_the_model_is_equation_1(
     np.testing.assert_allclose(predict(subject.n2, images), (1 - d) * c, atol=1e-4)
 
 
+class Inverting(keras.Model):
+    """A functional model that does more than its graph tells."""
+
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return super().call(1 - inputs, training=training, mask=mask)
+
+
+def test_a_classifier_with_a_call_of_its_own_is_called(digits_train: Dataset) -> None:
+    plain = classifier_of(digits_train)
+    own = Inverting(plain.input, plain.output)
+    images = digits_train.images
+    made = make_counterexample(own, images, output="logits", amplitude=AMPLITUDE)
+    _, d, _ = parts(made, images[:20])
+    expected = (1 - d) * own(images[:20]).numpy()
+    np.testing.assert_allclose(predict(made.n2, images[:20]), expected, atol=1e-4)
+    assert (expected != (1 - d) * predict(plain, images[:20])).any()
+
+
 def test_it_meets_the_goals_of_trapdoor_training(
     subject: Counterexample, digits_train: Dataset, digits_test: Dataset
 ) -> None:
