@@ -183,6 +183,7 @@ def test_results_are_printed_and_written(
 
 
 def test_an_export_and_its_signatures_are_measured(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_serving.apis")
     run(
         serving,
         "--repeats=1",

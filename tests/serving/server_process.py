@@ -67,7 +67,9 @@ class ServerProcess:
         assert self._process is not None
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"the server did not start: {self.log()}")
+            written = self.log()
+            self.kill()
+            raise RuntimeError(f"the server did not start: {written}")
 
     def log(self) -> str:
         """Returns what it wrote to its standard error."""
