@@ -211,41 +211,57 @@ def check_required(values: flags.FlagValues, names: Sequence[str]) -> None:
         raise app.UsageError(f"{listed} {verb} required.")
 
 
+def given_calibration(values: flags.FlagValues, workdir: Path) -> Calibration | None:
+    """Reads the calibration that a recipe is to use, where it is to use one.
+
+    Args:
+        values: The parsed flags.
+        workdir: Where `calibration.json` is read from with `--resume`.
+
+    Returns:
+        That of `--calibration` or `--resume`, with the messages of `--seed`; `None`
+        where one is to be made.
+
+    Raises:
+        app.UsageError: If a flag is not what it was made with.
+    """
+    written = calibration_path(workdir)
+    given = values.calibration or (
+        written if values.resume and written.exists() else None
+    )
+    if not given:
+        return None
+    content = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
+    calibration = Calibration.from_dict(content).reseeded(values.seed)
+    share = calibration.small_step_share
+    if share is None and values["small_step_share"].present:
+        share = values.small_step_share
+        calibration = dataclasses.replace(calibration, small_step_share=share)
+    made = {
+        "budget": calibration.budget,
+        "output": calibration.settings.output,
+        "small_step_share": share,
+    }
+    for name, value in made.items():
+        if values[name].present and values[name].value != value:
+            raise app.UsageError(
+                f"{given} was made with --{name}={value}. Received: "
+                f"--{name}={values[name].value}"
+            )
+    return calibration
+
+
 def _calibration(
     values: flags.FlagValues,
     classifier: keras.Model,
     train: datasets.Dataset,
     workdir: Path,
 ) -> Calibration:
-    written = calibration_path(workdir)
-    given = values.calibration or (
-        written if values.resume and written.exists() else None
+    return given_calibration(values, workdir) or calibrate(
+        classifier,
+        train.images,
+        output=values.output,
+        budget=values.budget,
+        seed=values.seed,
+        small_step_share=values.small_step_share,
     )
-    if given:
-        content = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
-        calibration = Calibration.from_dict(content).reseeded(values.seed)
-        share = calibration.small_step_share
-        if share is None and values["small_step_share"].present:
-            share = values.small_step_share
-            calibration = dataclasses.replace(calibration, small_step_share=share)
-        made = {
-            "budget": calibration.budget,
-            "output": calibration.settings.output,
-            "small_step_share": share,
-        }
-        for name, value in made.items():
-            if values[name].present and values[name].value != value:
-                raise app.UsageError(
-                    f"{given} was made with --{name}={value}. Received: "
-                    f"--{name}={values[name].value}"
-                )
-    else:
-        calibration = calibrate(
-            classifier,
-            train.images,
-            output=values.output,
-            budget=values.budget,
-            seed=values.seed,
-            small_step_share=values.small_step_share,
-        )
-    return calibration

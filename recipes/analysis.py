@@ -14,7 +14,13 @@ from absl import app, flags
 from keras_traps import attacks
 from keras_traps._files import make_writable
 from keras_traps._flags import check_flags_only
-from keras_traps._recipe import Trapped, check_required, define_defence_flags, trap
+from keras_traps._recipe import (
+    Trapped,
+    check_required,
+    define_defence_flags,
+    given_calibration,
+    trap,
+)
 from keras_traps.attacks import Attack
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.figures import Study, write_study
@@ -89,6 +95,8 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     check_required(values, ["figure", "model", "workdir"])
     workdir = Path(values.workdir).expanduser()
     make_writable(workdir, name="--workdir")
+    if values.figure == "ablation":
+        _check_share(values, workdir)
     trapped = trap(values, workdir)
     study = _makers(values)[values.figure](trapped)
     keep_calibration(trapped.calibration, workdir)
@@ -96,6 +104,16 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     for goal in study.goals:
         print(f"{'met' if goal.met else 'MISSED'}: {goal.what}: {goal.found}")
     print(f"Written: {path}")
+
+
+def _check_share(values: flags.FlagValues, workdir: Path) -> None:
+    given = given_calibration(values, workdir)
+    if given is not None and given.small_step_share is None:
+        raise app.UsageError(
+            "--figure=ablation varies the small step's share, which this calibration "
+            "does not tell. Say it by --small_step_share; where nothing was said when "
+            "it was made it was 0.5."
+        )
 
 
 def _makers(values: flags.FlagValues) -> dict[str, Callable[[Trapped], Study]]:

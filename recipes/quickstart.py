@@ -181,7 +181,8 @@ def _check_same(beside: Path, wanted: dict[str, int]) -> None:
     if found != wanted:
         raise app.UsageError(
             f"The classifier in {beside.parent} was trained with {_listed(found)}; "
-            f"asked for are {_listed(wanted)}. Choose another --workdir."
+            f"asked for are {_listed(wanted)}. Delete that folder or choose another "
+            "--workdir."
         )
 
 

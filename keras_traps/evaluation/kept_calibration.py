@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_traps._files import write_atomically
 from keras_traps.attractors import Calibration
 
@@ -30,17 +32,18 @@ def check_calibration(calibration: Calibration, workdir: str | Path) -> None:
         workdir: The directory; any will do that keeps none.
 
     Raises:
+        TypeError: If it holds what no file can.
         ValueError: If it keeps another (the message names what differs), or its file
             is damaged.
     """
+    wanted = _compared(calibration)
     path = calibration_path(workdir)
     if not path.exists():
         return
     try:
-        found = _plain(Calibration.from_dict(json.loads(path.read_text("utf-8"))))
+        found = _compared(Calibration.from_dict(json.loads(path.read_text("utf-8"))))
     except (TypeError, ValueError) as error:
         raise ValueError(f"The calibration {path} is damaged: {error}") from error
-    wanted = _plain(calibration)
     if wanted["small_step_share"] is None or found["small_step_share"] is None:
         # An older file does not tell.
         del wanted["small_step_share"]
@@ -64,11 +67,25 @@ def keep_calibration(calibration: Calibration, workdir: str | Path) -> None:
     """
     path = calibration_path(workdir)
     if not path.exists():
-        write_atomically(path, json.dumps(calibration.to_dict(), indent=1).encode())
+        write_atomically(path, _text(calibration).encode())
 
 
-def _plain(calibration: Calibration) -> dict[str, Any]:
-    content = calibration.to_dict()
+def _text(calibration: Calibration) -> str:
+    return json.dumps(calibration.to_dict(), indent=1, default=_as_json)
+
+
+def _as_json(value: object) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(
+        "Invalid value for argument `calibration`. Expected numbers and texts. "
+        f"Received: {value!r}"
+    )
+
+
+def _compared(calibration: Calibration) -> dict[str, Any]:
+    """What two have to have in common, as a file would tell it."""
+    content = json.loads(_text(calibration))
     # It says in sentences what the others say in numbers.
     del content["explanation"]
     return {**content.pop("settings"), **content}

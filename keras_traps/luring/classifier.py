@@ -12,12 +12,12 @@ from keras_traps.luring.answers import answer_arrays, is_array, read_batch
 from keras_traps.luring.checks import check_roles, check_target
 from keras_traps.luring.losses import LuringLoss, make_loss
 from keras_traps.models.input_gradients import input_gradient_model
-from keras_traps.models.logits import logits_model
+from keras_traps.models.logits import TellsLogits, logits_model
 from keras_traps.models.outputs import Output
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
-class LuredClassifier(keras.Model):
+class LuredClassifier(TellsLogits, keras.Model):
     """M∘P: a classifier M, frozen, that sees its images through a component P.
 
     `fit` trains P alone, on images without labels: what M answers is all that it

@@ -46,4 +46,6 @@ def as_graph(model: keras.Model, *, name: str) -> keras.Model:
     image = keras.Input(
         model.input_shape[1:], dtype=model.inputs[0].dtype, name=model.inputs[0].name
     )
-    return keras.Model(image, model(image), name=name)
+    # A model that was made with lists answers with one.
+    (answer,) = keras.tree.flatten(model(image))
+    return keras.Model(image, answer, name=name)

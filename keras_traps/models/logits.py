@@ -13,6 +13,14 @@ _models: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
 _models = weakref.WeakKeyDictionary()
 
 
+class TellsLogits:
+    """A kind of model whose `call` hides its softmax, and that takes it off itself."""
+
+    def to_logits(self) -> keras.Model:
+        """Returns a model of the logits that shares the layers of this one."""
+        raise NotImplementedError
+
+
 def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
     """Returns a model of the logits, for losses that must not saturate.
 
@@ -39,8 +47,8 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
 
 def _without_softmax(model: keras.Model) -> keras.Model:
-    if hasattr(model, "to_logits"):
-        # A lured classifier, whose `call` would hide the softmax of M.
+    # By its class: others may have a layer of that name.
+    if isinstance(model, TellsLogits):
         return model.to_logits()
     graph = as_graph(model, name=f"logits_of_{model.name}")
     # A layer's own `input` is that of its first call, which may be in another model; a

@@ -267,3 +267,15 @@ def test_the_softmax_of_a_lured_classifier_is_taken_off() -> None:
     logits = logits_model(lured, "probabilities")(images)
     assert (np.ptp(logits, axis=1) > 100).all()
     np.testing.assert_allclose(tf.nn.softmax(logits), lured(images), atol=1e-6)
+
+
+class WithHead(keras.Model):
+    """Has a layer of a name that a lured classifier has for a method."""
+
+
+def test_a_layer_named_to_logits_is_not_asked_for_them() -> None:
+    plain, images = with_softmax(TWO_CLASSES, "dense"), some_images(3)
+    model = WithHead(plain.input, plain.output)
+    model.to_logits = keras.layers.Dense(2)
+    logits = logits_model(model, "probabilities")(images)
+    np.testing.assert_allclose(logits, linear(TWO_CLASSES)(images), rtol=1e-6)

@@ -151,6 +151,26 @@ def test_the_constants_of_another_run_are_not_replaced(
     assert not (calibration.parent / "figure5_digits.md").exists()
 
 
+def test_an_ablation_needs_the_share_that_an_older_calibration_does_not_tell(
+    calibration: Path, tmp_path: Path
+) -> None:
+    content = json.loads(calibration.read_text("utf-8"))
+    del content["small_step_share"]
+    older = tmp_path / "older.json"
+    older.write_text(json.dumps(content), "utf-8")
+    # Refused before the classifier is looked for.
+    command = (
+        "--figure=ablation",
+        "--model=none.keras",
+        f"--calibration={older}",
+        f"--workdir={tmp_path / 'new'}",
+    )
+    with pytest.raises(app.UsageError, match=r"by --small_step_share.* was 0\.5"):
+        run(*command)
+    with pytest.raises(app.UsageError, match=r"none\.keras"):
+        run(*command, "--small_step_share=0.5")
+
+
 @pytest.mark.parametrize("flag", ["--delta=0", "--delta=-2"])
 def test_a_radius_out_of_range_is_told(
     flag: str, model: Path, calibration: Path, tmp_path: Path

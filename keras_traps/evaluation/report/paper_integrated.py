@@ -105,7 +105,8 @@ def table_6(evaluation: Evaluation) -> Section:
         6,
         "Mean L2 distance of unbounded attacks",
         table(
-            "Of the images on which the attack succeeded; pixels in [0, 1].",
+            "Of the images on which the attack succeeded; pixels in [0, 1]. "
+            + rate_caption(max(evaluation.thresholds)),
             heads,
             rows,
         ),

@@ -67,7 +67,7 @@ RATES_OF: dict[int, tuple[float, ...]] = {
     3: (PAPER_FPR,),
     4: (PAPER_FPR, _LOW_FPR),
     5: (PAPER_FPR,),
-    6: (),
+    6: (PAPER_FPR,),
 }
 """Which nominal false-positive rates a table of the paper is for, by its number."""
 

@@ -142,10 +142,10 @@ def at_other_rates(evaluation: Evaluation, *rates: float) -> Evaluation:
     )
 
 
-def test_tables_1_and_5_say_at_which_rate_they_are(evaluation: Evaluation) -> None:
-    for number in (1, 5):
+def test_tables_say_at_which_rate_they_are(evaluation: Evaluation) -> None:
+    for number in (1, 5, 6):
         (table,) = tables_of(build_tables(evaluation, [number]), f"table-{number}")
-        assert table.caption == "The analyzer's false-positive rate is 5 %."
+        assert table.caption.endswith("The analyzer's false-positive rate is 5 %.")
         found = build_tables(at_other_rates(evaluation, 0.1, 0.01), [number])
         (table,) = tables_of(found, f"table-{number}")
         assert "false-positive rate is 10 %. The paper's numbers are for 5 %" in (
