@@ -18,6 +18,7 @@ class TellsLogits:
 
     def to_logits(self) -> keras.Model:
         """Returns a model of the logits that shares the layers of this one."""
+        # Not by `abc`: Keras makes instances of the bases of functional models.
         raise NotImplementedError
 
 
