@@ -12,13 +12,13 @@ import tensorflow as tf
 from keras_traps._validation import (
     FloatArray,
     IntArray,
+    check_count,
     check_ids,
     check_images,
     check_labels,
 )
 from keras_traps.attacks.checks import (
     check_channels_last,
-    check_count,
     check_flag,
     check_image_model,
 )

@@ -2,16 +2,8 @@
 
 import keras
 
-from keras_traps._validation import check_count, check_number
+from keras_traps._validation import check_number
 from keras_traps.models.inner_layers import inner_layers
-
-__all__ = [
-    "check_channels_last",
-    "check_count",
-    "check_flag",
-    "check_image_model",
-    "check_positive",
-]
 
 
 def check_positive(name: str, value: float) -> None:

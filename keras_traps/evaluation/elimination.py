@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tqdm
 
-from keras_traps._validation import IntArray
+from keras_traps._validation import IntArray, check_count
 from keras_traps.attacks import Attack
-from keras_traps.attacks.checks import check_count
 from keras_traps.evaluation.engines import Engine
 from keras_traps.evaluation.jobs import Subject, Task
 from keras_traps.evaluation.protocol import check_distinct, record_folder, recorded

@@ -7,9 +7,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray
+from keras_traps._validation import FloatArray, check_count
 from keras_traps.attacks import Attack
-from keras_traps.attacks.checks import check_count
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import Candidates, choose_candidates
