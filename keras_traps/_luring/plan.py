@@ -122,15 +122,7 @@ def plan_variant(
             impossibly far.
     """
     target = folder.target()
-    schedule: Schedule | CosineSchedule = (
-        authors_schedule(variant, values.dataset)
-        if values.schedule == "authors"
-        else SHORT_SCHEDULES[values.dataset]
-    )
-    if values.batch_size is not None:
-        schedule = dataclasses.replace(schedule, batch_size=values.batch_size)
-    if values.steps is not None:
-        schedule = schedule.scaled(values.steps)
+    schedule = _schedule(values, variant)
     weight = values.luring_weight
     if weight is None:
         weight = LURING_WEIGHTS[values.dataset]
@@ -179,6 +171,21 @@ def plan_variant(
         return run(backup=backup, on_pick=tell), found
 
     return settings, train
+
+
+def _schedule(values: flags.FlagValues, variant: Any) -> Schedule | CosineSchedule:
+    schedule: Schedule | CosineSchedule
+    if values.schedule == "authors":
+        schedule = authors_schedule(variant, values.dataset)
+    else:
+        schedule = SHORT_SCHEDULES[values.dataset]
+        if values.peak_rate is not None:
+            schedule = dataclasses.replace(schedule, peak_rate=values.peak_rate)
+    if values.batch_size is not None:
+        schedule = dataclasses.replace(schedule, batch_size=values.batch_size)
+    if values.steps is not None:
+        schedule = schedule.scaled(values.steps)
+    return schedule
 
 
 def _augmentation(values: flags.FlagValues, authors: Augmentation) -> Augmentation:

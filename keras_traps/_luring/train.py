@@ -52,6 +52,11 @@ def define_training_flags(define: Flags) -> None:
         "best P kept; or a higher rate that falls like a cosine, for few steps.",
     )
     define.integer("steps", None, "How many steps. The default is the schedule's.")
+    define.number(
+        "peak_rate",
+        None,
+        "The highest rate of --schedule=short. The default is the schedule's.",
+    )
     define.integer(
         "batch_size", None, "Images per step. The default is the schedule's."
     )
@@ -142,7 +147,7 @@ def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
     listed = " and ".join(sorted(asked))
     if folder.model and "target" in asked:
         raise app.UsageError("--variant=target trains a classifier; --model names one.")
-    for name in ("start", "batch_size", "schedule", "stage"):
+    for name in ("start", "batch_size", "schedule", "peak_rate", "stage"):
         if values[name].present and asked <= set(WHOLE):
             raise app.UsageError(f"--{name} is for P, which {listed} does without.")
     for name in ("loss", "luring_weight"):
@@ -150,6 +155,8 @@ def _check_flags(values: flags.FlagValues, folder: Folder) -> None:
             raise app.UsageError(f"--{name} is for luring, and not for {listed}.")
     if values["luring_weight"].present and values.loss != "luring":
         raise app.UsageError(f"--luring_weight is not part of --loss={values.loss}.")
+    if values["peak_rate"].present and values.schedule != "short":
+        raise app.UsageError("--peak_rate is for --schedule=short.")
     if values["validation_split"].present:
         if asked <= {*WHOLE, "auto"}:
             raise app.UsageError(f"--validation_split is not for {listed}.")

@@ -42,6 +42,25 @@ def test_a_short_schedule_is_told_with_its_rate(workdir: Path) -> None:
     assert "boundaries" not in facts
 
 
+def test_the_rate_of_a_short_schedule_may_be_chosen(workdir: Path) -> None:
+    for file in ("luring.keras", "luring.json"):
+        (workdir / file).unlink()
+    command = ("train", f"--workdir={workdir}", "--schedule=short", "--resume")
+    small = ("--width=0.05", "--steps=3", "--variant=luring")
+    run(*command, *small, "--peak_rate=0.5")
+    facts = json.loads((workdir / "luring.json").read_text())
+    assert facts["peak_rate"] == 0.5
+    with pytest.raises(ValueError, match="peak_rate differ"):
+        run(*command, *small)
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan"])
+def test_a_rate_that_is_not_above_0_is_refused(workdir: Path, rate: str) -> None:
+    command = ("train", f"--workdir={workdir}", "--schedule=short", "--resume")
+    with pytest.raises(ValueError, match="peak_rate"):
+        run(*command, "--variant=ce", f"--peak_rate={rate}")
+
+
 def test_what_p_started_from_is_told(workdir: Path) -> None:
     start = shutil.copy(workdir / "auto.keras", workdir / "start.keras")
     digest = json.loads((workdir / "auto.json").read_text())["model"]
@@ -253,6 +272,8 @@ def test_rounding_is_a_setting_of_a_training_that_goes_on(
         ("surrogate", "--batch_size=8"),
         ("surrogate", "--width=0.5"),
         ("target", "--schedule=short"),
+        ("target", "--peak_rate=0.1"),
+        ("luring", "--peak_rate=0.1"),
         ("surrogate", "--stage=7"),
         ("ce", "--loss=margin"),
         ("stack", "--luring_weight=2"),
