@@ -11,7 +11,8 @@ Example:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_traps import layers, ops
+# With luring, whose models Keras finds in a file only once their classes are imported.
+from keras_traps import layers, luring, ops
 from keras_traps.attractors import (
     Calibration,
     ForensicAnalyzer,
@@ -22,11 +23,11 @@ from keras_traps.attractors import (
 )
 
 if TYPE_CHECKING:
-    from keras_traps import attacks, luring, serving
+    from keras_traps import attacks, serving
 
 __version__ = "0.1.0"
 
-_PARTS = ("attacks", "luring", "serving")
+_PARTS = ("attacks", "serving")
 
 __all__ = [
     "Calibration",

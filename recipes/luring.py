@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import app, flags
 
 from keras_traps._flags import Flags, check_flags_only
-from keras_traps._luring import attack, demo, figure, folder, packed, table, train
+from keras_traps._luring import attack, demo, figure, folder, packed, table, train, uses
 
 _COMMANDS: dict[str, Callable[[flags.FlagValues], Iterator[str]]] = {
     "train": train.train,
@@ -62,8 +62,10 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """
     if values.demo:
         check_flags_only(argv)
+        uses.check_used(values, "demo")
         lines = demo.demo(values)
     elif len(argv) == 2 and argv[1] in _COMMANDS:
+        uses.check_used(values, argv[1])
         lines = _COMMANDS[argv[1]](values)
     else:
         raise app.UsageError(

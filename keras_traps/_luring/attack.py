@@ -285,7 +285,7 @@ def _choices(values: flags.FlagValues, subject: Subject) -> list[Subject]:
 
 def _told(outcome: Outcome, store: ArrayStore[LuringRecord]) -> str:
     record = outcome.read(store)
-    measured = luring_metrics(record.augmented, record.target, record.labels)
+    measured = luring_metrics(**record.answers)
     rates = ", ".join(
         f"{name} {percent(getattr(measured, field).value)}"
         for name, field in (("AC_M∘P", "ac_mop"), ("AC_M", "ac_m"), ("DAC", "dac"))

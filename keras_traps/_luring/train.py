@@ -227,9 +227,9 @@ def _finish(
     target = folder.target()
     augmented = target if variant == "target" else folder.augmented(variant, target)
     measured = clean_metrics(
-        predict(target, test.images).argmax(axis=1),
-        predict(augmented, test.images).argmax(axis=1),
-        test.labels,
+        target=predict(target, test.images).argmax(axis=1),
+        augmented=predict(augmented, test.images).argmax(axis=1),
+        labels=test.labels,
     )
     facts = {
         **provenance(

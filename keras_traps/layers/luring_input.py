@@ -94,6 +94,21 @@ class LuringInput(keras.layers.Layer):
         self.network = network
         self._network = network
 
+    @classmethod
+    def of(cls, network: keras.layers.Layer) -> Self:
+        """Makes a P of a network, so that it returns images in [0, 1] wherever it is.
+
+        Args:
+            network: A layer or model from images to images; one that is a P already
+                is taken as it is.
+
+        Returns:
+            P.
+        """
+        return (
+            network if isinstance(network, cls) else cls(network=network, name="lure")
+        )
+
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes the network, and checks that it keeps the images' shape."""
         shape = tuple(size for size in tuple(input_shape)[1:] if size is not None)
@@ -160,12 +175,6 @@ class LuringInput(keras.layers.Layer):
                 f"{self.name!r}"
             )
         return keras.Model(self._network.input, self._network.layers[-1].input)
-
-    @property
-    def in_mixed_float16(self) -> bool:
-        """Whether it computes in float16, so that a training has to scale its loss."""
-        parts = [self] if self.network is None else [self, self.network]
-        return any(part.dtype_policy.name == "mixed_float16" for part in parts)
 
     def _check_returned(self, returned: Any, shape: Sequence[int | None]) -> None:
         found = getattr(returned, "shape", None)

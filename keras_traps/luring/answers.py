@@ -121,6 +121,53 @@ def is_array(data: Any) -> bool:
     return isinstance(data, np.ndarray | tf.Tensor)
 
 
+def only_images(data: Any) -> Any:
+    """Takes images out of a list or dict of nothing else, as Keras models do.
+
+    Args:
+        data: Images, or a list, tuple or dict of them alone; or any other data that
+            `fit` takes.
+
+    Returns:
+        The images; what is no list, tuple or dict as it is.
+
+    Raises:
+        TypeError: If there is more than the images.
+    """
+    if not isinstance(data, list | tuple | Mapping):
+        return data
+    parts = list(data.values() if isinstance(data, Mapping) else data)
+    if len(parts) != 1:
+        what = sorted(map(str, data)) if isinstance(data, Mapping) else len(parts)
+        raise TypeError(
+            "Invalid value for argument `x`. Expected images, or batches (images, "
+            f"labels). Received: a {type(data).__name__} of {what}"
+        )
+    return parts[0]
+
+
+def check_told(told: Any, count: int, num_classes: int) -> Any:
+    """Refuses labels that are not one class for each image.
+
+    Args:
+        told: Labels, `(count,)` or a column; or M's answers, or nothing.
+        count: How many images there are.
+        num_classes: How many classes there are.
+
+    Returns:
+        `told`; labels as integers.
+
+    Raises:
+        ValueError: If the labels are others.
+    """
+    if isinstance(told, Mapping) or told is None:
+        return told
+    labels = np.asarray(told)
+    if labels.shape == (count, 1):
+        labels = labels[:, 0]
+    return check_labels(labels, count, num_classes, name="y")
+
+
 def answer_arrays(
     target: keras.Model, images: Any, told: Any, *, output: Output
 ) -> tuple[Any, Any]:
@@ -145,8 +192,9 @@ def answer_arrays(
     pixels = check_images(images, target.input_shape[1:], name="x")
     if isinstance(told, Mapping):
         return pixels, told
+    labels = check_told(told, len(pixels), target.output_shape[-1])
     answers: dict[str, Any] = frozen_answers(target, pixels, output=output)._asdict()
-    return pixels, answers if told is None else {**answers, "label": told}
+    return pixels, answers if labels is None else {**answers, "label": labels}
 
 
 def read_batch(
@@ -170,7 +218,7 @@ def read_batch(
             pixel is not in [0, 1].
     """
     images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
-    images = _checked(images)
+    images = _checked(only_images(images))
     if weights is not None:
         raise ValueError(
             "Invalid value for argument `sample_weight`. Expected none: every image "

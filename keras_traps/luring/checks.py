@@ -6,12 +6,13 @@ from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
 
 
-def check_target(target: keras.Model, output: Output) -> None:
+def check_target(target: keras.Model, output: Output, *, probe: bool = True) -> None:
     """Refuses what is no classifier M of images.
 
     Args:
         target: M.
         output: What it returns.
+        probe: Whether it is shown noise. Defaults to `True`.
 
     Raises:
         TypeError: If it is no Keras model.
@@ -26,7 +27,8 @@ def check_target(target: keras.Model, output: Output) -> None:
             "(height, width, channels) whose size is known. Received: input shape "
             f"{target.input_shape}"
         )
-    check_on_noise(target, output)
+    if probe:
+        check_on_noise(target, output)
 
 
 def check_roles(target: keras.Model, lure: keras.layers.Layer) -> None:

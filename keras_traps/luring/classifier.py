@@ -1,18 +1,26 @@
 """A frozen classifier behind a network that is trained to lure attacks away from it."""
 
 from collections.abc import Mapping
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import check_images, check_number
+from keras_traps._validation import check_images
 from keras_traps.layers import LuringInput
-from keras_traps.luring.answers import answer_arrays, is_array, read_batch
+from keras_traps.luring.answers import (
+    answer_arrays,
+    check_told,
+    is_array,
+    only_images,
+    read_batch,
+)
 from keras_traps.luring.checks import check_roles, check_target
-from keras_traps.luring.losses import LuringLoss, make_loss
+from keras_traps.luring.losses import LuringLoss, check_loss, make_loss
+from keras_traps.luring.measures import RunningMeasures
 from keras_traps.models.input_gradients import input_gradient_model
 from keras_traps.models.logits import TellsLogits, logits_model
+from keras_traps.models.loss_scaling import scaling_optimizer
 from keras_traps.models.outputs import Output
 
 
@@ -38,10 +46,13 @@ class LuredClassifier(TellsLogits, keras.Model):
             it while it is trainable: set `target.trainable = False` first.
         lure: P, a `LuringInput`, or any Keras network that one is made of.
         output: What M returns; M∘P returns the same. Defaults to `"probabilities"`.
+        probe: Whether M is shown a little noise, to see that it returns what `output`
+            says; not before its weights are read. Defaults to `True`.
         **kwargs: Passed on to `keras.Model`, such as a `name`.
 
     Call arguments:
-        images: `(batch, height, width, channels)`, floating point, in [0, 1].
+        images: `(batch, height, width, channels)`, floating point, in [0, 1]; or a
+            list or dict of nothing else, as for other Keras models.
         training: Whether P is called as in training; M never is.
 
     Returns:
@@ -71,33 +82,31 @@ class LuredClassifier(TellsLogits, keras.Model):
         lure: keras.layers.Layer,
         *,
         output: Output = "probabilities",
+        probe: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_target(target, output)
+        check_target(target, output, probe=probe)
         if not isinstance(lure, keras.layers.Layer):
             raise TypeError(
                 "Invalid value for argument `lure`. Expected a Keras layer or model. "
                 f"Received: {type(lure).__name__}"
             )
-        if not isinstance(lure, LuringInput):
-            lure = LuringInput(network=lure, name="lure")
+        lure = LuringInput.of(lure)
         inputs = keras.Input(target.input_shape[1:], name="image")
         super().__init__(inputs, target(lure(inputs), training=False), **kwargs)
         self.target = target
         self.lure = lure
         self.output_kind: Output = output
         self._loss_name: LuringLoss = "luring"
-        self._luring_weight = 1.0
-        self._means = {
-            name: keras.metrics.Mean(name) for name in ("loss", "agreement", "accuracy")
-        }
+        self._luring_weight: float | None = 1.0
+        self._measures = RunningMeasures()
 
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "adam",
         loss: LuringLoss = "luring",
         *,
-        luring_weight: float = 1.0,
+        luring_weight: float | None = None,
         jit_compile: bool | str = False,
         **kwargs: Any,
     ) -> None:
@@ -108,46 +117,42 @@ class LuredClassifier(TellsLogits, keras.Model):
             loss: `"luring"`, the paper's L; `"margin"`, its alternative L';
                 `"cross_entropy"`, the baseline C_E, which imitates M. Defaults to
                 `"luring"`.
-            luring_weight: lambda, above 0, of `"luring"`. Defaults to `1.0`.
+            luring_weight: lambda, above 0, of `"luring"`, and of no other. Defaults
+                to 1.
             jit_compile: As in `keras.Model.compile`, but off unless asked for: XLA's
-                convolutions are slow on a CPU. Defaults to `False`.
+                convolutions are slow on a CPU, and it leaves out the check that the
+                pixels of a data set are in [0, 1]. Defaults to `False`.
             **kwargs: `run_eagerly`, `steps_per_execution`, `auto_scale_loss`.
 
         Raises:
             TypeError: If metrics, weights of losses or the like are given.
-            ValueError: If the loss is unknown or `luring_weight` is not above 0.
+            ValueError: If the loss is unknown or has no lambda, or `luring_weight` is
+                not above 0.
         """
-        if loss not in get_args(LuringLoss):
-            raise ValueError(
-                f"Invalid value for argument `loss`. Expected one of "
-                f"{get_args(LuringLoss)}. Received: loss={loss!r}"
-            )
-        check_number(luring_weight, name="luring_weight", above=0.0)
+        weight = check_loss(loss, luring_weight)
         known = {"run_eagerly", "steps_per_execution", "auto_scale_loss"}
-        unknown = set(kwargs) - known
-        if unknown:
+        if unknown := set(kwargs) - known:
             raise TypeError(
                 "A lured classifier has its own loss and metrics. Received: "
                 f"{', '.join(sorted(unknown))}"
             )
-        scales = kwargs.get("auto_scale_loss", True)
-        # Keras looks at this model's policy, and what learns here is P.
-        if scales and self.lure.in_mixed_float16:
-            optimizer = keras.optimizers.get(optimizer)
-            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        if kwargs.get("auto_scale_loss", True):
+            # Keras looks at the policy of this model alone.
+            parts = [self.lure, self.target, *filter(None, [self.lure.network])]
+            optimizer = scaling_optimizer(optimizer, parts)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-        self._loss_name, self._luring_weight = loss, float(luring_weight)
+        self._loss_name, self._luring_weight = loss, weight
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns M(P(x)); `training` is passed on to P alone."""
+        images = only_images(images)
         # A functional model would pass its own `training` on to M as well.
         return self.target(self.lure(images, training=training), training=False)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The loss, the agreement with M, and the accuracy where labels are given."""
-        return list(self._means.values())
+        return self._measures.metrics
 
     # Methods, not properties: saving walks over those, into models without end.
     def to_logits(self) -> keras.Model:
@@ -180,7 +185,8 @@ class LuredClassifier(TellsLogits, keras.Model):
             x: Images as the class says, or a data set of batches.
             y: Integer classes, or M's answers by name. Defaults to none.
             *args: As in `keras.Model.fit`.
-            **kwargs: As in `keras.Model.fit`, but for `sample_weight`.
+            **kwargs: As in `keras.Model.fit`, but for `sample_weight` and
+                `class_weight`.
 
         Returns:
             What `keras.Model.fit` returns.
@@ -191,13 +197,21 @@ class LuredClassifier(TellsLogits, keras.Model):
                 those that M takes.
         """
         check_roles(self.target, self.lure)
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "Invalid value for argument `class_weight`. Expected none: every image "
+                "counts alike."
+            )
+        x = only_images(x)
         x, y = answer_arrays(self.target, x, y, output=self.output_kind)
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Measures without training; as in Keras, of data as `fit` takes them."""
+        x = only_images(x)
         if is_array(x):
             x = check_images(x, self.target.input_shape[1:], name="x")
+            y = check_told(y, len(x), self.target.output_shape[-1])
         return super().evaluate(x, y, *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -214,20 +228,23 @@ class LuredClassifier(TellsLogits, keras.Model):
             loss = self._total_loss(logits, answers)
             scaled = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        return self._measured(loss, logits, answers, labels)
+        return self._measures.update(loss, logits, answers, labels)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures without training; see the class for the kinds of data."""
         images, answers, labels = read_batch(data, self._logits)
         logits = self._logits(self.lure(images, training=False))
         loss = self._total_loss(logits, answers)
-        return self._measured(loss, logits, answers, labels)
+        return self._measures.update(loss, logits, answers, labels)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this model again."""
+        target = keras.saving.serialize_keras_object(self.target)
+        # How M itself was trained is of no use here.
+        target.pop("compile_config", None)
         return {
             "name": self.name,
-            "target": keras.saving.serialize_keras_object(self.target),
+            "target": target,
             "lure": keras.saving.serialize_keras_object(self.lure),
             "output": self.output_kind,
         }
@@ -236,14 +253,14 @@ class LuredClassifier(TellsLogits, keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Self:
-        """Makes a model of what `get_config` returned."""
+        """Makes a model of what `get_config` returned; weights are read later."""
         parts = {
             name: keras.saving.deserialize_keras_object(
                 config[name], custom_objects=custom_objects
             )
             for name in ("target", "lure")
         }
-        return cls(**{**config, **parts})
+        return cls(**{**config, **parts}, probe=False)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs; nothing before `compile`."""
@@ -276,25 +293,6 @@ class LuredClassifier(TellsLogits, keras.Model):
     ) -> tf.Tensor:
         """The mean over the images, and what P's regularizers add."""
         loss = make_loss(self._loss_name, self._luring_weight)
-        return tf.add_n([tf.reduce_mean(loss(logits, answers)), *self.lure.losses])
-
-    def _measured(
-        self,
-        loss: tf.Tensor,
-        logits: tf.Tensor,
-        answers: Mapping[str, tf.Tensor],
-        labels: tf.Tensor | None,
-    ) -> dict[str, Any]:
-        classes = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        count = tf.shape(classes)[0]
-        self._means["loss"].update_state(loss, sample_weight=count)
-        known = {"agreement": answers["answer"], "accuracy": labels}
-        for name, right in known.items():
-            if right is not None:
-                same = tf.equal(classes, tf.cast(right, tf.int32))
-                self._means[name].update_state(same)
-        return {
-            name: mean.result()
-            for name, mean in self._means.items()
-            if name != "accuracy" or labels is not None
-        }
+        # In half precision a regularizer's part is, too.
+        added = [tf.cast(part, tf.float32) for part in self.lure.losses]
+        return tf.add_n([tf.reduce_mean(loss(logits, answers)), *added])

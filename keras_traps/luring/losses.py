@@ -5,9 +5,11 @@ are swapped.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import tensorflow as tf
+
+from keras_traps._validation import check_number
 
 LuringLoss = Literal["luring", "margin", "cross_entropy"]
 """What P is trained with: the paper's L, its alternative L', or as the baseline C_E."""
@@ -96,20 +98,49 @@ def margin(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
     return _at(logits, answer) - tf.reduce_max(others, axis=-1)
 
 
+def check_loss(loss: LuringLoss, luring_weight: float | None) -> float | None:
+    """Refuses an unknown loss, and a lambda that is none or that it has no use for.
+
+    Args:
+        loss: Which.
+        luring_weight: lambda, of `"luring"`; `None` for 1.
+
+    Returns:
+        lambda; `None` where the loss has none.
+
+    Raises:
+        ValueError: If one is refused.
+    """
+    if loss not in get_args(LuringLoss):
+        raise ValueError(
+            f"Invalid value for argument `loss`. Expected one of "
+            f"{get_args(LuringLoss)}. Received: loss={loss!r}"
+        )
+    if luring_weight is None:
+        return 1.0 if loss == "luring" else None
+    check_number(luring_weight, name="luring_weight", above=0.0)
+    if loss != "luring":
+        raise ValueError(
+            "Invalid value for argument `luring_weight`. Expected none with "
+            f"loss={loss!r}. Received: luring_weight={luring_weight!r}"
+        )
+    return float(luring_weight)
+
+
 def make_loss(
-    name: LuringLoss, luring_weight: float
+    name: LuringLoss, luring_weight: float | None
 ) -> Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]:
     """Returns one of the losses as a function of logits and M's answers.
 
     Args:
         name: Which.
-        luring_weight: lambda of `"luring"`; the others have none.
+        luring_weight: lambda of `"luring"`; `None` for the others.
 
     Returns:
         A function of z and of a mapping with `"answer"` and `"runner_up"`, to a loss
         for each image.
     """
-    if name == "luring":
+    if luring_weight is not None:
         return lambda logits, answers: luring_loss(
             logits, answers["answer"], answers["runner_up"], luring_weight
         )

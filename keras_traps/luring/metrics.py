@@ -2,7 +2,8 @@
 
 Everything here is counted from answers: classes, `(images,)`, integers. A share of
 nothing, such as the detection rate of an attack that never succeeds, is no number: the
-`value` of its `Rate` is `None`.
+`value` of its `Rate` is `None`. What M and what M∘P answers is given by name: nothing
+else tells the two apart.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,7 @@ class CleanMetrics(NamedTuple):
 
 
 def clean_metrics(
-    target: IntArray, augmented: IntArray, labels: IntArray
+    *, target: IntArray, augmented: IntArray, labels: IntArray
 ) -> CleanMetrics:
     """Compares M and M∘P on clean images.
 
@@ -78,7 +79,7 @@ class LuringMetrics(NamedTuple):
 
 
 def luring_metrics(
-    augmented: IntArray, target: IntArray, labels: IntArray
+    *, augmented: IntArray, target: IntArray, labels: IntArray
 ) -> LuringMetrics:
     """Counts all that the paper measures of an attack's images.
 
@@ -97,9 +98,11 @@ def luring_metrics(
     return LuringMetrics(
         ac_mop=adversarial_accuracy(augmented, labels),
         ac_m=adversarial_accuracy(target, labels),
-        dac=detection_adversarial_accuracy(augmented, target, labels),
-        dr=detection_rate(augmented, target, labels),
-        adq=adequation_rate(augmented, target, labels),
+        dac=detection_adversarial_accuracy(
+            augmented=augmented, target=target, labels=labels
+        ),
+        dr=detection_rate(augmented=augmented, target=target, labels=labels),
+        adq=adequation_rate(augmented=augmented, target=target, labels=labels),
     )
 
 
@@ -121,7 +124,7 @@ def adversarial_accuracy(answers: IntArray, labels: IntArray) -> Rate:
 
 
 def detection_adversarial_accuracy(
-    augmented: IntArray, target: IntArray, labels: IntArray
+    *, augmented: IntArray, target: IntArray, labels: IntArray
 ) -> Rate:
     """DAC: the share of attacked images that are noticed, or that M is right on.
 
@@ -139,10 +142,10 @@ def detection_adversarial_accuracy(
         ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
-    return _share(defended(augmented, target, labels))
+    return _share(defended(augmented=augmented, target=target, labels=labels))
 
 
-def defended(augmented: IntArray, target: IntArray, labels: IntArray) -> _Flags:
+def defended(*, augmented: IntArray, target: IntArray, labels: IntArray) -> _Flags:
     """Says of each attacked image what DAC counts.
 
     Args:
@@ -156,7 +159,7 @@ def defended(augmented: IntArray, target: IntArray, labels: IntArray) -> _Flags:
     return np.equal(target, labels) | np.not_equal(augmented, target)
 
 
-def detection_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
+def detection_rate(*, augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
     """DR: of the images that fool M∘P, the share on which M does not agree.
 
     Equation 2: of those with M∘P(x') ≠ y, those with M∘P(x') ≠ M(x').
@@ -176,7 +179,7 @@ def detection_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> R
     return _share(np.not_equal(augmented, target)[np.not_equal(augmented, labels)])
 
 
-def adequation_rate(augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
+def adequation_rate(*, augmented: IntArray, target: IntArray, labels: IntArray) -> Rate:
     """Adq: of the images that fool M∘P, the share that M is right on.
 
     Equation 3: of those with M∘P(x') ≠ y, those with M(x') = y.

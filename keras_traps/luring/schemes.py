@@ -1,10 +1,12 @@
 """What is deployed of a lured classifier: M alone, or M where M∘P agrees with it."""
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_traps.layers import LuringInput
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
 
@@ -42,9 +44,9 @@ def target_model(target: keras.Model, *, output: Output) -> keras.Model:
 
     Returns:
         A functional model from images `(batch, height, width, channels)`, pixels in
-        [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 for an image that holds
-        a number that is not finite, and `"probabilities"`, `(batch, num_classes)`,
-        float32. It shares M's weights.
+        [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 where the image or M's
+        answer holds a number that is not finite, and `"probabilities"`,
+        `(batch, num_classes)`, float32. It shares M's weights.
 
     Raises:
         TypeError: If `target` is not a Keras model.
@@ -60,7 +62,7 @@ def target_model(target: keras.Model, *, output: Output) -> keras.Model:
     images = keras.Input(target.input_shape[1:], name="image")
     probabilities = _probabilities(target(images, training=False), output)
     answers = {
-        "class_id": _answer(probabilities, _are_finite(images)),
+        "class_id": _answer(probabilities, _are_finite(images, probabilities)),
         "probabilities": probabilities,
     }
     return DeployedScheme(images, answers, name="target_scheme")
@@ -74,16 +76,17 @@ def agreement_model(
     Args:
         target: M, called with `training=False`.
         lure: P, from images to images of the same shape: a `LuringInput`, the `lure`
-            of a `LuredClassifier`, or a model. Called with `training=False`.
+            of a `LuredClassifier`, or any network that one is made of. Called with
+            `training=False`.
         output: What M returns.
 
     Returns:
         A functional model from images `(batch, height, width, channels)`, pixels in
         [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 where there is no
         answer; `"agreed"`, `(batch,)`, bool; `"probabilities"` of M and
-        `"lured_probabilities"` of M∘P, `(batch, num_classes)`, float32. For an image
-        that holds a number that is not finite there is no answer. It shares the
-        weights of M and P.
+        `"lured_probabilities"` of M∘P, `(batch, num_classes)`, float32. Where the
+        image or one of these holds a number that is not finite there is no answer. It
+        shares the weights of M and P.
 
     Raises:
         TypeError: If `target` is not a Keras model, or `lure` not a Keras layer.
@@ -108,19 +111,12 @@ def agreement_model(
             f"Received: {type(lure).__name__}"
         )
     images = keras.Input(target.input_shape[1:], name="image")
-    mapped = lure(images, training=False)
-    shape = tuple(getattr(mapped, "shape", ()))
-    if shape != tuple(images.shape):
-        raise ValueError(
-            "Invalid value for argument `lure`. Expected a network that returns images "
-            f"of the shape that it is given, {tuple(images.shape)}. Received: one that "
-            f"returns {shape}"
-        )
+    mapped = LuringInput.of(lure)(images, training=False)
     probabilities = _probabilities(target(images, training=False), output)
     lured = _probabilities(target(mapped, training=False), output)
     agreed = ops.logical_and(
         ops.equal(ops.argmax(probabilities, axis=-1), ops.argmax(lured, axis=-1)),
-        _are_finite(images),
+        _are_finite(images, probabilities, lured),
     )
     answers = {
         "class_id": _answer(probabilities, agreed),
@@ -147,6 +143,10 @@ def _answer(
     return ops.add(ops.multiply(kept, ops.add(classes, 1)), NO_CLASS)
 
 
-def _are_finite(images: keras.KerasTensor) -> keras.KerasTensor:
+def _are_finite(*given: keras.KerasTensor) -> keras.KerasTensor:
     # Not a number has a largest class as well, the first.
-    return ops.all(ops.isfinite(images), axis=(1, 2, 3))
+    finite = [
+        ops.all(ops.isfinite(one), axis=tuple(range(1, len(one.shape))))
+        for one in given
+    ]
+    return functools.reduce(ops.logical_and, finite)

@@ -142,10 +142,11 @@ def train_variant(
         trained.compile(schedule.optimizer(), "binary_crossentropy", jit_compile=False)
     else:
         trained = LuredClassifier(target, lure, output=output)
+        loss = "cross_entropy" if variant == "ce" else loss
         trained.compile(
             schedule.optimizer(),
-            "cross_entropy" if variant == "ce" else loss,
-            luring_weight=luring_weight,
+            loss,
+            luring_weight=luring_weight if loss == "luring" else None,
         )
         result = trained.to_lure_model()
     if start is not None:

@@ -123,7 +123,7 @@ class _Answers:
             probabilities = self._probabilities(self._lured(images))
         else:
             probabilities = self._probabilities(images)
-        return self._answer(probabilities, _are_finite(images))
+        return self._answer(probabilities, _are_finite(images, probabilities))
 
     def predict_levels(self, levels: tf.Tensor) -> Answer:
         return self.predict(tf.cast(levels, tf.float32) / 255.0)
@@ -144,18 +144,18 @@ class _Answers:
         probabilities = self._probabilities(images)
         lured = self._probabilities(self._lured(images))
         agreed = tf.equal(tf.argmax(probabilities, -1), tf.argmax(lured, -1))
-        agreed = tf.logical_and(agreed, _are_finite(images))
+        agreed = tf.logical_and(agreed, _are_finite(images, probabilities, lured))
         return {**self._answer(probabilities, agreed), "agreed": agreed}
 
     @_on_one_image_at_least
     def integrated(self, images: tf.Tensor) -> Answer:
         answers = _given(self._integrated)(images, training=False)
-        return self._answer(answers, _are_finite(images))
+        return self._answer(answers, _are_finite(images, answers))
 
     @_on_one_image_at_least
     def analyze(self, images: tf.Tensor) -> Answer:
         probabilities, correlations = _given(self._both)(images, training=False)
-        valid = _are_finite(images)
+        valid = _are_finite(images, probabilities)
         recovered = tf.argmin(correlations, axis=-1)
         return {
             **self._answer(probabilities, valid),
@@ -227,5 +227,10 @@ def _judge(
     }
 
 
-def _are_finite(images: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_all(tf.math.is_finite(images), axis=(1, 2, 3))
+def _are_finite(*given: tf.Tensor) -> tf.Tensor:
+    # Not a number has a largest class as well, the first.
+    finite = [
+        tf.reduce_all(tf.math.is_finite(one), axis=tuple(range(1, one.shape.rank)))
+        for one in given
+    ]
+    return functools.reduce(tf.logical_and, finite)

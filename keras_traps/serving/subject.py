@@ -7,7 +7,7 @@ from typing import Literal, Self, get_args
 import keras
 
 from keras_traps.attractors import ForensicAnalyzer, integrate
-from keras_traps.layers import QIMDecoder
+from keras_traps.layers import LuringInput, QIMDecoder
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
 
@@ -117,7 +117,7 @@ class Subject:
             model=model,
             output=output or "probabilities",
             analyzer=analyzer,
-            lure=lure,
+            lure=None if lure is None else _within_pixels(lure),
             deploy=deploy,
             class_names=_checked_names(class_names, num_classes),
             input_name=input_name,
@@ -192,6 +192,12 @@ def _check_lure(
             f"{model.input_shape} to images of the same shape. Received: from "
             f"{shapes[0]} to {shapes[1]}"
         )
+
+
+def _within_pixels(lure: keras.Model) -> keras.Model:
+    """P as `LuredClassifier` asks it: what it returns is cut to [0, 1]."""
+    images = keras.Input(lure.input_shape[1:])
+    return keras.Model(images, LuringInput.of(lure)(images), name=lure.name)
 
 
 def _checked_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def test_half_precision_trains(policy: str, images: np.ndarray) -> None:
 def test_it_survives_a_file_with_the_optimizers_state(
     images: np.ndarray, tmp_path: Path
 ) -> None:
-    model = lured(loss="margin", luring_weight=0.5)
+    model = lured(loss="margin")
     model.fit(images, batch_size=8, verbose=0)
     model.save(tmp_path / "lured.keras")
     loaded = keras.saving.load_model(tmp_path / "lured.keras")
@@ -288,6 +288,13 @@ def test_a_lure_of_another_shape_is_refused_with_both_shapes() -> None:
 def test_a_weight_that_is_not_above_0_is_refused(weight: float) -> None:
     with pytest.raises(ValueError, match="`luring_weight`"):
         lured(luring_weight=weight)
+
+
+@pytest.mark.parametrize("loss", ["margin", "cross_entropy"])
+def test_a_weight_that_the_loss_does_not_have_is_refused(loss: str) -> None:
+    with pytest.raises(ValueError, match=f"`luring_weight`.*loss='{loss}'"):
+        lured(loss=loss, luring_weight=1.0)
+    assert lured(loss=loss).get_compile_config()["luring_weight"] is None
 
 
 def test_other_losses_and_metrics_are_refused() -> None:

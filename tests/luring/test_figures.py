@@ -4,7 +4,7 @@ import pytest
 from keras_traps.evaluation.luring.figures import figure_4, figure_5, fooling_all
 from keras_traps.evaluation.luring.paper import paper_cell, paper_clean
 from keras_traps.evaluation.luring.records import LuringRecord
-from keras_traps.evaluation.report.blocks import Picture
+from keras_traps.evaluation.report.blocks import Paragraph, Picture
 
 
 def record(
@@ -48,6 +48,17 @@ def test_figure_4_has_the_rates_of_those_images() -> None:
     assert (rows["luring"]["dr"], rows["luring"]["adq"]) == pytest.approx(
         (2 / 3, 1 / 3)
     )
+
+
+def test_a_radius_that_not_all_variants_have_is_left_out_and_told() -> None:
+    alone = {"luring": BY_VARIANT["luring"]}
+    study = figure_4("mnist", {("FGSM", 0.3): BY_VARIANT, ("FGSM", 0.4): alone})
+    assert {row["eps"] for row in study.numbers["rows"]} == {0.3}
+    told = [block.text for block in study.blocks if isinstance(block, Paragraph)]
+    assert any("Left out" in text and "FGSM 0.4" in text for text in told)
+    auto = {"auto": BY_VARIANT["auto"]}
+    with pytest.raises(ValueError, match="all of Auto, Luring at one radius"):
+        figure_4("mnist", {("FGSM", 0.3): auto, ("FGSM", 0.4): alone})
 
 
 def test_where_no_image_fools_all_there_is_no_rate() -> None:

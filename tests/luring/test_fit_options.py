@@ -11,7 +11,7 @@ from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier, answered_dataset, answers
 from keras_traps.luring.answers import top_two
 from keras_traps.models.inference import predict
-from tests.luring.conftest import tiny_lure, tiny_target
+from tests.luring.conftest import CLASSES, SHAPE, tiny_lure, tiny_target
 
 
 def lured(lure: keras.layers.Layer | None = None, **compiling: Any) -> LuredClassifier:
@@ -264,3 +264,74 @@ def test_the_best_checkpoint_can_be_told_by_the_agreement(
     other.compile()
     measured = other.evaluate(images, verbose=0, return_dict=True)
     assert measured["agreement"] == pytest.approx(max(history["val_agreement"]))
+
+
+def half_target(top: float) -> keras.Model:
+    """A classifier in half precision, whose first class leads by `top` everywhere."""
+    policy = keras.DTypePolicy("mixed_float16")
+    dense = keras.layers.Dense(CLASSES, dtype=policy)
+    flat = keras.layers.Flatten(dtype=policy)
+    model = keras.Sequential([keras.Input(SHAPE), flat, dense])
+    dense.bias.assign([top, *[0.0] * (CLASSES - 1)])
+    model.trainable = False
+    return model
+
+
+def test_a_classifier_in_half_precision_has_the_loss_scaled() -> None:
+    model = LuredClassifier(half_target(8.0), tiny_lure(), output="logits")
+    model.compile("adam", "cross_entropy")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    half = keras.DTypePolicy("mixed_float16")
+    layers = [keras.layers.Conv2D(1, 3, padding="same", dtype=half)]
+    inner = keras.Sequential([keras.Input(SHAPE), *layers])
+    assert isinstance(lured(inner).optimizer, keras.optimizers.LossScaleOptimizer)
+    whole = lured().optimizer
+    assert not isinstance(whole, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.parametrize(
+    "kind", [{"dtype": "float64"}, {"dtype": "mixed_float16"}], ids=lambda k: k["dtype"]
+)
+def test_regularizers_of_any_precision_count(
+    kind: dict[str, str], images: np.ndarray
+) -> None:
+    lure = keras.layers.Conv2D(
+        1,
+        3,
+        padding="same",
+        kernel_regularizer="l2",
+        activity_regularizer="l2",
+        **kind,
+    )
+    history = lured(lure).fit(images, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_images_may_be_named_or_listed(images: np.ndarray) -> None:
+    model, other = lured(), lured()
+    expected = predict(model, images)
+    for given in ([images], {"image": images}):
+        found = model.predict(given, verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert model.evaluate(given, verbose=0) == model.evaluate(images, verbose=0)
+    model.fit([images], shuffle=False, verbose=0)
+    other.fit(images, shuffle=False, verbose=0)
+    assert_alike(model, other)
+    data = tf.data.Dataset.from_tensors({"image": images, "label": np.zeros(40)})
+    with pytest.raises(TypeError, match=r"`x`.*\(images, labels\).*'image', 'label'"):
+        model.fit(data, shuffle=False, verbose=0)
+    with pytest.raises(TypeError, match=r"`x`.*a list of 2"):
+        model.fit([images, images], verbose=0)
+
+
+def test_labels_in_an_array_are_classes(images: np.ndarray, labels: np.ndarray) -> None:
+    model = lured()
+    plain = model.evaluate(images, labels, verbose=0)
+    assert model.evaluate(images, labels[:, np.newaxis], verbose=0) == plain
+    for act in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"`y`.*77"):
+            act(images, np.full(40, 77), verbose=0)
+        with pytest.raises(TypeError, match="`y`"):
+            act(images, np.full(40, 0.9), verbose=0)
+    with pytest.raises(ValueError, match=r"`class_weight`.*alike"):
+        model.fit(images, labels, class_weight={0: 2.0}, verbose=0)

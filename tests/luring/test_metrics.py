@@ -18,10 +18,11 @@ from keras_traps.luring import (
 LABELS = np.array([0, 0, 0, 0, 0])
 AUGMENTED = np.array([0, 1, 1, 1, 0])
 TARGET = np.array([0, 0, 1, 2, 1])
+ANSWERS = {"augmented": AUGMENTED, "target": TARGET, "labels": LABELS}
 
 
 def test_rates_are_those_counted_by_hand() -> None:
-    measured = luring_metrics(AUGMENTED, TARGET, LABELS)
+    measured = luring_metrics(**ANSWERS)
     counted = {
         name: (rate.count, rate.total) for name, rate in measured._asdict().items()
     }
@@ -37,19 +38,28 @@ def test_rates_are_those_counted_by_hand() -> None:
 
 
 def test_lists_are_counted_as_arrays() -> None:
-    lists: Any = (AUGMENTED.tolist(), TARGET.tolist(), LABELS.tolist())
-    assert luring_metrics(*lists) == luring_metrics(AUGMENTED, TARGET, LABELS)
+    lists: Any = {name: classes.tolist() for name, classes in ANSWERS.items()}
+    assert luring_metrics(**lists) == luring_metrics(**ANSWERS)
+
+
+def test_m_and_m_behind_p_are_told_apart_by_name_alone() -> None:
+    measures: list[Any] = [luring_metrics, clean_metrics, detection_rate]
+    for measure in measures:
+        with pytest.raises(TypeError, match="positional"):
+            measure(*ANSWERS.values())
 
 
 def test_detection_counts_no_image_that_fails_to_fool() -> None:
     # M alone is fooled: M∘P and M differ, but nothing was adversarial to M∘P.
-    rate = detection_rate(np.array([0]), np.array([1]), np.array([0]))
+    rate = detection_rate(
+        augmented=np.array([0]), target=np.array([1]), labels=np.array([0])
+    )
     assert (rate.count, rate.total) == (0, 0)
 
 
 def test_a_share_of_nothing_is_no_number() -> None:
     for rate in (detection_rate, adequation_rate):
-        found = rate(LABELS, TARGET, LABELS)
+        found = rate(augmented=LABELS, target=TARGET, labels=LABELS)
         assert found.value is None
         assert found.interval is None
     assert adversarial_accuracy(LABELS[:0], LABELS[:0]).value is None
@@ -57,14 +67,16 @@ def test_a_share_of_nothing_is_no_number() -> None:
 
 def test_an_attack_that_fools_both_alike_leaves_nothing() -> None:
     wrong = LABELS + 1
-    measured = luring_metrics(wrong, wrong, LABELS)
+    measured = luring_metrics(augmented=wrong, target=wrong, labels=LABELS)
     assert {rate.value for rate in measured} == {0.0}
 
 
 def test_dac_is_at_least_the_accuracy_of_m() -> None:
     drawn = np.random.default_rng(0).integers(0, 3, (3, 200))
     augmented, target, labels = drawn
-    dac = detection_adversarial_accuracy(augmented, target, labels)
+    dac = detection_adversarial_accuracy(
+        augmented=augmented, target=target, labels=labels
+    )
     assert dac.count >= adversarial_accuracy(target, labels).count
     # Equation 4, letter by letter.
     alike = sum(
@@ -84,17 +96,22 @@ def test_l0_counts_values_not_pixels() -> None:
 
 @pytest.mark.parametrize("name", ["augmented", "target"])
 def test_answers_of_another_length_are_named(name: str) -> None:
-    given = {"augmented": AUGMENTED, "target": TARGET, "labels": LABELS}
-    given[name] = given[name][:3]
+    given = {**ANSWERS, name: ANSWERS[name][:3]}
     with pytest.raises(ValueError, match=rf"`{name}`.*\(5,\).*\(3,\)"):
         luring_metrics(**given)
 
 
 def test_clean_metrics_count_lists_and_refuse_columns() -> None:
-    answers: Any = ([0, 1, 2, 2], [0, 1, 1, 0], [0, 1, 1, 2])
-    measured = clean_metrics(*answers)
+    answers: Any = {
+        "target": [0, 1, 2, 2],
+        "augmented": [0, 1, 1, 0],
+        "labels": [0, 1, 1, 2],
+    }
+    measured = clean_metrics(**answers)
     assert measured == (0.75, 0.75, 0.5, 0.5)
     # Labels as `keras.datasets.cifar10.load_data` gives them.
     column = np.array([[0], [1], [1], [2]])
     with pytest.raises(ValueError, match=r"`target`.*\(4, 1\).*\(4,\)"):
-        clean_metrics(np.zeros(4, int), np.zeros(4, int), column)
+        clean_metrics(
+            target=np.zeros(4, int), augmented=np.zeros(4, int), labels=column
+        )

@@ -31,6 +31,7 @@ from keras_traps.rates import Rate
 
 FGSM = create("FGSM", eps=0.2)
 DIM = create("DIM", eps=0.2, eps_iter=0.1, nb_iter=2)
+MIM = create("MIM", eps=0.2, eps_iter=0.1, nb_iter=2)
 
 
 def runner(workdir: Path, bar: Any = None) -> protocol.Runner:
@@ -274,3 +275,35 @@ def test_above_is_the_one_that_leaves_more_right(
         ("ac_m", 2, 2, ()),
         ("dac", 1, 2, (("FGSM", 0.1, 0.6, 0.7),)),
     ]
+
+
+def test_attacks_of_other_settings_are_not_compared(
+    subject: Subject, tmp_path: Path
+) -> None:
+    (ours,) = attack_all(subject, tmp_path, MIM)
+    longer = {**ours.settings, "nb_iter": 1000}
+    store = ArrayStore(LuringRecord, tmp_path, {}, resume=True)
+    cells = measure_outcomes(
+        [
+            ours,
+            dataclasses.replace(ours, variant="auto", settings=longer),
+            dataclasses.replace(ours, eps=0.4),
+            dataclasses.replace(ours, variant="auto", eps=0.4),
+        ],
+        store,
+    )
+    ac_m, _ = compare(cells, lambda one: one.read(store))
+    assert (ac_m.cells, ac_m.unlike) == (1, (("MIM", ours.eps),))
+    assert compare(cells[:2], lambda one: one.read(store)) == ()
+
+
+def test_what_a_sweep_found_may_differ(subject: Subject, tmp_path: Path) -> None:
+    (ours,) = attack_all(subject, tmp_path, DIM)
+    store = ArrayStore(LuringRecord, tmp_path, {}, resume=True)
+    other = {**ours.settings, "prob": ours.settings["prob"] + 0.125}
+    same = dataclasses.replace(ours, variant="auto", settings=other)
+    unswept = dataclasses.replace(same, trials=())
+    for theirs, unlike in ((same, 0), (unswept, 2)):
+        cells = measure_outcomes([ours, theirs], store)
+        found = compare(cells, lambda one: one.read(store))
+        assert len(found) == 2 - unlike

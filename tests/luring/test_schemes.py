@@ -92,6 +92,41 @@ def test_a_lured_classifier_brings_its_parts(images: np.ndarray) -> None:
         )
 
 
+def test_a_network_is_the_p_that_it_is_in_a_lured_classifier(
+    images: np.ndarray,
+) -> None:
+    # Without a sigmoid, so that it leaves [0, 1].
+    network = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            layers.Conv2D(1, 3, padding="same", bias_initializer="ones"),
+        ]
+    )
+    target = tiny_target()
+    lured = LuredClassifier(target, network, output="logits")
+    assert (predict(network, images) > 1).any()
+    model = agreement_model(target, network, output="logits")
+    np.testing.assert_allclose(
+        answers(model, images)["lured_probabilities"],
+        softmax(predict(lured, images)),
+        atol=1e-6,
+    )
+
+
+def test_a_network_that_answers_no_number_agrees_with_nothing(
+    images: np.ndarray,
+) -> None:
+    network = tiny_lure()
+    network.set_weights([weight * np.nan for weight in network.get_weights()])
+    target = tiny_target()
+    # Its first class is the one that a row of NaN is taken for.
+    dense = target.layers[-1]
+    dense.bias.assign([1e3, 0.0, 0.0])
+    found = answers(agreement_model(target, network, output="logits"), images)
+    assert not found["agreed"].any()
+    np.testing.assert_array_equal(found["class_id"], -1)
+
+
 def test_dropout_stays_off_whatever_the_caller_says(images: np.ndarray) -> None:
     lure = LuringInput("cifar10", width=1 / 64, dropout=0.9)
     model = agreement_model(tiny_target(), lure, output="logits")
@@ -123,7 +158,7 @@ def test_bad_parts_are_named() -> None:
     with pytest.raises(TypeError, match=r"`lure`.*str"):
         agreement_model(target, lure, output="logits")
     smaller = keras.Sequential([keras.Input(SHAPE), layers.MaxPool2D()])
-    with pytest.raises(ValueError, match=r"`lure`.*\(None, 6, 6, 1\).*3, 3"):
+    with pytest.raises(ValueError, match=r"`network`.*\(6, 6, 1\).*3, 3"):
         agreement_model(target, smaller, output="logits")
     scores: Any = "scores"
     with pytest.raises(ValueError, match=r"`output`.*scores"):

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,9 @@ from typing import Any
 import pytest
 from absl import app, flags
 
+from keras_traps._luring.uses import USED
 from keras_traps.evaluation.luring.subjects import Subject
+from recipes import luring
 from tests.recipes.luring_runs import FEW, VARIANTS, cells, run, tables
 
 
@@ -212,6 +215,31 @@ def test_different_numbers_of_images_are_told(workdir: Path) -> None:
     (both,) = {row["paired"]["images"][0] for row in content["comparisons"]}
     assert 0 < both <= 5
     assert f"On the images that both met, {both} in a cell, it is above in" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("attack", "--steps=3"),
+        ("attack", "--luring_weight=9"),
+        ("table", "--nb_iter=3"),
+        ("figure", "--eps=0.3"),
+        ("train", "--num_examples=5"),
+        ("pack", "--preset=paper"),
+        ("--demo", "--workdir=w"),
+    ],
+)
+def test_a_flag_of_another_sub_command_is_refused(arguments: tuple[str, ...]) -> None:
+    flag = arguments[1].partition("=")[0]
+    of = re.escape(arguments[0])
+    with pytest.raises(app.UsageError, match=rf"^{flag} is not for {of}\.$"):
+        run(*arguments)
+
+
+def test_every_flag_is_of_some_sub_command() -> None:
+    before = set(flags.FlagValues())
+    defined = set(luring.define_flags(flags.FlagValues())) - before
+    assert defined == set().union(*USED.values())
 
 
 def test_figures_of_attacks_need_some(workdir: Path) -> None:

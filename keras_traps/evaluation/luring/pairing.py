@@ -96,4 +96,4 @@ def count_pairs(pairs: Sequence[Pair]) -> Paired:
 def _good(record: LuringRecord, measure: str) -> npt.NDArray[np.bool_]:
     if measure == "ac_m":
         return record.target == record.labels
-    return defended(record.augmented, record.target, record.labels)
+    return defended(**record.answers)

@@ -213,5 +213,5 @@ def _settings(subject: Subject, attack: Attack) -> dict[str, Any]:
 
 
 def _trial(settings: dict[str, Any], record: LuringRecord) -> Trial:
-    measured = luring_metrics(record.augmented, record.target, record.labels)
+    measured = luring_metrics(**record.answers)
     return Trial(settings, len(record), measured.ac_m.count, measured.dac.count)

@@ -38,6 +38,15 @@ class LuringRecord:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def answers(self) -> dict[str, IntArray]:
+        """What is counted, by the names that `keras_traps.luring`'s metrics take."""
+        return {
+            "augmented": self.augmented,
+            "target": self.target,
+            "labels": self.labels,
+        }
+
     def take(self, count: int) -> LuringRecord:
         """Returns the record of the first images."""
         return self.only(slice(count))

@@ -190,6 +190,9 @@ def _sentence(found: Comparison) -> str:
             f" In {len(found.uneven)} of them the two have different numbers of "
             "images; see the last column."
         )
+    if found.unlike:
+        listed = ", ".join(f"{attack} {eps:g}" for attack, eps in found.unlike)
+        text += f" Left out, for the settings of the attacks differ: {listed}."
     same = found.paired
     low, high = same.images
     met = str(low) if low == high else f"{low} to {high}"

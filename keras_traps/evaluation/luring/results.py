@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from keras_traps.attacks import LURING_SWEEPS
 from keras_traps.evaluation.luring.outcomes import Outcome
 from keras_traps.evaluation.luring.pairing import Paired, count_pairs, pair
 from keras_traps.evaluation.luring.records import LuringRecord
@@ -68,6 +69,8 @@ class Comparison:
         missed: The others: attack, radius, the rate of luring and that of the baseline.
         uneven: The cells in which the two have different numbers of images: attack,
             radius, and how many of luring and of the baseline.
+        unlike: The cells that are left out, since the attack had other settings on
+            the one than on the other: attack and radius.
         paired: The same on the images that both met, and how much of it is chance.
     """
 
@@ -77,6 +80,7 @@ class Comparison:
     cells: int
     missed: tuple[tuple[str, float, float, float], ...]
     uneven: tuple[tuple[str, float, int, int], ...]
+    unlike: tuple[tuple[str, float], ...]
     paired: Paired
 
 
@@ -117,7 +121,7 @@ def measure_outcomes(
     found = []
     for outcome in outcomes:
         record = outcome.read(store)
-        rates = luring_metrics(record.augmented, record.target, record.labels)
+        rates = luring_metrics(**record.answers)
         found.append(Measured(outcome, rates))
     return tuple(found)
 
@@ -132,8 +136,8 @@ def compare(
         read: From what was run to what became of each image.
 
     Returns:
-        Two for each baseline that shares a cell with luring: of AC_M and of DAC.
-        Equal is not above.
+        Two for each baseline that shares a cell with luring, attacked alike: of AC_M
+        and of DAC. Equal is not above.
     """
     by_place = {
         (cell.outcome.variant, cell.outcome.attack, cell.outcome.eps): cell
@@ -143,12 +147,16 @@ def compare(
     records = {place: read(cell.outcome) for place, cell in by_place.items()}
     found = []
     for baseline in BASELINES:
-        pairs = [
+        shared = [
             (attack, eps, cell, other)
             for (variant, attack, eps), cell in by_place.items()
             if variant == "luring"
             and (other := by_place.get((baseline, attack, eps))) is not None
         ]
+        pairs = [
+            one for one in shared if _asked(one[2].outcome) == _asked(one[3].outcome)
+        ]
+        unlike = tuple(one[:2] for one in shared if one not in pairs)
         if not pairs:
             continue
         uneven = tuple(
@@ -178,10 +186,19 @@ def compare(
                     cells=len(pairs),
                     missed=missed,
                     uneven=uneven,
+                    unlike=unlike,
                     paired=count_pairs(paired),
                 )
             )
     return tuple(found)
+
+
+def _asked(outcome: Outcome) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Its settings but for those that a sweep found, and what that chose among."""
+    sweep = LURING_SWEEPS.get(outcome.attack, [])
+    found = {name for change in sweep for name in change} if outcome.trials else ()
+    settings = {k: v for k, v in outcome.settings.items() if k not in found}
+    return settings, [trial.settings for trial in outcome.trials]
 
 
 def _value(rates: LuringMetrics, measure: str) -> float:
