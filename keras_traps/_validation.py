@@ -33,6 +33,9 @@ def check_images(
         ValueError: If there are none, the shape differs, or a pixel is not in [0, 1].
     """
     array = np.asarray(images)
+    if array.dtype.name == "bfloat16":
+        # To NumPy it is no floating point.
+        array = array.astype(np.float32)
     if array.dtype.kind == "O":
         # NumPy makes one object of what it cannot read as numbers.
         raise TypeError(

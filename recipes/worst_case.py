@@ -105,7 +105,13 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         subject=values.subject,
         chunk_size=values.chunk_size,
     )
-    content = {**_plain(found), "provenance": trapped.provenance}
+    content = {
+        **_plain(found),
+        "fpr": max(defence.analyzers),
+        "preset": values.preset,
+        "attacks": {attack.name: attack.settings() for attack in chosen},
+        "provenance": trapped.provenance,
+    }
     path = workdir / "worst_case.json"
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     _print(found)

@@ -139,7 +139,7 @@ def _notes_on_cpu(name: str, whole_name: str) -> str:
 
     def searches(attack: str) -> str:
         return (
-            f"{short[attack]['binary_search_steps']} searches of "
+            f"{short[attack]['binary_search_steps']} searches of at most "
             f"{short[attack]['max_iterations']} steps for "
             f"{whole[attack]['binary_search_steps']} of "
             f"{whole[attack].get('max_iterations', 10_000)}"
@@ -153,6 +153,8 @@ def _notes_on_cpu(name: str, whole_name: str) -> str:
         f"BLB: {searches('BLB')}, from c = 0.1 for 0.01. "
         f"OM: {searches('OM')}, with {short['OM']['noise_count']} noises for "
         f"{whole['OM']['noise_count']}, from c = 1. "
+        "A search ends where its objective has not fallen in a tenth of its steps, "
+        "which are few here. "
         f"UAP: {short['UAP']['nb_at_once']} images a step for one. "
         "All others are as in the paper."
     )

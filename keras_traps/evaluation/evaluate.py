@@ -19,7 +19,7 @@ from keras_traps.evaluation.kept_calibration import (
     check_calibration,
     keep_calibration,
 )
-from keras_traps.evaluation.metrics import attack_row, worst_case
+from keras_traps.evaluation.metrics import attack_row, worst_cases
 from keras_traps.evaluation.paper import paper_clean
 from keras_traps.evaluation.protocol import (
     attack_all,
@@ -158,9 +158,9 @@ def evaluate(
         },
         clean=_clean_results(defence, test, outputs, clean),
         rows=rows,
-        worst_cases=tuple(
-            worst_case(variant, list(records[variant].values()), defence.analyzers)
-            for variant in variants
+        worst_cases=worst_cases(
+            {variant: list(records[variant].values()) for variant in variants},
+            defence.analyzers,
         ),
         warnings=suspicions(rows, records.get("undefended", {})),
         samples=_samples(

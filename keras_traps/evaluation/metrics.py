@@ -1,6 +1,7 @@
 """Rates from records: Section VI-F1 of the paper, and the worst case per image."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -120,15 +121,37 @@ def area_under_curve(
     return float(roc_auc_score(truth, scores))
 
 
+def worst_cases(
+    records: Mapping[Variant, Sequence[Record]],
+    analyzers: Mapping[float, ForensicAnalyzer],
+) -> tuple[WorstCase, ...]:
+    """Counts the images that at least one attack got through with, by variant.
+
+    Args:
+        records: By variant, one per attack.
+        analyzers: A fitted analyzer by nominal false-positive rate.
+
+    Returns:
+        One for each variant; and, where several losses were taken on M itself, one for
+        who tries them all.
+    """
+    found = [worst_case(name, each, analyzers) for name, each in records.items()]
+    losses = [each for name, each in records.items() if name not in INTEGRATED]
+    if len(losses) > 1:
+        tried = [record for each in losses for record in each]
+        found.append(worst_case("any_loss", tried, analyzers))
+    return tuple(found)
+
+
 def worst_case(
-    variant: Variant,
+    variant: Variant | Literal["any_loss"],
     records: Sequence[Record],
     analyzers: Mapping[float, ForensicAnalyzer],
 ) -> WorstCase:
     """Counts the images that at least one attack got through with.
 
     Args:
-        variant: How the attacks saw the model.
+        variant: How the attacks saw the model, or all that see M itself.
         records: One per attack, of the first candidates, not all equally many: what is
             counted are the images that every attack met.
         analyzers: A fitted analyzer by nominal false-positive rate.

@@ -131,9 +131,20 @@ def record_folder(attack: Attack, *before: Attack) -> str:
 
     Returns:
         A name that settings of another value do not share.
+
+    Raises:
+        TypeError: If a setting is no plain data.
     """
     settings = [[one.name, one.settings()] for one in (*before, attack)]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    try:
+        text = json.dumps(settings, sort_keys=True)
+    except TypeError as error:
+        raise TypeError(
+            f"Invalid settings of the attack {attack.name!r}. Expected numbers, "
+            "strings, truth values, and lists of them, by which its records are kept. "
+            f"Received: {attack.settings()!r}"
+        ) from error
+    digest = hashlib.sha256(text.encode())
     return f"{attack.name}-{digest.hexdigest()[:10]}"
 
 

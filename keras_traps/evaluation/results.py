@@ -103,14 +103,14 @@ class WorstCase:
     """Per image, the worst over all attacks of one variant.
 
     Args:
-        variant: The variant.
+        variant: The variant; or `"any_loss"` for all together that attack M itself.
         misclassified: Images that some attack got misclassified.
         overall: By nominal false-positive rate, images that some attack got
             misclassified and not flagged; an integrated variant has the rate alone
             that it is made with.
     """
 
-    variant: Variant
+    variant: Variant | Literal["any_loss"]
     misclassified: Rate
     overall: dict[float, Rate]
 
@@ -231,7 +231,7 @@ class Evaluation:
         thresholds: By nominal false-positive rate, `U`, `L`, `sigma0`.
         clean: The models on clean test images.
         rows: One per attack and variant.
-        worst_cases: One per variant.
+        worst_cases: One per variant, and one for all losses where there are several.
         warnings: Signs that an attack may be weak or gradients masked, as sentences.
         samples: Arrays for the pictures.
         unnoticed: What gets past the analyzer, one for each attack that does, on

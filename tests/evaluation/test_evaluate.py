@@ -31,7 +31,8 @@ def joined(run: Run, subject: str, attack: str) -> Record:
 def test_every_attack_meets_every_variant(undisturbed: Run) -> None:
     cells = [(row.variant, row.attack) for row in undisturbed.found.rows]
     assert cells == [(v, attack) for v in VARIANTS for attack in ("FGSM", "PGD")]
-    assert [worst.variant for worst in undisturbed.found.worst_cases] == list(VARIANTS)
+    worst = [case.variant for case in undisturbed.found.worst_cases]
+    assert worst == [*VARIANTS, "any_loss"]
 
 
 def test_counts_are_those_of_the_records(undisturbed: Run) -> None:
@@ -66,7 +67,8 @@ def test_what_is_neither_right_nor_detected_is_the_overall_success(
 
 def test_the_worst_case_is_no_better_than_any_attack(undisturbed: Run) -> None:
     for worst in undisturbed.found.worst_cases:
-        rows = [row for row in undisturbed.found.rows if row.variant == worst.variant]
+        seen = VARIANTS[:3] if worst.variant == "any_loss" else (worst.variant,)
+        rows = [row for row in undisturbed.found.rows if row.variant in seen]
         counts = [row.success_trapped.count for row in rows]
         assert max(counts) <= worst.misclassified.count <= min(14, sum(counts))
         if worst.variant == "integrated":
@@ -75,6 +77,18 @@ def test_the_worst_case_is_no_better_than_any_attack(undisturbed: Run) -> None:
         for index, fpr in enumerate((0.05, 0.005)):
             unseen = [row.detection[index].overall.count for row in rows]
             assert max(unseen) <= worst.overall[fpr].count <= sum(unseen)
+
+
+def test_who_tries_every_loss_gets_through_on_what_one_of_them_does(
+    undisturbed: Run,
+) -> None:
+    cases = {worst.variant: worst for worst in undisturbed.found.worst_cases}
+    wrong = [
+        record.answers != record.labels
+        for variant in VARIANTS[:3]
+        for record in (joined(undisturbed, variant, a) for a in ("FGSM", "PGD"))
+    ]
+    assert cases["any_loss"].misclassified.count == np.any(wrong, axis=0).sum()
 
 
 def test_clean_results_are_over_all_test_images(

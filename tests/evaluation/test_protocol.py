@@ -1,14 +1,22 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
 import pytest
 
 from keras_traps import Calibration
-from keras_traps.attacks import create, iterative, preset, single_step
+from keras_traps.attacks import (
+    Attack,
+    Batch,
+    Perturbed,
+    create,
+    iterative,
+    preset,
+    single_step,
+)
 from keras_traps.attractors import ForensicAnalyzer, inject, raw_sum
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import choose_candidates
@@ -104,6 +112,20 @@ def test_an_attacks_folder_tells_its_settings_apart() -> None:
     assert record_folder(one) != record_folder(other)
     assert record_folder(one) != record_folder(one, other)
     assert record_folder(one).startswith("FGSM-")
+
+
+def test_settings_that_no_folder_can_be_named_by_are_refused() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Masked(Attack):
+        name: ClassVar[str] = "Masked"
+        kind: ClassVar[Literal["UA", "TA"]] = "UA"
+        mask: Any = None
+
+        def perturb(self, batch: Batch) -> Perturbed:
+            return Perturbed(batch.images, iterations=1)
+
+    with pytest.raises(TypeError, match=r"'Masked'.*numbers.*array"):
+        record_folder(Masked(mask=np.zeros(3)))
 
 
 def test_every_subject_meets_the_same_images_and_targets(

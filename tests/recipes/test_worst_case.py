@@ -44,6 +44,9 @@ def test_what_fell_is_not_attacked_again(
     run(*arguments)
     found = read(workdir)
 
+    assert found["fpr"] == 0.05
+    assert found["preset"] == "digits"
+    assert found["attacks"]["FGSM"]["eps"] == 0.3
     # Attacks of eps 0.3 fool an undefended classifier of digits on every image.
     names = ["FGSM", "BIM", "PGD"]
     assert found["tried"]["FGSM"] == 20

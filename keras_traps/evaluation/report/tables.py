@@ -200,7 +200,11 @@ def worst_case_table(evaluation: Evaluation) -> Table:
     rows = []
     for worst in evaluation.worst_cases:
         cells = [
-            Cell(VARIANT_NAMES[worst.variant]),
+            Cell(
+                "any of these losses"
+                if worst.variant == "any_loss"
+                else VARIANT_NAMES[worst.variant]
+            ),
             rate_cell(worst.misclassified, open_interval=True),
         ]
         cells += [

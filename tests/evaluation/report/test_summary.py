@@ -1,7 +1,7 @@
 import dataclasses
 
 from keras_traps.evaluation.report import summary
-from keras_traps.evaluation.results import CleanResults, Evaluation
+from keras_traps.evaluation.results import CleanResults, Evaluation, WorstCase
 from keras_traps.rates import Rate
 
 from .conftest import MakeEvaluation
@@ -42,6 +42,19 @@ def test_summary_does_not_claim_a_rise_where_there_is_none(
 
 def test_summary_counts_the_worst_case_per_image(evaluation: Evaluation) -> None:
     assert "18.0 % of the images (9 of 50) at 5 %" in text_of(evaluation)
+
+
+def test_the_worst_case_is_that_over_all_losses_where_there_are_several(
+    evaluation: Evaluation,
+) -> None:
+    rate = Rate(45, 50)
+    every = WorstCase("any_loss", rate, dict.fromkeys((0.05, 0.005), rate))
+    both = dataclasses.replace(evaluation, worst_cases=(*evaluation.worst_cases, every))
+    text = text_of(both)
+    assert "with each of the losses" in text
+    assert "90.0 % of the images (45 of 50) at 5 %" in text
+    values = {tile.label: tile.value for tile in summary.headline_tiles(both)}
+    assert values["Worst case per image"] == "90.0 %"
 
 
 def test_summary_of_a_single_attack_speaks_of_no_median(
