@@ -162,7 +162,7 @@ def evaluate(
             worst_case(variant, list(records[variant].values()), defence.analyzers)
             for variant in variants
         ),
-        warnings=suspicions(rows, records.get("undefended", {})),
+        warnings=suspicions(rows, records, defence.analyzers),
         samples=_samples(
             defence, candidates, attacks, records, clean, clean_scores, chunk_size
         ),
