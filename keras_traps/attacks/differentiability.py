@@ -1,7 +1,11 @@
 """Whether a model has a gradient that an attack can follow."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
+
+from keras_traps.models.graphs import as_graph, is_its_graph
 
 
 def check_differentiable(model: keras.Model) -> None:
@@ -12,7 +16,8 @@ def check_differentiable(model: keras.Model) -> None:
 
     Raises:
         ValueError: If the gradient is `None`; the message names the first layer behind
-            which it is, where the model tells its layers.
+            which it is, also in a model within the model, where these tell their
+            layers.
     """
     image = tf.fill((1, *model.input_shape[1:]), 0.5)
     with tf.GradientTape() as tape:
@@ -26,23 +31,43 @@ def check_differentiable(model: keras.Model) -> None:
         )
 
 
-def _culprit(model: keras.Model, image: tf.Tensor) -> str:
-    for layer in model.layers:
-        try:
-            part = keras.Model(model.inputs, layer.output)
-        except (AttributeError, ValueError):  # not a layer of a functional model
-            continue
+def _culprit(model: keras.Model, image: tf.Tensor, within: str = "") -> str:
+    if not is_its_graph(model):
+        return ""
+    graph = as_graph(model, name=model.name)
+    # A layer's own `output` is that of its first call, which may be in another model,
+    # and a model's is where it ends itself: the calls of this model are looked at.
+    for call in _calls(graph):
         with tf.GradientTape() as tape:
             tape.watch(image)
-            outputs = tf.nest.flatten(part(image, training=False))
-        if all(gradient is None for gradient in _gradients(tape, outputs, image)):
-            return f" from layer {layer.name!r} on"
+            outputs = _values(graph, call.output_tensors, image)
+        if tape.gradient(outputs, image) is None:
+            return _culprit_within(graph, call, image) or _name(call.operation, within)
     return ""
 
 
-def _gradients(
-    tape: tf.GradientTape, outputs: list[tf.Tensor], image: tf.Tensor
-) -> list[tf.Tensor | None]:
-    # A tape gives the gradient of a list as one sum.
-    differentiable = [output for output in outputs if output.dtype.is_floating]
-    return [tape.gradient(differentiable, image)] if differentiable else [None]
+def _culprit_within(graph: keras.Model, call: Any, image: tf.Tensor) -> str:
+    """Looks into a model that is a layer; one of many inputs is named as a whole."""
+    if len(call.input_tensors) > 1:
+        return ""
+    (inputs,) = _values(graph, call.input_tensors, image)
+    return _culprit(call.operation, inputs, within=f" within {call.operation.name!r}")
+
+
+def _calls(graph: keras.Model) -> list[Any]:
+    """Returns the calls of layers and operations in their order, but for the input."""
+    depths = sorted(graph._nodes_by_depth.items(), reverse=True)
+    return [call for _, calls in depths for call in calls if not call.is_input]
+
+
+def _values(
+    graph: keras.Model, tensors: list[keras.KerasTensor], image: tf.Tensor
+) -> list[tf.Tensor]:
+    """Returns those of a graph's tensors that can have a gradient, for one image."""
+    values = keras.Model(graph.inputs[0], tensors)(image, training=False)
+    return [value for value in tf.nest.flatten(values) if value.dtype.is_floating]
+
+
+def _name(operation: keras.Operation, within: str) -> str:
+    kind = "layer" if isinstance(operation, keras.layers.Layer) else "operation"
+    return f" from {kind} {operation.name!r}{within} on"

@@ -162,7 +162,7 @@ def evaluate(
             {variant: list(records[variant].values()) for variant in variants},
             defence.analyzers,
         ),
-        warnings=suspicions(rows, records.get("undefended", {})),
+        warnings=suspicions(rows, records, defence.analyzers),
         samples=_samples(
             defence, candidates, attacks, records, clean, clean_scores, chunk_size
         ),

@@ -40,7 +40,7 @@ def attack_row(
         undefended: What the same attack made of them on C, or `None`.
         analyzers: A fitted analyzer by nominal false-positive rate.
         clean_scores: `(candidates,)`: scores of the clean candidates, in the order of
-            the record.
+            the record, by the analyzer of the largest rate.
         dataset: Its name, to look up the paper's numbers.
 
     Returns:
@@ -52,8 +52,8 @@ def attack_row(
         detection_rates(record, success, analyzer, fpr)
         for fpr, analyzer in analyzers.items()
     )
-    any_analyzer = next(iter(analyzers.values()))
-    scores = any_analyzer.judge(record.correlations).score
+    # That of `clean_scores`: one that was fitted on other images has another scale.
+    scores = analyzers[max(analyzers)].judge(record.correlations).score
     return AttackRow(
         attack=attack.name,
         kind=attack.kind,

@@ -17,7 +17,7 @@ from keras_traps.evaluation.candidates import Candidates
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.jobs import Job, Subject, Task
 from keras_traps.evaluation.records import Record
-from keras_traps.evaluation.shared_learning import SharedUAP
+from keras_traps.evaluation.shared_learning import can_share, with_known
 from keras_traps.models.outputs import Output
 
 _RETRIES = 3
@@ -33,7 +33,8 @@ class RayEngine:
 
     A universal perturbation is learnt by the first task that needs it, and given to the
     others of the same attack and subject: all images have the same one, and it is not
-    learnt by each worker.
+    learnt by each worker. A subclass of UAP with a `perturb` of its own is run as any
+    other attack.
 
     Args:
         job: What all tasks need. It is sent to each worker once.
@@ -90,11 +91,11 @@ class RayEngine:
 
     def _send(self, task: Task) -> Any:
         """Returns the reference of the record to come."""
-        if not isinstance(task.attack, UAP):
+        if not can_share(task.attack):
             return self._run.remote(self._packed, task)
         # Each worker would learn its own, which rounding makes another's. Ray holds a
         # task back until what it is given is there.
-        same = task.subject, task.attack
+        same = task.subject, cast(UAP, task.attack)
         record, learnt = self._run_universal.remote(
             self._packed, task, self._learnt.get(same)
         )
@@ -176,11 +177,10 @@ def _run_universal(
     packed: PackedJob, task: Task, known: UniversalPerturbation | None
 ) -> tuple[Record, UniversalPerturbation]:
     """Runs in a worker, which learns the perturbation if it is not known."""
-    shared = SharedUAP(
-        attack=cast(UAP, task.attack), known=[] if known is None else [known]
-    )
-    record = _job(packed).run(dataclasses.replace(task, attack=shared))
-    return record, shared.known[0]
+    shared = [] if known is None else [known]
+    attack = with_known(cast(UAP, task.attack), shared)
+    record = _job(packed).run(dataclasses.replace(task, attack=attack))
+    return record, shared[0]
 
 
 def _job(packed: PackedJob) -> Job:

@@ -1,35 +1,43 @@
 """A universal perturbation that one process learns, and others add."""
 
-import dataclasses
-from typing import ClassVar
+import copy
 
-from keras_traps.attacks import Attack, Batch, Perturbed
-from keras_traps.attacks.base import Kind
+from keras_traps.attacks import Attack, Batch
 from keras_traps.attacks.uap import UAP
 from keras_traps.attacks.universal import UniversalPerturbation
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SharedUAP(Attack):
-    """UAP with a perturbation that is known already, or else is learnt and kept.
+def can_share(attack: Attack) -> bool:
+    """Tells whether all that an attack does with a batch is to learn and to add.
 
     Args:
-        attack: The attack.
+        attack: Any attack.
+
+    Returns:
+        Whether it is UAP, or of a subclass that leaves `perturb` as it is: one of its
+        own may learn otherwise, more than once, or not at all.
+    """
+    return isinstance(attack, UAP) and type(attack).perturb is UAP.perturb
+
+
+def with_known(attack: UAP, known: list[UniversalPerturbation]) -> UAP:
+    """Returns an attack that adds a perturbation that is known already.
+
+    Args:
+        attack: One that `can_share`.
         known: The perturbation, alone; or empty, until the first batch has learnt it.
+
+    Returns:
+        A copy, of the same class and settings, that learns nothing but what goes into
+        `known`.
     """
 
-    attack: UAP
-    known: list[UniversalPerturbation]
-    name: ClassVar[str] = UAP.name
-    kind: ClassVar[Kind] = UAP.kind
+    def learn(batch: Batch) -> UniversalPerturbation:
+        if not known:
+            known.append(attack.learn(batch))
+        return known[0]
 
-    @property
-    def linf_bound(self) -> float:
-        """The radius of the attack's ball."""
-        return self.attack.linf_bound
-
-    def perturb(self, batch: Batch) -> Perturbed:
-        """Adds the perturbation."""
-        if not self.known:
-            self.known.append(self.attack.learn(batch))
-        return self.attack.add(self.known[0], batch)
+    shared = copy.copy(attack)
+    # On the copy alone, which is frozen: all else stays what the class makes of it.
+    object.__setattr__(shared, "learn", learn)
+    return shared

@@ -35,6 +35,59 @@ def test_the_layer_that_stops_the_gradient_is_named(sequential: bool) -> None:
         check_differentiable(rounding(sequential))
 
 
+def test_the_layer_is_named_in_a_model_within_the_model() -> None:
+    image = keras.Input(SHAPE)
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(2.0)(image))
+    inner = keras.Model(image, Rounded(name="rounded")(hidden), name="inner")
+    middle = keras.Sequential([keras.Input(SHAPE), inner], name="middle")
+    image = keras.Input(SHAPE)
+    before = keras.layers.Rescaling(1.0, name="before")(image)
+    after = keras.layers.Rescaling(1.0, name="after")(middle(before))
+    model = keras.Model(image, keras.layers.Dense(2)(after))
+    with pytest.raises(ValueError, match="from layer 'rounded' within 'inner' on"):
+        check_differentiable(model)
+
+
+def test_the_layer_is_named_that_was_first_called_elsewhere() -> None:
+    rounded = Rounded(name="rounded")
+    rounded(keras.Input(SHAPE))
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten(name="flat")(rounded(image))
+    model = keras.Model(image, keras.layers.Dense(2)(flat))
+    with pytest.raises(ValueError, match="gradient is None from layer 'rounded' on"):
+        check_differentiable(model)
+
+
+def test_an_operation_that_is_no_layer_is_named() -> None:
+    image = keras.Input(SHAPE)
+    rounded = keras.ops.round(keras.layers.Rescaling(255.0)(image))
+    model = keras.Model(
+        image, keras.layers.Dense(2)(keras.layers.Flatten(name="flat")(rounded))
+    )
+    with pytest.raises(ValueError, match="gradient is None from operation 'round"):
+        check_differentiable(model)
+
+
+def test_whole_numbers_end_the_gradient_where_they_are_made() -> None:
+    image = keras.Input(SHAPE)
+    cells = keras.layers.Discretization([0.5], name="cells")(image)
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(2, 3)(cells))
+    model = keras.Model(image, keras.layers.Dense(2)(embedded))
+    with pytest.raises(ValueError, match="gradient is None from layer 'cells' on"):
+        check_differentiable(model)
+
+
+def test_a_model_of_two_inputs_within_the_model_is_named_as_a_whole() -> None:
+    one, two = keras.Input(SHAPE), keras.Input(SHAPE)
+    both = Rounded()(keras.layers.Add()([one, two]))
+    inner = keras.Model([one, two], both, name="inner")
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten(name="flat")(inner([image, image]))
+    model = keras.Model(image, keras.layers.Dense(2)(flat))
+    with pytest.raises(ValueError, match="gradient is None from layer 'inner' on"):
+        check_differentiable(model)
+
+
 def test_a_way_around_the_layer_is_enough() -> None:
     image = keras.Input(SHAPE)
     both = keras.layers.Add()([Rounded()(image), image])
@@ -56,6 +109,11 @@ def test_a_model_that_tells_no_layers_is_refused_by_its_name() -> None:
     image = keras.Input(SHAPE)
     model = keras.Model(image, Own(name="own")(image))
     with pytest.raises(ValueError, match="gradient is None from layer 'own' on"):
+        check_differentiable(model)
+    # Its layers are not what it does.
+    flat = keras.layers.Flatten(name="flat")(image)
+    model = Own(inputs=image, outputs=flat, name="own")
+    with pytest.raises(ValueError, match=r"'own', whose gradient is None\. An attack"):
         check_differentiable(model)
 
 

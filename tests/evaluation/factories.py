@@ -33,10 +33,10 @@ def make_record(count: int = 6, **changes: Any) -> Record:
     )
 
 
-def make_analyzer(limit: float) -> ForensicAnalyzer:
+def make_analyzer(limit: float, *, scale: float = 1.0) -> ForensicAnalyzer:
     """Flags what has a correlation above `limit` or below its negative.
 
-    The score of an image is the largest absolute correlation.
+    The score of an image is the largest absolute correlation over `scale`.
     """
     analyzer = ForensicAnalyzer(QIMDecoder.from_seed(0, num_classes=3, shape=(2, 2, 1)))
     analyzer._thresholds = Thresholds(
@@ -46,7 +46,7 @@ def make_analyzer(limit: float) -> ForensicAnalyzer:
         fpr=0.05,
         num_images=100,
         centre=(0.0, 0.0, 0.0),
-        scale=(1.0, 1.0, 1.0),
+        scale=(scale, scale, scale),
         score=limit,
     )
     return analyzer

@@ -77,6 +77,26 @@ def test_the_columns_of_a_targeted_attack_count_targets() -> None:
     assert row.paper == {}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_area_takes_both_sides_from_the_analyzer_of_the_largest_rate(
+    turned: bool,
+) -> None:
+    main = make_analyzer(0.5, scale=10.0)
+    analyzers = [(0.05, main), (0.005, make_analyzer(0.8))]
+    # The images are as they were: whatever the scale, they cannot be told apart.
+    clean_scores = main.judge(RECORD.correlations).score
+    row = attack_row(
+        UNTARGETED,
+        "paper",
+        RECORD,
+        None,
+        dict(reversed(analyzers) if turned else analyzers),
+        clean_scores,
+        "mnist",
+    )
+    assert row.auc == 0.5
+
+
 def test_the_integrated_model_has_neither_detection_nor_area() -> None:
     row = attack_row(
         UNTARGETED, "integrated", RECORD, None, ANALYZERS, CLEAN_SCORES, "mnist"

@@ -59,6 +59,17 @@ class Personal(UAP):
         return UniversalPerturbation(change.astype(np.float32), 1, 0.5)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Half(UAP):
+    """Goes half the way."""
+
+    name: ClassVar[str] = "Half"
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        whole = super().perturb(batch)
+        return Perturbed((batch.images + whole.images) / 2, whole.iterations)
+
+
 @pytest.fixture(scope="module")
 def job(digits_defence: Defence, digits_test: Dataset, digits_train: Dataset) -> Job:
     outputs = predict(digits_defence.classifier, digits_test.images)
@@ -157,6 +168,17 @@ def test_a_universal_perturbation_is_learnt_once_for_all_chunks_of_a_subject(
         assert np.abs(change - largest)[inside].max() < 1e-6
         changes.append(largest)
     assert np.abs(changes[0] - changes[1]).max() > 0.01
+
+
+def test_a_subclass_of_uap_does_what_it_does_locally(
+    engine: RayEngine, job: Job, tmp_path: Path
+) -> None:
+    attack = Half(eps=0.2, nb_images=20, max_iter=1)
+    spread = run(engine, tmp_path / "ray", attack, subjects=("undefended",))
+    local = run(LocalEngine(job), tmp_path / "local", attack, subjects=("undefended",))
+    record = local["undefended"]["Half"]
+    assert_alike(record, spread["undefended"]["Half"])
+    assert record.linf.max() == pytest.approx(0.1)
 
 
 def test_the_task_of_a_killed_worker_is_done_again(

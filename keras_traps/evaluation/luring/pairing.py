@@ -7,30 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from keras_traps.evaluation.luring.records import LuringRecord
+from keras_traps.evaluation.pairing import LEVEL, Pair, compare, on_common_images
 from keras_traps.luring.metrics import defended
-
-_LEVEL = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """One cell of two variants, on the images that both met.
-
-    Args:
-        images: How many these are.
-        ahead: On how many of them the first variant alone did well.
-        behind: On how many the second alone did.
-        p_value: How likely at least so uneven a split is if neither is better: the
-            exact test of McNemar, two-sided.
-    """
-
-    images: int
-    ahead: int
-    behind: int
-    p_value: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +43,8 @@ def pair(first: LuringRecord, second: LuringRecord, measure: str) -> Pair:
     Returns:
         The counts, over the images that are in both records.
     """
-    _, mine, other = np.intersect1d(first.ids, second.ids, return_indices=True)
-    good = _good(first, measure)[mine]
-    better = _good(second, measure)[other]
-    ahead, behind = int((good & ~better).sum()), int((better & ~good).sum())
-    differ = ahead + behind
-    # Where they never differ nothing speaks for either.
-    p_value = float(binomtest(ahead, differ).pvalue) if differ else 1.0
-    return Pair(len(mine), ahead, behind, p_value)
+    outcomes = ((record.ids, _good(record, measure)) for record in (first, second))
+    return compare(*on_common_images(*outcomes))
 
 
 def count_pairs(pairs: Sequence[Pair]) -> Paired:
@@ -82,7 +56,7 @@ def count_pairs(pairs: Sequence[Pair]) -> Paired:
     Returns:
         The counts.
     """
-    sure = [one for one in pairs if one.p_value < _LEVEL]
+    sure = [one for one in pairs if one.p_value < LEVEL]
     sizes = [one.images for one in pairs]
     return Paired(
         cells=len(pairs),
