@@ -1,6 +1,5 @@
 """Logits of classifiers that end in a softmax."""
 
-import weakref
 from typing import Any
 
 import keras
@@ -8,9 +7,9 @@ import tensorflow as tf
 
 from keras_traps.models.graphs import as_graph, is_its_graph
 from keras_traps.models.outputs import AttackedOutput
+from keras_traps.models.per_model import PerModel
 
-_models: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
-_models = weakref.WeakKeyDictionary()
+_models: PerModel[keras.Model] = PerModel()
 
 
 class TellsLogits:
@@ -38,13 +37,11 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
         model that is its last layer. A model of a class with a `call` of its own is not
         looked into and not let go again; a lured classifier tells its logits itself.
         Where no softmax is found it returns the logarithm of the probabilities. The
-        same one at every call.
+        same one at every call, until the model has other layers or weights.
     """
     if output != "probabilities":
         return model
-    if model not in _models:
-        _models[model] = _without_softmax(model)
-    return _models[model]
+    return _models.get(model, lambda: _without_softmax(model))
 
 
 def _without_softmax(model: keras.Model) -> keras.Model:
