@@ -23,6 +23,7 @@ from keras_traps.evaluation.report.json_report import plain
 from keras_traps.evaluation.report.markdown import to_markdown
 from keras_traps.evaluation.report.noise import build_noise_report
 from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
@@ -63,6 +64,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         trapped.test,
         num_examples=values.num_examples,
         seed=values.seed,
+        logits=logits_model(trapped.defence.classifier, trapped.defence.output),
     )
     rows = noise_rows(trapped.defence, candidates, values.radius, seed=values.seed)
     content = {"provenance": trapped.provenance, "rows": plain(rows)}

@@ -34,6 +34,7 @@ from keras_traps.evaluation.protocol import record_settings
 from keras_traps.evaluation.records import RecordStore, check_workdir
 from keras_traps.evaluation.results import Variant
 from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
@@ -95,6 +96,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         test,
         num_examples=values.num_examples,
         seed=values.seed,
+        logits=logits_model(defence.classifier, defence.output),
     )
     found = eliminate(
         make_engine(

@@ -28,6 +28,7 @@ from keras_traps.attacks.distances import distances
 from keras_traps.attacks.losses import Loss, check_loss
 from keras_traps.attacks.outcome import judge
 from keras_traps.attacks.promises import check_result, naming_examples
+from keras_traps.attacks.saturation import check_unsaturated
 from keras_traps.attacks.targets import check_targets
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
@@ -209,8 +210,8 @@ class Attack(abc.ABC):
         Raises:
             TypeError: If an argument is of the wrong type.
             ValueError: If an argument is out of its range, targets are missing, not
-                asked for or equal to the true class, or the outputs are not what
-                `output` declares.
+                asked for or equal to the true class, the outputs are not what `output`
+                declares, or they are 0 behind a softmax that was not found.
             RuntimeError: If a gradient, the result or the model's output on it is not
                 finite, or the result leaves [0, 1] or its ball.
         """
@@ -234,6 +235,8 @@ class Attack(abc.ABC):
             few = predict(model, clean[:_PROBED], batch_size=batch_size)
             check_outputs(few, output)
         attacked = logits_model(model, output)
+        if output == "probabilities":
+            check_unsaturated(model, attacked, clean, batch_size=batch_size)
         if self.needs_gradient:
             once_per_model(
                 attacked, "differentiable", lambda _: check_differentiable(attacked)

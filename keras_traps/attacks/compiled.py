@@ -1,6 +1,5 @@
 """Compiled parts of attacks, traced once per model."""
 
-import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
@@ -9,9 +8,9 @@ import tensorflow as tf
 
 from keras_traps.attacks.losses import Logits
 from keras_traps.models.inference import inference_function
+from keras_traps.models.per_model import PerModel
 
-_parts: "weakref.WeakKeyDictionary[keras.Model, dict[Hashable, Any]]"
-_parts = weakref.WeakKeyDictionary()
+_parts: PerModel[dict[Hashable, Any]] = PerModel()
 
 Part = TypeVar("Part")
 
@@ -20,6 +19,8 @@ def once_per_model(
     model: keras.Model, key: Hashable, build: Callable[[Logits], Part]
 ) -> Part:
     """Returns what `build` makes of a model, made once and kept as long as the model.
+
+    A model that has got other layers or weights since is taken for another.
 
     Args:
         model: A built model that returns logits or scores.
@@ -31,7 +32,7 @@ def once_per_model(
     Returns:
         The part.
     """
-    parts = _parts.setdefault(model, {})
+    parts = _parts.get(model, dict)
     if key not in parts:
         parts[key] = build(inference_function(model))
     return parts[key]

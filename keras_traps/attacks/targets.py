@@ -32,19 +32,37 @@ def random_targets(
     return (y + offsets.astype(np.int64)) % num_classes
 
 
-def least_likely_targets(outputs: FloatArray) -> IntArray:
+def least_likely_targets(
+    outputs: FloatArray, labels: npt.ArrayLike | None = None
+) -> IntArray:
     """Returns the class that the model holds least likely.
 
-    Of an example that the model has quite wrong this may be the true class, at which no
-    targeted attack aims.
+    Probabilities saturate: of a sure classifier those of many classes are exactly 0,
+    of which the first is returned. Logits tell them apart.
 
     Args:
         outputs: `(batch, num_classes)`: logits or probabilities on clean images.
+        labels: `(batch,)`, integers: the true classes, at which no targeted attack
+            aims. Without them an example that the model has quite wrong may get its
+            true class. Defaults to `None`.
 
     Returns:
-        `(batch,)`, int64.
+        `(batch,)`, int64; with `labels` never the true class.
+
+    Raises:
+        TypeError: If the labels are not integers.
+        ValueError: If the labels do not fit the outputs, or there are fewer than two
+            classes to choose from.
     """
-    return outputs.argmin(axis=1).astype(np.int64)
+    if labels is None:
+        return outputs.argmin(axis=1).astype(np.int64)
+    count, num_classes = outputs.shape
+    check_count("num_classes", num_classes, at_least=2)
+    true = check_labels(labels, count, num_classes, name="labels")
+    # Not by a large number in its place, which other outputs may reach.
+    others = np.arange(num_classes) != true[:, None]
+    wrong = outputs[others].reshape(count, num_classes - 1).argmin(axis=1)
+    return (wrong + (wrong >= true)).astype(np.int64)
 
 
 def check_targets(

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks import Attack, least_likely_targets, random_targets
 from keras_traps.datasets import Dataset
+from keras_traps.models.inference import predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,12 @@ class Candidates:
 
 
 def choose_candidates(
-    outputs: FloatArray, test: Dataset, *, num_examples: int, seed: int
+    outputs: FloatArray,
+    test: Dataset,
+    *,
+    num_examples: int,
+    seed: int,
+    logits: keras.Model | None = None,
 ) -> Candidates:
     """Chooses the images to attack.
 
@@ -43,6 +50,9 @@ def choose_candidates(
         test: The test images.
         num_examples: How many at most.
         seed: Seed of the random targets.
+        logits: C up to its logits, as `logits_model` makes it, which is asked for the
+            least likely class where several have the lowest output, as of a sure C's
+            probabilities, which are 0. Defaults to the first of these classes.
 
     Returns:
         The candidates; fewer than asked for where C is right on fewer. Fewer candidates
@@ -65,5 +75,21 @@ def choose_candidates(
         images=test.images[ids],
         labels=labels,
         random=random_targets(labels, test.num_classes, seed=seed, ids=ids),
-        least_likely=least_likely_targets(outputs[ids]),
+        least_likely=_least_likely(outputs[ids], labels, test.images[ids], logits),
     )
+
+
+def _least_likely(
+    outputs: FloatArray,
+    labels: IntArray,
+    images: FloatArray,
+    logits: keras.Model | None,
+) -> IntArray:
+    targets = least_likely_targets(outputs, labels)
+    lowest = outputs.min(axis=1, keepdims=True)
+    # Only these: between close outputs rounding may have another order than logits.
+    tied = np.flatnonzero((outputs == lowest).sum(axis=1) > 1)
+    if logits is not None and len(tied):
+        exact = predict(logits, images[tied])
+        targets[tied] = least_likely_targets(exact, labels[tied])
+    return targets

@@ -39,6 +39,7 @@ from keras_traps.evaluation.results import (
 from keras_traps.evaluation.suspicions import suspicions
 from keras_traps.evaluation.unnoticed import confidence, unnoticed
 from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import check_outputs
 from keras_traps.rates import Rate
 
@@ -109,7 +110,13 @@ def evaluate(
     )
     outputs = predict(defence.classifier, test.images)
     check_outputs(outputs, defence.output)
-    candidates = choose_candidates(outputs, test, num_examples=num_examples, seed=seed)
+    candidates = choose_candidates(
+        outputs,
+        test,
+        num_examples=num_examples,
+        seed=seed,
+        logits=logits_model(defence.classifier, defence.output),
+    )
     check_calibration(calibration, workdir)
     store = RecordStore(workdir, settings, resume=resume)
     keep_calibration(calibration, workdir)

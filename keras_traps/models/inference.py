@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps._validation import FloatArray, check_count
+from keras_traps.models.per_model import PerModel
 
-_functions: "weakref.WeakKeyDictionary[keras.Model, Callable[[tf.Tensor], tf.Tensor]]"
-_functions = weakref.WeakKeyDictionary()
+_functions: PerModel[Callable[[tf.Tensor], tf.Tensor]] = PerModel()
 
 
 def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -22,10 +22,12 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
     Returns:
         A function from a float32 batch to the model's output, float32; the same one
-        at every call, so that it is traced once. Not compiled by XLA, whose
-        convolutions are slow on a CPU. It does not keep the model alive.
+        at every call, so that it is traced once, until the model has other layers or
+        weights. Not compiled by XLA, whose convolutions are slow on a CPU. It does not
+        keep the model alive.
     """
-    if model not in _functions:
+
+    def make() -> Callable[[tf.Tensor], tf.Tensor]:
         # A strong reference here would keep the key, and so the entry, for ever.
         reference = weakref.ref(model)
         # A sequential model that was built by a call declares the batch size of it.
@@ -40,8 +42,9 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
             alive = typing.cast(keras.Model, reference())
             return tf.cast(alive(images, training=False), tf.float32)
 
-        _functions[model] = infer
-    return _functions[model]
+        return typing.cast(Callable[[tf.Tensor], tf.Tensor], infer)
+
+    return _functions.get(model, make)
 
 
 def predict(

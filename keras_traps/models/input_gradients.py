@@ -1,15 +1,14 @@
 """A frozen classifier whose gradient by the image takes less time on a CPU."""
 
-import weakref
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_traps.models.graphs import as_graph, is_its_graph
+from keras_traps.models.per_model import PerModel
 
-_views: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
-_views = weakref.WeakKeyDictionary()
+_views: PerModel[keras.Model] = PerModel()
 
 
 def input_gradient_model(model: keras.Model) -> keras.Model:
@@ -27,17 +26,20 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
     Returns:
         A model that shares the layers of a functional or sequential `model`, its dense
         layers and convolutions of one channel called with the other gradient; else
-        `model` itself. The same one at every call.
+        `model` itself. The same one at every call, until the model has other layers or
+        weights.
     """
     if not is_its_graph(model):
         return model
-    if model not in _views:
+
+    def make() -> keras.Model:
         # The clone of a compiled model has an optimizer of its own, which cannot be
         # made while a training step is traced.
         with tf.init_scope():
             plain = as_graph(model, name=model.name)
-            _views[model] = keras.models.clone_model(plain, clone_function=_share)
-    return _views[model]
+            return keras.models.clone_model(plain, clone_function=_share)
+
+    return _views.get(model, make)
 
 
 def _share(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -1,16 +1,17 @@
 """Logits of classifiers that end in a softmax."""
 
-import weakref
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_traps.models.graphs import as_graph, is_its_graph
+from keras_traps.models.inner_layers import inner_layers
 from keras_traps.models.outputs import AttackedOutput
+from keras_traps.models.per_model import PerModel
+from keras_traps.models.softmax import before_tail, has_softmax, is_softmax
 
-_models: "weakref.WeakKeyDictionary[keras.Model, keras.Model]"
-_models = weakref.WeakKeyDictionary()
+_models: PerModel[keras.Model] = PerModel()
 
 
 class TellsLogits:
@@ -20,6 +21,10 @@ class TellsLogits:
         """Returns a model of the logits that shares the layers of this one."""
         # Not by `abc`: Keras makes instances of the bases of functional models.
         raise NotImplementedError
+
+
+SMALLEST = 1e-30
+"""Where no softmax is found, smaller probabilities count as this one."""
 
 
 def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
@@ -34,17 +39,28 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
     Returns:
         `model` itself where it returns logits or scores. Else a model that shares its
-        layers, also where the softmax is the last layer of a functional or sequential
-        model that is its last layer. A model of a class with a `call` of its own is not
-        looked into and not let go again; a lured classifier tells its logits itself.
+        layers, also where the softmax is the last of a functional or sequential model
+        that is its last layer. Behind it there may be what leaves its values as they
+        are, such as a cast. A model of a class with a `call` of its own is not looked
+        into and not let go again; a lured classifier tells its logits itself.
         Where no softmax is found it returns the logarithm of the probabilities. The
-        same one at every call.
+        same one at every call, until the model has other layers or weights.
     """
     if output != "probabilities":
         return model
-    if model not in _models:
-        _models[model] = _without_softmax(model)
-    return _models[model]
+    return _models.get(model, lambda: _without_softmax(model))
+
+
+def is_logarithm(logits: keras.Model) -> bool:
+    """Tells whether a softmax was not found, so that a sure answer has no gradient.
+
+    Args:
+        logits: What `logits_model` made of a model of probabilities.
+
+    Returns:
+        Whether it is the logarithm of the probabilities.
+    """
+    return any(isinstance(layer, _LogProbabilities) for layer in inner_layers(logits))
 
 
 def _without_softmax(model: keras.Model) -> keras.Model:
@@ -54,13 +70,15 @@ def _without_softmax(model: keras.Model) -> keras.Model:
     graph = as_graph(model, name=f"logits_of_{model.name}")
     # A layer's own `input` is that of its first call, which may be in another model; a
     # model's is where it begins itself.
-    last, index, _ = graph.outputs[0]._keras_history
+    answers = graph.outputs[0]
+    last, index, _ = before_tail(answers)._keras_history
     call = last._inbound_nodes[index]
-    # A subclass may compute something else.
-    if type(last) is keras.layers.Softmax or _is_softmax(last, keras.layers.Activation):
+    if is_softmax(last, call):
         logits = call.input_tensors[0]
     elif (
-        _is_softmax(last, keras.layers.Dense)
+        # A subclass may compute something else.
+        type(last) is keras.layers.Dense
+        and has_softmax(last, len(call.input_tensors[0].shape))
         # Quantized, the kernel is no longer what inputs are multiplied by.
         and last.quantization_mode is None
     ):
@@ -70,9 +88,9 @@ def _without_softmax(model: keras.Model) -> keras.Model:
         inner = _without_softmax(last)
         logits = inner(*call.arguments.args, **call.arguments.kwargs)
     else:
-        logits = _LogProbabilities(name="log_probabilities", dtype="float32")(
-            graph.outputs[0]
-        )
+        logits = _LogProbabilities(name="log_probabilities", dtype="float32")(answers)
+    if logits.shape != answers.shape:
+        logits = keras.layers.Reshape(answers.shape[1:], dtype=logits.dtype)(logits)
     return keras.Model(graph.inputs[0], logits, name=graph.name)
 
 
@@ -92,14 +110,10 @@ class _Linear(keras.layers.Layer):
 
 
 class _LogProbabilities(keras.layers.Layer):
-    """log p, with a gradient that stays finite where p is 0.
+    """log p, with a gradient that stays finite, and is 0, where p is 0.
 
     Behind a softmax in half precision it may exceed that precision where p is small.
     """
 
     def call(self, probabilities: tf.Tensor) -> tf.Tensor:
-        return tf.math.log(tf.maximum(probabilities, 1e-30))
-
-
-def _is_softmax(layer: keras.layers.Layer, kind: type[keras.layers.Layer]) -> bool:
-    return type(layer) is kind and layer.activation is keras.activations.softmax
+        return tf.math.log(tf.maximum(probabilities, SMALLEST))

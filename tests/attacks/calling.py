@@ -78,7 +78,7 @@ def compiled_parts(model: keras.Model) -> dict[Hashable, Any]:
     """Returns the `tf.function`s that are kept for a model."""
     return {
         key: part
-        for key, part in compiled._parts[model].items()
+        for key, part in compiled._parts.get(model, dict).items()
         if isinstance(part, tf.types.experimental.PolymorphicFunction)
     }
 

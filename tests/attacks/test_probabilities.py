@@ -1,10 +1,14 @@
 """Facts about attacks on models that end in a softmax."""
 
+import keras
 import numpy as np
 import pytest
 
 from keras_traps.attacks import create
+from keras_traps.models.logits import is_logarithm, logits_model
+from tests.attacks.calling import EVERY
 from tests.attacks.victims import (
+    SHAPE,
     TOWARDS_1,
     TWO_CLASSES,
     linear,
@@ -19,7 +23,9 @@ def test_probabilities_are_not_taken_for_logits() -> None:
         create("FGSM", eps=0.1)(model, some_images(2), [0, 1])
 
 
-@pytest.mark.parametrize("kind", ["dense", "activation", "softmax"])
+@pytest.mark.parametrize(
+    "kind", ["dense", "activation", "softmax", "operation", "cast", "tensorflow"]
+)
 def test_a_saturated_softmax_is_taken_off(kind: str) -> None:
     # The classes lie thousands apart: the softmax is 1 and 0 and has no gradient left.
     kernel = TWO_CLASSES * np.float32(1e4)
@@ -79,11 +85,38 @@ def test_an_unknown_last_layer_is_attacked_where_a_probability_rounds_to_one() -
     np.testing.assert_array_equal(result.images, expected)
 
 
-def test_an_unknown_last_layer_does_no_harm_where_a_probability_is_zero() -> None:
+@pytest.mark.parametrize("name", ["UMIFGSM", "SPSA", "BPDA"])
+def test_an_unknown_last_layer_is_refused_where_a_probability_is_zero(
+    name: str,
+) -> None:
     model = with_softmax(TWO_CLASSES * np.float32(1e4), "hidden")
     images = some_images(4)
     assert (model(images).numpy().min(axis=1) == 0).all()
-    result = create("UMIFGSM", eps=0.1, eps_iter=0.1, nb_iter=2)(
-        model, images, [0, 1, 0, 1], output="probabilities"
-    )
-    assert np.abs(result.images - images).max() <= 0.1 + 1e-6
+    with pytest.raises(ValueError, match=r"at 4 of 4 images.*output=\"logits\""):
+        create(name, **EVERY[name])(model, images, [0, 1] * 2, output="probabilities")
+
+
+def test_one_sure_image_of_many_is_found_behind_an_unknown_last_layer() -> None:
+    model = with_softmax(TWO_CLASSES * np.float32(10), "hidden")
+    # At grey images the classes lie 12 apart, at this one more than 70.
+    images = np.full((50, *SHAPE), 0.5, np.float32)
+    images[41] = (1 - TOWARDS_1[0]) / 2
+    assert (model(images).numpy().min(axis=1) < 1e-30).nonzero()[0].tolist() == [41]
+    with pytest.raises(ValueError, match="at 1 of 50 images, the first at index 41"):
+        create("FGSM", eps=0.1)(model, images, [0] * 50, output="probabilities")
+
+
+def test_analysis_takes_what_an_attack_refuses() -> None:
+    model = with_softmax(TWO_CLASSES * np.float32(1e4), "hidden")
+    logits = logits_model(model, "probabilities")
+    assert is_logarithm(logits)
+    assert np.isfinite(logits(some_images(4))).all()
+
+
+def test_a_logarithm_is_told_from_logits() -> None:
+    plain = with_softmax(TWO_CLASSES, "softmax")
+    assert not is_logarithm(logits_model(plain, "probabilities"))
+    hidden = with_softmax(TWO_CLASSES, "hidden")
+    image = keras.Input(SHAPE)
+    wrapped = keras.Model(image, hidden(keras.layers.Rescaling(0.5)(image)))
+    assert is_logarithm(logits_model(wrapped, "probabilities"))

@@ -40,6 +40,35 @@ def test_the_least_likely_class_has_the_lowest_output() -> None:
     assert targets.dtype == np.int64
 
 
+def test_the_true_class_is_left_out_where_it_is_known() -> None:
+    outputs = np.array([[0, 0, 1], [0, 0, 1], [3, 2, 1], [np.inf] * 3], "f4")
+    targets = least_likely_targets(outputs, [0, 2, 2, 0])
+    assert targets.tolist() == [1, 0, 1, 1]
+    assert targets.dtype == np.int64
+
+
+def test_labels_change_no_target_of_an_example_that_the_model_has_right() -> None:
+    outputs = np.random.default_rng(0).normal(size=(500, 10)).astype("f4")
+    labels = outputs.argmax(axis=1)
+    targets = least_likely_targets(outputs, labels)
+    np.testing.assert_array_equal(targets, least_likely_targets(outputs))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "expected"),
+    [
+        (np.zeros((2, 3)), [0], "argument `labels`"),
+        (np.zeros((2, 3)), [0, 3], "argument `labels`"),
+        (np.zeros((1, 1)), [0], "`num_classes`. Expected at least 2"),
+    ],
+)
+def test_labels_that_do_not_fit_the_outputs_are_told(
+    outputs: np.ndarray, labels: list[int], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        least_likely_targets(outputs, labels)
+
+
 @pytest.mark.parametrize(
     ("num_classes", "seed", "expected"),
     [

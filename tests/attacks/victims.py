@@ -28,6 +28,13 @@ class Root(keras.layers.Layer):
         return tf.sqrt(inputs)
 
 
+class HiddenSoftmax(keras.layers.Layer):
+    """A softmax of which its class tells nothing."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(inputs)
+
+
 def linear(kernel: npt.NDArray[np.float32]) -> keras.Model:
     """Makes a model of logits: one row of `kernel` per pixel, one column per class."""
     image = keras.Input(SHAPE, name="image")
@@ -57,10 +64,15 @@ def with_softmax(kernel: npt.NDArray[np.float32], kind: str) -> keras.Model:
         outputs = keras.layers.Activation("softmax")(outputs)
     elif kind == "softmax":
         outputs = keras.layers.Softmax()(outputs)
-    elif kind == "hidden":
-        # The last layer tells nothing of the softmax before it.
+    elif kind == "operation":
+        outputs = keras.ops.softmax(outputs)
+    elif kind == "tensorflow":
+        outputs = keras.layers.Activation(tf.nn.softmax)(outputs)
+    elif kind == "cast":
         outputs = keras.layers.Softmax()(outputs)
-        outputs = keras.layers.Reshape((kernel.shape[1],))(outputs)
+        outputs = keras.layers.Activation("linear", dtype="float32")(outputs)
+    elif kind == "hidden":
+        outputs = HiddenSoftmax()(outputs)
     model = keras.Model(image, outputs, name=f"softmax_{kind}")
     dense.set_weights([kernel])
     return model

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -72,6 +73,32 @@ def test_no_target_is_the_true_class(
     np.testing.assert_array_equal(
         chosen.least_likely, outputs[chosen.ids].argmin(axis=1)
     )
+
+
+def with_logits(rows: list[list[int]]) -> tuple[keras.Model, Dataset]:
+    """Makes a model whose logits are its pixels, and such images, all of class 3."""
+    image = keras.Input((1, 4, 1))
+    model = keras.Model(image, keras.layers.Flatten()(image))
+    pixels = np.array(rows, np.uint8).reshape(-1, 1, 4, 1)
+    labels = np.full(len(rows), 3, np.int64)
+    return model, Dataset("rows", "test", pixels, labels, 4, tuple("abcd"), "none")
+
+
+def test_logits_tell_the_least_likely_of_classes_that_are_never_met() -> None:
+    model, test = with_logits([[20, 10, 30, 90], [30, 20, 10, 90]])
+    outputs = np.array([[0, 0, 0, 1], [0, 0, 0, 1]], np.float32)
+    chosen = choose_candidates(outputs, test, num_examples=2, seed=0, logits=model)
+    assert chosen.least_likely.tolist() == [1, 2]
+    first = choose_candidates(outputs, test, num_examples=2, seed=0)
+    assert first.least_likely.tolist() == [0, 0]
+
+
+def test_logits_are_not_asked_where_one_class_is_the_least_likely() -> None:
+    model, test = with_logits([[20, 10, 30, 90]])
+    outputs = np.array([[0.1, 0.2, 0.1, 0.6]], np.float32)
+    outputs[0, 2] = np.nextafter(outputs[0, 0], np.float32(1))
+    chosen = choose_candidates(outputs, test, num_examples=1, seed=0, logits=model)
+    assert chosen.least_likely.tolist() == [0]
 
 
 def test_an_attack_gets_the_targets_of_its_rule(

@@ -22,6 +22,7 @@ from keras_traps.evaluation.figures.two_scales import (
 from keras_traps.evaluation.report.blocks import Paragraph
 from keras_traps.evaluation.report.formatting import percent
 from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
 
 _CALIBRATED_ON = 10_000
 _FPRS = (0.05, 0.005)
@@ -79,6 +80,7 @@ def ablation(
         test,
         num_examples=num_attacked,
         seed=seed,
+        logits=logits_model(defence.classifier, defence.output),
     )
     rows = []
     listed = choices(defence, calibration, train)

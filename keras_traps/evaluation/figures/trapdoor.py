@@ -41,6 +41,7 @@ from keras_traps.evaluation.report.blocks import Paragraph
 from keras_traps.evaluation.report.canvas import Scheme, to_png
 from keras_traps.evaluation.report.formatting import listing, nominal, percent
 from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
 
 _ALLOWED = 0.10
 _NAMES = {
@@ -88,6 +89,7 @@ def figure_6(
         test,
         num_examples=num_attacked,
         seed=seed,
+        logits=logits_model(defence.classifier, defence.output),
     )
     unattacked = {
         "clean": rates(analyzer, test.images),
