@@ -134,15 +134,16 @@ def make_loss(
 
     Args:
         name: Which.
-        luring_weight: lambda of `"luring"`; `None` for the others.
+        luring_weight: lambda of `"luring"`, `None` for 1; the others have none.
 
     Returns:
         A function of z and of a mapping with `"answer"` and `"runner_up"`, to a loss
         for each image.
     """
-    if luring_weight is not None:
+    if name == "luring":
+        weight = 1.0 if luring_weight is None else luring_weight
         return lambda logits, answers: luring_loss(
-            logits, answers["answer"], answers["runner_up"], luring_weight
+            logits, answers["answer"], answers["runner_up"], weight
         )
     function = margin_loss if name == "margin" else cross_entropy
     return lambda logits, answers: function(logits, answers["answer"])
