@@ -1,6 +1,7 @@
 """A tiny classifier of small images and a tiny network before it."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import layers
 
 from keras_traps.datasets import Dataset, load
 from keras_traps.evaluation.luring.subjects import Subject
+from keras_traps.luring import LuredClassifier
 from keras_traps.luring.variants import join
 from keras_traps.models.inference import predict
 
@@ -51,6 +53,13 @@ def tiny_lure() -> keras.Model:
             layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
         ]
     )
+
+
+def lured(lure: keras.layers.Layer | None = None, **compiling: Any) -> LuredClassifier:
+    target = tiny_target()
+    model = LuredClassifier(target, lure or tiny_lure(), output="logits")
+    model.compile(keras.optimizers.Adam(0.01), **compiling)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -179,13 +179,6 @@ def test_it_survives_a_file_with_the_optimizers_state(
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_an_uncompiled_one_survives_a_file(images: np.ndarray, tmp_path: Path) -> None:
-    model = LuredClassifier(tiny_target(), tiny_lure(), output="logits")
-    model.save(tmp_path / "lured.keras")
-    loaded = keras.saving.load_model(tmp_path / "lured.keras")
-    np.testing.assert_array_equal(predict(loaded, images), predict(model, images))
-
-
 def test_backup_and_restore_goes_on_where_it_was(
     images: np.ndarray, tmp_path: Path
 ) -> None:

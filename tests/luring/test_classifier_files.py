@@ -71,3 +71,10 @@ def test_how_the_classifier_was_trained_is_left_out(
     loaded = keras.saving.load_model(tmp_path / "lured.keras")
     assert not loaded.target.compiled
     np.testing.assert_array_equal(predict(loaded, images), predict(model, images))
+
+
+def test_an_uncompiled_one_survives_a_file(images: np.ndarray, tmp_path: Path) -> None:
+    model = LuredClassifier(tiny_target(), tiny_lure(), output="logits")
+    model.save(tmp_path / "lured.keras")
+    loaded = keras.saving.load_model(tmp_path / "lured.keras")
+    np.testing.assert_array_equal(predict(loaded, images), predict(model, images))
