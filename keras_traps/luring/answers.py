@@ -158,7 +158,8 @@ def check_told(told: Any, count: int, num_classes: int) -> Any:
         `told`; labels as integers.
 
     Raises:
-        ValueError: If the labels are others.
+        TypeError: If the labels are not integers.
+        ValueError: If there is not one for each image, or one is no class.
     """
     if isinstance(told, Mapping) or told is None:
         return told

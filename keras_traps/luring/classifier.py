@@ -192,9 +192,10 @@ class LuredClassifier(TellsLogits, keras.Model):
             What `keras.Model.fit` returns.
 
         Raises:
-            TypeError: If the images are not floating point.
-            ValueError: If M is trainable or P is not, or images in an array are not
-                those that M takes.
+            TypeError: If the images are not floating point or not all that `x` holds,
+                or labels in an array are not integers.
+            ValueError: If M is trainable or P is not, images in an array are not those
+                that M takes, or their labels are not its classes.
         """
         check_roles(self.target, self.lure)
         if kwargs.get("class_weight") is not None:
