@@ -72,6 +72,13 @@ def define_defence_flags(values: flags.FlagValues) -> Flags:
         "How much the small step adds to the clean spread, as a share of the large. A "
         "--calibration has its own; where its file does not tell, say it here.",
     )
+    define.number(
+        "temperature",
+        None,
+        "The temperature of the soft labels that W is added to; 1 leaves them as the "
+        "classifier has them. The default is chosen from clean training images. A "
+        "--calibration has its own.",
+    )
     define.text("calibration", None, "A calibration.json to use instead of a new one.")
     define.numbers(
         "fpr",
@@ -241,6 +248,7 @@ def given_calibration(values: flags.FlagValues, workdir: Path) -> Calibration | 
         "budget": calibration.budget,
         "output": calibration.settings.output,
         "small_step_share": share,
+        "temperature": calibration.settings.temperature,
     }
     for name, value in made.items():
         if values[name].present and values[name].value != value:
@@ -264,4 +272,5 @@ def _calibration(
         budget=values.budget,
         seed=values.seed,
         small_step_share=values.small_step_share,
+        temperature=values.temperature,
     )

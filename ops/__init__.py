@@ -9,6 +9,7 @@ from keras_traps.ops.qim import (
     qim_distance,
     qim_embed,
 )
+from keras_traps.ops.soft_labels import soft_labels
 
 __all__ = [
     "Embedding",
@@ -19,4 +20,5 @@ __all__ = [
     "qim_decode",
     "qim_distance",
     "qim_embed",
+    "soft_labels",
 ]

@@ -5,7 +5,9 @@ Example:
         --model=deepsec_mnist.npz --preset=cpu --workdir=runs/tables_mnist
 """
 
+import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -70,6 +72,13 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
         "processor cores.",
     )
     define.texts("attacks", None, "Which attacks to run. The default is all.")
+    flags.DEFINE_multi_string(
+        "setting",
+        [],
+        "Another setting than the preset's, such as SPSA.nb_iter=500; give it once for "
+        "each.",
+        flag_values=values,
+    )
     define.texts("dear", _DEAR, "The attacks that meet fewer images.")
     define.integer("num_examples_dear", 200, "How many images these meet at most.")
     define.choices(
@@ -100,7 +109,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
             f"--dataset must be one of {known}. Received: {values.dataset}"
         )
     name = _PRESETS[values.dataset, values.preset]
-    chosen = attacks.preset(name, values.attacks)
+    chosen = _with_settings(attacks.preset(name, values.attacks), values.setting)
     if unknown := [one for one in values.dear if one not in attacks.names()]:
         raise app.UsageError(
             f"--dear must be of {', '.join(attacks.names())}. Received: "
@@ -116,7 +125,10 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         trapped.test,
         chosen,
         workdir=workdir,
-        provenance={**trapped.provenance, "attack settings": name},
+        provenance={
+            **trapped.provenance,
+            "attack settings": ", ".join([name, *values.setting]),
+        },
         background=trapped.train.images,
         num_examples=values.num_examples,
         limits={
@@ -132,6 +144,24 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     )
     paths = write_tables(evaluation, values.table, workdir / "tables")
     print(f"Tables: {paths.html}")
+
+
+def _with_settings(
+    chosen: Sequence[attacks.Attack], settings: Sequence[str]
+) -> list[attacks.Attack]:
+    changed = {attack.name: attack for attack in chosen}
+    for text in settings:
+        where, _, value = text.partition("=")
+        name, _, field = where.partition(".")
+        try:
+            one = dataclasses.replace(changed[name], **{field: json.loads(value)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise app.UsageError(
+                "--setting must be ATTACK.NAME=VALUE, of one of the attacks that run "
+                f"({', '.join(changed)}). Received: {text} ({error})"
+            ) from error
+        changed[name] = one
+    return list(changed.values())
 
 
 def _check_rates(values: flags.FlagValues) -> None:

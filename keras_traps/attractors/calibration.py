@@ -18,8 +18,9 @@ from keras_traps.attractors.calibration_rules import (
     largest_within_budget,
     scale_for,
     step_weights_for,
+    temperature_for,
 )
-from keras_traps.attractors.injection import TrapSettings
+from keras_traps.attractors.injection import TrapSettings, check_soft_labels
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
@@ -109,15 +110,16 @@ def calibrate(
     steps: Sequence[float] = (3.0, 128.0),
     small_step_share: float = 0.5,
     soft_labels: bool = True,
+    temperature: float | None = None,
     ord: float = 1,  # noqa: A002
     clean_position: float = 0.3,
     clean_reach: float = 0.1,
     largest_a2: float = 2.0,
     batch_size: int = 256,
 ) -> Calibration:
-    """Finds A0, A1, A2 and the step weights for a classifier.
+    """Finds A0, A1, A2, the step weights and the temperature for a classifier.
 
-    Four rules, each from clean images alone and without labels:
+    Five rules, each from clean images alone and without labels:
 
     1. The pixels of the largest step get the weight 1. Those of every other step get
        the weight at which they add `small_step_share` as much to the spread of the
@@ -129,6 +131,9 @@ def calibrate(
     4. A2 is the largest number up to `largest_a2` at which the share of images whose
        answer M changes is at most `budget`. The accuracy on the same images can fall
        by no more than that.
+    5. The temperature of C's soft labels is the largest up to 1 at which 99.9 % of
+       the clean images' answers lead by 0.99. Where C is not sure, its own gradient
+       leads an attack, and past the traps.
 
     A classifier is surer of the images that it was trained on than of others, so that
     more answers change on those others: calibrate on images it has not seen where
@@ -145,6 +150,8 @@ def calibrate(
         steps: Step sizes in grey levels. Defaults to `(3.0, 128.0)`.
         small_step_share: See rule 1. Defaults to `0.5`.
         soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
+        temperature: What C's logits are divided by before the softmax; 1 leaves the
+            soft labels as the classifier has them. Defaults to `None`, rule 5.
         ord: Order of the sum's norm. Defaults to `1`.
         clean_position: See rule 2; below 1, equation 3's pole. Defaults to `0.3`.
         clean_reach: See rule 3. The smaller it is, the further an attack can move
@@ -168,6 +175,9 @@ def calibrate(
     check_number(clean_position, name="clean_position", below=1.0)
     check_number(clean_reach, name="clean_reach", above=0.0)
     check_number(largest_a2, name="largest_a2", above=0.0)
+    if temperature is not None:
+        check_number(temperature, name="temperature", above=0.0)
+    check_soft_labels(soft_labels, temperature)
     needed = math.ceil(1 / budget)
     if len(clean) < needed:
         raise ValueError(
@@ -176,8 +186,12 @@ def calibrate(
         )
     answers = predict(classifier, clean, batch_size=batch_size)
     check_outputs(answers, output)
-    if soft_labels and output == "logits":
-        answers = tf.nn.softmax(answers).numpy()
+    if temperature is None:
+        temperature = temperature_for(answers, output) if soft_labels else 1.0
+    if soft_labels:
+        answers = ops.soft_labels(
+            answers, temperature, from_logits=output == "logits"
+        ).numpy()
 
     decoder = QIMDecoder.from_seed(
         seed,
@@ -206,6 +220,7 @@ def calibrate(
         seed=seed,
         soft_labels=soft_labels,
         ord=ord,
+        temperature=float(temperature),
     )
     return Calibration(
         settings=settings,
@@ -242,6 +257,18 @@ def _explain(
         f"Clean images lie at a distance of {mean:.6g} from a message, give or take "
         f"{spread:.4g}; A0 = {settings.a0:.4g} and A1 = {settings.a1:.4g} put 99.9 % "
         "of them where equation 3 is steep, and leave room on both sides for attacks.",
+        *_explain_temperature(settings),
         f"A2 = {settings.a2:.4g} changes {changed:.3%} of the calibration images' "
         f"answers; {bound}.",
+    )
+
+
+def _explain_temperature(settings: TrapSettings) -> tuple[str, ...]:
+    if not settings.soft_labels:
+        return ()
+    if settings.temperature == 1:
+        return ("The soft labels are as the classifier has them, of temperature 1.",)
+    return (
+        f"The soft labels have a temperature of {settings.temperature:.3g}: the "
+        "surer the classifier is, the more of the gradient is the traps'.",
     )

@@ -1,5 +1,6 @@
 """The rules by which `calibrate` chooses, one function each."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,8 +9,13 @@ import tensorflow as tf
 from keras_traps import ops
 from keras_traps._validation import FloatArray
 from keras_traps.layers import QIMDecoder
+from keras_traps.models.outputs import Output
 
+# All clean images but for so few are what a rule holds for.
 _TAIL = 0.999
+# How far the best of two soft labels is to lead the other.
+_SURE_LEAD = 0.99
+_COLDEST = 1e-3
 _SEARCH_STEPS = 40
 # How far A2 stays below the bound, so that the model's own rounding cannot cross it.
 _MARGIN = 1e-3
@@ -98,6 +104,26 @@ def step_weights_for(
         else small_step_share * spreads[largest] / spread
         for step, spread in zip(steps, spreads, strict=True)
     )
+
+
+def temperature_for(answers: FloatArray, output: Output) -> float:
+    """Chooses how sharp the soft labels are.
+
+    Args:
+        answers: `(images, num_classes)`: what the classifier returns.
+        output: Whether these are logits or probabilities.
+
+    Returns:
+        The largest temperature up to 1 at which 99.9 % of the answers lead the next
+        by 0.99, were there no others; at least 0.001.
+    """
+    # A probability that was rounded to 0 has no logarithm.
+    tiny = np.finfo(np.float32).tiny
+    logits = answers if output == "logits" else np.log(np.maximum(answers, tiny))
+    second, first = np.sort(logits, axis=1)[:, -2:].T
+    lead = float(np.quantile(first - second, 1 - _TAIL))
+    # Of two soft labels one leads the other by tanh(lead / 2T).
+    return min(max(lead / (2 * math.atanh(_SURE_LEAD)), _COLDEST), 1.0)
 
 
 def scale_for(

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_traps.layers import NormalizedSum, QIMDecoder
+from keras_traps.layers import NormalizedSum, QIMDecoder, SoftLabels
 from keras_traps.models.graphs import as_graph
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
@@ -34,6 +34,8 @@ class TrapSettings:
             `True`.
         ord: Order of the sum's norm. Defaults to `1`.
         pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`.
+        temperature: What C's logits are divided by before the softmax; below 1 the
+            soft labels are sharper. 1 where `soft_labels` is false. Defaults to `1.0`.
     """
 
     output: Output
@@ -47,6 +49,7 @@ class TrapSettings:
     soft_labels: bool = True
     ord: float = 1
     pixel_scale: float = 255.0
+    temperature: float = 1.0
 
     def decoder(self, num_classes: int) -> QIMDecoder:
         """Makes the decoder W, not yet built.
@@ -69,6 +72,23 @@ class TrapSettings:
             pixel_scale=self.pixel_scale,
             name="qim_decoder",
         )
+
+    def head(self) -> SoftLabels | None:
+        """Makes what turns the classifier's output into C(x) of the sum.
+
+        Returns:
+            A layer named `"soft_labels"`; `None` where the output is C(x) as it is.
+
+        Raises:
+            ValueError: If `temperature` is not above 0, or is none of soft labels.
+        """
+        check_soft_labels(self.soft_labels, self.temperature)
+        if not self.soft_labels:
+            return None
+        from_logits = self.output == "logits"
+        if not from_logits and self.temperature == 1:
+            return None
+        return SoftLabels(self.temperature, from_logits=from_logits, name="soft_labels")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain data, for a report or a file."""
@@ -113,8 +133,8 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
     Raises:
         TypeError: If `classifier` is not a Keras model.
         ValueError: If it is not built, has fewer than two classes or takes images that
-            are not floating point, or if on a batch of noise it does not return what
-            `settings.output` declares.
+            are not floating point, if on a batch of noise it does not return what
+            `settings.output` declares, or if a setting is out of its range.
 
     Example:
     >>> calibration = keras_traps.calibrate(classifier, images, output="logits")
@@ -135,16 +155,31 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
         dtype=classifier.inputs[0].dtype,
         name=classifier.inputs[0].name,
     )
-    soft_labels = part(images)
-    if settings.soft_labels and settings.output == "logits":
-        soft_labels = keras.layers.Softmax(dtype="float32", name="soft_labels")(
-            soft_labels
-        )
+    answers = part(images)
+    if head := settings.head():
+        answers = head(answers)
     correlations = settings.decoder(num_classes)(images)
     combined = NormalizedSum(settings.ord, name="normalized_sum")(
-        [soft_labels, correlations]
+        [answers, correlations]
     )
     return keras.Model(images, combined, name=f"trapped_{classifier.name}")
+
+
+def check_soft_labels(soft_labels: bool, temperature: float | None) -> None:
+    """Refuses a temperature where there are no soft labels to have it.
+
+    Args:
+        soft_labels: Whether C(x) in the sum is soft labels.
+        temperature: Their temperature; `None` where it is still to be chosen.
+
+    Raises:
+        ValueError: If logits are to have another temperature than 1.
+    """
+    if not soft_labels and temperature not in (None, 1):
+        raise ValueError(
+            "Invalid value for argument `temperature`. Expected 1 with "
+            f"soft_labels=False: logits have none. Received: temperature={temperature}"
+        )
 
 
 def decoder_of(trapped: keras.Model) -> QIMDecoder:

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,7 @@ KINDS = [
 def expected_answer(model: keras.Model, settings: TrapSettings, images: Any) -> Any:
     c = np.asarray(model(images, training=False), np.float32)
     if settings.soft_labels and settings.output == "logits":
-        c = softmax(c)
+        c = softmax(c / settings.temperature)
     decoder = settings.decoder(c.shape[1])
     total = c + np.asarray(decoder(images), np.float64)
     return total / np.linalg.norm(total, ord=settings.ord, axis=1, keepdims=True)
@@ -185,7 +184,9 @@ def test_it_trains_and_the_decoder_stays(
     classifier: keras.Model, calibration: Calibration, digits_test: Dataset
 ) -> None:
     classifier.get_layer("head").set_weights([np.zeros((64, 10)), np.zeros(10)])
-    trapped = inject(classifier, calibration.settings)
+    # What is sharper learns less: its softmax has hardly a gradient.
+    settings = dataclasses.replace(calibration.settings, temperature=1.0)
+    trapped = inject(classifier, settings)
     decoder = decoder_of(trapped)
     fingerprint = decoder.fingerprint
     assert len(trapped.trainable_variables) == 2
@@ -215,36 +216,18 @@ def test_a_half_precision_classifier_gives_float32_answers() -> None:
     np.testing.assert_allclose(trapped(IMAGES), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_raw_sum_is_the_sum_before_it_is_normalised(trapped: keras.Model) -> None:
+def test_raw_sum_is_the_sum_before_it_is_normalised(
+    trapped: keras.Model, calibration: Calibration
+) -> None:
     images = np.random.default_rng(1).random((5, 8, 8, 1), np.float32)
     total = np.asarray(raw_sum(trapped)(images))
-    c = softmax(np.asarray(trapped.get_layer("classifier")(images)))
+    logits = np.asarray(trapped.get_layer("classifier")(images), np.float32)
+    c = softmax(logits / calibration.settings.temperature)
     np.testing.assert_allclose(
         total, c + np.asarray(decoder_of(trapped)(images)), rtol=1e-5, atol=1e-6
     )
     normalised = total / np.abs(total).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(trapped(images), normalised, rtol=1e-5, atol=1e-6)
-
-
-def test_settings_outlive_json() -> None:
-    text = json.dumps(SETTINGS.to_dict())
-    assert TrapSettings.from_dict(json.loads(text)) == SETTINGS
-    numpys = dataclasses.replace(SETTINGS, seed=np.int64(5))  # type: ignore[arg-type]
-    assert json.dumps(numpys.to_dict()) == text
-    with pytest.raises(TypeError, match="a9"):
-        TrapSettings.from_dict({**SETTINGS.to_dict(), "a9": 1.0})
-
-
-@pytest.mark.parametrize("missing", ["output", "a0", "step_weights"])
-def test_a_setting_that_is_missing_is_named(missing: str) -> None:
-    data = {key: value for key, value in SETTINGS.to_dict().items() if key != missing}
-    with pytest.raises(TypeError, match=missing):
-        TrapSettings.from_dict(data)
-
-
-def test_a_setting_with_a_default_may_be_missing() -> None:
-    data = {key: value for key, value in SETTINGS.to_dict().items() if key != "steps"}
-    assert TrapSettings.from_dict(data).steps == (3.0, 128.0)
 
 
 def test_a_wrong_declaration_is_refused(digits_train: Dataset) -> None:

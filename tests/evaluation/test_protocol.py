@@ -77,14 +77,12 @@ def test_settings_tell_what_models_of_equal_weights_compute(
 ) -> None:
     original = digits_defence.classifier
 
-    def settings(*before: keras.layers.Layer, soft_labels: bool = True) -> Any:
+    def settings(*before: keras.layers.Layer, **changed: Any) -> Any:
         # Made anew each time: Keras gives its layers other names.
         layers = [*before, keras.models.clone_model(original)]
         classifier = keras.Sequential([keras.Input((8, 8, 1)), *layers])
         classifier.set_weights(original.get_weights())
-        constants = dataclasses.replace(
-            digits_calibration.settings, soft_labels=soft_labels
-        )
+        constants = dataclasses.replace(digits_calibration.settings, **changed)
         trapped = inject(classifier, constants)
         analyzer = ForensicAnalyzer(trapped).with_thresholds(
             digits_defence.main_analyzer.thresholds
@@ -101,7 +99,8 @@ def test_settings_tell_what_models_of_equal_weights_compute(
     assert settings() == base
     for other in (
         settings(keras.layers.Rescaling(3.0)),
-        settings(soft_labels=False),
+        settings(soft_labels=False, temperature=1.0),
+        settings(temperature=0.7),
     ):
         assert [name for name in base if other[name] != base[name]] == ["architectures"]
 

@@ -173,16 +173,17 @@ def test_resuming_with_other_settings_is_refused(finished: Path, model: Path) ->
 
 
 @pytest.mark.parametrize(
-    "flag", ["--budget=0.4", "--output=probabilities", "--small_step_share=0.75"]
+    "flag",
+    ["budget=0.4", "output=probabilities", "small_step_share=0.75", "temperature=7"],
 )
 def test_a_calibration_that_was_made_otherwise_is_refused(
     finished: Path, model: Path, tmp_path: Path, flag: str
 ) -> None:
     given = f"--calibration={finished / 'calibration.json'}"
-    told = rf"calibration\.json was made with --.*Received: {flag}"
+    told = rf"calibration\.json was made with --.*Received: --{flag}"
     for place in ((f"--workdir={tmp_path / 'run'}", given), (f"--workdir={finished}",)):
         with pytest.raises(app.UsageError, match=told):
-            run(f"--model={model}", *place, "--resume", *FEW, flag)
+            run(f"--model={model}", *place, "--resume", *FEW, f"--{flag}")
 
 
 def test_the_share_of_a_calibration_that_does_not_tell_is_what_is_said(

@@ -111,6 +111,24 @@ def test_dear_attacks_meet_fewer_images(model: Path, tmp_path: Path) -> None:
     assert {row["variant"] for row in rows} == {"paper"}
 
 
+def test_settings_other_than_the_presets_are_taken(model: Path, tmp_path: Path) -> None:
+    run(
+        f"--model={model}",
+        f"--workdir={tmp_path / 'run'}",
+        "--table=1",
+        "--attacks=FGSM,PGD",
+        "--num_examples=4",
+        "--setting=PGD.nb_iter=3",
+        "--setting=PGD.abort_early=true",
+    )
+    content = found(tmp_path / "run")
+    by_attack = {row["attack"]: row["settings"] for row in content["rows"]}
+    assert by_attack["FGSM"]["eps"] == 0.3
+    assert (by_attack["PGD"]["nb_iter"], by_attack["PGD"]["abort_early"]) == (3, True)
+    told = content["provenance"]["attack settings"]
+    assert told == "digits, PGD.nb_iter=3, PGD.abort_early=true"
+
+
 def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     run(f"--model={model}", f"--workdir={workdir}", "--table=2")
@@ -130,6 +148,25 @@ def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:
         (
             ("--model=m.keras", "--workdir=run", "--dear=JSMA,CW3"),
             "--dear must be of .*JSMA.* Received: CW3",
+        ),
+        *(
+            (
+                (
+                    "--model=m.keras",
+                    "--workdir=run",
+                    "--attacks=PGD",
+                    f"--setting={it}",
+                ),
+                rf"--setting must be ATTACK\.NAME=VALUE, .*\(PGD\)\. Received: {it} ",
+            )
+            for it in (
+                "FGSM.eps=0.1",
+                "PGD.nb_iter",
+                "PGD.nb_iter=some",
+                "PGD.steps=3",
+                "PGD.nb_iter=0",
+                "PGD",
+            )
         ),
         *(
             (

@@ -27,6 +27,7 @@ from keras_traps.models.logits import logits_model
 _CALIBRATED_ON = 10_000
 _FPRS = (0.05, 0.005)
 _LOGITS_A2 = 100.0
+_TEMPERATURES = (1.0, 0.3, 0.1, 0.03)
 _SHARES = (0.03, 0.1, 0.5, 1.0, 2.0)
 
 
@@ -179,6 +180,7 @@ def _choices(
         "steps": base.steps,
         "small_step_share": usual_share,
         "soft_labels": base.soft_labels,
+        "temperature": base.temperature,
         "ord": base.ord,
     }
 
@@ -191,7 +193,8 @@ def _choices(
     small, large = min(base.steps), max(base.steps)
     yield row(
         "this project's",
-        f"half the pixels each, share {usual_share:g}, soft labels, L1",
+        f"half the pixels each, share {usual_share:g}, soft labels, L1, "
+        f"temperature {base.temperature:.2g}",
     )
     for name, steps in (
         (f"all pixels {small:g}", (small,)),
@@ -212,18 +215,23 @@ def _choices(
     for share in _SHARES:
         if share != usual_share:
             yield row("share of the small step", f"{share:g}", small_step_share=share)
-    yield row("C in the sum", "logits", soft_labels=False)
+    for temperature in _TEMPERATURES:
+        if temperature != base.temperature:
+            name = f"{temperature:g}"
+            yield row("temperature", name, soft_labels=True, temperature=temperature)
+    logits = {"soft_labels": False, "temperature": 1.0}
+    yield row("C in the sum", "logits", **logits)
     yield row(
         "C in the sum",
         f"logits, A2 up to {_LOGITS_A2:g}",
-        soft_labels=False,
+        **logits,
         largest_a2=_LOGITS_A2,
     )
     yield row("norm", "L2", ord=2)
     yield row(
         "C and norm",
         f"logits, L2, A2 up to {_LOGITS_A2:g}",
-        soft_labels=False,
+        **logits,
         ord=2,
         largest_a2=_LOGITS_A2,
     )

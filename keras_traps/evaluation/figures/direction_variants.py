@@ -98,6 +98,7 @@ def heavy_on_the_large_step(
             steps=settings.steps,
             small_step_share=share,
             soft_labels=settings.soft_labels,
+            temperature=settings.temperature,
             ord=settings.ord,
         )
 

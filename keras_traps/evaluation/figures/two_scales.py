@@ -155,6 +155,5 @@ def answers_as_summed(
         `(images, num_classes)`.
     """
     answers = predict(classifier, images)
-    if settings.soft_labels and settings.output == "logits":
-        answers = tf.nn.softmax(answers).numpy()
-    return answers
+    head = settings.head()
+    return answers if head is None else head(answers).numpy()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.attractors import decoder_of
+from keras_traps.attractors import Calibration, decoder_of
 from keras_traps.attractors.analysis import both_answers, scores_of, soft_label_loss
 from keras_traps.datasets import Dataset
 from tests.attractors.analysis.cases import images, kernel, linear
@@ -30,12 +30,16 @@ def test_probabilities_become_their_logits(digits_train: Dataset) -> None:
 
 
 def test_both_answers_are_those_of_c_and_of_m(
-    trapped: keras.Model, classifier: keras.Model, digits_test: Dataset
+    trapped: keras.Model,
+    classifier: keras.Model,
+    calibration: Calibration,
+    digits_test: Dataset,
 ) -> None:
     x = digits_test.images[:50]
     both = both_answers(trapped)(x)
     assert both.shape == (50, 2, 10)
-    np.testing.assert_allclose(both[:, 0], tf.nn.softmax(classifier(x)), atol=1e-6)
+    soft = tf.nn.softmax(classifier(x) / calibration.settings.temperature)
+    np.testing.assert_allclose(both[:, 0], soft, atol=1e-5)
     np.testing.assert_allclose(both[:, 1], trapped(x), atol=1e-6)
 
 

@@ -36,6 +36,7 @@ def test_each_choice_changes_what_its_name_says(
         "pixels of step 3",
         "pixels",
         "share of the small step",
+        "temperature",
         "C in the sum",
         "norm",
         "C and norm",
@@ -51,6 +52,7 @@ def test_each_choice_changes_what_its_name_says(
     # The weight follows the share.
     more = found["share of the small step", "1"]().step_weights[0]
     assert more == pytest.approx(2 * first.step_weights[0])
+    assert found["temperature", "0.1"]().temperature == 0.1
     assert not found["C in the sum", "logits"]().soft_labels
     assert found["norm", "L2"]().ord == 2
     assert found["messages", "every bit alone"]().messages == "random"

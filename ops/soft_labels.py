@@ -1,0 +1,62 @@
+"""A classifier's output as soft labels, sharper or flatter than it comes."""
+
+import numpy as np
+import tensorflow as tf
+
+# The least number that processors do not round to 0.
+_TINY = np.finfo(np.float32).tiny
+
+
+def soft_labels(
+    answers: tf.Tensor, temperature: float = 1.0, *, from_logits: bool = True
+) -> tf.Tensor:
+    r"""Turns logits or probabilities into soft labels of a given temperature.
+
+    $$C(x)_k = \frac{\exp(z_k / T)}{\sum_j \exp(z_j / T)}$$
+
+    with the logits $z$, or the logarithms of probabilities in their place. Below a
+    temperature of 1 the soft labels are sharper, above it flatter; their order is the
+    same.
+
+    Args:
+        answers: `(batch, num_classes)`, floating point: a classifier's output.
+        temperature: T, above 0. Defaults to `1.0`.
+        from_logits: Whether `answers` are logits; if not, each row is probabilities.
+            Defaults to `True`.
+
+    Returns:
+        `(batch, num_classes)`, float32; each row sums to 1. Probabilities at a
+        temperature of 1 are returned as they are.
+
+    Raises:
+        ValueError: If `temperature` is not above 0.
+
+    Reference:
+        Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, equation 1.
+        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+        Attractors, names no temperature.
+    """
+    check_temperature(temperature)
+    answers = tf.cast(answers, tf.float32)
+    if not from_logits:
+        if temperature == 1:
+            return answers
+        # A probability that was rounded to 0 has no logarithm.
+        answers = tf.math.log(tf.maximum(answers, _TINY))
+    return tf.nn.softmax(answers / temperature, axis=-1)
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuses a temperature that `soft_labels` cannot divide by.
+
+    Args:
+        temperature: The temperature asked for.
+
+    Raises:
+        ValueError: If it is not a number above 0.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(
+            "Invalid value for argument `temperature`. Expected a finite number above "
+            f"0. Received: temperature={temperature}"
+        )

@@ -1,0 +1,42 @@
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_traps import ops
+from keras_traps.layers import SoftLabels
+from tests.layers.layer_checks import check_layer
+
+SHARES = np.random.default_rng(0).dirichlet(np.ones(4), 5).astype(np.float32)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_it_does_what_a_layer_does(from_logits: bool, tmp_path: Path) -> None:
+    make = partial(SoftLabels, 0.25, from_logits=from_logits)
+    check_layer(make, [SHARES], tmp_path)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_it_is_the_op(from_logits: bool) -> None:
+    expected = ops.soft_labels(SHARES, 0.25, from_logits=from_logits)
+    result = SoftLabels(0.25, from_logits=from_logits)(SHARES)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_the_example_of_its_docstring() -> None:
+    result = SoftLabels(0.5, from_logits=False)(np.array([[0.75, 0.25]]))
+    np.testing.assert_allclose(result, [[0.9, 0.1]], rtol=1e-6)
+
+
+def test_half_precision_does_not_round_its_answers() -> None:
+    layer = SoftLabels(0.5, dtype="mixed_float16")
+    result = layer(keras.ops.cast([[8.0, 0.0]], "float16"))
+    assert result.dtype == "float32"
+    np.testing.assert_allclose(result[0, 1], np.exp(-16.0), rtol=1e-4)
+
+
+def test_a_temperature_of_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="argument `temperature`"):
+        SoftLabels(0.0)
