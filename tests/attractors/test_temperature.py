@@ -53,7 +53,7 @@ def test_the_sum_has_soft_labels_of_this_temperature(
     output: Any = "logits" if kind == "linear" else "probabilities"
     settings = dataclasses.replace(SETTINGS, output=output, temperature=temperature)
     trapped = inject(model, settings)
-    logits = np.asarray(model(IMAGES, training=False), np.float32)
+    logits = np.array(model(IMAGES, training=False), np.float32)
     if kind == "softmax":
         np.log(logits, out=logits)
     w = np.asarray(settings.decoder(3)(IMAGES))
