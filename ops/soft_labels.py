@@ -1,10 +1,14 @@
 """A classifier's output as soft labels, sharper or flatter than it comes."""
 
+import numbers
+
 import numpy as np
 import tensorflow as tf
 
 # The least number that processors do not round to 0.
 _TINY = np.finfo(np.float32).tiny
+# Beyond these float32 runs over, or rounds a lead away.
+_COLDEST, _HOTTEST = 1e-4, 100.0
 
 
 def soft_labels(
@@ -20,7 +24,7 @@ def soft_labels(
 
     Args:
         answers: `(batch, num_classes)`, floating point: a classifier's output.
-        temperature: T, above 0. Defaults to `1.0`.
+        temperature: T, from 0.0001 to 100. Defaults to `1.0`.
         from_logits: Whether `answers` are logits; if not, each row is probabilities.
             Defaults to `True`.
 
@@ -29,7 +33,7 @@ def soft_labels(
         temperature of 1 are returned as they are.
 
     Raises:
-        ValueError: If `temperature` is not above 0.
+        ValueError: If `temperature` is out of its range.
 
     Reference:
         Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, equation 1.
@@ -53,10 +57,15 @@ def check_temperature(temperature: float) -> None:
         temperature: The temperature asked for.
 
     Raises:
-        ValueError: If it is not a number above 0.
+        ValueError: If it is not a number from 0.0001 to 100.
     """
-    if not 0 < temperature < float("inf"):
+    if not _is_number(temperature) or not _COLDEST <= temperature <= _HOTTEST:
         raise ValueError(
-            "Invalid value for argument `temperature`. Expected a finite number above "
-            f"0. Received: temperature={temperature}"
+            "Invalid value for argument `temperature`. Expected a number from "
+            f"{_COLDEST:g} to {_HOTTEST:g}. Received: temperature={temperature!r}"
         )
+
+
+def _is_number(value: object) -> bool:
+    # A truth value is a number to Python, and NumPy's numbers are of its own kinds.
+    return not isinstance(value, bool | np.bool_) and isinstance(value, numbers.Real)

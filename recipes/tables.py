@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from absl import app, flags
 
@@ -75,8 +75,8 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_multi_string(
         "setting",
         [],
-        "Another setting than the preset's, such as SPSA.nb_iter=500; give it once for "
-        "each.",
+        "Another setting than the preset's, such as SPSA.nb_iter=500 or, as in JSON, "
+        'EAD.decision_rule="EN"; give it once for each.',
         flag_values=values,
     )
     define.texts("dear", _DEAR, "The attacks that meet fewer images.")
@@ -149,19 +149,19 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
 def _with_settings(
     chosen: Sequence[attacks.Attack], settings: Sequence[str]
 ) -> list[attacks.Attack]:
-    changed = {attack.name: attack for attack in chosen}
-    for text in settings:
-        where, _, value = text.partition("=")
-        name, _, field = where.partition(".")
-        try:
-            one = dataclasses.replace(changed[name], **{field: json.loads(value)})
-        except (KeyError, TypeError, ValueError) as error:
-            raise app.UsageError(
-                "--setting must be ATTACK.NAME=VALUE, of one of the attacks that run "
-                f"({', '.join(changed)}). Received: {text} ({error})"
-            ) from error
-        changed[name] = one
-    return list(changed.values())
+    changed: dict[str, dict[str, Any]] = {attack.name: {} for attack in chosen}
+    try:
+        for text in settings:
+            where, _, value = text.partition("=")
+            name, _, field = where.partition(".")
+            changed[name][field] = json.loads(value)
+        # All of an attack's at once: some only fit together.
+        return [dataclasses.replace(one, **changed[one.name]) for one in chosen]
+    except (KeyError, TypeError, ValueError) as error:
+        raise app.UsageError(
+            "--setting must be ATTACK.NAME=VALUE, of one of the attacks that run "
+            f"({', '.join(changed)}). Received: {', '.join(settings)} ({error})"
+        ) from error
 
 
 def _check_rates(values: flags.FlagValues) -> None:

@@ -132,8 +132,8 @@ def calibrate(
        answer M changes is at most `budget`. The accuracy on the same images can fall
        by no more than that.
     5. The temperature of C's soft labels is the largest up to 1 at which 99.9 % of
-       the clean images' answers lead by 0.99. Where C is not sure, its own gradient
-       leads an attack, and past the traps.
+       the clean images' answers lead by 0.99, but at least 0.001. Where C is not sure,
+       its own gradient leads an attack, and past the traps.
 
     A classifier is surer of the images that it was trained on than of others, so that
     more answers change on those others: calibrate on images it has not seen where
@@ -150,7 +150,7 @@ def calibrate(
         steps: Step sizes in grey levels. Defaults to `(3.0, 128.0)`.
         small_step_share: See rule 1. Defaults to `0.5`.
         soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
-        temperature: What C's logits are divided by before the softmax; 1 leaves the
+        temperature: What C's logits are divided by, 0.0001 to 100; 1 leaves the
             soft labels as the classifier has them. Defaults to `None`, rule 5.
         ord: Order of the sum's norm. Defaults to `1`.
         clean_position: See rule 2; below 1, equation 3's pole. Defaults to `0.3`.
@@ -175,8 +175,6 @@ def calibrate(
     check_number(clean_position, name="clean_position", below=1.0)
     check_number(clean_reach, name="clean_reach", above=0.0)
     check_number(largest_a2, name="largest_a2", above=0.0)
-    if temperature is not None:
-        check_number(temperature, name="temperature", above=0.0)
     check_soft_labels(soft_labels, temperature)
     needed = math.ceil(1 / budget)
     if len(clean) < needed:

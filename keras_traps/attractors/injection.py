@@ -12,6 +12,7 @@ from keras_traps.models.graphs import as_graph
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
 from keras_traps.ops.messages import MessageKind
+from keras_traps.ops.soft_labels import check_temperature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class TrapSettings:
             A layer named `"soft_labels"`; `None` where the output is C(x) as it is.
 
         Raises:
-            ValueError: If `temperature` is not above 0, or is none of soft labels.
+            ValueError: If `temperature` is out of its range, or none of soft labels.
         """
         check_soft_labels(self.soft_labels, self.temperature)
         if not self.soft_labels:
@@ -92,8 +93,12 @@ class TrapSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain data, for a report or a file."""
-        # NumPy's integers could not be written to a file.
-        return {**dataclasses.asdict(self), "seed": operator.index(self.seed)}
+        # NumPy's numbers could not be written to a file.
+        return {
+            **dataclasses.asdict(self),
+            "seed": operator.index(self.seed),
+            "temperature": float(self.temperature),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -173,8 +178,10 @@ def check_soft_labels(soft_labels: bool, temperature: float | None) -> None:
         temperature: Their temperature; `None` where it is still to be chosen.
 
     Raises:
-        ValueError: If logits are to have another temperature than 1.
+        ValueError: If it is out of its range, or logits are to have another than 1.
     """
+    if temperature is not None:
+        check_temperature(temperature)
     if not soft_labels and temperature not in (None, 1):
         raise ValueError(
             "Invalid value for argument `temperature`. Expected 1 with "

@@ -19,7 +19,7 @@ class SoftLabels(keras.layers.Layer):
     policy.
 
     Args:
-        temperature: What logits are divided by, above 0. Defaults to `1.0`.
+        temperature: What logits are divided by, from 0.0001 to 100. Defaults to `1.0`.
         from_logits: Whether the inputs are logits; if not, they are probabilities.
             Defaults to `True`.
         **kwargs: Passed on to `keras.layers.Layer`.
@@ -31,7 +31,7 @@ class SoftLabels(keras.layers.Layer):
         `(batch, num_classes)`, float32; each row sums to 1.
 
     Raises:
-        ValueError: If `temperature` is not above 0.
+        ValueError: If `temperature` is out of its range.
 
     Example:
     >>> keras_traps.layers.SoftLabels(0.5, from_logits=False)(np.array([[0.75, 0.25]]))

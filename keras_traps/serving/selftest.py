@@ -8,19 +8,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._validation import FloatArray
 from keras_traps.attractors import integrate
+from keras_traps.layers import SoftLabels
 from keras_traps.models.inference import predict
 from keras_traps.serving.graph import NO_CLASS
 from keras_traps.serving.subject import Signature, Subject
 
 TOLERANCE = 1e-6
 """How far a probability may lie from the live model's. A score is measured in standard
-deviations of a correlation: it may be off by what a correlation may be."""
+deviations of a correlation: it may be off by what a correlation may be. Where soft
+labels have a temperature below 1, the rounding of logits is divided by it, and so is
+this."""
 
 _NOISE_IMAGES = 6
 
@@ -188,11 +192,19 @@ def _probe(
         if value.dtype.kind == "U":
             value = np.array([text.encode() for text in value])
         probe[name] = value
-    probe["tolerance/probabilities"] = np.array(TOLERANCE)
+    probe["tolerance/probabilities"] = np.array(TOLERANCE * _rounding(subject.model))
     if signature == "analyze" and subject.analyzer is not None:
         spread = min(subject.analyzer.thresholds.scale)
         probe["tolerance/score"] = np.array(TOLERANCE / min(spread, 1.0))
     return probe
+
+
+def _rounding(model: keras.Model) -> float:
+    """How many times the rounding of a classifier's logits is in a model's answers."""
+    temperatures = [
+        layer.temperature for layer in model.layers if isinstance(layer, SoftLabels)
+    ]
+    return 1 / min([1.0, *temperatures])
 
 
 def _check_finite(signature: Signature, answer: Arrays) -> None:

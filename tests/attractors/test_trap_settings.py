@@ -13,6 +13,8 @@ def test_settings_outlive_json() -> None:
     assert TrapSettings.from_dict(json.loads(text)) == SETTINGS
     numpys = dataclasses.replace(SETTINGS, seed=np.int64(5))  # type: ignore[arg-type]
     assert json.dumps(numpys.to_dict()) == text
+    numpys = dataclasses.replace(SETTINGS, temperature=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(numpys.to_dict()))["temperature"] == 0.5
     with pytest.raises(TypeError, match="a9"):
         TrapSettings.from_dict({**SETTINGS.to_dict(), "a9": 1.0})
 

@@ -70,7 +70,10 @@ def test_they_are_float32(dtype: str) -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_temperature_that_divides_nothing_is_refused(temperature: float) -> None:
-    with pytest.raises(ValueError, match=r"argument `temperature`.*above 0"):
+@pytest.mark.parametrize(
+    "temperature",
+    [0.0, -1.0, 1e-40, 1e8, float("nan"), float("inf"), "0.5", None, True, np.ones(2)],
+)
+def test_what_is_no_temperature_is_refused(temperature: Any) -> None:
+    with pytest.raises(ValueError, match=r"argument `temperature`.*0\.0001 to 100"):
         ops.soft_labels(LOGITS, temperature)

@@ -118,6 +118,9 @@ def test_settings_other_than_the_presets_are_taken(model: Path, tmp_path: Path) 
         "--table=1",
         "--attacks=FGSM,PGD",
         "--num_examples=4",
+        # One of these alone is out of range.
+        "--setting=PGD.eps=0.01",
+        "--setting=PGD.eps_iter=0.005",
         "--setting=PGD.nb_iter=3",
         "--setting=PGD.abort_early=true",
     )
@@ -126,7 +129,8 @@ def test_settings_other_than_the_presets_are_taken(model: Path, tmp_path: Path) 
     assert by_attack["FGSM"]["eps"] == 0.3
     assert (by_attack["PGD"]["nb_iter"], by_attack["PGD"]["abort_early"]) == (3, True)
     told = content["provenance"]["attack settings"]
-    assert told == "digits, PGD.nb_iter=3, PGD.abort_early=true"
+    changes = ["eps=0.01", "eps_iter=0.005", "nb_iter=3", "abort_early=true"]
+    assert told == ", ".join(["digits", *(f"PGD.{change}" for change in changes)])
 
 
 def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:

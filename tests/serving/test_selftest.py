@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_traps import serving
+from keras_traps.attractors import TrapSettings, inject
 from keras_traps.serving import selftest
 
 
@@ -63,3 +64,35 @@ def test_a_nan_of_the_exported_model_alone_is_refused(
 )
 def test_an_image_of_the_self_test_has_a_name(index: int, name: str) -> None:
     assert selftest._image_name(index) == name
+
+
+def test_what_a_low_temperature_makes_of_rounding_is_tolerated(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10),
+        ]
+    )
+    head = model.layers[-1]
+    head.kernel.assign(30 * head.kernel)
+    settings = TrapSettings(
+        output="logits",
+        a0=-1e-5,
+        a1=-5.0,
+        a2=2.0,
+        step_weights=(9.6, 1.0),
+        temperature=0.002,
+    )
+    images = np.random.default_rng(0).random((100, 32, 32, 3), np.float32)
+    trapped = inject(model, settings)
+    done = serving.export(trapped, tmp_path, examples=images, verbose=False)
+    assert done.self_test.num_images > 100
+    # Nor does it tolerate more where there is none.
+    assert selftest._rounding(model) == 1.0
+    assert selftest._rounding(trapped) == pytest.approx(500.0)

@@ -216,7 +216,7 @@ def _choices(
         if share != usual_share:
             yield row("share of the small step", f"{share:g}", small_step_share=share)
     for temperature in _TEMPERATURES:
-        if temperature != base.temperature:
+        if not base.soft_labels or temperature != base.temperature:
             name = f"{temperature:g}"
             yield row("temperature", name, soft_labels=True, temperature=temperature)
     logits = {"soft_labels": False, "temperature": 1.0}
