@@ -36,7 +36,8 @@ class TrapSettings:
         ord: Order of the sum's norm. Defaults to `1`.
         pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`.
         temperature: What C's logits are divided by before the softmax; below 1 the
-            soft labels are sharper. 1 where `soft_labels` is false. Defaults to `1.0`.
+            soft labels are sharper, and hardly learn where M is trained on. 1 where
+            `soft_labels` is false. Defaults to `1.0`.
     """
 
     output: Output
