@@ -1,9 +1,9 @@
 """A classifier's output as soft labels, sharper or flatter than it comes."""
 
-import numbers
-
 import numpy as np
 import tensorflow as tf
+
+from keras_traps._validation import is_number
 
 # The least number that processors do not round to 0.
 _TINY = np.finfo(np.float32).tiny
@@ -45,9 +45,21 @@ def soft_labels(
     if not from_logits:
         if temperature == 1:
             return answers
-        # A probability that was rounded to 0 has no logarithm.
-        answers = tf.math.log(tf.maximum(answers, _TINY))
+        answers = log_probabilities(answers)
     return tf.nn.softmax(answers / temperature, axis=-1)
+
+
+def log_probabilities(probabilities: tf.Tensor) -> tf.Tensor:
+    """Returns the logarithms of probabilities, finite where one is 0.
+
+    Args:
+        probabilities: `(batch, num_classes)`, float32.
+
+    Returns:
+        The same shape and dtype: logits of these probabilities.
+    """
+    # A probability that was rounded to 0 has no logarithm.
+    return tf.math.log(tf.maximum(probabilities, _TINY))
 
 
 def check_temperature(temperature: float) -> None:
@@ -59,13 +71,8 @@ def check_temperature(temperature: float) -> None:
     Raises:
         ValueError: If it is not a number from 0.0001 to 100.
     """
-    if not _is_number(temperature) or not _COLDEST <= temperature <= _HOTTEST:
+    if not is_number(temperature) or not _COLDEST <= temperature <= _HOTTEST:
         raise ValueError(
             "Invalid value for argument `temperature`. Expected a number from "
             f"{_COLDEST:g} to {_HOTTEST:g}. Received: temperature={temperature!r}"
         )
-
-
-def _is_number(value: object) -> bool:
-    # A truth value is a number to Python, and NumPy's numbers are of its own kinds.
-    return not isinstance(value, bool | np.bool_) and isinstance(value, numbers.Real)

@@ -10,6 +10,7 @@ from keras_traps import ops
 from keras_traps._validation import FloatArray
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.outputs import Output
+from keras_traps.ops.soft_labels import log_probabilities
 
 # All clean images but for so few are what a rule holds for.
 _TAIL = 0.999
@@ -117,9 +118,7 @@ def temperature_for(answers: FloatArray, output: Output) -> float:
         The largest temperature up to 1 at which 99.9 % of the answers lead the next
         by 0.99, were there no others; at least 0.001.
     """
-    # A probability that was rounded to 0 has no logarithm.
-    tiny = np.finfo(np.float32).tiny
-    logits = answers if output == "logits" else np.log(np.maximum(answers, tiny))
+    logits = answers if output == "logits" else log_probabilities(answers).numpy()
     second, first = np.sort(logits, axis=1)[:, -2:].T
     lead = float(np.quantile(first - second, 1 - _TAIL))
     # Of two soft labels one leads the other by tanh(lead / 2T).
