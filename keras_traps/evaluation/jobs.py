@@ -142,6 +142,8 @@ def _view(defence: Defence, subject: Subject) -> View:
             recovery = "label"
         case "integrated_difference":
             recovery = "difference"
+        case "integrated_depth":
+            recovery = "depth"
     model = integrate(
         defence.trapped,
         defence.main_analyzer,

@@ -20,6 +20,7 @@ Variant = Literal[
     "integrated",
     "integrated_label",
     "integrated_difference",
+    "integrated_depth",
 ]
 """How an attack sees the trapped model.
 
@@ -28,14 +29,16 @@ Variant = Literal[
 - `"raw_sum"`: cross-entropy on C + W before its normalisation.
 - `"integrated"`: cross-entropy on the classify-detect-recover model, whose recovered
   answer has a gradient.
-- `"integrated_label"`, `"integrated_difference"`: the same where it has none; see
-  `keras_traps.layers.DetectRecover`.
+- `"integrated_label"`, `"integrated_difference"`: the same where it has none.
+- `"integrated_depth"`: the same where it has one that leads on into the trap; see
+  `keras_traps.layers.DetectRecover` for all of them.
 """
 
 INTEGRATED: tuple[Variant, ...] = (
     "integrated",
     "integrated_label",
     "integrated_difference",
+    "integrated_depth",
 )
 """The variants in which flagging is part of the answer."""
 

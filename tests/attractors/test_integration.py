@@ -93,6 +93,59 @@ def test_softness_reaches_the_layer(digits_defence: Defence) -> None:
     assert soft.get_layer("detect_recover").softness == 0.25
 
 
+def test_by_depth_flagged_clean_images_keep_the_answer_of_the_classifier(
+    digits_defence: Defence, digits_test: Dataset
+) -> None:
+    by_depth = integrate(
+        digits_defence.trapped, digits_defence.main_analyzer, recovery="depth"
+    )
+    verdict = digits_defence.main_analyzer.detect(digits_test.images)
+    flagged = digits_test.images[verdict.is_adversarial]
+    assert len(flagged)
+    np.testing.assert_array_equal(
+        predict(by_depth, flagged).argmax(axis=1),
+        predict(digits_defence.classifier, flagged).argmax(axis=1),
+    )
+
+
+def test_by_depth_attacked_images_get_their_class_back(
+    digits_defence: Defence,
+    digits_test: Dataset,
+    attacked: npt.NDArray[np.float32],
+) -> None:
+    by_depth = integrate(
+        digits_defence.trapped, digits_defence.main_analyzer, recovery="depth"
+    )
+    images, labels = digits_test.images[:60], digits_test.labels[:60]
+    fooled = predict(digits_defence.trapped, attacked).argmax(axis=1) != labels
+    assert fooled.mean() > 0.75
+    wrong = predict(by_depth, attacked).argmax(axis=1) != labels
+    assert wrong.mean() < 0.15
+    # The gradient that the answer has does not lead out again.
+    attack = create("PGD", eps=0.3, eps_iter=0.05, nb_iter=10)
+    result = attack(by_depth, images, labels, output="scores")
+    assert result.success.mean() < 0.15
+    within = digits_defence.main_analyzer.correlations(result.images).min(axis=1)
+    stopped = integrate(
+        digits_defence.trapped, digits_defence.main_analyzer, recovery="label"
+    )
+    result = attack(stopped, images, labels, output="scores")
+    before = digits_defence.main_analyzer.correlations(result.images).min(axis=1)
+    assert np.median(within) < np.median(before) - 0.2
+
+
+def test_the_depth_is_a_share_of_the_way_to_the_least_correlation(
+    digits_defence: Defence,
+) -> None:
+    trapped, analyzer = digits_defence.trapped, digits_defence.main_analyzer
+    chosen = integrate(trapped, analyzer, recovery="depth")
+    least = -0.7615942 * trapped.get_layer("qim_decoder").a2
+    depth = chosen.get_layer("detect_recover").depth
+    assert depth == pytest.approx(0.35 * (analyzer.thresholds.lower - least))
+    given = integrate(trapped, analyzer, recovery="depth", depth=0.5)
+    assert given.get_layer("detect_recover").depth == 0.5
+
+
 def test_a_keras_file_brings_it_back(
     integrated: keras.Model, attacked: npt.NDArray[np.float32], tmp_path: Path
 ) -> None:

@@ -62,8 +62,11 @@ def table_5(evaluation: Evaluation) -> Section:
             "does not say what gradient the recovered answer has. The plain integrated "
             "model answers with the correlations, which have one. A hard answer, the "
             "class of lowest correlation or the largest of C - W, has none: an attack "
-            "stands still where it is flagged. That masks the gradient: the numbers "
-            "are smaller, the model is no safer."
+            "stands still where it is flagged. By depth, the class of lowest "
+            "correlation where that is lower than small steps about a clean image "
+            "reach, and C's where it is not, has one that leads on into the trap. "
+            "Either masks the gradient that would lead out: the numbers are smaller, "
+            "the model is no safer."
         ),
         table(rate_caption(fpr), heads, rows),
         *verdicts,

@@ -31,6 +31,7 @@ VARIANT_NAMES: dict[Variant, str] = {
     "integrated": "integrated model",
     "integrated_label": "integrated, hard label",
     "integrated_difference": "integrated, C - W",
+    "integrated_depth": "integrated, by depth",
 }
 """What the report calls a variant."""
 

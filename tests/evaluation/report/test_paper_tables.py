@@ -120,6 +120,8 @@ def test_table_5_has_a_column_for_each_kind_of_answer(evaluation: Evaluation) ->
     assert (fgsm[4].text, fgsm[4].paper) == ("80.0", "0.7")
     said = " ".join(texts(document, "table-5"))
     assert "no safer" in said
+    # What is said of the gradients names every kind of answer.
+    assert all(kind in said for kind in ("hard answer", "largest of C - W", "By depth"))
     assert said.count("for 0 of 3 attacks. Not for FGSM, OM, CW2.") == 2
 
 
