@@ -85,8 +85,10 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
         "integrated",
         ["integrated", "integrated_label"],
         Literal[VARIANTS_OF[5]],
-        "How the integrated model of Tables V and VI gives a recovered class; give it "
-        "once for each.",
+        "How the integrated model of Tables V and VI gives a recovered class: by the "
+        "correlations with their gradient, by a hard label, by the largest of C - W, "
+        "or by depth, which keeps C's class where W says too little; give it once for "
+        "each.",
     )
     return values
 

@@ -6,17 +6,18 @@ import keras
 
 from keras_traps.attractors.forensics import ForensicAnalyzer
 from keras_traps.attractors.injection import decoder_of
-from keras_traps.layers import DetectRecover
+from keras_traps.attractors.thresholds import Thresholds
+from keras_traps.layers import DetectRecover, QIMDecoder
 from keras_traps.layers.detect_recover import Recovery, needs_classifier
 
 # Equation 3 falls to A2 tanh(-1) and no further.
 _LOWEST = math.tanh(-1.0)
 
-# The share of the way there at which a low correlation is a trap's doing. On CIFAR-10
-# attacks that step about the clean image came to 0.30, those that went in from 0.46.
+# The share of the way there at which a low correlation is a trap's doing: attacks that
+# step about a clean image of CIFAR-10 stop short of it, those that go in do not.
 _DEPTH = 0.35
 
-# The share of the way to A2 at which a high one is. They came to 0.64, and to 0.93.
+# The share of the way to A2 at which a high one is.
 _HEIGHT = 0.75
 
 
@@ -38,10 +39,11 @@ def integrate(
         softness: See `keras_traps.layers.DetectRecover`. Defaults to `0.0`.
         recovery: See `keras_traps.layers.DetectRecover`. Defaults to `"correlation"`.
         weight: See `keras_traps.layers.DetectRecover`. Defaults to `1.0`.
-        depth: See `keras_traps.layers.DetectRecover`. Defaults to `None`: 0.35 of the
-            way from L to the least correlation that the decoder has, -0.76 A2.
-        height: See `keras_traps.layers.DetectRecover`. Defaults to `None`: 0.75 of the
-            way from U to the largest, A2.
+        depth: See `keras_traps.layers.DetectRecover`. Defaults to `None`: for
+            `recovery="depth"` 0.35 of the way from L to the least correlation that the
+            decoder has, -0.76 A2.
+        height: See `keras_traps.layers.DetectRecover`. Defaults to `None`: for
+            `recovery="depth"` 0.75 of the way from U to the largest, A2.
 
     Returns:
         A model of the same input and output as `trapped`: its answer where the input
@@ -50,8 +52,8 @@ def integrate(
 
     Raises:
         ValueError: If `trapped` has no QIM decoder, or the analyzer was fitted for
-            another one; if `depth` is not above 0 or
-            `height` is below 0.
+            another one; if there is no way down from L; or as
+            `keras_traps.layers.DetectRecover`.
         RuntimeError: If the analyzer was not fitted.
 
     Example:
@@ -69,6 +71,12 @@ def integrate(
             f"Received fingerprint {analyzer.decoder.fingerprint[:12]}."
         )
     thresholds = analyzer.thresholds
+    if recovery == "depth":
+        if depth is None:
+            depth = _DEPTH * _way_down(thresholds, decoder)
+        if height is None:
+            # U may lie above A2, for it is set in standard deviations.
+            height = max(0.0, _HEIGHT * (decoder.a2 - thresholds.upper))
     outputs, correlations = trapped.get_layer("normalized_sum").input
     seen = [trapped.output, correlations]
     if needs_classifier(recovery):
@@ -80,8 +88,19 @@ def integrate(
         softness,
         recovery,
         weight,
-        _DEPTH * (thresholds.lower - decoder.a2 * _LOWEST) if depth is None else depth,
-        _HEIGHT * (decoder.a2 - thresholds.upper) if height is None else height,
+        depth,
+        height,
         name="detect_recover",
     )(seen)
     return keras.Model(trapped.input, answer, name=f"integrated_{trapped.name}")
+
+
+def _way_down(thresholds: Thresholds, decoder: QIMDecoder) -> float:
+    way = thresholds.lower - decoder.a2 * _LOWEST
+    if way <= 0:
+        raise ValueError(
+            "Invalid value for argument `analyzer`. Expected for recovery='depth' a "
+            "threshold L above the least correlation that the decoder has, "
+            f"{decoder.a2 * _LOWEST:g}. Received: lower={thresholds.lower:g}"
+        )
+    return way

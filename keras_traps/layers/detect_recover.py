@@ -8,12 +8,13 @@ import keras
 import tensorflow as tf
 
 from keras_traps import ops
+from keras_traps._validation import check_number
 
 Recovery = Literal["correlation", "label", "difference", "depth"]
 """How the integrated model gives a recovered class."""
 
-# How far W's classes lie apart, as a share of the depth, where its gradient has fallen
-# by e. From 0.27 to 0.67 attacks on CIFAR-10 fare alike; at 0.13 it fades too early.
+# The scale of W in the softmax, as a share of the depth. With a smaller one the
+# gradient fades before an attack is deep, with a larger DeepFool steps out of the trap.
 _WIDTH = 0.4
 
 # Deep in a trap the others come so close that float32 would round a lead away.
@@ -42,18 +43,22 @@ class DetectRecover(keras.layers.Layer):
             The paper does not say which of these it has. `"difference"` is not in the
             paper: 1 at the largest of C(x) - weight W(x), so that C decides where W
             says little, as it does on clean images that are flagged. Nor is
-            `"depth"`: the class of lowest correlation where that is `depth` below
-            `lower`, which only an attack that went into a trap reaches, and not small
-            steps about a clean image; else the largest of C(x), but for the class of
-            highest correlation where that is `height` above `upper`: an attack aimed
-            at it. The score falls off with softmax(-w), so that its gradient leads on
-            into the trap. Defaults to `"correlation"`.
+            `"depth"`: the class of lowest correlation where that is more than `depth`
+            below `lower`, which only an attack that went into a trap reaches, and not
+            small steps about a clean image; else the largest of C(x), but for the class
+            of highest correlation where that is at least `height` above `upper`: an
+            attack aimed at it. Every class has 1 - softmax(-w / (0.4 depth)), that one
+            1.001 more, scaled to sum 1: the gradient leads on into the trap, and the
+            largest score is no measure of certainty. Defaults to `"correlation"`.
         weight: How much W counts beside C in `"difference"`, above 0. Defaults to
             `1.0`.
         depth: How far below `lower` the lowest correlation has to be for `"depth"` to
-            trust it, above 0, in the units of the correlations. Defaults to `0.75`.
+            trust it, above 0, in the units of the correlations; the smaller, the less
+            gradient is left in a trap. `integrate` chooses it for a decoder. Defaults
+            to `None`, which `"depth"` refuses.
         height: How far above `upper` the highest has to be for `"depth"` to take its
-            class for an attack's goal, at least 0. Defaults to `0.75`.
+            class for an attack's goal, at least 0. `integrate` chooses it for a
+            decoder. Defaults to `None`, which `"depth"` refuses.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -65,8 +70,8 @@ class DetectRecover(keras.layers.Layer):
 
     Raises:
         ValueError: If a threshold is not finite, `deviation` is not above 0,
-            `softness` or `height` is below 0, `weight` or `depth` is not above 0, or
-            `recovery` is unknown.
+            `softness` or `height` is below 0, `weight` or `depth` is not above 0,
+            `recovery` is unknown, or `"depth"` without `depth` or `height`.
 
     Reference:
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
@@ -81,8 +86,8 @@ class DetectRecover(keras.layers.Layer):
         softness: float = 0.0,
         recovery: Recovery = "correlation",
         weight: float = 1.0,
-        depth: float = 0.75,
-        height: float = 0.75,
+        depth: float | None = None,
+        height: float | None = None,
         **kwargs: Any,
     ) -> None:
         for name, value in (
@@ -91,26 +96,32 @@ class DetectRecover(keras.layers.Layer):
             ("deviation", deviation),
             ("softness", softness),
             ("weight", weight),
-            ("depth", depth),
-            ("height", height),
         ):
             if not math.isfinite(value):
                 raise ValueError(
                     f"Invalid value for argument `{name}`. Expected a finite number. "
                     f"Received: {name}={value}"
                 )
-        if deviation <= 0 or softness < 0 or height < 0:
+        if deviation <= 0 or softness < 0:
             raise ValueError(
-                "Invalid value for argument `deviation`, `softness` or `height`. "
-                "Expected deviation above 0, softness and height of at least 0. "
-                f"Received: deviation={deviation}, softness={softness}, height={height}"
+                "Invalid value for argument `deviation` or `softness`. Expected "
+                "deviation above 0 and softness of at least 0. Received: "
+                f"deviation={deviation}, softness={softness}"
             )
-        for name, value in (("weight", weight), ("depth", depth)):
-            if value <= 0:
-                raise ValueError(
-                    f"Invalid value for argument `{name}`. Expected a number above 0. "
-                    f"Received: {name}={value}"
-                )
+        if weight <= 0:
+            raise ValueError(
+                "Invalid value for argument `weight`. Expected a number above 0. "
+                f"Received: weight={weight}"
+            )
+        if recovery == "depth" and (depth is None or height is None):
+            raise ValueError(
+                "Invalid value for argument `depth` or `height`. Expected a number "
+                f"for recovery='depth'. Received: depth={depth}, height={height}"
+            )
+        if depth is not None:
+            check_number(depth, name="depth", above=0)
+        if height is not None:
+            check_number(height, name="height", at_least=0)
         if recovery not in get_args(Recovery):
             raise ValueError(
                 f"Invalid value for argument `recovery`. Expected one of "
@@ -123,8 +134,8 @@ class DetectRecover(keras.layers.Layer):
         self.softness = float(softness)
         self.recovery: Recovery = recovery
         self.weight = float(weight)
-        self.depth = float(depth)
-        self.height = float(height)
+        self.depth = None if depth is None else float(depth)
+        self.height = None if height is None else float(height)
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the integrated answer; see the class."""
@@ -186,9 +197,14 @@ class DetectRecover(keras.layers.Layer):
                 return ops.normalized_sum(highest, -w, ord=1)
 
     def _by_depth(self, w: tf.Tensor, c: tf.Tensor) -> tf.Tensor:
+        # As `__init__` has seen to.
+        assert self.depth is not None
+        assert self.height is not None
         deep = tf.reduce_min(w, -1) < self.lower - self.depth
         highest = tf.reduce_max(w, -1, keepdims=True)
         aimed_at = w >= tf.maximum(highest, self.upper + self.height)
+        # Where all are highest, none is the goal.
+        aimed_at &= ~tf.reduce_all(aimed_at, -1, keepdims=True)
         left = tf.where(aimed_at, c.dtype.min, c)
         named = tf.where(deep, tf.argmin(w, -1), tf.argmax(left, -1))
         lead = (1.0 + _LEAD) * tf.one_hot(named, tf.shape(w)[-1])

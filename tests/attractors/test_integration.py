@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -144,6 +145,32 @@ def test_the_depth_is_a_share_of_the_way_to_the_least_correlation(
     assert depth == pytest.approx(0.35 * (analyzer.thresholds.lower - least))
     given = integrate(trapped, analyzer, recovery="depth", depth=0.5)
     assert given.get_layer("detect_recover").depth == 0.5
+
+
+def test_the_height_is_a_share_of_the_way_to_the_largest_correlation(
+    digits_defence: Defence,
+) -> None:
+    trapped, analyzer = digits_defence.trapped, digits_defence.main_analyzer
+    chosen = integrate(trapped, analyzer, recovery="depth")
+    most = trapped.get_layer("qim_decoder").a2
+    height = chosen.get_layer("detect_recover").height
+    assert height == pytest.approx(0.75 * (most - analyzer.thresholds.upper))
+    given = integrate(trapped, analyzer, recovery="depth", height=0.5)
+    assert given.get_layer("detect_recover").height == 0.5
+
+
+def test_thresholds_beyond_all_correlations_are_met(digits_defence: Defence) -> None:
+    trapped = digits_defence.trapped
+    thresholds = digits_defence.main_analyzer.thresholds
+    beyond = dataclasses.replace(thresholds, upper=9.0, lower=-9.0)
+    analyzer = ForensicAnalyzer(trapped).with_thresholds(beyond)
+    assert integrate(trapped, analyzer).get_layer("detect_recover").depth is None
+    with pytest.raises(ValueError, match=r"`analyzer`.*Received: lower=-9"):
+        integrate(trapped, analyzer, recovery="depth")
+    high = dataclasses.replace(thresholds, upper=9.0)
+    analyzer = ForensicAnalyzer(trapped).with_thresholds(high)
+    by_depth = integrate(trapped, analyzer, recovery="depth")
+    assert by_depth.get_layer("detect_recover").height == 0
 
 
 def test_a_keras_file_brings_it_back(

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, get_args
@@ -28,6 +29,8 @@ def test_records_are_what_the_attack_makes_of_each_view(
     digits_train: Dataset,
     tmp_path: Path,
 ) -> None:
+    # Another weight than `integrate` has by itself.
+    digits_defence = dataclasses.replace(digits_defence, recovery_weight=4.0)
     outputs = predict(digits_defence.classifier, digits_test.images)
     candidates = choose_candidates(outputs, digits_test, num_examples=7, seed=0)
     attacks = [create("TMIFGSM", eps=0.3, eps_iter=0.1, nb_iter=3)]

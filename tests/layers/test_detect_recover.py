@@ -44,7 +44,9 @@ def test_it_does_what_a_layer_does(softness: float, tmp_path: Path) -> None:
 def test_it_does_so_with_a_hard_choice_too(recovery: Recovery, tmp_path: Path) -> None:
     m, w, c = np.random.default_rng(1).normal(size=(3, 6, 4)).astype(np.float32)
     # Some rows are flagged, others are not and have a gradient.
-    make = partial(DetectRecover, 1.5, -1.5, 0.9, recovery=recovery)
+    make = partial(
+        DetectRecover, 1.5, -1.5, 0.9, recovery=recovery, depth=0.5, height=0.5
+    )
     check_layer(make, [m, w] if recovery == "label" else [m, w, c], tmp_path)
 
 
@@ -83,62 +85,13 @@ def test_a_weight_or_a_depth_that_is_none_is_refused(name: str, value: float) ->
         DetectRecover(UPPER, LOWER, DEVIATION, **settings)
 
 
-def by_depth(w: list[float], depth: float = 0.5) -> npt.NDArray[np.float32]:
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, recovery="depth", depth=depth)
-    return layer([M, np.array([w], np.float32), C]).numpy()
-
-
-C = np.array([[0.1, 0.7, 0.1, 0.1]], np.float32)
-SHALLOW, DEEP = [0.0, 0.1, 0.0, -1.5], [0.0, 0.1, 0.0, -1.501]
-
-
-def test_a_correlation_names_the_class_only_from_its_depth_on() -> None:
-    assert by_depth(SHALLOW).argmax() == 1
-    assert by_depth(DEEP).argmax() == 3
-    assert by_depth(DEEP, depth=0.51).argmax() == 1
-    np.testing.assert_array_equal(by_depth(CLEAN), M)
-
-
-def test_a_correlation_that_is_high_enough_rules_its_class_out() -> None:
-    for highest, expected in ((1.75, 2), (1.749, 0)):
-        w = np.array([[highest, 0.0, 0.0, 0.0]], np.float32)
-        c = np.array([[0.7, 0.0, 0.2, 0.1]], np.float32)
-        layer = DetectRecover(UPPER, LOWER, DEVIATION, recovery="depth")
-        assert layer([M, w, c]).numpy().argmax() == expected
-        by_logits = layer([M, w, 1000 * (c - 0.5)]).numpy()
-        assert by_logits.argmax() == expected
-
-
-@pytest.mark.parametrize("w", [SHALLOW, DEEP, HIGH, SPREAD, [0.0, 0.0, 0.0, -90.0]])
-def test_an_answer_by_depth_is_scores_that_sum_to_1(w: list[float]) -> None:
-    result = by_depth(w)
-    named = 3 if min(w) < -1.5 else 1
-    others = np.delete(result, named)
-    assert result.sum() == pytest.approx(1)
-    assert result.min() >= 0
-    # However deep, the lead is no rounding.
-    assert result[0, named] > others.max() + 1e-4
-
-
-@pytest.mark.parametrize("named", [1, 3])
-def test_its_gradient_leads_on_into_the_trap(named: int) -> None:
-    w = tf.constant([SHALLOW if named == 1 else DEEP])
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, recovery="depth", depth=0.5)
-    with tf.GradientTape() as tape:
-        tape.watch(w)
-        answer = layer([M, w, C])
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits([3], answer)
-    (gradient,) = tape.gradient(loss, w).numpy()
-    # An attacker who wants to leave the last class makes its correlation lower still.
-    assert gradient[3] < 0
-    assert (gradient[:3] > 0).all()
-
-
 @pytest.mark.parametrize(
     ("recovery", "count"), [("difference", 2), ("depth", 2), ("label", 3)]
 )
 def test_the_number_of_inputs_is_checked(recovery: Recovery, count: int) -> None:
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, recovery=recovery)
+    layer = DetectRecover(
+        UPPER, LOWER, DEVIATION, recovery=recovery, depth=0.5, height=0.5
+    )
     with pytest.raises(ValueError, match=rf"`inputs`.*{recovery}.*Received: {count}"):
         layer([M] * count)
 
@@ -273,8 +226,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ((1, -1, 0.5, NAN), "argument `softness`. Expected a finite number"),
         ((1, -1, 0), "deviation above 0.*Received: deviation=0"),
         ((1, -1, -0.5), "deviation above 0"),
-        ((1, -1, 0.5, -0.1), "softness and height of at least 0.*softness=-0.1"),
-        ((1, -1, 0.5, 0, "depth", 1, 1, -1), "height of at least 0.*height=-1"),
+        ((1, -1, 0.5, -0.1), "softness of at least 0.*softness=-0.1"),
     ],
 )
 def test_thresholds_that_are_none_are_refused(

@@ -64,9 +64,9 @@ def table_5(evaluation: Evaluation) -> Section:
             "class of lowest correlation or the largest of C - W, has none: an attack "
             "stands still where it is flagged. By depth, the class of lowest "
             "correlation where that is lower than small steps about a clean image "
-            "reach, and C's where it is not, has one that leads on into the trap. "
-            "Either masks the gradient that would lead out: the numbers are smaller, "
-            "the model is no safer."
+            "reach, and else C's, has one that leads on into the trap. Both kinds "
+            "mask the gradient that would lead out: the numbers are smaller, the model "
+            "is no safer."
         ),
         table(rate_caption(fpr), heads, rows),
         *verdicts,
