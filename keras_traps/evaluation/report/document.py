@@ -13,7 +13,7 @@ from keras_traps.evaluation.report.blocks import (
     Tiles,
 )
 from keras_traps.evaluation.report.pictures import example_views
-from keras_traps.evaluation.results import Evaluation
+from keras_traps.evaluation.results import INTEGRATED, Evaluation
 
 _TERMS = (
     ("C", "the undefended classifier that is to be protected."),
@@ -140,7 +140,8 @@ def _attacks(evaluation: Evaluation) -> Section:
 
 
 def _integrated(evaluation: Evaluation) -> Section:
-    if not tables.rows_of(evaluation, "integrated"):
+    present = [v for v in INTEGRATED if tables.rows_of(evaluation, v)]
+    if not present:
         blocks: tuple[Block, ...] = (
             Paragraph("The integrated model was not attacked."),
         )
@@ -151,7 +152,7 @@ def _integrated(evaluation: Evaluation) -> Section:
                 "for a flagged image it answers with the recovered class. An attack "
                 "succeeds if the final answer is wrong, or is the target."
             ),
-            tables.integrated_table(evaluation),
+            *(tables.integrated_table(evaluation, variant) for variant in present),
         )
     return Section("integrated", "Attacks on the integrated model", blocks)
 

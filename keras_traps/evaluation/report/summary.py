@@ -7,7 +7,12 @@ import statistics
 from keras_traps.evaluation.report.blocks import Tile
 from keras_traps.evaluation.report.formatting import listing, nominal, percent
 from keras_traps.evaluation.report.tables import detection_at, nominal_rates, rows_of
-from keras_traps.evaluation.results import AttackRow, Evaluation, WorstCase
+from keras_traps.evaluation.results import (
+    INTEGRATED,
+    AttackRow,
+    Evaluation,
+    WorstCase,
+)
 from keras_traps.rates import Rate
 
 BLIND = (
@@ -177,7 +182,7 @@ def _losses(evaluation: Evaluation, rows: list[AttackRow]) -> str:
 
 
 def _integrated(evaluation: Evaluation) -> str:
-    rows = rows_of(evaluation, "integrated")
+    rows = rows_of(evaluation, *INTEGRATED)
     found = [
         (row.attack, row.success_trapped.value)
         for row in rows

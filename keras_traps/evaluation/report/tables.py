@@ -128,13 +128,13 @@ def attack_table(evaluation: Evaluation) -> Table:
     )
 
 
-def integrated_table(evaluation: Evaluation) -> Table:
-    """The integrated model under every attack, like the paper's Table V."""
+def integrated_table(evaluation: Evaluation, variant: Variant = "integrated") -> Table:
+    """An integrated model under every attack, like the paper's Table V."""
     seen = {
         (row.attack, str(row.settings)): row for row in rows_of(evaluation, "paper")
     }
     rows = []
-    for row in rows_of(evaluation, "integrated"):
+    for row in rows_of(evaluation, variant):
         classifier = row.success_classifier
         if classifier is None and (row.attack, str(row.settings)) in seen:
             classifier = seen[row.attack, str(row.settings)].success_classifier
@@ -152,17 +152,22 @@ def integrated_table(evaluation: Evaluation) -> Table:
         ]
         rows.append(_without_empty_paper(cells, row.paper))
     return Table(
-        "Attacks on the integrated model; rates in per cent, with 95 % "
+        f"Attacks on the {_as_model(variant)}; rates in per cent, with 95 % "
         f"intervals.{_papers_lines(rows)}",
         (
             Column("Attack", numeric=False),
             Column("Kind", numeric=False),
             Column("fools C"),
-            Column("fools the integrated model"),
+            Column(f"fools the {_as_model(variant)}"),
             Column("mean L2 distance"),
         ),
         tuple(rows),
     )
+
+
+def _as_model(variant: Variant) -> str:
+    _, _, recovery = VARIANT_NAMES[variant].partition(", ")
+    return "integrated model" + (f" ({recovery})" if recovery else "")
 
 
 def loss_table(evaluation: Evaluation) -> Table | None:

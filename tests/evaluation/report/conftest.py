@@ -9,6 +9,7 @@ from keras_traps.evaluation.paper import paper_clean, paper_row
 from keras_traps.evaluation.report.blocks import Document
 from keras_traps.evaluation.report.document import build_document
 from keras_traps.evaluation.results import (
+    INTEGRATED,
     AttackRow,
     CleanResults,
     DetectionRates,
@@ -61,7 +62,7 @@ def row(attack: str, variant: Variant, fooled: int, missed: int) -> AttackRow:
         note="Fewer iterations than published." if attack == "CW2" else "",
         success_classifier=Rate(49, 50) if variant == "paper" else None,
         success_trapped=Rate(fooled, 50),
-        detection=() if variant == "integrated" else detection,
+        detection=() if variant in INTEGRATED else detection,
         auc=0.987 if variant == "paper" and fooled else None,
         mean_l2=1.25 if fooled else None,
         mean_l2_classifier=None,
@@ -123,7 +124,7 @@ def make_evaluation() -> MakeEvaluation:
             worst_cases=tuple(
                 WorstCase(v, Rate(45, 50), {f: Rate(9, 50) for f in rates})
                 for v in variants
-                if v != "integrated"
+                if v not in INTEGRATED
             ),
             warnings=("A black box beats a white box.",),
             samples=Samples(

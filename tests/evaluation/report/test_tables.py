@@ -1,7 +1,14 @@
 import dataclasses
 
 from keras_traps.evaluation.report import setting_tables, tables
-from keras_traps.evaluation.results import AttackRow, DetectionRates, Evaluation
+from keras_traps.evaluation.report.blocks import Table
+from keras_traps.evaluation.report.document import build_document
+from keras_traps.evaluation.results import (
+    AttackRow,
+    DetectionRates,
+    Evaluation,
+    Variant,
+)
 from keras_traps.rates import Rate
 
 from .conftest import MakeEvaluation
@@ -61,6 +68,20 @@ def test_integrated_table_takes_success_on_c_from_the_same_attack(
     evaluation: Evaluation,
 ) -> None:
     assert tables.integrated_table(evaluation).rows[0][2].text == "98.0"
+
+
+def test_every_kind_of_integrated_model_has_its_table(
+    make_evaluation: MakeEvaluation,
+) -> None:
+    variants: tuple[Variant, ...] = ("paper", "integrated_depth", "integrated_label")
+    sections = build_document(make_evaluation(("FGSM",), variants)).sections
+    (section,) = (one for one in sections if one.anchor == "integrated")
+    found = [block for block in section.blocks if isinstance(block, Table)]
+    assert [table.columns[3].name for table in found] == [
+        "fools the integrated model (hard label)",
+        "fools the integrated model (by depth)",
+    ]
+    assert all(table.rows[0][3].text == "80.0" for table in found)
 
 
 def test_integrated_table_does_not_take_it_from_other_settings(
