@@ -184,12 +184,11 @@ class DetectRecover(keras.layers.Layer):
         }
 
     def _recovered(self, w: tf.Tensor, c: Sequence[tf.Tensor]) -> tf.Tensor:
-        classes = tf.shape(w)[-1]
         match self.recovery:
             case "label":
-                return tf.one_hot(tf.argmin(w, -1), classes)
+                return _one_hot(tf.argmin(w, -1), w)
             case "difference":
-                return tf.one_hot(tf.argmax(c[0] - self.weight * w, -1), classes)
+                return _one_hot(tf.argmax(c[0] - self.weight * w, -1), w)
             case "depth":
                 return self._by_depth(w, c[0])
             case "correlation":
@@ -207,7 +206,7 @@ class DetectRecover(keras.layers.Layer):
         aimed_at &= ~tf.reduce_all(aimed_at, -1, keepdims=True)
         left = tf.where(aimed_at, c.dtype.min, c)
         named = tf.where(deep, tf.argmin(w, -1), tf.argmax(left, -1))
-        lead = (1.0 + _LEAD) * tf.one_hot(named, tf.shape(w)[-1])
+        lead = (1.0 + _LEAD) * _one_hot(named, w)
         others = 1.0 - tf.nn.softmax(-w / (_WIDTH * self.depth))
         return ops.normalized_sum(lead, others, ord=1)
 
@@ -231,6 +230,11 @@ def needs_classifier(recovery: Recovery) -> bool:
         Whether `DetectRecover` takes C(x), too.
     """
     return recovery in ("difference", "depth")
+
+
+def _one_hot(named: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    """1 at the class of each row and 0 elsewhere, as many classes as W has."""
+    return tf.one_hot(named, tf.shape(w)[-1])
 
 
 def _deviation(w: tf.Tensor) -> tf.Tensor:

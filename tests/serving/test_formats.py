@@ -37,13 +37,15 @@ def test_every_format_is_there_and_has_an_ending_of_its_own() -> None:
     assert len({form.suffix for form in FORMATS.values()}) == len(FORMATS)
 
 
-@pytest.mark.parametrize("part", ["trapped", "integrated"])
+@pytest.mark.parametrize("part", ["trapped", "integrated", "by depth"])
 def test_a_file_answers_as_the_live_model(
     form: FileFormat, part: str, trapped: Trapped, tmp_path: Path
 ) -> None:
     model = trapped.model
     if part == "integrated":
         model = integrate(model, trapped.analyzer)
+    if part == "by depth":
+        model = integrate(model, trapped.analyzer, recovery="depth")
     file = tmp_path / "new" / f"m{form.suffix}"
     difference = export_portable(model, file, examples=trapped.images[:3])
     assert difference <= 1e-4
