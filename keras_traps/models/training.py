@@ -27,6 +27,8 @@ def train(
     learning_rate: float = 1e-3,
     optimizer: Optimizer = "adam",
     weight_decay: float = 0.0,
+    falling: bool = False,
+    augment: keras.Layer | None = None,
     validation_split: float = 0.1,
     seed: int = 0,
     verbose: int = 0,
@@ -39,16 +41,22 @@ def train(
     too. Global seeds of Python, NumPy and TensorFlow are set.
 
     Args:
-        model: From images in [0, 1] to logits `(batch, num_classes)`. It is compiled
-            and trained in place.
+        model: From images in [0, 1] to logits `(batch, num_classes)`. It is trained in
+            place; what it has learned before is kept and learned on from.
         dataset_train: The images and labels to learn from.
         epochs: How often each image is seen.
         batch_size: Images per step. Defaults to `64`.
-        learning_rate: Constant. Defaults to `1e-3`.
+        learning_rate: Constant, unless `falling`. Defaults to `1e-3`.
         optimizer: `"adam"`, or `"sgd"` with a Nesterov momentum of 0.9. Defaults to
             `"adam"`.
         weight_decay: Decoupled: each step shrinks the weights by the factor
             `1 - learning_rate * weight_decay`. Defaults to `0.0`.
+        falling: Whether the learning rate falls to 0 along half a cosine. Defaults to
+            `False`.
+        augment: What changes images for training alone, such as
+            `keras_traps.layers.RandomNoise`, Keras' own random layers, or a
+            `keras.Sequential` of them; images in [0, 1] to images. It is no part of
+            `model` afterwards. Defaults to `None`.
         validation_split: The share of images, chosen at random, that is only
             evaluated. Defaults to `0.1`.
         seed: Of the validation images, the order of images and the like. Defaults to
@@ -72,15 +80,23 @@ def train(
     keras.utils.set_random_seed(seed)
     # Keras keeps the last images for validation, which may all be of one class.
     shuffled = dataset_train.take(len(dataset_train), seed=seed)
+    kept = len(shuffled) - int(len(shuffled) * validation_split)
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = learning_rate
+    if falling:
+        steps = epochs * math.ceil(kept / batch_size)
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     with strategy.scope() if strategy else contextlib.nullcontext():
+        if augment is not None:
+            model = keras.Sequential(
+                [keras.Input(model.input_shape[1:]), augment, model]
+            )
         model.compile(
-            _optimizer(optimizer, learning_rate, weight_decay),
+            _optimizer(optimizer, rate, weight_decay),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             jit_compile=False,
         )
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        kept = len(shuffled) - int(len(shuffled) * validation_split)
         return fit_on_workers(
             model,
             _part(shuffled, slice(kept)),
@@ -106,7 +122,9 @@ def _part(data: Dataset, rows: slice) -> Dataset:
 
 
 def _optimizer(
-    name: Optimizer, learning_rate: float, weight_decay: float
+    name: Optimizer,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    weight_decay: float,
 ) -> keras.optimizers.Optimizer:
     decay = weight_decay or None
     if name == "adam":

@@ -89,7 +89,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-FEW = ("--dataset=digits", "--epochs=4", "--learning_rate=0.005")
+FEW = (
+    "--dataset=digits",
+    "--epochs=4",
+    "--learning_rate=0.005",
+    "--noise=0.05",
+    "--falling",
+)
 
 
 def accuracy(output: str) -> float:

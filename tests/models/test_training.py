@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from keras_traps.datasets import Dataset, load
+from keras_traps.layers import RandomNoise
 from keras_traps.models import train
 
 
@@ -91,6 +92,50 @@ def test_compiled_as_asked(data: Dataset) -> None:
     assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
     assert optimizer.weight_decay == 1e-6
     assert model.jit_compile is False
+
+
+class _Blindfold(layers.Layer):
+    """Leaves nothing of the images, in training alone."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return keras.ops.zeros_like(inputs) if training else inputs
+
+
+def test_what_augments_is_seen_by_training_alone(data: Dataset) -> None:
+    model = linear()
+    kernel = model.get_weights()[0]
+    with_it = train(model, data, epochs=3, augment=_Blindfold()).history
+    # Black images move no kernel, and validation sees the images as they are.
+    np.testing.assert_array_equal(model.get_weights()[0], kernel)
+    assert with_it["loss"][-1] == pytest.approx(np.log(10), rel=0.05)
+    images = data.take(len(data), seed=0).images[-int(0.1 * len(data)) :]
+    labels = data.take(len(data), seed=0).labels[-int(0.1 * len(data)) :]
+    right = np.asarray(model(images)).argmax(axis=1) == labels
+    assert with_it["val_accuracy"][-1] == pytest.approx(right.mean(), abs=0.02)
+
+
+def test_with_noise_the_same_seed_gives_the_same_training(data: Dataset) -> None:
+    runs = [
+        train(linear(), data, epochs=1, augment=RandomNoise(0.5, seed=seed)).history
+        for seed in (0, 0, 1)
+    ]
+    first, again, other = (run["loss"][0] for run in runs)
+    assert first == pytest.approx(again)
+    assert first != pytest.approx(other)
+
+
+def test_a_falling_rate_ends_at_0(data: Dataset) -> None:
+    model = linear()
+    train(model, data, epochs=2, batch_size=50, learning_rate=0.05, falling=True)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-6)
+    assert int(model.optimizer.iterations) > 2
+
+
+def test_what_a_model_has_learned_is_gone_on_from(data: Dataset) -> None:
+    model = linear()
+    learned = train(model, data, epochs=5, learning_rate=0.01).history["loss"][-1]
+    later = train(model, data, epochs=1, learning_rate=1e-3).history["loss"][0]
+    assert later < 1.1 * learned
 
 
 @pytest.mark.parametrize(

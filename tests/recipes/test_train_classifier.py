@@ -57,6 +57,35 @@ def test_an_absent_data_set_is_an_error(tmp_path: Path) -> None:
         run("--smoke", "--dataset=cifar10", f"--data_dir={tmp_path}")
 
 
+def test_a_trained_model_is_gone_on_from_with_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.keras", tmp_path / "second.keras"
+    run("--smoke", f"--output={first}")
+    capsys.readouterr()
+    run(
+        "--smoke",
+        f"--model={first}",
+        "--noise=0.2",
+        "--augment",
+        "--falling",
+        "--learning_rate=1e-9",
+        f"--output={second}",
+    )
+    before, after = (keras.models.load_model(path) for path in (first, second))
+    # No step to speak of was made, and nothing of what augments was saved.
+    assert [layer.name for layer in after.layers] == [
+        layer.name for layer in before.layers
+    ]
+    for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-5)
+
+
+def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(app.UsageError, match="--model names no file"):
+        run("--smoke", f"--model={tmp_path}/none.keras")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -73,7 +102,8 @@ def test_a_wrong_command_line_is_told(
 
 
 @pytest.mark.parametrize(
-    "argument", ["--epochs=0", "--batch_size=0", "--dataset=imagenet", "--seed=-1"]
+    "argument",
+    ["--epochs=0", "--batch_size=0", "--dataset=imagenet", "--seed=-1", "--noise=-0.1"],
 )
 def test_a_flag_out_of_range_is_told(argument: str) -> None:
     with pytest.raises(flags.IllegalFlagValueError):
