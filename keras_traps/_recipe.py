@@ -158,7 +158,7 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
 
 
 def load_classifier(dataset: str, path: Path) -> keras.Model:
-    """Loads the classifier to trap.
+    """Loads a classifier that was trained before.
 
     Args:
         dataset: The data set's name, which chooses DEEPSEC's architecture.
@@ -168,13 +168,17 @@ def load_classifier(dataset: str, path: Path) -> keras.Model:
         The classifier.
 
     Raises:
-        app.UsageError: If there is no such file, or no DEEPSEC model for the data set.
+        app.UsageError: If there is no such file or Keras cannot load it, or DEEPSEC has
+            no model for the data set.
     """
     if not path.is_file():
         raise app.UsageError(f"--model names no file: {path}")
     if path.suffix != ".npz":
-        # Without its optimizer: it is not trained any more.
-        return keras.saving.load_model(path, compile=False)
+        # Without its optimizer: it is not trained any more, or in another way.
+        try:
+            return keras.saving.load_model(path, compile=False)
+        except (ValueError, OSError) as error:
+            raise app.UsageError(f"--model cannot be read: {path} ({error})") from error
     if dataset not in _DEEPSEC:
         raise app.UsageError(
             f"DEEPSEC has no model for {dataset}; it has {', '.join(_DEEPSEC)}."

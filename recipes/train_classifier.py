@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
@@ -67,7 +68,8 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
         "dataset",
         "digits",
         list(_RECIPES),
-        "The data set to learn from, which also chooses the model.",
+        "The data set to learn from, which also chooses the model where there is no "
+        "--model.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -129,7 +131,7 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_integer(
         "seed",
         0,
-        "The seed of the first weights and of all else that is random.",
+        "The seed of first weights and of all else that is random.",
         lower_bound=0,
         upper_bound=2**32 - 1,
         flag_values=values,
@@ -169,6 +171,8 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
 
     Raises:
         app.UsageError: If the command line is wrong. Nothing is trained.
+        ValueError: If --model does not take these images, has another number of
+            classes, or returns probabilities.
     """
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
@@ -241,16 +245,20 @@ def _train(
 
 
 def _augmentation(values: flags.FlagValues) -> keras.Layer | None:
+    # Layers of the same seed would draw alike: strong noise where the shift is far.
+    flips, shifts, noises = map(
+        int, np.random.SeedSequence(values.seed).generate_state(3) >> 1
+    )
     steps: list[keras.Layer] = []
     if values.augment:
         steps += [
-            keras.layers.RandomFlip("horizontal", seed=values.seed),
+            keras.layers.RandomFlip("horizontal", seed=flips),
             keras.layers.RandomTranslation(
-                _SHIFT, _SHIFT, fill_mode="reflect", seed=values.seed
+                _SHIFT, _SHIFT, fill_mode="reflect", seed=shifts
             ),
         ]
     if values.noise:
-        steps.append(RandomNoise(values.noise, seed=values.seed))
+        steps.append(RandomNoise(values.noise, seed=noises))
     return keras.Sequential(steps) if steps else None
 
 

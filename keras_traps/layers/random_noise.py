@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import check_number
+from keras_traps._validation import check_floating, check_number
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -14,7 +14,7 @@ class RandomNoise(keras.layers.Layer):
 
     Every image draws its own standard deviation, so that those that are nearly clean
     keep their share of what batch normalisation sees; `keras.layers.GaussianNoise` has
-    one for all.
+    one for all. The replicas of a `tf.distribute.MirroredStrategy` draw alike.
 
     Args:
         stddev: The largest standard deviation, above 0, on the pixel scale [0, 1]. Each
@@ -30,7 +30,8 @@ class RandomNoise(keras.layers.Layer):
         The shape of `inputs`, in the layer's compute dtype; with noise in [0, 1].
 
     Raises:
-        ValueError: If `stddev` is not a number above 0, or `seed` is no seed of Keras'.
+        ValueError: If `stddev` is not a number above 0, `seed` is no seed of Keras', or
+            images are not floating point.
 
     Example:
     >>> keras_traps.layers.RandomNoise(0.2)(images, training=True)
@@ -49,6 +50,7 @@ class RandomNoise(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the noisy images; see the class."""
+        check_floating(inputs.dtype.name)
         if not training:
             return inputs
         shape = keras.ops.shape(inputs)

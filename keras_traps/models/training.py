@@ -41,8 +41,8 @@ def train(
     too. Global seeds of Python, NumPy and TensorFlow are set.
 
     Args:
-        model: From images in [0, 1] to logits `(batch, num_classes)`. It is trained in
-            place; what it has learned before is kept and learned on from.
+        model: From images in [0, 1] to logits `(batch, num_classes)`. It is compiled
+            and trained in place, on from what it has learned before.
         dataset_train: The images and labels to learn from.
         epochs: How often each image is seen.
         batch_size: Images per step. Defaults to `64`.
@@ -56,7 +56,9 @@ def train(
         augment: What changes images for training alone, such as
             `keras_traps.layers.RandomNoise`, Keras' own random layers, or a
             `keras.Sequential` of them; images in [0, 1] to images. It is no part of
-            `model` afterwards. Defaults to `None`.
+            `model` afterwards. Its layers go on with their own random numbers: for the
+            same training make them anew, with seeds that differ, or they draw alike.
+            Defaults to `None`.
         validation_split: The share of images, chosen at random, that is only
             evaluated. Defaults to `0.1`.
         seed: Of the validation images, the order of images and the like. Defaults to
@@ -80,25 +82,19 @@ def train(
     keras.utils.set_random_seed(seed)
     # Keras keeps the last images for validation, which may all be of one class.
     shuffled = dataset_train.take(len(dataset_train), seed=seed)
-    kept = len(shuffled) - int(len(shuffled) * validation_split)
+    kept = math.floor(len(shuffled) * (1 - validation_split))
+    on_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     rate: float | keras.optimizers.schedules.LearningRateSchedule = learning_rate
     if falling:
-        steps = epochs * math.ceil(kept / batch_size)
-        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        # Of an epoch's last batch several machines leave out what does not fill it.
+        steps = kept // batch_size if on_workers else math.ceil(kept / batch_size)
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        if augment is not None:
-            model = keras.Sequential(
-                [keras.Input(model.input_shape[1:]), augment, model]
-            )
-        model.compile(
-            _optimizer(optimizer, rate, weight_decay),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=False,
-        )
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return fit_on_workers(
-            model,
+        learner = model if augment is None else _behind(augment, model)
+        _compile(learner, _optimizer(optimizer, rate, weight_decay))
+    if on_workers:
+        history = fit_on_workers(
+            learner,
             _part(shuffled, slice(kept)),
             _part(shuffled, slice(kept, None)) if kept < len(shuffled) else None,
             strategy,
@@ -107,13 +103,52 @@ def train(
             seed=seed,
             verbose=verbose,
         )
-    return model.fit(
-        shuffled.images,
-        shuffled.labels,
-        batch_size=batch_size,
-        epochs=epochs,
-        validation_split=validation_split,
-        verbose=verbose,
+    else:
+        history = learner.fit(
+            shuffled.images,
+            shuffled.labels,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation_split=validation_split,
+            verbose=verbose,
+        )
+    if learner is not model:
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            # Its loss is scaled already where that is called for.
+            _compile(model, learner.optimizer, auto_scale_loss=False)
+    return history
+
+
+class _Augmented(keras.Layer):
+    """Changes images, and gives them to a model that may have any name."""
+
+    def __init__(self, augment: keras.Layer, model: keras.Model) -> None:
+        super().__init__(autocast=False)
+        self.augment = augment
+        self.model = model
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        changed = self.augment(images, training=training)
+        return self.model(changed, training=training)
+
+
+def _behind(augment: keras.Layer, model: keras.Model) -> keras.Model:
+    inputs = keras.Input(model.input_shape[1:])
+    learner = keras.Model(inputs, _Augmented(augment, model)(inputs))
+    # It says whether the loss is scaled.
+    learner.dtype_policy = model.dtype_policy
+    return learner
+
+
+def _compile(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, **settings: bool
+) -> None:
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+        **settings,
     )
 
 

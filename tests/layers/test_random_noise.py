@@ -39,9 +39,11 @@ def test_it_is_compiled_for_any_batch(jit_compile: bool) -> None:
         assert noisy(GREY[:count]).shape == (count, 8, 8, 1)
 
 
-def test_half_precision_is_kept() -> None:
-    noisy = RandomNoise(0.2, seed=0, dtype="mixed_float16")(GREY, training=True)
-    assert noisy.dtype == "float16"
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_kept(dtype: str) -> None:
+    noisy = RandomNoise(0.2, seed=0, dtype=f"mixed_{dtype}")(GREY, training=True)
+    assert noisy.dtype == dtype
+    noisy = tf.cast(noisy, tf.float32)
     assert np.asarray(noisy).std() > 0.05
 
 
@@ -78,3 +80,14 @@ def test_the_same_seed_gives_the_same_noise_and_every_call_another() -> None:
 def test_a_strength_that_is_not_above_0_is_refused(stddev: Any) -> None:
     with pytest.raises(ValueError, match="argument `stddev`"):
         RandomNoise(stddev)
+
+
+def test_whole_numbers_are_no_images() -> None:
+    with pytest.raises(ValueError, match="floating"):
+        RandomNoise(0.1)(np.zeros((1, 8, 8, 1), np.uint8), training=True)
+
+
+def test_a_seed_that_is_a_word_is_refused() -> None:
+    seed: Any = "three"
+    with pytest.raises(ValueError, match="seed"):
+        RandomNoise(0.1, seed=seed)

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -124,11 +125,59 @@ def test_with_noise_the_same_seed_gives_the_same_training(data: Dataset) -> None
     assert first != pytest.approx(other)
 
 
-def test_a_falling_rate_ends_at_0(data: Dataset) -> None:
+@pytest.mark.parametrize("augment", [None, RandomNoise(0.1)])
+@pytest.mark.parametrize("split", [0.0, 0.1])
+def test_a_falling_rate_falls_over_all_steps(
+    data: Dataset, split: float, augment: keras.Layer | None
+) -> None:
     model = linear()
-    train(model, data, epochs=2, batch_size=50, learning_rate=0.05, falling=True)
+    train(
+        model,
+        data,
+        epochs=2,
+        batch_size=50,
+        learning_rate=0.05,
+        falling=True,
+        augment=augment,
+        validation_split=split,
+    )
+    steps = 2 * math.ceil(math.floor((1 - split) * len(data)) / 50)
+    assert int(model.optimizer.iterations) == steps
+    rate = keras.optimizers.serialize(model.optimizer)["config"]["learning_rate"]
+    assert rate["class_name"] == "CosineDecay"
+    assert rate["config"]["initial_learning_rate"] == 0.05
+    assert rate["config"]["decay_steps"] == steps
     assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-6)
-    assert int(model.optimizer.iterations) > 2
+
+
+def test_a_model_is_left_compiled_and_without_what_augments(data: Dataset) -> None:
+    model = linear()
+    layers_before = list(model.layers)
+    train(model, data, epochs=1, augment=RandomNoise(0.1))
+    assert model.layers == layers_before
+    assert np.isfinite(model.evaluate(data.images, data.labels, verbose=0)).all()
+    model.fit(data.images, data.labels, epochs=1, verbose=0)
+
+
+def test_what_augments_may_have_the_models_name(data: Dataset) -> None:
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)], name="same"
+    )
+    augment = keras.Sequential([RandomNoise(0.1)], name="same")
+    history = train(model, data, epochs=1, augment=augment).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_half_precision_has_its_loss_scaled_behind_what_augments(data: Dataset) -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = linear()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    train(model, data, epochs=1, augment=RandomNoise(0.1))
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    inner = model.optimizer.inner_optimizer
+    assert not isinstance(inner, keras.optimizers.LossScaleOptimizer)
 
 
 def test_what_a_model_has_learned_is_gone_on_from(data: Dataset) -> None:

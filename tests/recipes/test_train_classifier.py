@@ -2,12 +2,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from absl import app, flags
 
+from keras_traps.layers import RandomNoise
 from recipes import train_classifier
 
 _ROOT = Path(__file__).parents[2]
@@ -57,12 +59,39 @@ def test_an_absent_data_set_is_an_error(tmp_path: Path) -> None:
         run("--smoke", "--dataset=cifar10", f"--data_dir={tmp_path}")
 
 
-def test_a_trained_model_is_gone_on_from_with_noise(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def spied(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """What `train` is given, and nothing is trained."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        train_classifier, "train", lambda *_, **settings: seen.update(settings)
+    )
+    run("--smoke", *arguments)
+    return seen
+
+
+def test_training_is_plain_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    seen = spied(monkeypatch)
+    assert (seen["falling"], seen["augment"]) == (False, None)
+
+
+def test_flips_shifts_and_noise_are_drawn_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = spied(monkeypatch, "--falling", "--augment", "--noise=0.2")
+    assert seen["falling"]
+    flip, shift, noise = seen["augment"].layers
+    assert isinstance(flip, keras.layers.RandomFlip)
+    assert isinstance(shift, keras.layers.RandomTranslation)
+    assert isinstance(noise, RandomNoise)
+    assert noise.stddev == 0.2
+    assert len({layer.seed for layer in (flip, shift, noise)}) == 3
+
+
+def test_a_trained_model_is_gone_on_from_with_noise(tmp_path: Path) -> None:
     first, second = tmp_path / "first.keras", tmp_path / "second.keras"
     run("--smoke", f"--output={first}")
-    capsys.readouterr()
     run(
         "--smoke",
         f"--model={first}",
@@ -81,9 +110,21 @@ def test_a_trained_model_is_gone_on_from_with_noise(
         np.testing.assert_allclose(old, new, atol=1e-5)
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_or_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(app.UsageError, match="--model names no file"):
         run("--smoke", f"--model={tmp_path}/none.keras")
+    (tmp_path / "some.keras").write_text("no model")
+    with pytest.raises(app.UsageError, match="--model cannot be read"):
+        run("--smoke", f"--model={tmp_path}/some.keras")
+
+
+def test_a_model_of_other_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.keras"
+    keras.Sequential(
+        [keras.Input((9, 9, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    ).save(path)
+    with pytest.raises(ValueError, match=r"a model of images \(8, 8, 1\)"):
+        run("--smoke", f"--model={path}")
 
 
 @pytest.mark.parametrize(
