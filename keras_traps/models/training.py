@@ -123,7 +123,7 @@ class _Augmented(keras.Layer):
     """Changes images, and gives them to a model that may have any name."""
 
     def __init__(self, augment: keras.Layer, model: keras.Model) -> None:
-        super().__init__(autocast=False)
+        super().__init__(name="augmented", autocast=False)
         self.augment = augment
         self.model = model
 

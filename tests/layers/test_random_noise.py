@@ -84,7 +84,7 @@ def test_a_strength_that_is_not_above_0_is_refused(stddev: Any) -> None:
 
 def test_whole_numbers_are_no_images() -> None:
     with pytest.raises(ValueError, match="floating"):
-        RandomNoise(0.1)(np.zeros((1, 8, 8, 1), np.uint8), training=True)
+        RandomNoise(0.1)(tf.zeros((1, 8, 8, 1), tf.uint8), training=True)
 
 
 def test_a_seed_that_is_a_word_is_refused() -> None:

@@ -95,7 +95,7 @@ def test_compiled_as_asked(data: Dataset) -> None:
     assert model.jit_compile is False
 
 
-class _Blindfold(layers.Layer):
+class Blindfold(layers.Layer):
     """Leaves nothing of the images, in training alone."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -105,7 +105,7 @@ class _Blindfold(layers.Layer):
 def test_what_augments_is_seen_by_training_alone(data: Dataset) -> None:
     model = linear()
     kernel = model.get_weights()[0]
-    with_it = train(model, data, epochs=3, augment=_Blindfold()).history
+    with_it = train(model, data, epochs=3, augment=Blindfold()).history
     # Black images move no kernel, and validation sees the images as they are.
     np.testing.assert_array_equal(model.get_weights()[0], kernel)
     assert with_it["loss"][-1] == pytest.approx(np.log(10), rel=0.05)
