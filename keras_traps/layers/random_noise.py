@@ -30,8 +30,8 @@ class RandomNoise(keras.layers.Layer):
         The shape of `inputs`, in the layer's compute dtype; with noise in [0, 1].
 
     Raises:
-        ValueError: If `stddev` is not a number above 0, `seed` is no seed of Keras', or
-            images are not floating point.
+        ValueError: If `stddev` is not a number above 0, or `seed` is no seed of Keras'.
+        TypeError: If images are not floating point.
 
     Example:
     >>> keras_traps.layers.RandomNoise(0.2)(images, training=True)

@@ -83,7 +83,7 @@ def test_a_strength_that_is_not_above_0_is_refused(stddev: Any) -> None:
 
 
 def test_whole_numbers_are_no_images() -> None:
-    with pytest.raises(ValueError, match="floating"):
+    with pytest.raises(TypeError, match="floating"):
         RandomNoise(0.1)(tf.zeros((1, 8, 8, 1), tf.uint8), training=True)
 
 
