@@ -5,7 +5,7 @@ Example:
 
     # Goes on from a trained one, so that random noise fools it less:
     python recipes/train_classifier.py --dataset=cifar10 --data_dir=data \
-        --model=deepsec_cifar10.npz --noise=0.2 --augment --falling --epochs=6 \
+        --model=deepsec_cifar10.npz --noise=0.2 --augment --falling --epochs=8 \
         --batch_size=64 --output=runs/cifar10_noise.keras
 """
 
