@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 from absl import app, flags
 
@@ -233,30 +232,6 @@ def test_a_calibration_is_used_for_another_seed(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("--workdir=run",), "--model and --workdir are required"),
-        (("--model=m.keras",), "--model and --workdir are required"),
-        (("--model=m.keras", "--workdir=run"), r"--model names no file: m\.keras"),
-        (("--model=m.keras", "--workdir=run", "mnist"), "Expected flags only.*mnist"),
-        (
-            ("--model=m.keras", "--workdir=run", "--dataset=svhn_cropped"),
-            "--preset is required for svhn_cropped: one of table7_mnist",
-        ),
-    ],
-)
-def test_a_wrong_command_line_is_told(
-    arguments: tuple[str, ...],
-    expected: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(app.UsageError, match=expected):
-        run(*arguments)
-
-
-@pytest.mark.parametrize(
     ("argument", "expected"),
     [
         ("--attacks=FGSM,CW3", "'digits' has FGSM, RFGSM.*Received: CW3"),
@@ -269,31 +244,3 @@ def test_an_unknown_attack_is_told_before_anything_is_made(
     with pytest.raises(ValueError, match=expected):
         run(f"--model={model}", f"--workdir={tmp_path / 'run'}", argument)
     assert not list(tmp_path.iterdir())
-
-
-def test_deepsec_has_no_model_of_the_digits(tmp_path: Path) -> None:
-    path = tmp_path / "digits.npz"
-    np.savez(path, weight=np.zeros(3))
-    with pytest.raises(app.UsageError, match="no model for digits; it has mnist, cif"):
-        run(f"--model={path}", f"--workdir={tmp_path / 'run'}")
-
-
-def test_a_state_dict_of_deepsec_is_loaded(deepsec_weights: Path) -> None:
-    path = deepsec_weights / "deepsec_mnist.npz"
-    assert _recipe.load_classifier("mnist", path).count_params() == 312_202
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "--num_examples=0",
-        "--chunk_size=0",
-        "--seed=-1",
-        "--output=softmax",
-        "--variant=hidden",
-        "--fpr=low",
-    ],
-)
-def test_a_flag_out_of_range_is_told(argument: str) -> None:
-    with pytest.raises(flags.IllegalFlagValueError):
-        run(argument)
