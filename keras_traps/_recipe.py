@@ -79,6 +79,13 @@ def define_defence_flags(values: flags.FlagValues) -> Flags:
         "classifier has them. The default is chosen from clean training images. A "
         "--calibration has its own.",
     )
+    define.number(
+        "border_weight",
+        1.0,
+        "What the decoder's pixels at the border weigh beside those in the middle; "
+        "above 1 leads attacks on few pixels to the border. A --calibration has its "
+        "own.",
+    )
     define.text("calibration", None, "A calibration.json to use instead of a new one.")
     define.numbers(
         "fpr",
@@ -253,6 +260,7 @@ def given_calibration(values: flags.FlagValues, workdir: Path) -> Calibration | 
         "output": calibration.settings.output,
         "small_step_share": share,
         "temperature": calibration.settings.temperature,
+        "border_weight": calibration.settings.border_weight,
     }
     for name, value in made.items():
         if values[name].present and values[name].value != value:
@@ -277,4 +285,5 @@ def _calibration(
         seed=values.seed,
         small_step_share=values.small_step_share,
         temperature=values.temperature,
+        border_weight=values.border_weight,
     )

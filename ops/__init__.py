@@ -1,5 +1,6 @@
 """Pure TensorFlow functions behind the layers: no state, stock ops only."""
 
+from keras_traps.ops.border import border_factors
 from keras_traps.ops.messages import draw_messages, draw_steps
 from keras_traps.ops.normalized_sum import normalized_sum
 from keras_traps.ops.qim import (
@@ -13,6 +14,7 @@ from keras_traps.ops.soft_labels import soft_labels
 
 __all__ = [
     "Embedding",
+    "border_factors",
     "draw_messages",
     "draw_steps",
     "normalized_sum",

@@ -58,7 +58,7 @@ def draw_messages(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     check_count("num_classes", num_classes, at_least=2)
     num_classes = int(num_classes)
     if kind not in ("balanced", "random"):
@@ -69,10 +69,10 @@ def draw_messages(
     if kind == "random":
         draws = _uniform_integers(num_classes * math.prod(shape), 2, seed)
         return draws.astype(np.uint8).reshape(num_classes, -1)
-    grid = _block_grid(shape)
+    grid = block_grid(shape)
     draws = _uniform_integers(num_classes * math.prod(grid), 6, seed)
     blocks = _BALANCED_BLOCKS[draws].reshape(num_classes, *grid, 4)
-    return np.stack([_spread_blocks(message, shape).ravel() for message in blocks])
+    return np.stack([spread_blocks(message, shape).ravel() for message in blocks])
 
 
 def draw_steps(
@@ -97,24 +97,24 @@ def draw_steps(
     Raises:
         ValueError: If `shape` is empty or `steps` is.
     """
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     # An array has no truth value.
     if len(steps) == 0:
         raise ValueError(
             "Invalid value for argument `steps`. Expected at least one step size. "
             f"Received: steps={tuple(steps)}"
         )
-    grid = _block_grid(shape)
+    grid = block_grid(shape)
     count = math.prod(grid)
     # A stable order of raw 64-bit draws is a permutation that needs no distribution.
     order = np.argsort(_raw(count, seed, _STEP_STREAM), kind="stable")
     index = np.empty(count, dtype=np.intp)
     index[order] = np.arange(count) % len(steps)
     blocks = np.repeat(index[:, None], 4, axis=1).reshape(*grid, 4)
-    return _spread_blocks(blocks, shape).ravel().astype(np.intp)
+    return spread_blocks(blocks, shape).ravel().astype(np.intp)
 
 
-def _block_grid(shape: Sequence[int]) -> tuple[int, ...]:
+def block_grid(shape: Sequence[int]) -> tuple[int, ...]:
     """How many blocks lie along each axis; a part of a block counts as one."""
     if len(shape) == 1:
         return (-(-shape[0] // 4),)
@@ -122,7 +122,7 @@ def _block_grid(shape: Sequence[int]) -> tuple[int, ...]:
     return (-(-height // 2), -(-width // 2), *rest)
 
 
-def _spread_blocks(
+def spread_blocks(
     blocks: npt.NDArray[np.generic], shape: Sequence[int]
 ) -> npt.NDArray[np.generic]:
     """Lays blocks `(*grid, 4)` out as an image of `shape`, cutting what sticks out."""
@@ -150,7 +150,8 @@ def _raw(count: int, seed: int, stream: int) -> npt.NDArray[np.uint64]:
     return np.random.Philox(key=key).random_raw(count)
 
 
-def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of one image as plain integers, or refuses it."""
     if len(shape) == 0 or any(not is_integer(n) or n < 1 for n in shape):
         raise ValueError(
             "Invalid value for argument `shape`. Expected the positive sizes of one "

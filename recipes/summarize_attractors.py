@@ -25,10 +25,12 @@ def _constants(report: Report) -> str:
     found = report["calibration"]
     weights = ", ".join(f"{weight:.4g}" for weight in found["step_weights"])
     steps = ", ".join(f"{step:g}" for step in found["steps"])
+    border = found.get("border_weight", 1.0)
     return (
         f"A0 = {found['a0']:.6g}, A1 = {found['a1']:.6g}, A2 = {found['a2']:.4g}, "
         f"weights {weights} for steps {steps}, "
         f"temperature {found.get('temperature', 1.0):.3g}"
+        + (f", border {border:.3g}" if border != 1 else "")
     )
 
 

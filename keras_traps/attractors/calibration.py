@@ -111,6 +111,7 @@ def calibrate(
     small_step_share: float = 0.5,
     soft_labels: bool = True,
     temperature: float | None = None,
+    border_weight: float = 1.0,
     ord: float = 1,  # noqa: A002
     clean_position: float = 0.3,
     clean_reach: float = 0.1,
@@ -152,6 +153,9 @@ def calibrate(
         soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
         temperature: What C's logits are divided by, 0.0001 to 100; 1 leaves the
             soft labels as the classifier has them. Defaults to `None`, rule 5.
+        border_weight: What pixels at the border weigh in the distances beside those
+            in the very middle, above 0. Where images have their subject in the middle,
+            3 leads attacks on few pixels away from it. Defaults to `1.0`, the paper's.
         ord: Order of the sum's norm. Defaults to `1`.
         clean_position: See rule 2; below 1, equation 3's pole. Defaults to `0.3`.
         clean_reach: See rule 3. The smaller it is, the further an attack can move
@@ -197,6 +201,7 @@ def calibrate(
         shape=clean.shape[1:],
         messages=messages,
         steps=steps,
+        border_weight=border_weight,
     )
     by_step = distances_by_step(decoder, clean, batch_size)
     step_weights = step_weights_for(by_step, decoder.steps, small_step_share)
@@ -219,6 +224,7 @@ def calibrate(
         soft_labels=soft_labels,
         ord=ord,
         temperature=float(temperature),
+        border_weight=decoder.border_weight,
     )
     return Calibration(
         settings=settings,
@@ -252,12 +258,22 @@ def _explain(
     return (
         f"Pixel weights: {weights}. The large step decides where perturbations are "
         "large; the small one pulls harder per grey level.",
+        *_explain_border(settings),
         f"Clean images lie at a distance of {mean:.6g} from a message, give or take "
         f"{spread:.4g}; A0 = {settings.a0:.4g} and A1 = {settings.a1:.4g} put 99.9 % "
         "of them where equation 3 is steep, and leave room on both sides for attacks.",
         *_explain_temperature(settings),
         f"A2 = {settings.a2:.4g} changes {changed:.3%} of the calibration images' "
         f"answers; {bound}.",
+    )
+
+
+def _explain_border(settings: TrapSettings) -> tuple[str, ...]:
+    if settings.border_weight == 1:
+        return ()
+    return (
+        f"Pixels at the border weigh {settings.border_weight:.3g} times as much as "
+        "those in the very middle: attacks on few pixels are led there.",
     )
 
 

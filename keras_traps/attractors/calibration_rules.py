@@ -33,11 +33,15 @@ def distances_by_step(
         batch_size: How many images at once.
 
     Returns:
-        `(steps, images, num_classes)`, float32, for pixel weights of 1.
+        `(steps, images, num_classes)`, float32, for step weights of 1.
     """
     steps = decoder.pixel_steps.numpy()
     index = ops.draw_steps(images.shape[1:], decoder.steps, seed=decoder.seed)
-    masks = [tf.constant(index == i, tf.float32) for i in range(len(decoder.steps))]
+    factors = ops.border_factors(images.shape[1:], decoder.border_weight)
+    masks = [
+        tf.constant((index == i) * factors, tf.float32)
+        for i in range(len(decoder.steps))
+    ]
     bits = tf.convert_to_tensor(decoder.message_bits)
 
     @tf.function(

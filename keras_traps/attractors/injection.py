@@ -38,6 +38,8 @@ class TrapSettings:
         temperature: What C's logits are divided by before the softmax; below 1 the
             soft labels are sharper, and hardly learn where M is trained on. 1 where
             `soft_labels` is false. Defaults to `1.0`.
+        border_weight: What the decoder's pixels at the border weigh beside those in
+            the middle. Defaults to `1.0`.
     """
 
     output: Output
@@ -52,6 +54,7 @@ class TrapSettings:
     ord: float = 1
     pixel_scale: float = 255.0
     temperature: float = 1.0
+    border_weight: float = 1.0
 
     def decoder(self, num_classes: int) -> QIMDecoder:
         """Makes the decoder W, not yet built.
@@ -72,6 +75,7 @@ class TrapSettings:
             a1=self.a1,
             a2=self.a2,
             pixel_scale=self.pixel_scale,
+            border_weight=self.border_weight,
             name="qim_decoder",
         )
 
@@ -99,6 +103,7 @@ class TrapSettings:
             **dataclasses.asdict(self),
             "seed": operator.index(self.seed),
             "temperature": float(self.temperature),
+            "border_weight": float(self.border_weight),
         }
 
     @classmethod

@@ -41,6 +41,9 @@ class QIMDecoder(keras.layers.Layer):
         a2: The largest correlation. Defaults to `1.0`.
         pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`, for images
             in [0, 1].
+        border_weight: What pixels at the border weigh beside those in the very middle,
+            above 0; see `keras_traps.ops.border_factors`. Defaults to `1.0`, the
+            paper's.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -77,6 +80,7 @@ class QIMDecoder(keras.layers.Layer):
         a1: float = 0.0,
         a2: float = 1.0,
         pixel_scale: float = 255.0,
+        border_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         step_weights = [1.0] * len(steps) if step_weights is None else step_weights
@@ -84,7 +88,8 @@ class QIMDecoder(keras.layers.Layer):
         for name, value in (("a0", a0), ("a1", a1), ("a2", a2)):
             check_number(value, name=name)
         check_number(pixel_scale, name="pixel_scale", above=0.0)
-        # Draws one block, so that a bad kind, seed or count is refused here.
+        # For one block, so that what is out of its range is refused here.
+        ops.border_factors((1,), border_weight)
         ops.draw_messages((1,), num_classes, seed=seed, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
         # NumPy's integers could not be written to a file.
@@ -97,6 +102,7 @@ class QIMDecoder(keras.layers.Layer):
         self.a1 = float(a1)
         self.a2 = float(a2)
         self.pixel_scale = float(pixel_scale)
+        self.border_weight = float(border_weight)
 
     @classmethod
     def from_seed(
@@ -138,7 +144,9 @@ class QIMDecoder(keras.layers.Layer):
             "pixel_steps", np.asarray(self.steps, np.float32)[index]
         )
         self.pixel_weights = self._add_constant(
-            "pixel_weights", np.asarray(self.step_weights, np.float32)[index]
+            "pixel_weights",
+            np.asarray(self.step_weights, np.float32)[index]
+            * ops.border_factors(shape, self.border_weight),
         )
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
@@ -209,6 +217,7 @@ class QIMDecoder(keras.layers.Layer):
             "a1": self.a1,
             "a2": self.a2,
             "pixel_scale": self.pixel_scale,
+            "border_weight": self.border_weight,
         }
 
     def _add_constant(self, name: str, value: np.ndarray) -> keras.Variable:

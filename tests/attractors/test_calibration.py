@@ -55,6 +55,7 @@ def test_the_budget_is_kept_and_used_up(
         {"soft_labels": False, "largest_a2": 50.0},
         {"ord": 2},
         {"messages": "random"},
+        {"border_weight": 3.0},
         {"steps": (128.0,)},
         {"steps": (3.0, 3.0, 128.0)},
         {"steps": (128.0, 3.0, 128.0)},
@@ -146,9 +147,16 @@ def test_small_steps_add_their_share_to_the_spread(
         assert spread / spreads[largest] == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize(("position", "reach"), [(0.3, 0.3), (0.0, 0.5), (0.5, 0.1)])
+@pytest.mark.parametrize(
+    ("position", "reach", "border_weight"),
+    [(0.3, 0.3, 1.0), (0.0, 0.5, 1.0), (0.5, 0.1, 1.0), (0.3, 0.1, 3.0)],
+)
 def test_clean_images_land_where_they_were_sent(
-    classifier: keras.Model, digits_train: Dataset, position: float, reach: float
+    classifier: keras.Model,
+    digits_train: Dataset,
+    position: float,
+    reach: float,
+    border_weight: float,
 ) -> None:
     calibration = calibrate(
         classifier,
@@ -157,6 +165,7 @@ def test_clean_images_land_where_they_were_sent(
         budget=0.01,
         clean_position=position,
         clean_reach=reach,
+        border_weight=border_weight,
     )
     settings = calibration.settings
     decoder = decoder_of(inject(classifier, settings))
@@ -168,6 +177,20 @@ def test_clean_images_land_where_they_were_sent(
     assert calibration.clean_mean == pytest.approx(distances.mean(), rel=1e-5)
     spread = np.sqrt(distances.var(axis=0).mean())
     assert calibration.clean_spread == pytest.approx(spread, rel=1e-3)
+
+
+def test_the_explanation_tells_of_a_heavier_border(
+    classifier: keras.Model, digits_train: Dataset, calibration: Calibration
+) -> None:
+    heavier = calibrate(
+        classifier,
+        digits_train.images,
+        output="logits",
+        budget=0.01,
+        border_weight=3,
+    )
+    assert any("border weigh 3 times" in said for said in heavier.explanation)
+    assert not any("border" in said for said in calibration.explanation)
 
 
 def test_the_same_images_and_seed_give_the_same(

@@ -15,6 +15,8 @@ def test_settings_outlive_json() -> None:
     assert json.dumps(numpys.to_dict()) == text
     numpys = dataclasses.replace(SETTINGS, temperature=np.float32(0.5))  # type: ignore[arg-type]
     assert json.loads(json.dumps(numpys.to_dict()))["temperature"] == 0.5
+    numpys = dataclasses.replace(SETTINGS, border_weight=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(numpys.to_dict()))["border_weight"] == 0.5
     with pytest.raises(TypeError, match="a9"):
         TrapSettings.from_dict({**SETTINGS.to_dict(), "a9": 1.0})
 
@@ -29,3 +31,9 @@ def test_a_setting_that_is_missing_is_named(missing: str) -> None:
 def test_a_setting_with_a_default_may_be_missing() -> None:
     data = {key: value for key, value in SETTINGS.to_dict().items() if key != "steps"}
     assert TrapSettings.from_dict(data).steps == (3.0, 128.0)
+
+
+def test_settings_of_before_have_no_heavier_border() -> None:
+    data = SETTINGS.to_dict()
+    del data["border_weight"]
+    assert TrapSettings.from_dict(data) == SETTINGS

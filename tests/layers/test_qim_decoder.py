@@ -25,6 +25,7 @@ def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.floa
     ("shape", "settings"),
     [
         ((5, 4, 3), {**CONSTANTS, "seed": 3}),
+        ((6, 6, 3), {**CONSTANTS, "border_weight": 2.5}),
         (
             (9,),
             {
@@ -66,6 +67,16 @@ def test_it_is_the_op_on_grey_levels(shape: tuple[int, ...], classes: int) -> No
     expected = ops.qim_correlation(distances, *CONSTANTS.values())
     np.testing.assert_allclose(decoder(images), expected, rtol=1e-5, atol=1e-6)
     assert decoder(images).shape == (4, classes)
+
+
+def test_the_border_weighs_on_both_step_sizes() -> None:
+    shape = (10, 8, 1)
+    like = partial(
+        QIMDecoder.from_seed, 2, num_classes=3, shape=shape, step_weights=(9, 1)
+    )
+    ratio = like(border_weight=4).pixel_weights / like().pixel_weights
+    np.testing.assert_allclose(ratio, ops.border_factors(shape, 4), rtol=1e-6)
+    assert like(border_weight=4).fingerprint != like().fingerprint
 
 
 def test_pixels_may_have_another_scale() -> None:
@@ -150,6 +161,7 @@ def decoder_with(**changes: Any) -> QIMDecoder:
         {"a1": -4.1},
         {"a2": 0.60001},
         {"pixel_scale": 256.0},
+        {"border_weight": 1.5},
     ],
 )
 def test_fingerprint_changes_with_every_secret(change: dict[str, Any]) -> None:
@@ -225,6 +237,7 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
         ({"a2": float("nan")}, "a2"),
         ({"pixel_scale": 0.0}, "pixel_scale"),
         ({"pixel_scale": -255.0}, "pixel_scale"),
+        ({"border_weight": 0.0}, "border_weight"),
     ],
 )
 def test_an_argument_out_of_range_is_named(settings: dict[str, Any], name: str) -> None:

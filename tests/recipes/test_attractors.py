@@ -173,7 +173,13 @@ def test_resuming_with_other_settings_is_refused(finished: Path, model: Path) ->
 
 @pytest.mark.parametrize(
     "flag",
-    ["budget=0.4", "output=probabilities", "small_step_share=0.75", "temperature=7"],
+    [
+        "budget=0.4",
+        "output=probabilities",
+        "small_step_share=0.75",
+        "temperature=7",
+        "border_weight=2",
+    ],
 )
 def test_a_calibration_that_was_made_otherwise_is_refused(
     finished: Path, model: Path, tmp_path: Path, flag: str

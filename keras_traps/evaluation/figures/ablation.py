@@ -181,6 +181,7 @@ def _choices(
         "small_step_share": usual_share,
         "soft_labels": base.soft_labels,
         "temperature": base.temperature,
+        "border_weight": base.border_weight,
         "ord": base.ord,
     }
 

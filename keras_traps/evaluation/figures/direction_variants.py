@@ -99,6 +99,7 @@ def heavy_on_the_large_step(
             small_step_share=share,
             soft_labels=settings.soft_labels,
             temperature=settings.temperature,
+            border_weight=settings.border_weight,
             ord=settings.ord,
         )
 

@@ -53,6 +53,7 @@ class TwoScaleDecoder(QIMDecoder):
             steps=steps[1:],
             step_weights=step_weights[1:],
             pixel_scale=self.pixel_scale,
+            border_weight=self.border_weight,
         )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -84,6 +85,7 @@ class TwoScaleSettings(TrapSettings):
             a1=self.a1,
             a2=self.a2,
             pixel_scale=self.pixel_scale,
+            border_weight=self.border_weight,
             name="qim_decoder",
         )
 
@@ -127,6 +129,7 @@ def calibrate_two_scales(
         messages=like.messages,
         steps=like.steps,
         step_weights=(1.0, 1.0),
+        border_weight=like.border_weight,
     )
     decoder.build((None, *images.shape[1:]))
     by_step = np.concatenate(

@@ -129,20 +129,23 @@ def test_the_distances_of_two_scales_add_up() -> None:
     np.testing.assert_allclose(decoder(x), np.tanh(u / (1 - u)), rtol=1e-3)
 
 
+@pytest.mark.parametrize("border_weight", [1.0, 2.0])
 def test_two_scales_are_calibrated_by_the_same_rules(
-    digits_defence: Defence, digits_train: Dataset
+    digits_defence: Defence, digits_train: Dataset, border_weight: float
 ) -> None:
     images = digits_train.images
-    answers = answers_as_summed(digits_defence.classifier, LIKE, images)
+    like = dataclasses.replace(LIKE, border_weight=border_weight)
+    answers = answers_as_summed(digits_defence.classifier, like, images)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
     settings = calibrate_two_scales(
-        LIKE, answers, images, small_step_share=0.5, budget=0.002
+        like, answers, images, small_step_share=0.5, budget=0.002
     )
     trapped = inject(digits_defence.classifier, settings)
     changed = np.mean(trapped(images).numpy().argmax(1) != answers.argmax(1))
     assert changed <= 0.002
     decoder = trapped.get_layer("qim_decoder")
     assert isinstance(decoder, TwoScaleDecoder)
+    assert decoder.border_weight == decoder.other.border_weight == border_weight
     u = settings.a0 * decoder.distances(images).numpy() - settings.a1
     assert u.mean() == pytest.approx(0.3, abs=1e-3)
     assert (np.abs(u - u.mean()) < 0.1001).mean() == pytest.approx(0.999, abs=1e-3)
