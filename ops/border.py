@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps._validation import FloatArray, check_number
-from keras_traps.ops.messages import block_grid, checked_shape, spread_blocks
+from keras_traps.ops.blocks import block_grid, check_shape, spread_blocks
 
 
 def border_factors(shape: Sequence[int], border_weight: float) -> FloatArray:
@@ -30,7 +30,7 @@ def border_factors(shape: Sequence[int], border_weight: float) -> FloatArray:
     Raises:
         ValueError: If `shape` is empty or `border_weight` is not above 0.
     """
-    shape = checked_shape(shape)
+    shape = check_shape(shape)
     check_number(border_weight, name="border_weight", above=0.0)
     grid = block_grid(shape)
     across = np.meshgrid(*(_eccentricity(size) for size in grid[:2]), indexing="ij")

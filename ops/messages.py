@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps._validation import check_count, is_integer
+from keras_traps.ops.blocks import block_grid, check_shape, spread_blocks
 
 MessageKind = Literal["balanced", "random"]
 
@@ -58,7 +59,7 @@ def draw_messages(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    shape = checked_shape(shape)
+    shape = check_shape(shape)
     check_count("num_classes", num_classes, at_least=2)
     num_classes = int(num_classes)
     if kind not in ("balanced", "random"):
@@ -97,7 +98,7 @@ def draw_steps(
     Raises:
         ValueError: If `shape` is empty or `steps` is.
     """
-    shape = checked_shape(shape)
+    shape = check_shape(shape)
     # An array has no truth value.
     if len(steps) == 0:
         raise ValueError(
@@ -114,26 +115,6 @@ def draw_steps(
     return spread_blocks(blocks, shape).ravel().astype(np.intp)
 
 
-def block_grid(shape: Sequence[int]) -> tuple[int, ...]:
-    """How many blocks lie along each axis; a part of a block counts as one."""
-    if len(shape) == 1:
-        return (-(-shape[0] // 4),)
-    height, width, *rest = shape
-    return (-(-height // 2), -(-width // 2), *rest)
-
-
-def spread_blocks(
-    blocks: npt.NDArray[np.generic], shape: Sequence[int]
-) -> npt.NDArray[np.generic]:
-    """Lays blocks `(*grid, 4)` out as an image of `shape`, cutting what sticks out."""
-    if len(shape) == 1:
-        return blocks.reshape(-1)[: shape[0]]
-    rows, columns, *rest = blocks.shape[:-1]
-    image = blocks.reshape(rows, columns, *rest, 2, 2)
-    image = np.moveaxis(image, (-2, -1), (1, 3)).reshape(2 * rows, 2 * columns, *rest)
-    return image[: shape[0], : shape[1]]
-
-
 def _uniform_integers(count: int, below: int, seed: int) -> npt.NDArray[np.intp]:
     # The top 32 bits scaled: the bias of below / 2**32 is far under one draw in all.
     draws = _raw(count, seed, _MESSAGE_STREAM) >> np.uint64(32)
@@ -148,14 +129,3 @@ def _raw(count: int, seed: int, stream: int) -> npt.NDArray[np.uint64]:
         )
     key = np.array([int(seed), stream], dtype=np.uint64)
     return np.random.Philox(key=key).random_raw(count)
-
-
-def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns the shape of one image as plain integers, or refuses it."""
-    if len(shape) == 0 or any(not is_integer(n) or n < 1 for n in shape):
-        raise ValueError(
-            "Invalid value for argument `shape`. Expected the positive sizes of one "
-            f"image. Received: shape={tuple(shape)}"
-        )
-    # Products of NumPy's small integers overflow.
-    return tuple(int(n) for n in shape)
