@@ -24,6 +24,7 @@ from keras_traps.attractors.injection import TrapSettings, check_soft_labels
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
+from keras_traps.ops.border import check_border_weight
 from keras_traps.ops.messages import MessageKind
 
 
@@ -154,8 +155,9 @@ def calibrate(
         temperature: What C's logits are divided by, 0.0001 to 100; 1 leaves the
             soft labels as the classifier has them. Defaults to `None`, rule 5.
         border_weight: What pixels at the border weigh in the distances beside those
-            in the very middle, above 0. Where images have their subject in the middle,
-            3 leads attacks on few pixels away from it. Defaults to `1.0`, the paper's.
+            in the very middle, 0.001 to 1000, times the weight of their step size.
+            Where images have their subject in the middle, 3 leads attacks on few pixels
+            away from it. Defaults to `1.0`, the paper's.
         ord: Order of the sum's norm. Defaults to `1`.
         clean_position: See rule 2; below 1, equation 3's pole. Defaults to `0.3`.
         clean_reach: See rule 3. The smaller it is, the further an attack can move
@@ -180,6 +182,7 @@ def calibrate(
     check_number(clean_reach, name="clean_reach", above=0.0)
     check_number(largest_a2, name="largest_a2", above=0.0)
     check_soft_labels(soft_labels, temperature)
+    check_border_weight(border_weight)
     needed = math.ceil(1 / budget)
     if len(clean) < needed:
         raise ValueError(
@@ -271,9 +274,10 @@ def _explain(
 def _explain_border(settings: TrapSettings) -> tuple[str, ...]:
     if settings.border_weight == 1:
         return ()
+    place = "border" if settings.border_weight > 1 else "middle"
     return (
-        f"Pixels at the border weigh {settings.border_weight:.3g} times as much as "
-        "those in the very middle: attacks on few pixels are led there.",
+        f"The border weight of {settings.border_weight:.3g} gives pixels more weight "
+        f"the nearer they are to the {place}: attacks on few pixels are led there.",
     )
 
 

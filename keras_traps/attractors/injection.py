@@ -39,7 +39,7 @@ class TrapSettings:
             soft labels are sharper, and hardly learn where M is trained on. 1 where
             `soft_labels` is false. Defaults to `1.0`.
         border_weight: What the decoder's pixels at the border weigh beside those in
-            the middle. Defaults to `1.0`.
+            the middle, times the weight of their step size. Defaults to `1.0`.
     """
 
     output: Output

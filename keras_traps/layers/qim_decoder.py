@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_traps import ops
 from keras_traps._validation import check_floating, check_number
+from keras_traps.ops.border import check_border_weight
 from keras_traps.ops.messages import MessageKind
 
 
@@ -42,8 +43,8 @@ class QIMDecoder(keras.layers.Layer):
         pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`, for images
             in [0, 1].
         border_weight: What pixels at the border weigh beside those in the very middle,
-            above 0; see `keras_traps.ops.border_factors`. Defaults to `1.0`, the
-            paper's.
+            0.001 to 1000, times the weight of their step size; see
+            `keras_traps.ops.border_factors`. Defaults to `1.0`, the paper's.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -88,8 +89,8 @@ class QIMDecoder(keras.layers.Layer):
         for name, value in (("a0", a0), ("a1", a1), ("a2", a2)):
             check_number(value, name=name)
         check_number(pixel_scale, name="pixel_scale", above=0.0)
-        # For one block, so that what is out of its range is refused here.
-        ops.border_factors((1,), border_weight)
+        check_border_weight(border_weight)
+        # Draws one block, so that a bad kind, seed or count is refused here.
         ops.draw_messages((1,), num_classes, seed=seed, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
         # NumPy's integers could not be written to a file.
@@ -206,6 +207,8 @@ class QIMDecoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this layer again."""
+        # Runs are told apart by this: those of a decoder without it can go on.
+        border = {"border_weight": self.border_weight}
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
@@ -217,7 +220,7 @@ class QIMDecoder(keras.layers.Layer):
             "a1": self.a1,
             "a2": self.a2,
             "pixel_scale": self.pixel_scale,
-            "border_weight": self.border_weight,
+            **(border if self.border_weight != 1 else {}),
         }
 
     def _add_constant(self, name: str, value: np.ndarray) -> keras.Variable:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -179,17 +180,19 @@ def test_clean_images_land_where_they_were_sent(
     assert calibration.clean_spread == pytest.approx(spread, rel=1e-3)
 
 
-def test_the_explanation_tells_of_a_heavier_border(
+def test_the_explanation_tells_of_the_borders_weight(
     classifier: keras.Model, digits_train: Dataset, calibration: Calibration
 ) -> None:
-    heavier = calibrate(
-        classifier,
-        digits_train.images,
-        output="logits",
-        budget=0.01,
-        border_weight=3,
-    )
-    assert any("border weigh 3 times" in said for said in heavier.explanation)
+    for weight, place in ((3, "border"), (0.5, "middle")):
+        found = calibrate(
+            classifier,
+            digits_train.images,
+            output="logits",
+            budget=0.01,
+            border_weight=weight,
+        )
+        expected = f"border weight of {weight} gives.*nearer they are to the {place}"
+        assert any(re.search(expected, said) for said in found.explanation)
     assert not any("border" in said for said in calibration.explanation)
 
 

@@ -49,7 +49,7 @@ def test_a_share_out_of_range_is_refused(
     [
         ("clean_position", (1.0, 2.0, np.nan, -np.inf), "number below 1"),
         ("clean_reach", (0.0, -0.1, np.nan, np.inf), "number above 0"),
-        ("border_weight", (0.0, -1.0, np.nan, np.inf), "number above 0"),
+        ("border_weight", (0.0, 1e-4, 1e4, np.nan, np.inf), "from 0.001 to 1000"),
         ("largest_a2", (0.0, -1.0, np.nan, np.inf), "number above 0"),
     ],
 )

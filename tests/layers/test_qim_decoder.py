@@ -79,6 +79,12 @@ def test_the_border_weighs_on_both_step_sizes() -> None:
     assert like(border_weight=4).fingerprint != like().fingerprint
 
 
+def test_the_config_of_a_decoder_without_a_heavier_border_is_that_of_before() -> None:
+    assert "border_weight" not in QIMDecoder(3).get_config()
+    config = QIMDecoder(3, border_weight=2).get_config()
+    assert QIMDecoder.from_config(config).border_weight == 2
+
+
 def test_pixels_may_have_another_scale() -> None:
     shape = (6, 6)
     images = random_images(shape)

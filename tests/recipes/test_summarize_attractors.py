@@ -85,6 +85,13 @@ def test_each_seed_has_its_columns_and_the_paper_stands_beside(tmp_path: Path) -
     assert "A2 = 0.5, weights 4, 1 for steps 3, 128" in text
 
 
+def test_a_border_of_another_weight_is_told() -> None:
+    content = report(0)
+    assert "border" not in recipe.summarize([content])
+    content["calibration"]["border_weight"] = 3.0
+    assert "steps 3, 128, temperature 1, border 3" in recipe.summarize([content])
+
+
 def test_every_table_row_has_as_many_cells_as_its_header() -> None:
     lines = recipe.summarize([report(0), report(1)]).splitlines()
     tables = [line for line in lines if line.startswith("|")]

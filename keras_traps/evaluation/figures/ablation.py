@@ -9,10 +9,11 @@ import numpy as np
 import tqdm
 
 from keras_traps.attacks import Attack
-from keras_traps.attractors import Calibration, TrapSettings, calibrate
+from keras_traps.attractors import Calibration, TrapSettings
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import Candidates, choose_candidates
 from keras_traps.evaluation.defence import Defence, defend
+from keras_traps.evaluation.figures.recalibration import recalibrated
 from keras_traps.evaluation.figures.study import Study, text_table
 from keras_traps.evaluation.figures.trapdoor_attacks import run
 from keras_traps.evaluation.figures.two_scales import (
@@ -172,30 +173,19 @@ def _choices(
 ) -> Iterator[Choice]:
     base, images = calibration.settings, train.images[:_CALIBRATED_ON]
     budget = max(calibration.budget, 1 / len(images))
-    usual: dict[str, Any] = {
-        "output": defence.output,
-        "budget": budget,
-        "seed": base.seed,
-        "messages": base.messages,
-        "steps": base.steps,
-        "small_step_share": usual_share,
-        "soft_labels": base.soft_labels,
-        "temperature": base.temperature,
-        "border_weight": base.border_weight,
-        "ord": base.ord,
-    }
 
     def settings(**changed: Any) -> TrapSettings:
-        return calibrate(defence.classifier, images, **{**usual, **changed}).settings
+        return recalibrated(defence, calibration, images, **changed).settings
 
     def row(group: str, name: str, **changed: Any) -> Choice:
         return Choice(group, name, lambda: settings(**changed))
 
+    border = f", border {base.border_weight:g}" if base.border_weight != 1 else ""
     small, large = min(base.steps), max(base.steps)
     yield row(
         "this project's",
         f"half the pixels each, share {usual_share:g}, soft labels, L1, "
-        f"temperature {base.temperature:.2g}",
+        f"temperature {base.temperature:.2g}{border}",
     )
     for name, steps in (
         (f"all pixels {small:g}", (small,)),

@@ -13,7 +13,6 @@ from keras_traps.attractors import (
     AttractorCosines,
     AttractorSearch,
     Calibration,
-    calibrate,
     decoder_of,
     inject,
     is_attractor,
@@ -26,6 +25,7 @@ from keras_traps.attractors.analysis import DEFAULT_SEARCH
 from keras_traps.attractors.analysis.nearest import Ends, Scale
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence
+from keras_traps.evaluation.figures.recalibration import recalibrated
 from keras_traps.evaluation.figures.study import text_table
 from keras_traps.evaluation.report.blocks import Table
 
@@ -85,26 +85,15 @@ def heavy_on_the_large_step(
     Returns:
         C, and an M whose small step has a weight of 1/4 per grey level.
     """
-    settings, images = calibration.settings, train.images[:_CALIBRATED_ON]
+    images = train.images[:_CALIBRATED_ON]
 
     def with_share(share: float) -> Calibration:
-        return calibrate(
-            defence.classifier,
-            images,
-            output=defence.output,
-            budget=max(calibration.budget, 1 / len(images)),
-            seed=settings.seed,
-            messages=settings.messages,
-            steps=settings.steps,
-            small_step_share=share,
-            soft_labels=settings.soft_labels,
-            temperature=settings.temperature,
-            border_weight=settings.border_weight,
-            ord=settings.ord,
-        )
+        return recalibrated(defence, calibration, images, small_step_share=share)
 
     # The weight is in proportion to the share.
-    weight = with_share(1.0).settings.step_weights[int(np.argmin(settings.steps))]
+    weight = with_share(1.0).settings.step_weights[
+        int(np.argmin(calibration.settings.steps))
+    ]
     found = with_share(_LIGHT / weight)
     trapped = inject(defence.classifier, found.settings)
     other = dataclasses.replace(defence, trapped=trapped)

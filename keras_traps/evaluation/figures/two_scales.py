@@ -103,7 +103,7 @@ def calibrate_two_scales(
     """Chooses the constants by the rules of `calibrate`.
 
     Args:
-        like: Whose steps, messages, seed and norm to take.
+        like: Whose steps, messages, seed, norm and border to take.
         answers: `(images, num_classes)`: C on the images, as it enters the sum.
         images: `(images, ...)`, float32, in [0, 1]: clean images.
         small_step_share: How much the small step adds to the clean spread, as a share

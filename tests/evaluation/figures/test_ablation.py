@@ -6,11 +6,17 @@ import pytest
 import tensorflow as tf
 
 from keras_traps import attacks, inject
-from keras_traps.attractors import Calibration, ForensicAnalyzer, TrapSettings
+from keras_traps.attractors import (
+    Calibration,
+    ForensicAnalyzer,
+    TrapSettings,
+    decoder_of,
+)
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.figures import ablation as module
 from keras_traps.evaluation.figures.ablation import ablation, choices
+from keras_traps.evaluation.figures.direction_variants import heavy_on_the_large_step
 from keras_traps.evaluation.figures.two_scales import (
     TwoScaleDecoder,
     TwoScaleSettings,
@@ -78,6 +84,19 @@ def test_the_share_is_that_of_the_calibration(
     unknown = dataclasses.replace(digits_calibration, small_step_share=None)
     with pytest.raises(ValueError, match=r"argument `calibration`.*small_step_share"):
         choices(digits_defence, unknown, digits_train)
+
+
+def test_the_border_is_that_of_the_calibration(
+    digits_defence: Defence, digits_calibration: Calibration, digits_train: Dataset
+) -> None:
+    settings = dataclasses.replace(digits_calibration.settings, border_weight=2.0)
+    other = dataclasses.replace(digits_calibration, settings=settings)
+    found = choices(digits_defence, other, digits_train)
+    assert "border 2" in found[0].name
+    both = next(c for c in found if c.group == "pixels")
+    assert found[0].settings().border_weight == both.settings().border_weight == 2
+    heavy = heavy_on_the_large_step(digits_defence, other, digits_train)
+    assert decoder_of(heavy.defence.trapped).border_weight == 2
 
 
 def test_every_choice_is_one_row(
