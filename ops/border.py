@@ -17,7 +17,7 @@ def border_factors(shape: Sequence[int], border_weight: float) -> FloatArray:
 
     Most images have their subject in the middle. An attack that changes few pixels,
     and those where the gradient is largest, is led to the border by traps that pull
-    harder there, where the classifier hardly looks.
+    harder there, and away from what the classifier is to see.
 
     A factor grows linearly with the distance from the middle along the height or the
     width, whichever is larger in units of half an image; an axis of at most two blocks
