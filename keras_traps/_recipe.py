@@ -11,6 +11,7 @@ import keras
 from absl import app, flags
 
 from keras_traps import calibrate, datasets
+from keras_traps._classifier_files import load_classifier
 from keras_traps._flags import Flags
 from keras_traps.attractors import Calibration
 from keras_traps.devices import hush_retracing, prepare_devices
@@ -19,10 +20,7 @@ from keras_traps.evaluation.engines import Engine, LocalEngine
 from keras_traps.evaluation.jobs import Job
 from keras_traps.evaluation.kept_calibration import calibration_path, check_calibration
 from keras_traps.evaluation.provenance import provenance, weights_sha256
-from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
 from keras_traps.models.outputs import Output
-
-_DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
 
 EngineName = Literal["local", "ray"]
 
@@ -162,35 +160,6 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
         test_data=test.sha256,
     )
     return Trapped(defence, calibration, train, test, facts)
-
-
-def load_classifier(dataset: str, path: Path) -> keras.Model:
-    """Loads a classifier that was trained before.
-
-    Args:
-        dataset: The data set's name, which chooses DEEPSEC's architecture.
-        path: A `.keras` file, or a `.npz` state dict of DEEPSEC.
-
-    Returns:
-        The classifier.
-
-    Raises:
-        app.UsageError: If there is no such file or Keras cannot load it, or DEEPSEC has
-            no model for the data set.
-    """
-    if not path.is_file():
-        raise app.UsageError(f"--model names no file: {path}")
-    if path.suffix != ".npz":
-        # Without its optimizer: it is not trained any more, or in another way.
-        try:
-            return keras.saving.load_model(path, compile=False)
-        except (ValueError, OSError) as error:
-            raise app.UsageError(f"--model cannot be read: {path} ({error})") from error
-    if dataset not in _DEEPSEC:
-        raise app.UsageError(
-            f"DEEPSEC has no model for {dataset}; it has {', '.join(_DEEPSEC)}."
-        )
-    return load_deepsec_weights(_DEEPSEC[dataset](), path)
 
 
 def make_engine(name: EngineName, job: Job) -> Engine:

@@ -23,7 +23,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from keras_traps import datasets
-from keras_traps._recipe import load_classifier
+from keras_traps._classifier_files import load_classifier
 from keras_traps.layers import RandomNoise
 from keras_traps.models import cifar10_resnet20, digits_cnn, mnist_cnn, train
 from keras_traps.models.distribution import StrategyName, is_chief, make_strategy

@@ -9,8 +9,9 @@ import keras
 from absl import app, flags
 
 from keras_traps import attacks
+from keras_traps._classifier_files import load_classifier
 from keras_traps._flags import Flags
-from keras_traps._recipe import check_required, load_classifier
+from keras_traps._recipe import check_required
 from keras_traps.evaluation.luring.outcomes import Outcome, read_outcomes
 from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.luring.schedules import Variant

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from absl import app, flags
 
-from keras_traps import _recipe
 from tests.recipes.test_attractors import run
 
 
@@ -37,11 +36,6 @@ def test_deepsec_has_no_model_of_the_digits(tmp_path: Path) -> None:
     np.savez(path, weight=np.zeros(3))
     with pytest.raises(app.UsageError, match="no model for digits; it has mnist, cif"):
         run(f"--model={path}", f"--workdir={tmp_path / 'run'}")
-
-
-def test_a_state_dict_of_deepsec_is_loaded(deepsec_weights: Path) -> None:
-    path = deepsec_weights / "deepsec_mnist.npz"
-    assert _recipe.load_classifier("mnist", path).count_params() == 312_202
 
 
 @pytest.mark.parametrize(
