@@ -95,6 +95,12 @@ def define_defence_flags(values: flags.FlagValues) -> Flags:
         1.0,
         "How much W counts beside C where the integrated model recovers by C - W.",
     )
+    define.text(
+        "recovery_model",
+        None,
+        "Another classifier, whose answer counts in place of that of --model where the "
+        "integrated model recovers by C - W or by depth.",
+    )
     define.integer("seed", 0, "The seed of messages, targets and attacks.", low=0)
     define.text("workdir", None, "The folder for records, calibration and report.")
     define.switch("resume", False, "Whether to go on in a --workdir in use.")
@@ -141,6 +147,11 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
         for split in ("train", "test")
     )
     classifier = load_classifier(values.dataset, Path(values.model).expanduser())
+    asked = values.recovery_model and load_classifier(
+        values.dataset,
+        Path(values.recovery_model).expanduser(),
+        flag="--recovery_model",
+    )
     calibration = _calibration(values, classifier, train, workdir)
     check_calibration(calibration, workdir)
     defence = defend(
@@ -149,12 +160,14 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
         train.images,
         fprs=tuple(values.fpr),
         recovery_weight=values.recovery_weight,
+        recovery_classifier=asked,
     )
     facts = provenance(
         sys.argv,
         seed=values.seed,
         device=device,
         classifier=weights_sha256(classifier),
+        **({"recovery classifier": weights_sha256(asked)} if asked else {}),
         decoder=defence.main_analyzer.decoder.fingerprint,
         train_data=train.sha256,
         test_data=test.sha256,

@@ -7,8 +7,11 @@ import keras
 from keras_traps.attractors.forensics import ForensicAnalyzer
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import Thresholds
-from keras_traps.layers import DetectRecover, QIMDecoder
+from keras_traps.layers import DetectRecover, QIMDecoder, SoftLabels
 from keras_traps.layers.detect_recover import Recovery, needs_classifier
+from keras_traps.models.graphs import as_graph
+from keras_traps.models.outputs import check_classifier
+from keras_traps.models.probe import check_on_noise
 
 # Equation 3 falls to A2 tanh(-1) and no further.
 _LOWEST = math.tanh(-1.0)
@@ -30,6 +33,7 @@ def integrate(
     weight: float = 1.0,
     depth: float | None = None,
     height: float | None = None,
+    recovery_classifier: keras.Model | None = None,
 ) -> keras.Model:
     """Makes the classify-detect-recover model M_(d,r).
 
@@ -44,6 +48,11 @@ def integrate(
             decoder has, -0.76 A2.
         height: See `keras_traps.layers.DetectRecover`. Defaults to `None`: for
             `recovery="depth"` 0.75 of the way from U to the largest, A2.
+        recovery_classifier: What is asked for C(x) where `"difference"` and `"depth"`
+            recover a class: a classifier of the same images and classes, and of the
+            same output as the one that was trapped. One that noise fools less names the
+            class of more of the images that W says little about, and where nothing is
+            flagged M answers as before. Defaults to `None`, the trapped classifier.
 
     Returns:
         A model of the same input and output as `trapped`: its answer where the input
@@ -52,8 +61,10 @@ def integrate(
 
     Raises:
         ValueError: If `trapped` has no QIM decoder, or the analyzer was fitted for
-            another one; if there is no way down from L; or as
-            `keras_traps.layers.DetectRecover`.
+            another one; if there is no way down from L; if `recovery_classifier` takes
+            or returns something else than `trapped`, or is given for a recovery that
+            asks no classifier; or as `keras_traps.layers.DetectRecover`.
+        TypeError: If `recovery_classifier` is not a Keras model.
         RuntimeError: If the analyzer was not fitted.
 
     Example:
@@ -79,6 +90,8 @@ def integrate(
             height = max(0.0, _HEIGHT * (decoder.a2 - thresholds.upper))
     outputs, correlations = trapped.get_layer("normalized_sum").input
     seen = [trapped.output, correlations]
+    if recovery_classifier is not None:
+        outputs = _soft_labels_of(recovery_classifier, trapped, recovery)
     if needs_classifier(recovery):
         seen.append(outputs)
     answer = DetectRecover(
@@ -104,3 +117,30 @@ def _way_down(thresholds: Thresholds, decoder: QIMDecoder) -> float:
             f"{decoder.a2 * _LOWEST:g}. Received: lower={thresholds.lower:g}"
         )
     return way
+
+
+def _soft_labels_of(
+    classifier: keras.Model, trapped: keras.Model, recovery: Recovery
+) -> keras.KerasTensor:
+    """What another classifier than C has for C(x)."""
+    if not needs_classifier(recovery):
+        raise ValueError(
+            "Invalid value for argument `recovery_classifier`. Expected none for "
+            f"recovery={recovery!r}, which asks no classifier. Received: "
+            f"{getattr(classifier, 'name', classifier)!r}"
+        )
+    check_classifier(classifier, "as C", known=("as C",), name="recovery_classifier")
+    expected = trapped.input_shape[1:], trapped.output_shape[1:]
+    received = classifier.input_shape[1:], classifier.output_shape[1:]
+    if received != expected:
+        raise ValueError(
+            "Invalid value for argument `recovery_classifier`. Expected images and "
+            f"answers of the shapes of {trapped.name!r}, {expected}. Received: "
+            f"{received}"
+        )
+    answers = as_graph(classifier, name="recovery_classifier")(trapped.input)
+    head = next((one for one in trapped.layers if isinstance(one, SoftLabels)), None)
+    if head is None:
+        return answers
+    check_on_noise(classifier, "logits" if head.from_logits else "probabilities")
+    return head(answers)

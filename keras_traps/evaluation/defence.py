@@ -22,6 +22,8 @@ class Defence:
             model is made with the one of the largest rate.
         recovery_weight: How much W counts beside C in the integrated model's
             `"difference"`; see `keras_traps.layers.DetectRecover`. Defaults to `1.0`.
+        recovery_classifier: What the integrated model asks where it recovers a class by
+            a classifier's answer; see `keras_traps.integrate`. Defaults to `None`, C.
     """
 
     classifier: keras.Model
@@ -29,6 +31,7 @@ class Defence:
     trapped: keras.Model
     analyzers: Mapping[float, ForensicAnalyzer]
     recovery_weight: float = 1.0
+    recovery_classifier: keras.Model | None = None
 
     @property
     def main_analyzer(self) -> ForensicAnalyzer:
@@ -43,6 +46,7 @@ def defend(
     *,
     fprs: Sequence[float] = (0.05, 0.005),
     recovery_weight: float = 1.0,
+    recovery_classifier: keras.Model | None = None,
 ) -> Defence:
     """Traps a classifier and fits an analyzer for each false-positive rate.
 
@@ -52,6 +56,7 @@ def defend(
         images: `(images, ...)`, float32, in [0, 1]: clean images for the thresholds.
         fprs: Nominal false-positive rates. Defaults to `(0.05, 0.005)`, the paper's.
         recovery_weight: See `Defence`. Defaults to `1.0`.
+        recovery_classifier: See `Defence`. Defaults to `None`.
 
     Returns:
         The defence.
@@ -69,4 +74,11 @@ def defend(
     correlations = next(iter(analyzers.values())).correlations(images)
     for fpr, analyzer in analyzers.items():
         analyzer.fit_correlations(correlations, fpr=fpr)
-    return Defence(classifier, settings.output, trapped, analyzers, recovery_weight)
+    return Defence(
+        classifier,
+        settings.output,
+        trapped,
+        analyzers,
+        recovery_weight,
+        recovery_classifier,
+    )

@@ -13,7 +13,7 @@ from keras_traps.evaluation.candidates import Candidates
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.records import Record
 from keras_traps.evaluation.results import Variant
-from keras_traps.layers.detect_recover import Recovery
+from keras_traps.layers.detect_recover import Recovery, needs_classifier
 from keras_traps.models.outputs import AttackedOutput
 
 Subject = Variant | Literal["undefended"]
@@ -149,5 +149,8 @@ def _view(defence: Defence, subject: Subject) -> View:
         defence.main_analyzer,
         recovery=recovery,
         weight=defence.recovery_weight,
+        recovery_classifier=(
+            defence.recovery_classifier if needs_classifier(recovery) else None
+        ),
     )
     return View(model, "scores")

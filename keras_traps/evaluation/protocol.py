@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tqdm
 
@@ -170,6 +171,7 @@ def record_settings(
         in the names of their folders.
     """
     thresholds = defence.main_analyzer.thresholds
+    asked = defence.recovery_classifier
     return {
         "classifier": weights_sha256(defence.classifier),
         # Equal weights may compute something else: with other preprocessing, or
@@ -189,7 +191,13 @@ def record_settings(
         "background": array_sha256(background),
         "seed": seed,
         "chunk_size": chunk_size,
+        # Records of before there was one do without it.
+        **({} if asked is None else {"recovery_classifier": _described(asked)}),
     }
+
+
+def _described(model: keras.Model) -> list[str]:
+    return [weights_sha256(model), architecture_sha256(model)]
 
 
 def _chunks(count: int, size: int) -> list[Any]:

@@ -108,7 +108,7 @@ class PackedJob:
     """A job that can be sent to another process.
 
     Args:
-        models: The pickled classifier and trapped model.
+        models: The pickled classifier, trapped model and recovery classifier.
         output: What the classifier returns.
         thresholds: By nominal false-positive rate.
         recovery_weight: See `Defence`.
@@ -133,12 +133,17 @@ class PackedJob:
         Returns:
             A job whose tasks give the same records, up to rounding.
         """
-        classifier, trapped = pickle.loads(self.models)
+        classifier, trapped, recovery_classifier = pickle.loads(self.models)
         analyzers = {}
         for fpr, thresholds in self.thresholds.items():
             analyzers[fpr] = ForensicAnalyzer(trapped).with_thresholds(thresholds)
         defence = Defence(
-            classifier, self.output, trapped, analyzers, self.recovery_weight
+            classifier,
+            self.output,
+            trapped,
+            analyzers,
+            self.recovery_weight,
+            recovery_classifier,
         )
         return Job(defence, self.candidates, self.background, self.seed)
 
@@ -154,7 +159,9 @@ def pack(job: Job) -> PackedJob:
     """
     defence = job.defence
     return PackedJob(
-        pickle.dumps((defence.classifier, defence.trapped)),
+        pickle.dumps(
+            (defence.classifier, defence.trapped, defence.recovery_classifier)
+        ),
         defence.output,
         {fpr: analyzer.thresholds for fpr, analyzer in defence.analyzers.items()},
         defence.recovery_weight,

@@ -3,6 +3,7 @@ import functools
 from pathlib import Path
 from typing import Any, get_args
 
+import keras
 import numpy as np
 
 from keras_traps.attacks import create
@@ -30,7 +31,10 @@ def test_records_are_what_the_attack_makes_of_each_view(
     tmp_path: Path,
 ) -> None:
     # Another weight than `integrate` has by itself.
-    digits_defence = dataclasses.replace(digits_defence, recovery_weight=4.0)
+    asked = keras.models.clone_model(digits_defence.classifier)
+    digits_defence = dataclasses.replace(
+        digits_defence, recovery_weight=4.0, recovery_classifier=asked
+    )
     outputs = predict(digits_defence.classifier, digits_test.images)
     candidates = choose_candidates(outputs, digits_test, num_examples=7, seed=0)
     attacks = [create("TMIFGSM", eps=0.3, eps_iter=0.1, nb_iter=3)]
@@ -56,10 +60,13 @@ def test_records_are_what_the_attack_makes_of_each_view(
         "integrated": (joined(recovery="correlation"), "cross_entropy"),
         "integrated_label": (joined(recovery="label"), "cross_entropy"),
         "integrated_difference": (
-            joined(recovery="difference", weight=digits_defence.recovery_weight),
+            joined(recovery="difference", weight=4.0, recovery_classifier=asked),
             "cross_entropy",
         ),
-        "integrated_depth": (joined(recovery="depth"), "cross_entropy"),
+        "integrated_depth": (
+            joined(recovery="depth", recovery_classifier=asked),
+            "cross_entropy",
+        ),
     }
     for subject, (model, loss) in views.items():
         record = records[subject]["TMIFGSM"]

@@ -63,6 +63,15 @@ def test_settings_name_all_that_every_record_depends_on(
     assert differing(defence=other) == ["thresholds"]
     other = dataclasses.replace(digits_defence, recovery_weight=4.0)
     assert differing(defence=other) == ["recovery_weight"]
+    assert "recovery_classifier" not in base
+    asked = [
+        settings(defence=dataclasses.replace(digits_defence, recovery_classifier=model))
+        for model in (digits_defence.classifier, digits_defence.trapped)
+    ]
+    assert [{**one, "recovery_classifier": None} for one in asked] == [
+        {**base, "recovery_classifier": None}
+    ] * 2
+    assert asked[0]["recovery_classifier"] != asked[1]["recovery_classifier"]
 
 
 def test_settings_tell_what_models_of_equal_weights_compute(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 import pytest
 
@@ -105,6 +106,17 @@ def assert_alike(one: Record, other: Record) -> None:
         exact = np.issubdtype(expected.dtype, np.integer)
         atol = 0 if exact else 1e-5
         np.testing.assert_allclose(found, expected, 0, atol, err_msg=field.name)
+
+
+def test_a_packed_job_keeps_the_recovery_classifier(job: Job) -> None:
+    assert pack(job).unpack().defence.recovery_classifier is None
+    asked = keras.models.clone_model(job.defence.classifier)
+    defence = dataclasses.replace(job.defence, recovery_classifier=asked)
+    unpacked = pack(dataclasses.replace(job, defence=defence)).unpack()
+    again = unpacked.defence.recovery_classifier
+    assert again is not None
+    images = job.candidates.images
+    np.testing.assert_array_equal(predict(again, images), predict(asked, images))
 
 
 # The searches make a few steps only: many would amplify another rounding.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from absl import app, flags
 
@@ -109,6 +110,39 @@ def test_dear_attacks_meet_fewer_images(model: Path, tmp_path: Path) -> None:
     totals = {row["attack"]: row["success_trapped"]["total"] for row in rows}
     assert totals == {"FGSM": 9, "PGD": 4}
     assert {row["variant"] for row in rows} == {"paper"}
+
+
+def test_another_classifier_is_asked_where_it_recovers(
+    model: Path, tmp_path: Path
+) -> None:
+    # One that names a single class, whatever it sees.
+    constant = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_initializer="zeros"),
+        ]
+    )
+    constant.set_weights([np.zeros((64, 10)), 5.0 * np.eye(10)[3]])
+    constant.save(tmp_path / "constant.keras")
+    run(
+        f"--model={model}",
+        f"--recovery_model={tmp_path / 'constant.keras'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--table=5",
+        "--integrated=integrated_difference",
+        "--recovery_weight=0.001",
+        "--attacks=FGSM",
+        "--num_examples=60",
+        "--chunk_size=60",
+    )
+    content = found(tmp_path / "run")
+    told = content["provenance"]
+    assert told["recovery classifier"] not in (None, told["classifier"])
+    # What is flagged is a 3: there are few among the first 60 digits.
+    (row,) = content["rows"]
+    success = row["success_trapped"]
+    assert success["count"] > 0.6 * success["total"]
 
 
 def test_settings_other_than_the_presets_are_taken(model: Path, tmp_path: Path) -> None:
