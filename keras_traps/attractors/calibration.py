@@ -192,6 +192,7 @@ def calibrate(
         )
     answers = predict(classifier, clean, batch_size=batch_size)
     check_outputs(answers, output)
+    chosen = temperature is None
     if temperature is None:
         temperature = temperature_for(answers, output) if soft_labels else 1.0
     if soft_labels:
@@ -237,6 +238,8 @@ def calibrate(
         num_images=len(clean),
         clean_mean=mean,
         clean_spread=spread,
-        explanation=explain(settings, changed, budget, largest_a2, mean, spread),
+        explanation=explain(
+            settings, changed, budget, largest_a2, mean, spread, chosen
+        ),
         small_step_share=float(small_step_share),
     )

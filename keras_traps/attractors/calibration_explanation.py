@@ -1,5 +1,6 @@
 """What `calibrate` says of its choices, in words."""
 
+from keras_traps.attractors.calibration_rules import COLDEST
 from keras_traps.attractors.injection import TrapSettings
 
 
@@ -10,6 +11,7 @@ def explain(
     largest_a2: float,
     mean: float,
     spread: float,
+    chosen: bool,
 ) -> tuple[str, ...]:
     """Says why the constants are what they are.
 
@@ -20,6 +22,7 @@ def explain(
         largest_a2: The largest A2 that was looked at.
         mean: The mean distance of clean images.
         spread: How far theirs lie from it.
+        chosen: Whether the temperature was left to the rule.
 
     Returns:
         One sentence or two for each choice.
@@ -40,7 +43,7 @@ def explain(
         f"Clean images lie at a distance of {mean:.6g} from a message, give or take "
         f"{spread:.4g}; A0 = {settings.a0:.4g} and A1 = {settings.a1:.4g} put 99.9 % "
         "of them where equation 3 is steep, and leave room on both sides for attacks.",
-        *_explain_temperature(settings),
+        *_explain_temperature(settings, chosen),
         f"A2 = {settings.a2:.4g} changes {changed:.3%} of the calibration images' "
         f"answers; {bound}.",
     )
@@ -56,12 +59,19 @@ def _explain_border(settings: TrapSettings) -> tuple[str, ...]:
     )
 
 
-def _explain_temperature(settings: TrapSettings) -> tuple[str, ...]:
+def _explain_temperature(settings: TrapSettings, chosen: bool) -> tuple[str, ...]:
     if not settings.soft_labels:
         return ()
     if settings.temperature == 1:
         return ("The soft labels are as the classifier has them, of temperature 1.",)
-    return (
+    told = (
         f"The soft labels have a temperature of {settings.temperature:.3g}: the "
         "surer the classifier is, the more of the gradient is the traps'.",
+    )
+    if not chosen or settings.temperature > COLDEST:
+        return told
+    return (
+        *told,
+        "It is the least that is chosen. Where the classifier is still unsure, its own "
+        "gradient leads attacks past the traps.",
     )

@@ -16,7 +16,8 @@ from keras_traps.ops.soft_labels import log_probabilities
 _TAIL = 0.999
 # How far the best of two soft labels is to lead the other.
 _SURE_LEAD = 0.99
-_COLDEST = 1e-3
+COLDEST = 1e-3
+"""The least temperature that the rule gives."""
 _SEARCH_STEPS = 40
 # How far A2 stays below the bound, so that the model's own rounding cannot cross it.
 _MARGIN = 1e-3
@@ -126,7 +127,7 @@ def temperature_for(answers: FloatArray, output: Output) -> float:
     second, first = np.sort(logits, axis=1)[:, -2:].T
     lead = float(np.quantile(first - second, 1 - _TAIL))
     # Of two soft labels one leads the other by tanh(lead / 2T).
-    return min(max(lead / (2 * math.atanh(_SURE_LEAD)), _COLDEST), 1.0)
+    return min(max(lead / (2 * math.atanh(_SURE_LEAD)), COLDEST), 1.0)
 
 
 def scale_for(

@@ -87,6 +87,28 @@ def test_calibration_takes_the_temperature_that_it_is_given(
     assert chosen.a2 > 1.5 * plain.a2
 
 
+def test_the_explanation_tells_where_the_least_temperature_is_reached(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    images = keras.Input((8, 8, 1))
+    unsure = keras.Model(images, classifier(images) * 1e-3)
+
+    def told(model: keras.Model, temperature: float | None = None) -> bool:
+        found = calibrate(
+            model,
+            digits_train.images,
+            output="logits",
+            budget=0.1,
+            temperature=temperature,
+        )
+        assert found.settings.temperature == 0.001 or model is classifier
+        return any("the least that is chosen" in one for one in found.explanation)
+
+    assert told(unsure)
+    assert not told(unsure, 0.001)
+    assert not told(classifier)
+
+
 @pytest.mark.parametrize("kind", ["linear", "softmax"])
 def test_any_output_is_calibrated_alike(kind: str, digits_train: Dataset) -> None:
     output: Any = "logits" if kind == "linear" else "probabilities"
