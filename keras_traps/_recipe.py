@@ -1,7 +1,5 @@
 """What recipes that trap a classifier and evaluate it have in common."""
 
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,16 +8,23 @@ from typing import Any, Literal, NamedTuple
 import keras
 from absl import app, flags
 
-from keras_traps import calibrate, datasets
+from keras_traps import datasets
 from keras_traps._classifier_files import load_classifier
 from keras_traps._flags import Flags
+from keras_traps._recipe_calibration import find_calibration
 from keras_traps.attractors import Calibration
+from keras_traps.attractors.integration import check_recovery_classifier
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.defence import Defence, defend
 from keras_traps.evaluation.engines import Engine, LocalEngine
-from keras_traps.evaluation.jobs import Job
-from keras_traps.evaluation.kept_calibration import calibration_path, check_calibration
-from keras_traps.evaluation.provenance import provenance, weights_sha256
+from keras_traps.evaluation.jobs import RECOVERIES, Job, Subject
+from keras_traps.evaluation.kept_calibration import check_calibration
+from keras_traps.evaluation.provenance import (
+    RECOVERY_CLASSIFIER,
+    provenance,
+    weights_sha256,
+)
+from keras_traps.layers.detect_recover import needs_classifier
 from keras_traps.models.outputs import Output
 
 EngineName = Literal["local", "ray"]
@@ -95,12 +100,6 @@ def define_defence_flags(values: flags.FlagValues) -> Flags:
         1.0,
         "How much W counts beside C where the integrated model recovers by C - W.",
     )
-    define.text(
-        "recovery_model",
-        None,
-        "Another classifier, whose answer counts in place of that of --model where the "
-        "integrated model recovers by C - W or by depth.",
-    )
     define.integer("seed", 0, "The seed of messages, targets and attacks.", low=0)
     define.text("workdir", None, "The folder for records, calibration and report.")
     define.switch("resume", False, "Whether to go on in a --workdir in use.")
@@ -113,6 +112,12 @@ def define_evaluation_flags(define: Flags) -> None:
     Args:
         define: What `define_defence_flags` returned.
     """
+    define.text(
+        "recovery_model",
+        None,
+        "Another classifier, whose answer counts in place of that of --model where the "
+        "integrated model recovers by C - W or by depth.",
+    )
     define.integer("num_examples", 1000, "How many test images to attack at most.")
     define.integer("chunk_size", 250, "How many images are attacked at once.")
     define.choice(
@@ -147,12 +152,8 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
         for split in ("train", "test")
     )
     classifier = load_classifier(values.dataset, Path(values.model).expanduser())
-    asked = values.recovery_model and load_classifier(
-        values.dataset,
-        Path(values.recovery_model).expanduser(),
-        flag="--recovery_model",
-    )
-    calibration = _calibration(values, classifier, train, workdir)
+    asked = _recovery_classifier(values, classifier)
+    calibration = find_calibration(values, classifier, train, workdir)
     check_calibration(calibration, workdir)
     defence = defend(
         classifier,
@@ -167,7 +168,7 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
         seed=values.seed,
         device=device,
         classifier=weights_sha256(classifier),
-        **({"recovery classifier": weights_sha256(asked)} if asked else {}),
+        **({} if asked is None else {RECOVERY_CLASSIFIER: weights_sha256(asked)}),
         decoder=defence.main_analyzer.decoder.fingerprint,
         train_data=train.sha256,
         test_data=test.sha256,
@@ -211,61 +212,34 @@ def check_required(values: flags.FlagValues, names: Sequence[str]) -> None:
         raise app.UsageError(f"{listed} {verb} required.")
 
 
-def given_calibration(values: flags.FlagValues, workdir: Path) -> Calibration | None:
-    """Reads the calibration that a recipe is to use, where it is to use one.
+def check_recovery_model(values: flags.FlagValues, subjects: Sequence[Subject]) -> None:
+    """Refuses another classifier to ask where none is asked.
 
     Args:
         values: The parsed flags.
-        workdir: Where `calibration.json` is read from with `--resume`.
-
-    Returns:
-        That of `--calibration` or `--resume`, with the messages of `--seed`; `None`
-        where one is to be made.
+        subjects: What is attacked.
 
     Raises:
-        app.UsageError: If a flag is not what it was made with.
+        app.UsageError: If `--recovery_model` is given and no subject asks it.
     """
-    written = calibration_path(workdir)
-    given = values.calibration or (
-        written if values.resume and written.exists() else None
-    )
-    if not given:
+    asking = [name for name, how in RECOVERIES.items() if needs_classifier(how)]
+    if values.recovery_model is not None and not {*asking} & {*subjects}:
+        raise app.UsageError(
+            f"--recovery_model is asked by {' and '.join(asking)} alone. Received: "
+            f"--recovery_model={values.recovery_model} to attack {', '.join(subjects)}"
+        )
+
+
+def _recovery_classifier(
+    values: flags.FlagValues, classifier: keras.Model
+) -> keras.Model | None:
+    if "recovery_model" not in values or values.recovery_model is None:
         return None
-    content = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
-    calibration = Calibration.from_dict(content).reseeded(values.seed)
-    share = calibration.small_step_share
-    if share is None and values["small_step_share"].present:
-        share = values.small_step_share
-        calibration = dataclasses.replace(calibration, small_step_share=share)
-    made = {
-        "budget": calibration.budget,
-        "output": calibration.settings.output,
-        "small_step_share": share,
-        "temperature": calibration.settings.temperature,
-        "border_weight": calibration.settings.border_weight,
-    }
-    for name, value in made.items():
-        if values[name].present and values[name].value != value:
-            raise app.UsageError(
-                f"{given} was made with --{name}={value}. Received: "
-                f"--{name}={values[name].value}"
-            )
-    return calibration
-
-
-def _calibration(
-    values: flags.FlagValues,
-    classifier: keras.Model,
-    train: datasets.Dataset,
-    workdir: Path,
-) -> Calibration:
-    return given_calibration(values, workdir) or calibrate(
-        classifier,
-        train.images,
-        output=values.output,
-        budget=values.budget,
-        seed=values.seed,
-        small_step_share=values.small_step_share,
-        temperature=values.temperature,
-        border_weight=values.border_weight,
-    )
+    flag = "--recovery_model"
+    path = Path(values.recovery_model).expanduser()
+    asked = load_classifier(values.dataset, path, flag=flag)
+    try:
+        check_recovery_classifier(asked, classifier)
+    except ValueError as error:
+        raise app.UsageError(f"{flag} cannot be asked: {path} ({error})") from error
+    return asked

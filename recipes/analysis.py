@@ -18,9 +18,9 @@ from keras_traps._recipe import (
     Trapped,
     check_required,
     define_defence_flags,
-    given_calibration,
     trap,
 )
+from keras_traps._recipe_calibration import given_calibration
 from keras_traps.attacks import Attack
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.figures import Study, write_study

@@ -14,6 +14,7 @@ from absl import app, flags
 from keras_traps import attacks
 from keras_traps._flags import check_flags_only
 from keras_traps._recipe import (
+    check_recovery_model,
     check_required,
     define_defence_flags,
     define_evaluation_flags,
@@ -68,6 +69,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     check_flags_only(argv)
     check_required(values, ["model", "workdir"])
     chosen = attacks.preset(_preset(values), values.attacks)
+    check_recovery_model(values, values.variant)
     workdir = Path(values.workdir).expanduser()
     check_workdir(workdir, resume=values.resume)
     trapped = trap(values, workdir)

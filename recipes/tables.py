@@ -17,6 +17,7 @@ from absl import app, flags
 from keras_traps import attacks
 from keras_traps._flags import check_flags_only
 from keras_traps._recipe import (
+    check_recovery_model,
     check_required,
     define_defence_flags,
     define_evaluation_flags,
@@ -118,6 +119,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
             f"{', '.join(unknown)}"
         )
     _check_rates(values)
+    check_recovery_model(values, _variants(values))
     workdir = Path(values.workdir).expanduser()
     check_workdir(workdir, resume=values.resume)
     trapped = trap(values, workdir)

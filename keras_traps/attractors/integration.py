@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 
 from keras_traps.attractors.forensics import ForensicAnalyzer
 from keras_traps.attractors.injection import decoder_of
@@ -10,8 +11,8 @@ from keras_traps.attractors.thresholds import Thresholds
 from keras_traps.layers import DetectRecover, QIMDecoder, SoftLabels
 from keras_traps.layers.detect_recover import Recovery, needs_classifier
 from keras_traps.models.graphs import as_graph
-from keras_traps.models.outputs import check_classifier
-from keras_traps.models.probe import check_on_noise
+from keras_traps.models.outputs import check_classifier, output_of
+from keras_traps.models.probe import answers_to_noise
 
 # Equation 3 falls to A2 tanh(-1) and no further.
 _LOWEST = math.tanh(-1.0)
@@ -50,9 +51,10 @@ def integrate(
             `recovery="depth"` 0.75 of the way from U to the largest, A2.
         recovery_classifier: What is asked for C(x) where `"difference"` and `"depth"`
             recover a class: a classifier of the same images and classes, and of the
-            same output as the one that was trapped. One that noise fools less names the
-            class of more of the images that W says little about, and where nothing is
-            flagged M answers as before. Defaults to `None`, the trapped classifier.
+            same output as the one that was trapped, say one that random noise fools
+            less. Where nothing is flagged M answers all the same. It has to have layers
+            of its own for the result to be loaded from a `.keras` file. Defaults to
+            `None`, the trapped classifier.
 
     Returns:
         A model of the same input and output as `trapped`: its answer where the input
@@ -88,12 +90,18 @@ def integrate(
         if height is None:
             # U may lie above A2, for it is set in standard deviations.
             height = max(0.0, _HEIGHT * (decoder.a2 - thresholds.upper))
-    outputs, correlations = trapped.get_layer("normalized_sum").input
+    correlations = trapped.get_layer("normalized_sum").input[1]
     seen = [trapped.output, correlations]
     if recovery_classifier is not None:
-        outputs = _soft_labels_of(recovery_classifier, trapped, recovery)
+        if not needs_classifier(recovery):
+            raise ValueError(
+                "Invalid value for argument `recovery_classifier`. Expected none for "
+                f"recovery={recovery!r}, which asks no classifier. Received: "
+                f"{getattr(recovery_classifier, 'name', recovery_classifier)!r}"
+            )
+        check_recovery_classifier(recovery_classifier, trapped.get_layer("classifier"))
     if needs_classifier(recovery):
-        seen.append(outputs)
+        seen.append(_classes_of(trapped, recovery_classifier, recovery))
     answer = DetectRecover(
         thresholds.upper,
         thresholds.lower,
@@ -119,28 +127,56 @@ def _way_down(thresholds: Thresholds, decoder: QIMDecoder) -> float:
     return way
 
 
-def _soft_labels_of(
-    classifier: keras.Model, trapped: keras.Model, recovery: Recovery
-) -> keras.KerasTensor:
-    """What another classifier than C has for C(x)."""
-    if not needs_classifier(recovery):
-        raise ValueError(
-            "Invalid value for argument `recovery_classifier`. Expected none for "
-            f"recovery={recovery!r}, which asks no classifier. Received: "
-            f"{getattr(classifier, 'name', classifier)!r}"
-        )
+def check_recovery_classifier(
+    classifier: keras.Model, trapped_classifier: keras.Model
+) -> None:
+    """Refuses a classifier that cannot be asked for C(x) in place of C.
+
+    Args:
+        classifier: What is to be asked.
+        trapped_classifier: C.
+
+    Raises:
+        TypeError: If it is not a Keras model.
+        ValueError: If it takes or returns something else than C.
+    """
     check_classifier(classifier, "as C", known=("as C",), name="recovery_classifier")
-    expected = trapped.input_shape[1:], trapped.output_shape[1:]
+    expected = trapped_classifier.input_shape[1:], trapped_classifier.output_shape[1:]
     received = classifier.input_shape[1:], classifier.output_shape[1:]
-    if received != expected:
+    if not _fits(received[0], expected[0]) or received[1] != expected[1]:
         raise ValueError(
             "Invalid value for argument `recovery_classifier`. Expected images and "
-            f"answers of the shapes of {trapped.name!r}, {expected}. Received: "
-            f"{received}"
+            f"answers of the shapes of {trapped_classifier.name!r}, {expected}. "
+            f"Received: {received}"
         )
-    answers = as_graph(classifier, name="recovery_classifier")(trapped.input)
+    answers = answers_to_noise(classifier)
+    kind = output_of(answers_to_noise(trapped_classifier))
+    if not np.isfinite(answers).all() or output_of(answers) != kind:
+        row = np.array2string(answers[0], precision=3, threshold=8)
+        raise ValueError(
+            "Invalid value for argument `recovery_classifier`. Expected one that "
+            f"returns {kind}, as the classifier that was trapped, and finite ones. "
+            f"Received: {classifier.name!r}, which returns {row} for an image of noise"
+        )
+
+
+def _classes_of(
+    trapped: keras.Model, asked: keras.Model | None, recovery: Recovery
+) -> keras.KerasTensor:
+    """C(x) for the recovery, of C or of what is asked in its place."""
     head = next((one for one in trapped.layers if isinstance(one, SoftLabels)), None)
-    if head is None:
-        return answers
-    check_on_noise(classifier, "logits" if head.from_logits else "probabilities")
-    return head(answers)
+    # Cold soft labels are 0 in float32 for all but one class: the depth's second is
+    # found in what they are made from, whose order is the same.
+    if asked is not None:
+        answers = as_graph(asked, name="recovery_classifier")(trapped.input)
+        return head(answers) if head is not None and recovery != "depth" else answers
+    if head is None or recovery != "depth":
+        return trapped.get_layer("normalized_sum").input[0]
+    return head.input
+
+
+def _fits(shape: tuple[int | None, ...], needed: tuple[int | None, ...]) -> bool:
+    """Whether a model of this shape takes the images, where it leaves sizes open."""
+    return len(shape) == len(needed) and all(
+        size in (None, wanted) for size, wanted in zip(shape, needed, strict=True)
+    )

@@ -7,6 +7,7 @@ import keras
 
 from keras_traps._validation import FloatArray
 from keras_traps.attractors import ForensicAnalyzer, TrapSettings, inject
+from keras_traps.attractors.integration import check_recovery_classifier
 from keras_traps.models.outputs import Output
 
 
@@ -62,8 +63,12 @@ def defend(
         The defence.
 
     Raises:
-        ValueError: If there are no rates, or too few images for one of them.
+        TypeError: If `recovery_classifier` is not a Keras model.
+        ValueError: If there are no rates, or too few images for one of them, or
+            `recovery_classifier` takes or returns something else than `classifier`.
     """
+    if recovery_classifier is not None:
+        check_recovery_classifier(recovery_classifier, classifier)
     if not fprs:
         raise ValueError(
             "Invalid value for argument `fprs`. Expected at least one rate. "

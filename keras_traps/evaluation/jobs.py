@@ -1,6 +1,7 @@
 """One piece of an evaluation: an attack on a model over some of the candidates."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import keras
@@ -18,6 +19,14 @@ from keras_traps.models.outputs import AttackedOutput
 
 Subject = Variant | Literal["undefended"]
 """A variant of the trapped model, or the classifier C itself."""
+
+RECOVERIES: Mapping[Subject, Recovery] = {
+    "integrated": "correlation",
+    "integrated_label": "label",
+    "integrated_difference": "difference",
+    "integrated_depth": "depth",
+}
+"""How the integrated model of a variant recovers a class."""
 
 KEPT_PER_TASK = 4
 """How many adversarial images of a record are kept whole, for pictures."""
@@ -126,7 +135,6 @@ class Job:
 
 
 def _view(defence: Defence, subject: Subject) -> View:
-    recovery: Recovery
     match subject:
         case "undefended":
             return View(defence.classifier, defence.output)
@@ -136,14 +144,7 @@ def _view(defence: Defence, subject: Subject) -> View:
             return View(defence.trapped, "scores", "margin")
         case "raw_sum":
             return View(raw_sum(defence.trapped), "scores")
-        case "integrated":
-            recovery = "correlation"
-        case "integrated_label":
-            recovery = "label"
-        case "integrated_difference":
-            recovery = "difference"
-        case "integrated_depth":
-            recovery = "depth"
+    recovery = RECOVERIES[subject]
     model = integrate(
         defence.trapped,
         defence.main_analyzer,

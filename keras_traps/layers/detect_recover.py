@@ -47,9 +47,11 @@ class DetectRecover(keras.layers.Layer):
             below `lower`, which only an attack that went into a trap reaches, and not
             small steps about a clean image; else the largest of C(x), but for the class
             of highest correlation where that is at least `height` above `upper`: an
-            attack aimed at it. Every class has 1 - softmax(-w / (0.4 depth)), that one
-            1.001 more, scaled to sum 1: the gradient leads on into the trap, and the
-            largest score is no measure of certainty. Defaults to `"correlation"`.
+            attack aimed at it. Only the order of C(x) counts: give it logits where soft
+            labels are so cold that they round to 0. Every class has 1 - softmax(-w /
+            (0.4 depth)), that one 1.001 more, scaled to sum 1: the gradient leads on
+            into the trap, and the largest score is no measure of certainty. Defaults to
+            `"correlation"`.
         weight: How much W counts beside C in `"difference"`, above 0. Defaults to
             `1.0`.
         depth: How far below `lower` the lowest correlation has to be for `"depth"` to

@@ -99,6 +99,20 @@ def _is_named(model: keras.Model) -> bool:
         return False
 
 
+def output_of(outputs: FloatArray) -> Output:
+    """Tells what a batch of outputs looks like.
+
+    Args:
+        outputs: `(batch, num_classes)`.
+
+    Returns:
+        `"probabilities"` where all rows sum to 1 and hold no negative number.
+    """
+    # Half precision keeps about three digits.
+    sums_to_1 = np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
+    return "probabilities" if (outputs >= 0).all() and sums_to_1 else "logits"
+
+
 def check_outputs(outputs: FloatArray, output: str) -> None:
     """Refuses a batch of outputs that are not what was declared.
 
@@ -115,11 +129,7 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
             "The classifier's outputs hold numbers that are not finite: check its "
             "weights and its preprocessing."
         )
-    # Half precision keeps about three digits.
-    looks_like_probabilities = bool(
-        (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
-    )
-    if looks_like_probabilities == (output == "logits"):
+    if output_of(outputs) != output:
         row = np.array2string(outputs[0], precision=3, threshold=8)
         raise ValueError(
             f"Invalid value for argument `output`. The outputs do not look like "

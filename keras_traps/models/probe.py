@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_traps._validation import FloatArray
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import check_outputs
 
@@ -22,6 +23,18 @@ def check_on_noise(model: keras.Model, output: str) -> None:
     Raises:
         ValueError: As `check_outputs` does.
     """
+    check_outputs(answers_to_noise(model), output)
+
+
+def answers_to_noise(model: keras.Model) -> FloatArray:
+    """Asks a classifier about uniform noise in [0, 1], fixed by a seed.
+
+    Args:
+        model: A built classifier.
+
+    Returns:
+        `(8, num_classes)`: what it returns.
+    """
     shape = tuple(size or _SIDE for size in model.input_shape[1:])
     noise = np.random.default_rng(0).random((_IMAGES, *shape), np.float32)
-    check_outputs(predict(model, noise), output)
+    return predict(model, noise)

@@ -1,12 +1,19 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps import Calibration, ForensicAnalyzer, integrate
+from keras_traps import (
+    Calibration,
+    ForensicAnalyzer,
+    TrapSettings,
+    inject,
+    integrate,
+)
 from keras_traps.attacks import create
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence, defend
@@ -133,6 +140,50 @@ def test_by_depth_attacked_images_get_their_class_back(
     result = attack(stopped, images, labels, output="scores")
     before = digits_defence.main_analyzer.correlations(result.images).min(axis=1)
     assert np.median(within) < np.median(before) - 0.2
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.002])
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_by_depth_the_second_class_is_named_however_cold_the_soft_labels_are(
+    digits_defence: Defence,
+    digits_test: Dataset,
+    temperature: float,
+    kind: Any,
+    reloaded: bool,
+    tmp_path: Path,
+) -> None:
+    decoder = digits_defence.main_analyzer.decoder
+    classifier = digits_defence.classifier
+    if kind == "probabilities":
+        classifier = keras.Sequential([classifier, keras.layers.Softmax()])
+    settings = TrapSettings(
+        output=kind,
+        a0=decoder.a0,
+        a1=decoder.a1,
+        a2=decoder.a2,
+        step_weights=tuple(decoder.step_weights),
+        temperature=temperature,
+    )
+    trapped = inject(classifier, settings)
+    if reloaded:
+        trapped.save(tmp_path / "trapped.keras")
+        trapped = keras.saving.load_model(tmp_path / "trapped.keras")
+    # All is flagged, nothing deep, and the class of highest correlation is a goal.
+    thresholds = dataclasses.replace(
+        digits_defence.main_analyzer.thresholds, upper=-9.0, lower=0.0
+    )
+    analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
+    joined = integrate(trapped, analyzer, recovery="depth", depth=9.0, height=0.0)
+    answers = predict(classifier, digits_test.images)
+    correlations = analyzer.correlations(digits_test.images)
+    # Two of the highest, as small images may have, are both left out.
+    goals = correlations == correlations.max(axis=1, keepdims=True)
+    left = np.where(goals, -np.inf, answers)
+    expected = left.argmax(axis=1)
+    assert (expected != answers.argmax(axis=1)).sum() > 10
+    found = predict(joined, digits_test.images).argmax(axis=1)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_depth_is_a_share_of_the_way_to_the_least_correlation(

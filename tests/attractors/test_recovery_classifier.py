@@ -171,5 +171,49 @@ def test_one_that_does_not_fit_is_refused(digits_defence: Defence) -> None:
     wide = keras.Input((8, 8, 3))
     coloured = keras.Model(wide, keras.layers.Dense(10)(keras.layers.Flatten()(wide)))
     refused(coloured, ValueError, r"`recovery_classifier`.*Received:.*\(8, 8, 3\)")
-    softmax = keras.Model(images, keras.layers.Dense(10, activation="softmax")(flat))
-    refused(softmax, ValueError, "do not look like logits")
+    softmax = keras.Model(images, keras.layers.Softmax()(keras.layers.Dense(10)(flat)))
+    refused(softmax, ValueError, r"`recovery_classifier`.*returns logits.*Received")
+    endless = keras.Model(images, keras.layers.Dense(10)(flat) * float("nan"))
+    refused(endless, ValueError, r"`recovery_classifier`.*finite.*nan")
+
+
+@pytest.mark.parametrize("ours", ["logits", "probabilities"])
+def test_one_of_another_output_is_refused_where_no_layer_tells_of_it(
+    digits_defence: Defence, ours: Any
+) -> None:
+    logits = digits_defence.classifier
+    models = {
+        "logits": logits,
+        "probabilities": keras.Sequential([logits, keras.layers.Softmax()]),
+    }
+    settings = TrapSettings(
+        output=ours,
+        a0=-0.02,
+        a1=-5.0,
+        a2=0.5,
+        step_weights=(1.0, 1.0),
+        soft_labels=ours == "probabilities",
+    )
+    trapped = inject(models.pop(ours), settings)
+    assert "soft_labels" not in [layer.name for layer in trapped.layers]
+    analyzer = ForensicAnalyzer(trapped).with_thresholds(
+        digits_defence.main_analyzer.thresholds
+    )
+    (other,) = models.values()
+    with pytest.raises(ValueError, match=f"Expected one that returns {ours}"):
+        integrate(trapped, analyzer, recovery="difference", recovery_classifier=other)
+
+
+def test_one_of_any_image_size_is_taken(
+    digits_defence: Defence, images: npt.NDArray[np.float32]
+) -> None:
+    inputs = keras.Input((None, None, 1))
+    pooled = keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(8, 3)(inputs))
+    anywhere = keras.Model(inputs, keras.layers.Dense(10)(pooled))
+    joined = integrate(
+        digits_defence.trapped,
+        digits_defence.main_analyzer,
+        recovery="depth",
+        recovery_classifier=anywhere,
+    )
+    assert predict(joined, images[:5]).shape == (5, 10)

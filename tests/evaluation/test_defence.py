@@ -84,3 +84,21 @@ def test_rates_that_cannot_be_held_are_refused(
         defend(
             digits_defence.classifier, digits_calibration.settings, images, fprs=fprs
         )
+
+
+def test_another_classifier_to_ask_is_kept_or_refused(
+    digits_defence: Defence, digits_calibration: Calibration, digits_train: Dataset
+) -> None:
+    def asking(other: keras.Model) -> Defence:
+        return defend(
+            digits_defence.classifier,
+            digits_calibration.settings,
+            digits_train.images,
+            recovery_classifier=other,
+        )
+
+    asked = keras.models.clone_model(digits_defence.classifier)
+    assert asking(asked).recovery_classifier is asked
+    softmax = keras.Sequential([asked, keras.layers.Softmax()])
+    with pytest.raises(ValueError, match="`recovery_classifier`.*returns logits"):
+        asking(softmax)

@@ -139,10 +139,40 @@ def test_another_classifier_is_asked_where_it_recovers(
     content = found(tmp_path / "run")
     told = content["provenance"]
     assert told["recovery classifier"] not in (None, told["classifier"])
+    text = (tmp_path / "run/tables/tables.md").read_text()
+    assert "another classifier's counts here in its place" in text
     # What is flagged is a 3: there are few among the first 60 digits.
     (row,) = content["rows"]
     success = row["success_trapped"]
     assert success["count"] > 0.6 * success["total"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("none.keras", "--recovery_model names no file"),
+        ("", "--recovery_model names no file"),
+        ("nine.keras", "--recovery_model cannot be asked: .*nine.keras .*shapes"),
+    ],
+)
+def test_one_that_cannot_be_asked_is_told_before_anything_is_attacked(
+    model: Path,
+    tmp_path: Path,
+    given: str,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nine = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(9)]
+    keras.Sequential(nine).save("nine.keras")
+    with pytest.raises(app.UsageError, match=expected):
+        run(
+            f"--model={model}",
+            f"--recovery_model={given}",
+            "--workdir=run",
+            "--integrated=integrated_depth",
+        )
+    assert not [found for found in Path("run").rglob("*") if found.is_file()]
 
 
 def test_settings_other_than_the_presets_are_taken(model: Path, tmp_path: Path) -> None:
@@ -182,6 +212,12 @@ def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:
         (
             ("--model=m.keras", "--workdir=run", "--dataset=svhn_cropped"),
             "--dataset must be one of cifar10, digits, mnist. Received: svhn_cropped",
+        ),
+        (
+            ("--model=m.keras", "--workdir=run", "--recovery_model=m.keras"),
+            "--recovery_model is asked by integrated_difference and integrated_depth "
+            "alone. Received: --recovery_model=m.keras to attack paper, integrated, "
+            "integrated_label",
         ),
         (
             ("--model=m.keras", "--workdir=run", "--dear=JSMA,CW3"),

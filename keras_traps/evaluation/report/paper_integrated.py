@@ -19,7 +19,12 @@ from keras_traps.evaluation.report.paper_parts import (
     tries,
     verdict,
 )
-from keras_traps.evaluation.report.tables import PAPER_FPR, VARIANT_NAMES, rows_of
+from keras_traps.evaluation.report.tables import (
+    PAPER_FPR,
+    VARIANT_NAMES,
+    asked_elsewhere,
+    rows_of,
+)
 from keras_traps.evaluation.results import INTEGRATED, Evaluation, Variant
 from keras_traps.evaluation.targets import Target
 
@@ -66,7 +71,7 @@ def table_5(evaluation: Evaluation) -> Section:
             "correlation where that is lower than small steps about a clean image "
             "reach, and else C's, has one that leads on into the trap. Both kinds "
             "mask the gradient that would lead out: the numbers are smaller, the model "
-            "is no safer."
+            "is no safer." + asked_elsewhere(evaluation)
         ),
         table(rate_caption(fpr), heads, rows),
         *verdicts,

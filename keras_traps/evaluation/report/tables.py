@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from keras_traps.evaluation.provenance import RECOVERY_CLASSIFIER
 from keras_traps.evaluation.report.blocks import Cell, Column, Table
 from keras_traps.evaluation.report.formatting import (
     NOT_APPLICABLE,
@@ -128,6 +129,16 @@ def attack_table(evaluation: Evaluation) -> Table:
     )
 
 
+def asked_elsewhere(evaluation: Evaluation) -> str:
+    """Says that another classifier than C is asked for a class, where it is so."""
+    if RECOVERY_CLASSIFIER not in evaluation.provenance:
+        return ""
+    return (
+        " Where C's answer counts for a recovered class, another classifier's counts "
+        f"here in its place: the {RECOVERY_CLASSIFIER} of the provenance."
+    )
+
+
 def integrated_table(evaluation: Evaluation, variant: Variant = "integrated") -> Table:
     """An integrated model under every attack, like the paper's Table V."""
     seen = {
@@ -153,7 +164,7 @@ def integrated_table(evaluation: Evaluation, variant: Variant = "integrated") ->
         rows.append(_without_empty_paper(cells, row.paper))
     return Table(
         f"Attacks on the {_as_model(variant)}; rates in per cent, with 95 % "
-        f"intervals.{_papers_lines(rows)}",
+        f"intervals.{asked_elsewhere(evaluation)}{_papers_lines(rows)}",
         (
             Column("Attack", numeric=False),
             Column("Kind", numeric=False),
