@@ -52,6 +52,8 @@ def attack_row(
         detection_rates(record, success, analyzer, fpr)
         for fpr, analyzer in analyzers.items()
     )
+    # The integrated model is made with the analyzer of the largest rate.
+    main = max(detection, key=lambda rates: rates.fpr)
     # That of `clean_scores`: one that was fitted on other images has another scale.
     scores = analyzers[max(analyzers)].judge(record.correlations).score
     return AttackRow(
@@ -69,6 +71,7 @@ def attack_row(
         mean_l2=_mean_l2(record, attack),
         mean_l2_classifier=None if undefended is None else _mean_l2(undefended, attack),
         paper=paper_row(attack.name, dataset),
+        unflagged=main.overall if integrated else None,
     )
 
 

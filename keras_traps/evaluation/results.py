@@ -85,6 +85,9 @@ class AttackRow:
             `reference`: `asr_original`, `asr_attractors`, `detection`, `recovery`,
             `overall_asr`, `overall_asr_fpr0.5`, `asr_integrated`; empty where the
             paper has none.
+        unflagged: Of an integrated variant, success on images that are not flagged:
+            there M answered. The rest of `success_trapped` was flagged, and the wrong
+            class recovered. `None` for other variants. Defaults to `None`.
     """
 
     attack: str
@@ -99,6 +102,7 @@ class AttackRow:
     mean_l2: float | None
     mean_l2_classifier: float | None
     paper: dict[str, float | None]
+    unflagged: Rate | None = None
 
 
 @dataclasses.dataclass(frozen=True)

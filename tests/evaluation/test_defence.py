@@ -100,5 +100,5 @@ def test_another_classifier_to_ask_is_kept_or_refused(
     asked = keras.models.clone_model(digits_defence.classifier)
     assert asking(asked).recovery_classifier is asked
     softmax = keras.Sequential([asked, keras.layers.Softmax()])
-    with pytest.raises(ValueError, match="`recovery_classifier`.*returns logits"):
+    with pytest.raises(ValueError, match=r"`recovery_classifier`.*returns logits"):
         asking(softmax)

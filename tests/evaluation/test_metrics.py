@@ -57,6 +57,7 @@ def test_the_columns_of_an_untargeted_attack() -> None:
     assert row.mean_l2 == 2.5
     # 0.9, 0.6, 0.9 and 0.1 against 0.05, 0.2, 0.3 and 0.15: 13 of 16 pairs.
     assert row.auc == pytest.approx(13 / 16)
+    assert row.unflagged is None
     assert row.paper == paper_row("FGSM", "mnist") != {}
 
 
@@ -105,6 +106,13 @@ def test_the_integrated_model_has_neither_detection_nor_area() -> None:
     assert row.success_trapped == Rate(4, 6)
     assert row.detection == ()
     assert row.auc is None
+    # At the rate that it is made with, whatever the order.
+    assert row.unflagged == Rate(1, 6)
+    turned = dict(reversed(ANALYZERS.items()))
+    again = attack_row(
+        UNTARGETED, "integrated", RECORD, None, turned, CLEAN_SCORES, "mnist"
+    )
+    assert again.unflagged == Rate(1, 6)
 
 
 def test_an_attack_that_never_succeeds_has_no_rate_among_successes() -> None:

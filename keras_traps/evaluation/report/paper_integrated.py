@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import get_args
 
 from keras_traps.evaluation.report.blocks import Cell, Paragraph, Section
@@ -28,6 +29,7 @@ from keras_traps.evaluation.report.tables import (
 from keras_traps.evaluation.results import INTEGRATED, Evaluation, Variant
 from keras_traps.evaluation.targets import Target
 
+_UNFLAGGED = "and not flagged"
 _UNBOUNDED = ("BLB", "CW2", "EAD")
 
 
@@ -50,8 +52,10 @@ def table_5(evaluation: Evaluation) -> Section:
                     paper_percent(row.paper, "asr_integrated"),
                 )
             )
+            cells.append(rate_cell(other.unflagged if other else None, ""))
         rows.append((*cells, tries(row)))
-    heads = ("fools C", *(VARIANT_NAMES[v] for v in variants), "images")
+    pairs = [(VARIANT_NAMES[variant], _UNFLAGGED) for variant in variants]
+    heads = ("fools C", *itertools.chain.from_iterable(pairs), "images")
     # The integrated model is made with the analyzer of the largest rate.
     fpr = max(evaluation.thresholds)
     verdicts = [
@@ -71,7 +75,9 @@ def table_5(evaluation: Evaluation) -> Section:
             "correlation where that is lower than small steps about a clean image "
             "reach, and else C's, has one that leads on into the trap. Both kinds "
             "mask the gradient that would lead out: the numbers are smaller, the model "
-            "is no safer." + asked_elsewhere(evaluation)
+            "is no safer. Where an attack succeeds and the image is not flagged, M "
+            "was fooled unnoticed; else the wrong class was recovered."
+            + asked_elsewhere(evaluation)
         ),
         table(rate_caption(fpr), heads, rows),
         *verdicts,

@@ -67,6 +67,7 @@ def row(attack: str, variant: Variant, fooled: int, missed: int) -> AttackRow:
         mean_l2=1.25 if fooled else None,
         mean_l2_classifier=None,
         paper=paper_row(attack, "mnist"),
+        unflagged=Rate(missed, 50) if variant in INTEGRATED else None,
     )
 
 

@@ -113,11 +113,14 @@ def test_table_5_has_a_column_for_each_kind_of_answer(evaluation: Evaluation) ->
         "Kind",
         "fools C",
         "integrated model",
+        "and not flagged",
         "integrated, hard label",
+        "and not flagged",
         "images",
     ]
     fgsm = table.rows[0]
-    assert (fgsm[4].text, fgsm[4].paper) == ("80.0", "0.7")
+    assert (fgsm[5].text, fgsm[5].paper) == ("80.0", "0.7")
+    assert (fgsm[6].count, fgsm[6].paper) == ("12 of 50", "")
     said = " ".join(texts(document, "table-5"))
     assert "no safer" in said
     # What is said of the gradients names every kind of answer.
