@@ -12,6 +12,7 @@ from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import Candidates, choose_candidates
+from keras_traps.evaluation.clean import clean_results
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.engines import Engine, LocalEngine
 from keras_traps.evaluation.jobs import KEPT_PER_TASK, Job, Subject
@@ -20,7 +21,6 @@ from keras_traps.evaluation.kept_calibration import (
     keep_calibration,
 )
 from keras_traps.evaluation.metrics import attack_row, worst_cases
-from keras_traps.evaluation.paper import paper_clean
 from keras_traps.evaluation.protocol import (
     attack_all,
     check_distinct,
@@ -29,7 +29,6 @@ from keras_traps.evaluation.protocol import (
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.results import (
     INTEGRATED,
-    CleanResults,
     Evaluation,
     Example,
     Samples,
@@ -41,7 +40,6 @@ from keras_traps.evaluation.unnoticed import confidence, unnoticed
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import check_outputs
-from keras_traps.rates import Rate
 
 _EXAMPLES = 6
 
@@ -163,7 +161,7 @@ def evaluate(
             }
             for fpr, analyzer in defence.analyzers.items()
         },
-        clean=_clean_results(defence, test, outputs, clean),
+        clean=clean_results(defence, test, outputs, clean),
         rows=rows,
         worst_cases=worst_cases(
             {variant: list(records[variant].values()) for variant in variants},
@@ -202,28 +200,6 @@ def _check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
                 f"{', '.join(known)}. Received: {name!r}"
             )
         check_count(f"limits[{name!r}]", limit)
-
-
-def _clean_results(
-    defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
-) -> CleanResults:
-    trapped = predict(defence.trapped, test.images)
-    paper_classifier, paper_trapped = paper_clean(test.name)
-    count = len(test)
-    return CleanResults(
-        accuracy_classifier=Rate(
-            int((outputs.argmax(axis=1) == test.labels).sum()), count
-        ),
-        accuracy_trapped=Rate(
-            int((trapped.argmax(axis=1) == test.labels).sum()), count
-        ),
-        false_positives={
-            fpr: Rate(int(analyzer.judge(correlations).is_adversarial.sum()), count)
-            for fpr, analyzer in defence.analyzers.items()
-        },
-        paper_accuracy_classifier=paper_classifier,
-        paper_accuracy_trapped=paper_trapped,
-    )
 
 
 def _samples(

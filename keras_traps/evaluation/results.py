@@ -167,6 +167,10 @@ class CleanResults:
         false_positives: By nominal rate, clean test images that are flagged.
         paper_accuracy_classifier: The paper's number as a fraction, or `None`.
         paper_accuracy_trapped: The same for M.
+        recovery_classifier: Of the images that C gets right, those that another
+            classifier, which is asked in its place where a class is recovered, gets
+            right too: the others are lost where they are flagged. `None` where none is
+            asked. Defaults to `None`.
     """
 
     accuracy_classifier: Rate
@@ -174,6 +178,7 @@ class CleanResults:
     false_positives: dict[float, Rate]
     paper_accuracy_classifier: float | None
     paper_accuracy_trapped: float | None
+    recovery_classifier: Rate | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,6 +129,7 @@ def test_another_classifier_is_asked_where_it_recovers(
         f"--model={model}",
         f"--recovery_model={tmp_path / 'constant.keras'}",
         f"--workdir={tmp_path / 'run'}",
+        "--table=2",
         "--table=5",
         "--integrated=integrated_difference",
         "--recovery_weight=0.001",
@@ -140,6 +141,10 @@ def test_another_classifier_is_asked_where_it_recovers(
     told = content["provenance"]
     assert told["recovery classifier"] not in (None, told["classifier"])
     text = (tmp_path / "run/tables/tables.md").read_text()
+    assert "Recovery classifier right where C is" in text
+    right_too = found(tmp_path / "run")["clean"]["recovery_classifier"]
+    # One digit of ten is a 3.
+    assert 0.06 < right_too["value"] < 0.14
     assert "another classifier's counts here in its place" in text
     # What is flagged is a 3: there are few among the first 60 digits.
     (row,) = content["rows"]

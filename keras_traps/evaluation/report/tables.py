@@ -76,6 +76,9 @@ def clean_table(evaluation: Evaluation) -> Table:
             _known(clean.paper_accuracy_trapped),
         ),
     ]
+    if clean.recovery_classifier is not None:
+        name = f"{RECOVERY_CLASSIFIER.capitalize()} right where C is"
+        rows.append(_counted(name, clean.recovery_classifier, ""))
     rows += [
         _counted(f"False positives at nominal {nominal(fpr)}", rate, nominal(fpr)[:-2])
         for fpr, rate in sorted(clean.false_positives.items(), reverse=True)
