@@ -226,7 +226,8 @@ def check_recovery_model(values: flags.FlagValues, subjects: Sequence[Subject]) 
     if values.recovery_model is not None and not {*asking} & {*subjects}:
         raise app.UsageError(
             f"--recovery_model is asked by {' and '.join(asking)} alone. Received: "
-            f"--recovery_model={values.recovery_model} to attack {', '.join(subjects)}"
+            f"--recovery_model={values.recovery_model} to attack "
+            f"{', '.join(subjects) or 'nothing'}"
         )
 
 

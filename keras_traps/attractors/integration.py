@@ -9,7 +9,7 @@ from keras_traps.attractors.forensics import ForensicAnalyzer
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import Thresholds
 from keras_traps.layers import DetectRecover, QIMDecoder, SoftLabels
-from keras_traps.layers.detect_recover import Recovery, needs_classifier
+from keras_traps.layers.detect_recover import WIDTH, Recovery, needs_classifier
 from keras_traps.models.graphs import as_graph
 from keras_traps.models.outputs import check_classifier, output_of
 from keras_traps.models.probe import answers_to_noise
@@ -23,6 +23,9 @@ _DEPTH = 0.35
 
 # The share of the way to A2 at which a high one is.
 _HEIGHT = 0.75
+
+DEPTH_RULE = [_DEPTH, _HEIGHT, WIDTH, "logits"]
+"""What `recovery="depth"` depends on beside its arguments: records keep it."""
 
 
 def integrate(
@@ -99,7 +102,9 @@ def integrate(
                 f"recovery={recovery!r}, which asks no classifier. Received: "
                 f"{getattr(recovery_classifier, 'name', recovery_classifier)!r}"
             )
-        check_recovery_classifier(recovery_classifier, trapped.get_layer("classifier"))
+        _, answers, _ = _parts_of_c(trapped)
+        classifier = keras.Model(trapped.input, answers, name="classifier")
+        check_recovery_classifier(recovery_classifier, classifier)
     if needs_classifier(recovery):
         seen.append(_classes_of(trapped, recovery_classifier, recovery))
     answer = DetectRecover(
@@ -164,15 +169,26 @@ def _classes_of(
     trapped: keras.Model, asked: keras.Model | None, recovery: Recovery
 ) -> keras.KerasTensor:
     """C(x) for the recovery, of C or of what is asked in its place."""
-    head = next((one for one in trapped.layers if isinstance(one, SoftLabels)), None)
+    summand, answers, head = _parts_of_c(trapped)
     # Cold soft labels are 0 in float32 for all but one class: the depth's second is
     # found in what they are made from, whose order is the same.
-    if asked is not None:
-        answers = as_graph(asked, name="recovery_classifier")(trapped.input)
-        return head(answers) if head is not None and recovery != "depth" else answers
-    if head is None or recovery != "depth":
-        return trapped.get_layer("normalized_sum").input[0]
-    return head.input
+    cooled = recovery != "depth"
+    if asked is None:
+        return summand if cooled else answers
+    answers = as_graph(asked, name="recovery_classifier")(trapped.input)
+    return head(answers) if cooled and head is not None else answers
+
+
+def _parts_of_c(
+    trapped: keras.Model,
+) -> tuple[keras.KerasTensor, keras.KerasTensor, SoftLabels | None]:
+    """C(x) as it enters the sum, as C returns it, and the layer between, if any."""
+    summand = trapped.get_layer("normalized_sum").input[0]
+    # The layer's own `input` is that of its first call, which may be in another model.
+    head, index, _ = summand._keras_history
+    if not isinstance(head, SoftLabels):
+        return summand, summand, None
+    return summand, head._inbound_nodes[index].input_tensors[0], head
 
 
 def _fits(shape: tuple[int | None, ...], needed: tuple[int | None, ...]) -> bool:

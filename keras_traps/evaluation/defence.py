@@ -67,14 +67,14 @@ def defend(
         ValueError: If there are no rates, or too few images for one of them, or
             `recovery_classifier` takes or returns something else than `classifier`.
     """
-    if recovery_classifier is not None:
-        check_recovery_classifier(recovery_classifier, classifier)
     if not fprs:
         raise ValueError(
             "Invalid value for argument `fprs`. Expected at least one rate. "
             f"Received: fprs={tuple(fprs)}"
         )
     trapped = inject(classifier, settings)
+    if recovery_classifier is not None:
+        check_recovery_classifier(recovery_classifier, classifier)
     analyzers = {fpr: ForensicAnalyzer(trapped) for fpr in fprs}
     correlations = next(iter(analyzers.values())).correlations(images)
     for fpr, analyzer in analyzers.items():

@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 
 from keras_traps.attacks import Attack
+from keras_traps.attractors.integration import DEPTH_RULE
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.engines import Engine
@@ -187,6 +188,7 @@ def record_settings(
         "norm": defence.trapped.get_layer("normalized_sum").ord,
         "thresholds": [thresholds.upper, thresholds.lower, thresholds.deviation],
         "recovery_weight": defence.recovery_weight,
+        "depth_rule": DEPTH_RULE,
         "test_data": test.sha256,
         "background": array_sha256(background),
         "seed": seed,

@@ -13,9 +13,10 @@ from keras_traps._validation import check_number
 Recovery = Literal["correlation", "label", "difference", "depth"]
 """How the integrated model gives a recovered class."""
 
-# The scale of W in the softmax, as a share of the depth. With a smaller one the
-# gradient fades before an attack is deep, with a larger DeepFool steps out of the trap.
-_WIDTH = 0.4
+# With a smaller one the gradient fades before an attack is deep, with a larger DeepFool
+# steps out of the trap.
+WIDTH = 0.4
+"""The scale of W in the softmax of `"depth"`, as a share of the depth."""
 
 # Deep in a trap the others come so close that float32 would round a lead away.
 _LEAD = 1e-3
@@ -209,7 +210,7 @@ class DetectRecover(keras.layers.Layer):
         left = tf.where(aimed_at, c.dtype.min, c)
         named = tf.where(deep, tf.argmin(w, -1), tf.argmax(left, -1))
         lead = (1.0 + _LEAD) * _one_hot(named, w)
-        others = 1.0 - tf.nn.softmax(-w / (_WIDTH * self.depth))
+        others = 1.0 - tf.nn.softmax(-w / (WIDTH * self.depth))
         return ops.normalized_sum(lead, others, ord=1)
 
     def _excess(self, w: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import keras_traps
 from keras_traps import (
     Calibration,
     ForensicAnalyzer,
@@ -184,6 +185,33 @@ def test_by_depth_the_second_class_is_named_however_cold_the_soft_labels_are(
     assert (expected != answers.argmax(axis=1)).sum() > 10
     found = predict(joined, digits_test.images).argmax(axis=1)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_models_made_by_hand_may_share_their_soft_labels(
+    digits_defence: Defence, digits_test: Dataset
+) -> None:
+    trapped, analyzer = digits_defence.trapped, digits_defence.main_analyzer
+    decoder, head = analyzer.decoder, keras_traps.layers.SoftLabels(0.01)
+    logits = digits_defence.classifier
+    weaker = keras.Sequential([logits, keras.layers.Rescaling(0.5)])
+    mine = []
+    for classifier in (logits, weaker):
+        images = keras.Input((8, 8, 1))
+        parts = [head(classifier(images)), decoder(images)]
+        total = keras_traps.layers.NormalizedSum(1, name="normalized_sum")(parts)
+        mine.append(keras.Model(images, total))
+    for model in mine:
+        joined = integrate(
+            model, analyzer, recovery="depth", recovery_classifier=logits
+        )
+        assert predict(joined, digits_test.images[:3]).shape == (3, 10)
+        by_depth = integrate(model, analyzer, recovery="depth")
+        np.testing.assert_array_equal(
+            predict(by_depth, digits_test.images).argmax(axis=1),
+            predict(
+                integrate(trapped, analyzer, recovery="depth"), digits_test.images
+            ).argmax(axis=1),
+        )
 
 
 def test_the_depth_is_a_share_of_the_way_to_the_least_correlation(

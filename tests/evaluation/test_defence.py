@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 
 import keras
@@ -102,3 +103,11 @@ def test_another_classifier_to_ask_is_kept_or_refused(
     softmax = keras.Sequential([asked, keras.layers.Softmax()])
     with pytest.raises(ValueError, match=r"`recovery_classifier`.*returns logits"):
         asking(softmax)
+    # What is wrong with C itself is told of first.
+    with pytest.raises(ValueError, match="argument `output`"):
+        defend(
+            digits_defence.classifier,
+            dataclasses.replace(digits_calibration.settings, output="probabilities"),
+            digits_train.images,
+            recovery_classifier=softmax,
+        )

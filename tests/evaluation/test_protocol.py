@@ -18,6 +18,7 @@ from keras_traps.attacks import (
     single_step,
 )
 from keras_traps.attractors import ForensicAnalyzer, inject
+from keras_traps.attractors.integration import DEPTH_RULE
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.jobs import KEPT_PER_TASK
@@ -33,7 +34,10 @@ CHUNKS = 3
 
 
 def test_settings_name_all_that_every_record_depends_on(
-    digits_defence: Defence, digits_test: Dataset, digits_train: Dataset
+    digits_defence: Defence,
+    digits_test: Dataset,
+    digits_train: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def settings(**changes: Any) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -64,6 +68,10 @@ def test_settings_name_all_that_every_record_depends_on(
     other = dataclasses.replace(digits_defence, recovery_weight=4.0)
     assert differing(defence=other) == ["recovery_weight"]
     assert "recovery_classifier" not in base
+    where = "keras_traps.evaluation.protocol.DEPTH_RULE"
+    monkeypatch.setattr(where, [0.5, *DEPTH_RULE[1:]])
+    assert differing() == ["depth_rule"]
+    monkeypatch.undo()
     asked = [
         settings(defence=dataclasses.replace(digits_defence, recovery_classifier=model))
         for model in (digits_defence.classifier, digits_defence.trapped)

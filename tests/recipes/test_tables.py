@@ -225,6 +225,11 @@ def test_clean_accuracy_needs_no_attack(model: Path, tmp_path: Path) -> None:
             "integrated_label",
         ),
         (
+            ("--model=m.keras", "--workdir=run", "--recovery_model=m", "--table=2"),
+            "--recovery_model is asked by .* Received: --recovery_model=m to attack "
+            "nothing",
+        ),
+        (
             ("--model=m.keras", "--workdir=run", "--dear=JSMA,CW3"),
             "--dear must be of .*JSMA.* Received: CW3",
         ),

@@ -134,11 +134,11 @@ def attack_table(evaluation: Evaluation) -> Table:
 
 def asked_elsewhere(evaluation: Evaluation) -> str:
     """Says that another classifier than C is asked for a class, where it is so."""
-    if RECOVERY_CLASSIFIER not in evaluation.provenance:
+    if evaluation.clean.recovery_classifier is None:
         return ""
     return (
         " Where C's answer counts for a recovered class, another classifier's counts "
-        f"here in its place: the {RECOVERY_CLASSIFIER} of the provenance."
+        "here in its place."
     )
 
 
