@@ -8,7 +8,7 @@ import keras
 import pytest
 from absl import app, flags
 
-from keras_traps import _recipe
+from keras_traps import _recipe_calibration
 from keras_traps.evaluation.provenance import weights_sha256
 from recipes import attractors
 
@@ -96,7 +96,7 @@ def test_resuming_uses_what_is_there(
 ) -> None:
     first = findings(finished)
     calibration = (finished / "calibration.json").read_bytes()
-    monkeypatch.setattr(_recipe, "calibrate", fail)
+    monkeypatch.setattr(_recipe_calibration, "calibrate", fail)
 
     run(f"--model={model}", f"--workdir={finished}", "--resume", *FEW)
 
@@ -214,7 +214,7 @@ def test_the_share_of_a_calibration_that_does_not_tell_is_what_is_said(
 def test_a_calibration_is_used_for_another_seed(
     finished: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_recipe, "calibrate", fail)
+    monkeypatch.setattr(_recipe_calibration, "calibrate", fail)
     given = finished / "calibration.json"
 
     run(
