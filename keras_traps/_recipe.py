@@ -19,11 +19,7 @@ from keras_traps.evaluation.defence import Defence, defend
 from keras_traps.evaluation.engines import Engine, LocalEngine
 from keras_traps.evaluation.jobs import RECOVERIES, Job, Subject
 from keras_traps.evaluation.kept_calibration import check_calibration
-from keras_traps.evaluation.provenance import (
-    RECOVERY_CLASSIFIER,
-    provenance,
-    weights_sha256,
-)
+from keras_traps.evaluation.provenance import provenance, weights_sha256
 from keras_traps.layers.detect_recover import needs_classifier
 from keras_traps.models.outputs import Output
 
@@ -168,7 +164,7 @@ def trap(values: flags.FlagValues, workdir: Path) -> Trapped:
         seed=values.seed,
         device=device,
         classifier=weights_sha256(classifier),
-        **({} if asked is None else {RECOVERY_CLASSIFIER: weights_sha256(asked)}),
+        **({} if asked is None else {"recovery classifier": weights_sha256(asked)}),
         decoder=defence.main_analyzer.decoder.fingerprint,
         train_data=train.sha256,
         test_data=test.sha256,

@@ -18,10 +18,6 @@ from keras_traps.models.weights import weights_sha256 as weights_sha256
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "cleverhans", "numpy")
 
-RECOVERY_CLASSIFIER = "recovery classifier"
-"""What provenance calls the hash of another classifier than C that is asked for a
-class."""
-
 # What changes the numbers that TensorFlow computes: how its products are rounded.
 _ENVIRONMENT = ("TF_SET_ONEDNN_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from keras_traps.evaluation.provenance import RECOVERY_CLASSIFIER
 from keras_traps.evaluation.report.blocks import Cell, Column, Table
 from keras_traps.evaluation.report.formatting import (
     NOT_APPLICABLE,
@@ -77,7 +76,7 @@ def clean_table(evaluation: Evaluation) -> Table:
         ),
     ]
     if clean.recovery_classifier is not None:
-        name = f"{RECOVERY_CLASSIFIER.capitalize()} right where C is"
+        name = "Recovery classifier right where C is"
         rows.append(_counted(name, clean.recovery_classifier, ""))
     rows += [
         _counted(f"False positives at nominal {nominal(fpr)}", rate, nominal(fpr)[:-2])
