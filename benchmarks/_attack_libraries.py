@@ -21,7 +21,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
 
 from benchmarks._attack_cases import Case
 from benchmarks._attack_victim import Victim
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 
 Run = Callable[[], FloatArray]
 """Attacks all images, and returns what it made of them."""

@@ -13,7 +13,7 @@ from benchmarks._attack_cases import Case, all_cases
 from benchmarks._attack_libraries import Cleverhans, KerasTraps, Library, Run
 from benchmarks._attack_rivals import ART, Foolbox
 from benchmarks._attack_victim import Choice, Victim, load_victim
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.devices import hush_retracing
 
 LIBRARIES: dict[str, type[Library]] = {

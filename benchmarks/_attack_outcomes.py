@@ -8,7 +8,7 @@ import numpy.typing as npt
 from benchmarks import _measure
 from benchmarks._attack_cases import Case
 from benchmarks._attack_victim import Victim
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.models.inference import predict
 
 # Rounding of x + eps in float32, with room for libraries that compute it otherwise.

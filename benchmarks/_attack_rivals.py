@@ -9,7 +9,7 @@ import tensorflow as tf
 from benchmarks._attack_cases import Case
 from benchmarks._attack_libraries import Library, Run, import_quietly
 from benchmarks._attack_victim import Victim
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.models.inference import inference_function
 
 

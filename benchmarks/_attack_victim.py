@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_traps import datasets
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps._classifier_files import load_classifier
-from keras_traps._validation import FloatArray, IntArray
 from keras_traps.evaluation.candidates import choose_candidates
 from keras_traps.models import digits_cnn, train
 from keras_traps.models.inference import predict

@@ -29,7 +29,7 @@ from benchmarks._attack_modes import (
 from benchmarks._attack_victim import Choice, Victim, kept, load_victim
 from keras_traps._flags import Flags, check_flags_only
 from keras_traps.devices import hush_retracing, prepare_devices
-from keras_traps.evaluation.provenance import weights_sha256
+from keras_traps.provenance import weights_sha256
 
 Mode = Literal["speed", "strength", "memory"]
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import _measure
+from keras_traps._checks import FloatArray
 from keras_traps._flags import Flags
-from keras_traps._validation import FloatArray
 from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier, answered_dataset, frozen_answers
 from keras_traps.luring.losses import luring_loss

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import keras
 import numpy as np
 
+from keras_traps._checks import FloatArray
 from keras_traps._files import write_atomically
-from keras_traps._validation import FloatArray
 from keras_traps.layers import LuringInput
 from keras_traps.models import madry_mnist_cnn
 from keras_traps.models.inference import predict

@@ -19,9 +19,9 @@ from keras_traps.evaluation.defence import Defence, defend
 from keras_traps.evaluation.engines import Engine, LocalEngine
 from keras_traps.evaluation.jobs import RECOVERIES, Job, Subject
 from keras_traps.evaluation.kept_calibration import check_calibration
-from keras_traps.evaluation.provenance import provenance, weights_sha256
 from keras_traps.layers.detect_recover import needs_classifier
 from keras_traps.models.outputs import Output
+from keras_traps.provenance import provenance, weights_sha256
 
 EngineName = Literal["local", "ray"]
 

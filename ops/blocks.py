@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import is_integer
+from keras_traps._checks import is_integer
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, is_number
+from keras_traps._checks import FloatArray, is_number
 from keras_traps.ops.blocks import block_grid, check_shape, spread_blocks
 
 # Beyond these a part of the image would have no say at all.

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import check_count, is_integer
+from keras_traps._checks import check_count, is_integer
 from keras_traps.ops.blocks import block_grid, check_shape, spread_blocks
 
 MessageKind = Literal["balanced", "random"]

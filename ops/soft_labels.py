@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import is_number
+from keras_traps._checks import is_number
 
 # The least number that processors do not round to 0.
 _TINY = np.finfo(np.float32).tiny

@@ -17,8 +17,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from keras_traps import ForensicAnalyzer, calibrate, datasets, inject
+from keras_traps._checks import FloatArray
 from keras_traps._flags import Flags, check_flags_only
-from keras_traps._validation import FloatArray
 from keras_traps.attractors import Calibration
 from keras_traps.devices import prepare_devices
 from keras_traps.models.inference import predict

@@ -18,9 +18,9 @@ from keras_traps._flags import Flags, check_flags_only
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.figures import write_study
 from keras_traps.evaluation.figures.luring_toy import luring_toy
-from keras_traps.evaluation.provenance import provenance, weights_sha256
 from keras_traps.luring.losses import LuringLoss
 from keras_traps.luring.toy import toy_images, train_toy_lure, train_toy_target
+from keras_traps.provenance import provenance, weights_sha256
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:

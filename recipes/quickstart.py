@@ -19,10 +19,10 @@ from keras_traps._files import write_atomically
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.defence import defend
 from keras_traps.evaluation.evaluate import evaluate
-from keras_traps.evaluation.provenance import provenance, weights_sha256
 from keras_traps.evaluation.report import write_report
 from keras_traps.evaluation.results import Evaluation
 from keras_traps.models import digits_cnn, train
+from keras_traps.provenance import provenance, weights_sha256
 from keras_traps.rates import Rate
 
 _EPOCHS = 20

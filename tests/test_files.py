@@ -1,9 +1,11 @@
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from keras_traps._files import make_writable, write_atomically
+from keras_traps._files import keep_settings, make_writable, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -90,3 +92,33 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
             make_writable(tmp_path, name="workdir")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_settings_are_kept_and_the_same_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    settings = {"seed": np.int64(3), "rates": (0.05, 0.005), "name": None}
+    keep_settings(path, settings, resume=False)
+    keep_settings(path, {"seed": 3, "rates": [0.05, 0.005], "name": None}, resume=True)
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    keep_settings(path, {"seed": 3, "eps": 0.1, "old": 1}, resume=False)
+    with pytest.raises(ValueError, match="other settings: new, old, seed differ"):
+        keep_settings(path, {"seed": 4, "eps": 0.1, "new": 1}, resume=True)
+    assert json.loads(path.read_text())["seed"] == 3
+
+
+def test_settings_in_use_need_resume(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    keep_settings(path, {"seed": 3}, resume=False)
+    with pytest.raises(FileExistsError, match="--resume"):
+        keep_settings(path, {"seed": 3}, resume=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"3", b"[1]"])
+def test_damaged_settings_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "settings.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"settings\.json are damaged"):
+        keep_settings(path, {"seed": 3}, resume=True)

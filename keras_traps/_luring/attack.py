@@ -27,15 +27,15 @@ from keras_traps.evaluation.luring.subjects import (
     past_the_lure,
     right_on_all,
 )
-from keras_traps.evaluation.provenance import (
-    provenance,
-    rounding_environment,
-    weights_sha256,
-)
 from keras_traps.evaluation.records import ArrayStore
 from keras_traps.evaluation.report.formatting import percent
 from keras_traps.luring.metrics import luring_metrics
 from keras_traps.models.inference import predict
+from keras_traps.provenance import (
+    provenance,
+    rounding_environment,
+    weights_sha256,
+)
 
 Preset = Literal["paper", "cpu"]
 

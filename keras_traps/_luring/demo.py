@@ -12,10 +12,10 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from keras_traps import attacks, datasets
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import make_writable, write_atomically
 from keras_traps._flags import Flags
 from keras_traps._luring.packed import load_models
-from keras_traps._validation import FloatArray, IntArray
 from keras_traps.attacks import AttackResult
 from keras_traps.devices import prepare_devices
 from keras_traps.evaluation.report.canvas import LIGHT, to_png

@@ -12,10 +12,10 @@ import keras
 from absl import flags
 
 from keras_traps import datasets
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import make_writable
 from keras_traps._flags import Flags
 from keras_traps._luring.folder import Folder, open_folder
-from keras_traps._validation import FloatArray, IntArray
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.figures.study import Study, write_study
 from keras_traps.evaluation.luring import figures
@@ -25,9 +25,9 @@ from keras_traps.evaluation.luring.records import LuringRecord
 from keras_traps.evaluation.luring.sensitivity import figure_6
 from keras_traps.evaluation.luring.setting_report import setting_blocks
 from keras_traps.evaluation.luring.subjects import right_on_all
-from keras_traps.evaluation.provenance import provenance
 from keras_traps.evaluation.records import open_records
 from keras_traps.models.inference import predict
+from keras_traps.provenance import provenance
 
 FigureName = Literal["4", "5", "6", "directions"]
 

@@ -13,9 +13,9 @@ from keras_traps._classifier_files import load_classifier
 from keras_traps._flags import Flags
 from keras_traps._recipe import check_required
 from keras_traps.evaluation.luring.outcomes import Outcome, read_outcomes
-from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.luring.schedules import Variant
 from keras_traps.luring.variants import join
+from keras_traps.provenance import weights_sha256
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 

@@ -11,7 +11,6 @@ from absl import app, flags
 
 from keras_traps import datasets
 from keras_traps._luring.folder import Folder
-from keras_traps.evaluation.provenance import weights_sha256
 from keras_traps.luring.augmentation import Augmentation
 from keras_traps.luring.best import Picked
 from keras_traps.luring.schedules import (
@@ -33,6 +32,7 @@ from keras_traps.luring.variants import (
 )
 from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.luring_victims import VICTIM_RECIPES, VictimRecipe
+from keras_traps.provenance import weights_sha256
 
 _BUILD: dict[str, Callable[..., keras.Model]] = {
     "mnist": madry_mnist_cnn,

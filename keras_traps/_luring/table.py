@@ -22,11 +22,11 @@ from keras_traps.evaluation.luring.results import (
     compare,
     measure_outcomes,
 )
-from keras_traps.evaluation.provenance import provenance
 from keras_traps.evaluation.records import open_records
 from keras_traps.evaluation.report.html import to_html
 from keras_traps.evaluation.report.json_report import plain
 from keras_traps.evaluation.report.markdown import to_markdown
+from keras_traps.provenance import provenance
 from keras_traps.rates import Rate
 
 # Of a model's file of facts, what says how it was trained.

@@ -14,15 +14,15 @@ from keras_traps._flags import Flags
 from keras_traps._luring.folder import TRAINED, WHOLE, Folder, open_folder
 from keras_traps._luring.plan import Splits, plan_variant, plan_whole
 from keras_traps.devices import hush_retracing, prepare_devices
-from keras_traps.evaluation.provenance import (
-    provenance,
-    rounding_environment,
-    weights_sha256,
-)
 from keras_traps.luring.losses import LuringLoss
 from keras_traps.luring.metrics import CleanMetrics, clean_metrics
 from keras_traps.luring.training import Backup, save_atomically
 from keras_traps.models.inference import predict
+from keras_traps.provenance import (
+    provenance,
+    rounding_environment,
+    weights_sha256,
+)
 
 
 def define_training_flags(define: Flags) -> None:

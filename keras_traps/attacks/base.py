@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import (
+from keras_traps._checks import (
     FloatArray,
     IntArray,
     check_count,
+    check_flag,
     check_ids,
     check_images,
     check_labels,
 )
 from keras_traps.attacks.checks import (
     check_channels_last,
-    check_flag,
     check_image_model,
 )
 from keras_traps.attacks.compiled import once_per_model

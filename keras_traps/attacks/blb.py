@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.optimize import Bounds, minimize
 from threadpoolctl import threadpool_limits
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.compiled import once_per_model, watched
 from keras_traps.attacks.constants import first_constant, next_constant

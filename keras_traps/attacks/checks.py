@@ -2,38 +2,7 @@
 
 import keras
 
-from keras_traps._validation import check_number
 from keras_traps.models.inner_layers import inner_layers
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuses a hyper-parameter that is not a finite number above 0.
-
-    Args:
-        name: Its name.
-        value: Its value.
-
-    Raises:
-        ValueError: If it is out of range.
-    """
-    check_number(value, name=name, above=0)
-
-
-def check_flag(name: str, value: bool) -> None:
-    """Refuses a hyper-parameter that is neither `True` nor `False`.
-
-    Args:
-        name: Its name.
-        value: Its value.
-
-    Raises:
-        ValueError: If it is another.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected `True` or `False`. "
-            f"Received: {name}={value!r}"
-        )
 
 
 def check_image_model(model: keras.Model) -> None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from keras_traps._validation import check_count, check_number
+from keras_traps._checks import check_count, check_number
 from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed
 from keras_traps.attacks.boundary import boundary_search
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import tensorflow as tf
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 from keras_traps.attacks.base import Kind, TargetRule
 from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
 from keras_traps.attacks.search_attack import SearchAttack

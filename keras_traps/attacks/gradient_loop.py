@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attacks.base import Batch, Perturbed
 from keras_traps.attacks.compiled import apart, once_per_model, watched
 from keras_traps.attacks.losses import Logits, Loss, rivals_lead

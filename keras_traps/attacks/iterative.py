@@ -11,9 +11,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, check_count, check_number
+from keras_traps._checks import FloatArray, check_count, check_number, check_positive
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.checks import check_positive
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.linf import LinfAttack, uniform_start
 

@@ -6,7 +6,7 @@ from typing import ClassVar, get_args
 
 import tensorflow as tf
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed, TargetRule
 from keras_traps.attacks.saliency import Saliency, saliency_search
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray, check_positive
 from keras_traps.attacks.base import Attack, Batch
-from keras_traps.attacks.checks import check_positive
 from keras_traps.attacks.randomness import Stream, per_example
 
 Draw = Callable[[tuple[int, ...], np.random.Generator], npt.ArrayLike]

@@ -6,9 +6,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, check_count
+from keras_traps._checks import FloatArray, check_count, check_positive
 from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.checks import check_positive
 from keras_traps.attacks.randomness import Stream, per_example
 from keras_traps.attacks.search import Method, Rows
 from keras_traps.attacks.search_attack import SearchAttack

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import IntArray
+from keras_traps._checks import IntArray
 
 Draw = Callable[[np.random.Generator], npt.ArrayLike]
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import SMALLEST, is_logarithm
 

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, check_count, check_number
+from keras_traps._checks import FloatArray, check_count, check_number, check_positive
 from keras_traps.attacks.base import Attack, Batch, Perturbed
-from keras_traps.attacks.checks import check_positive
 from keras_traps.attacks.compiled import once_per_model
 from keras_traps.attacks.search import Method, compile_search
 

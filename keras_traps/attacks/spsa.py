@@ -7,9 +7,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import check_count, check_number
+from keras_traps._checks import check_count, check_number, check_positive
 from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.checks import check_positive
 from keras_traps.attacks.estimated_descent import DescentSettings, estimated_descent
 from keras_traps.attacks.linf import LinfAttack, uniform_start
 from keras_traps.attacks.randomness import Stream, per_example

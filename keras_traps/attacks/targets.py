@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, IntArray, check_count, check_labels
+from keras_traps._checks import FloatArray, IntArray, check_count, check_labels
 from keras_traps.attacks.randomness import Stream, per_example
 
 

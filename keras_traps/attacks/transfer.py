@@ -6,9 +6,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import check_count, check_number, is_number
+from keras_traps._checks import check_count, check_number, check_positive, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.checks import check_positive
 from keras_traps.attacks.diversity import draw_variants, show_variants
 from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.iterative import MIM

@@ -8,7 +8,7 @@ Reference:
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 
 
 def smooth(gradients: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from keras_traps._validation import check_count, check_number
+from keras_traps._checks import check_count, check_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed
 from keras_traps.attacks.linf import LinfAttack
 from keras_traps.attacks.universal import (

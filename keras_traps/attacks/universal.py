@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks.boundary import Search, boundary_search
 from keras_traps.attacks.compiled import once_per_model
 from keras_traps.attacks.promises import naming_examples
 from keras_traps.models.inference import predict
-from keras_traps.models.weights import weights_sha256
+from keras_traps.provenance import weights_sha256
 
 # How many images the model is asked about at once where no gradient is taken.
 _ANSWER_BATCH = 500

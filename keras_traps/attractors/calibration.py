@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import check_images, check_number, check_share
+from keras_traps._checks import check_images, check_number, check_share
 from keras_traps.attractors.calibration_explanation import explain
 from keras_traps.attractors.calibration_rules import (
     clean_spread,

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.outputs import Output
 from keras_traps.ops.soft_labels import log_probabilities

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from keras import layers
 
 from keras_traps import ops
-from keras_traps._validation import (
+from keras_traps._checks import (
     FloatArray,
     IntArray,
     check_images,

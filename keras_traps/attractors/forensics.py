@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_traps._checks import FloatArray, IntArray, check_count, check_images
 from keras_traps._files import write_atomically
-from keras_traps._validation import FloatArray, IntArray, check_count, check_images
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import (
     Thresholds,

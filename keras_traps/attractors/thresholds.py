@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import (
+from keras_traps._checks import (
     FloatArray,
     check_number,
     check_share,

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, IntArray, check_images, check_share
+from keras_traps._checks import FloatArray, IntArray, check_images, check_share
 from keras_traps.attractors.counterexample import Counterexample
 from keras_traps.attractors.thresholds import (
     Thresholds,

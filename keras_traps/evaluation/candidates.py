@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import Attack, least_likely_targets, random_targets
 from keras_traps.datasets import Dataset
 from keras_traps.models.inference import predict

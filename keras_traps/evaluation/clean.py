@@ -1,6 +1,6 @@
 """The models on clean test images."""
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.paper import paper_clean

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import ForensicAnalyzer, TrapSettings, inject
 from keras_traps.attractors.integration import check_recovery_classifier
 from keras_traps.models.outputs import Output

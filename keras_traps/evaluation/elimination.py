@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import tqdm
 
-from keras_traps._validation import IntArray, check_count
+from keras_traps._checks import IntArray, check_count, check_distinct
 from keras_traps.attacks import Attack
 from keras_traps.evaluation.engines import Engine
 from keras_traps.evaluation.jobs import Subject, Task
-from keras_traps.evaluation.protocol import check_distinct, record_folder, recorded
+from keras_traps.evaluation.protocol import record_folder, recorded
 from keras_traps.evaluation.records import Record, RecordStore
 from keras_traps.evaluation.results import INTEGRATED
 from keras_traps.rates import Rate

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, check_count
+from keras_traps._checks import FloatArray, check_count, check_distinct
 from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
@@ -23,7 +23,6 @@ from keras_traps.evaluation.kept_calibration import (
 from keras_traps.evaluation.metrics import attack_row, worst_cases
 from keras_traps.evaluation.protocol import (
     attack_all,
-    check_distinct,
     record_settings,
 )
 from keras_traps.evaluation.records import Record, RecordStore

@@ -6,7 +6,7 @@ from typing import Literal
 
 import keras
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import Attack
 from keras_traps.attacks.losses import Loss
 from keras_traps.attractors import integrate, raw_sum

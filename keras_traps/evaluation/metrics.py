@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attacks import Attack
 from keras_traps.attractors import ForensicAnalyzer
 from keras_traps.evaluation.paper import paper_row

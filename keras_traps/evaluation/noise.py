@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 from keras_traps.evaluation.candidates import Candidates
 from keras_traps.evaluation.defence import Defence
 from keras_traps.models.inference import predict

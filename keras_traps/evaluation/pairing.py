@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from keras_traps._validation import IntArray
+from keras_traps._checks import IntArray
 
 LEVEL = 0.05
 """A pair whose `p_value` is below this is taken to be beyond chance."""

@@ -20,9 +20,8 @@ from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence
 from keras_traps.evaluation.engines import Engine
 from keras_traps.evaluation.jobs import Subject, Task
-from keras_traps.evaluation.provenance import array_sha256, weights_sha256
 from keras_traps.evaluation.records import Record, RecordStore
-from keras_traps.models.architecture import architecture_sha256
+from keras_traps.provenance import architecture_sha256, array_sha256, weights_sha256
 
 
 def attack_all(
@@ -104,24 +103,6 @@ def recorded(engine: Engine, store: RecordStore, task: Task) -> Record | None:
     # An earlier run over fewer candidates ended with a shorter chunk.
     ids = engine.job.candidates.ids[task.rows]
     return record if np.array_equal(record.ids, ids) else None
-
-
-def check_distinct(argument: str, names: Sequence[str]) -> None:
-    """Refuses no names at all, and a name that comes twice.
-
-    Args:
-        argument: What is checked.
-        names: The names in it.
-
-    Raises:
-        ValueError: If there are none, or two are the same.
-    """
-    # Records and counts are kept by these names: two of one name would share theirs.
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"Invalid value for argument `{argument}`. Expected at least one, and none "
-            f"twice. Received: {', '.join(names) or 'none'}"
-        )
 
 
 def record_folder(attack: Attack, *before: Attack) -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attacks.uap import UAP
 from keras_traps.attacks.universal import UniversalPerturbation
 from keras_traps.attractors import ForensicAnalyzer, Thresholds

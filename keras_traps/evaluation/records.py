@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import make_writable, write_atomically
-from keras_traps._validation import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attacks import Attack
 from keras_traps.attractors import ForensicAnalyzer
 from keras_traps.evaluation.records import Record

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 
 Recovery = Literal["correlation", "label", "difference", "depth"]
 """How the integrated model gives a recovered class."""

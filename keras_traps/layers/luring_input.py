@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, get_args
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import check_floating, check_number
+from keras_traps._checks import check_floating, check_number
 from keras_traps.layers.luring_networks import preset_dropout, preset_network
 
 LurePreset = Literal["mnist", "svhn", "cifar10"]

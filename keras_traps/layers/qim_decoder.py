@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import check_floating, check_number
+from keras_traps._checks import check_floating, check_number
 from keras_traps.ops.border import check_border_weight
 from keras_traps.ops.messages import MessageKind
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import check_floating, check_number
+from keras_traps._checks import check_floating, check_number
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")

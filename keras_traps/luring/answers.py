@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import check_images, check_labels
+from keras_traps._checks import check_images, check_labels
 from keras_traps.luring.batches import Int32Array, batches
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 
 
 @dataclasses.dataclass(frozen=True)

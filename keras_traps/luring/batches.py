@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 
 Int32Array = npt.NDArray[np.int32]
 

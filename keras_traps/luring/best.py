@@ -7,8 +7,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import write_atomically
-from keras_traps._validation import FloatArray, IntArray
 from keras_traps.datasets import Dataset
 from keras_traps.luring.training import Backup
 from keras_traps.models.inference import predict

@@ -6,7 +6,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import check_images
+from keras_traps._checks import check_images
 from keras_traps.layers import LuringInput
 from keras_traps.luring.answers import (
     answer_arrays,

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, IntArray, check_count, check_images
+from keras_traps._checks import FloatArray, IntArray, check_count, check_images
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import Output, check_classifier, check_outputs

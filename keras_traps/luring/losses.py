@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 
 LuringLoss = Literal["luring", "margin", "cross_entropy"]
 """What P is trained with: the paper's L, its alternative L', or as the baseline C_E."""

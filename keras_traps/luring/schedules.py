@@ -6,7 +6,7 @@ from typing import Literal, Self, get_args
 
 import keras
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 from keras_traps.luring.augmentation import Augmentation
 
 Variant = Literal["stack", "auto", "ce", "luring"]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from keras_traps._validation import FloatArray, IntArray, check_number
+from keras_traps._checks import FloatArray, IntArray, check_number
 from keras_traps.layers import LuringInput
 from keras_traps.luring.answers import answered_dataset
 from keras_traps.luring.batches import batch_order, batches

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_traps._validation import IntArray
+from keras_traps._checks import IntArray
 from keras_traps.datasets import Dataset
 from keras_traps.luring.answers import frozen_answers
 from keras_traps.luring.augmentation import Augmentation, augment

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.layers.luring_input import LurePreset

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, check_count
+from keras_traps._checks import FloatArray, check_count
 from keras_traps.models.per_model import PerModel
 
 _functions: PerModel[Callable[[tf.Tensor], tf.Tensor]] = PerModel()

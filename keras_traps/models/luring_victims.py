@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_traps._validation import check_number
+from keras_traps._checks import check_number
 from keras_traps.layers.luring_networks import scaled
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 
 Output = Literal["logits", "probabilities"]
 """`"logits"` go into a softmax; `"probabilities"` came out of one."""

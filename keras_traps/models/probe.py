@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import check_outputs
 

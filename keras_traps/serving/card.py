@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.provenance import provenance
+from keras_traps.provenance import provenance
 from keras_traps.serving.exporter import Exported
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy.typing as npt
 
-from keras_traps._validation import check_images
+from keras_traps._checks import check_images
 from keras_traps.attractors import ForensicAnalyzer
 from keras_traps.models.outputs import Output
 from keras_traps.serving import graph, versions

@@ -11,8 +11,8 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from keras_traps._checks import FloatArray
 from keras_traps._environment import environment
-from keras_traps._validation import FloatArray
 
 Format = Literal["onnx", "openvino", "tflite"]
 """`"onnx"` and `"openvino"` need the packages of the extra of that name; `"tflite"`

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import check_images
+from keras_traps._checks import check_images
 from keras_traps.models.inference import predict
 from keras_traps.serving.formats import FORMATS, FileFormat
 

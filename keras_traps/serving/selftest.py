@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import integrate
 from keras_traps.layers import SoftLabels
 from keras_traps.models.inference import predict

@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps._validation import check_count
+from keras_traps._checks import check_count, check_flag, check_positive
 from keras_traps.attacks import create
-from keras_traps.attacks.checks import check_flag, check_positive
 from tests.attacks.calling import ITERATIVE, run
 
 

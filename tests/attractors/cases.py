@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.layers import QIMDecoder
 
 

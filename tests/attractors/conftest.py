@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import Calibration, ForensicAnalyzer, calibrate, inject
 from keras_traps.datasets import Dataset
 from tests.attractors.cases import clean, decoder

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import Calibration, calibrate, decoder_of, inject
 from keras_traps.datasets import Dataset
 from keras_traps.layers import QIMDecoder

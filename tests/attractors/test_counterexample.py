@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attractors.analysis import scores_of, soft_label_loss
 from keras_traps.attractors.analysis.scores import gradient
 from keras_traps.attractors.counterexample import Counterexample, make_counterexample

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import ForensicAnalyzer, Thresholds
 from keras_traps.evaluation.records import Record
 from keras_traps.evaluation.results import AttackRow, DetectionRates, Variant

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from keras_traps._validation import IntArray
+from keras_traps._checks import IntArray
 from keras_traps.attacks import Attack, Batch, Perturbed
 from keras_traps.attacks.base import Kind
 from keras_traps.datasets import Dataset

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from keras_traps.models import digits_cnn
-from keras_traps.models.architecture import architecture_sha256
+from keras_traps.provenance import architecture_sha256
 
 
 def branching(softmax: str | None = None, **dense: Any) -> keras.Model:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.layers import NormalizedSum, QIMDecoder
 from keras_traps.models.inference import inference_function, predict
 

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps.models.weights import weights_sha256
+from keras_traps.provenance import weights_sha256
 
 
 def model() -> keras.Model:

@@ -9,7 +9,7 @@ import pytest
 from absl import app, flags
 
 from keras_traps import _recipe_calibration
-from keras_traps.evaluation.provenance import weights_sha256
+from keras_traps.provenance import weights_sha256
 from recipes import attractors
 
 FEW = ("--num_examples=6", "--attacks=FGSM", "--variant=paper")

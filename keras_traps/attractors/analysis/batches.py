@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import check_count
+from keras_traps._checks import check_count
 
 Graph = Callable[..., tuple[tf.Tensor, ...]]
 """From one batch of each array to tensors whose first axis is the batch."""

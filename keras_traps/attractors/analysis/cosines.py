@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, IntArray, check_images
+from keras_traps._checks import FloatArray, IntArray, check_images
 from keras_traps.attractors.analysis.batches import map_batches
 from keras_traps.attractors.analysis.local_density import LocalDensity
 from keras_traps.attractors.analysis.nearest import DEFAULT_SEARCH, AttractorSearch

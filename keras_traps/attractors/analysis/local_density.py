@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import IntArray, check_images, check_labels
+from keras_traps._checks import IntArray, check_images, check_labels
 from keras_traps.attractors.analysis.batches import map_batches
 from keras_traps.attractors.analysis.scores import Scores
 

@@ -3,7 +3,7 @@
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray, check_images, check_labels
+from keras_traps._checks import FloatArray, check_images, check_labels
 from keras_traps.attractors.analysis.batches import map_batches
 from keras_traps.attractors.analysis.scores import Scores, gradient, soft_label_loss
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import FloatArray, IntArray, check_images
+from keras_traps._checks import FloatArray, IntArray, check_images
 from keras_traps.attractors.analysis.batches import map_batches
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.layers import QIMDecoder

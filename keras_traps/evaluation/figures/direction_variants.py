@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import (
     AttractorCosines,
     AttractorSearch,

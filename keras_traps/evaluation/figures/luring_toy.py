@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks.base import AttackResult, Kind, TargetRule
 from keras_traps.attacks.iterative import PGD
 from keras_traps.evaluation.figures.study import Study, picture, text_table

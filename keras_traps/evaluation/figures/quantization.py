@@ -5,7 +5,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from keras_traps import ops
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence

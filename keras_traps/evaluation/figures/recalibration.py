@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import Calibration, calibrate
 from keras_traps.evaluation.defence import Defence
 

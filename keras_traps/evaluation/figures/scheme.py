@@ -5,7 +5,7 @@ import tensorflow as tf
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attacks import Attack
 from keras_traps.attractors import both_answers, decoder_of
 from keras_traps.datasets import Dataset

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keras_traps import ops
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import both_answers, decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.defence import Defence

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attacks import Attack, AttackResult
 from keras_traps.attractors import (
     Counterexample,

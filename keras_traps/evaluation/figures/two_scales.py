@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import TrapSettings
 from keras_traps.attractors.calibration_rules import (
     distances_by_step,

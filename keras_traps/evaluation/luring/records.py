@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from keras_traps._validation import FloatArray, IntArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import Attack, create
 from keras_traps.attacks.distances import distances
 from keras_traps.datasets import Dataset

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import betainc
 
-from keras_traps._validation import FloatArray
+from keras_traps._checks import FloatArray
 from keras_traps.attractors.analysis import LocalDensity
 from tests.attractors.analysis.cases import images, kernel, linear
 

@@ -235,6 +235,54 @@ def check_count(name: str, value: float, *, at_least: int = 1) -> None:
         )
 
 
+def check_positive(name: str, value: float) -> None:
+    """Refuses a hyper-parameter that is not a finite number above 0.
+
+    Args:
+        name: Its name.
+        value: Its value.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+    check_number(value, name=name, above=0)
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Refuses a hyper-parameter that is neither `True` nor `False`.
+
+    Args:
+        name: Its name.
+        value: Its value.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected `True` or `False`. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_distinct(argument: str, names: Sequence[str]) -> None:
+    """Refuses no names at all, and a name that comes twice.
+
+    Args:
+        argument: What is checked.
+        names: The names in it.
+
+    Raises:
+        ValueError: If there are none, or two are the same.
+    """
+    # Records and counts are kept by these names: two of one name would share theirs.
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected at least one, and none "
+            f"twice. Received: {', '.join(names) or 'none'}"
+        )
+
+
 def _check_integers(
     array: npt.NDArray[Any], count: int, largest: int, *, name: str, what: str
 ) -> IntArray:

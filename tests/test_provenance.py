@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps.evaluation.provenance import provenance
+from keras_traps.provenance import provenance
 
 
 def command(*flags: str) -> str:

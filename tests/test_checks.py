@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps._validation import (
+from keras_traps._checks import (
     check_ids,
     check_images,
     check_labels,
