@@ -1,7 +1,7 @@
 """Pure TensorFlow functions behind the layers: no state, stock ops only."""
 
 from keras_traps.ops.border import border_factors
-from keras_traps.ops.messages import draw_messages, draw_steps
+from keras_traps.ops.codes import draw_messages, draw_steps
 from keras_traps.ops.normalized_sum import normalized_sum
 from keras_traps.ops.qim import (
     Embedding,

@@ -26,7 +26,7 @@ from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
 from keras_traps.ops.border import check_border_weight
-from keras_traps.ops.messages import MessageKind
+from keras_traps.ops.codes import MessageKind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

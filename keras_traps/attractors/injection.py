@@ -11,7 +11,7 @@ from keras_traps.layers import NormalizedSum, QIMDecoder, SoftLabels
 from keras_traps.models.graphs import as_graph
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
-from keras_traps.ops.messages import MessageKind
+from keras_traps.ops.codes import MessageKind
 from keras_traps.ops.soft_labels import check_temperature
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_traps import ops
 from keras_traps._checks import check_floating, check_number
 from keras_traps.ops.border import check_border_weight
-from keras_traps.ops.messages import MessageKind
+from keras_traps.ops.codes import MessageKind
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
