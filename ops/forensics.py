@@ -44,7 +44,8 @@ def judge(
     Nothing of it has a gradient.
 
     Args:
-        correlations: `(batch, num_classes)`, floating point: w = W(x).
+        correlations: `(batch, num_classes)`, float32 or float64: w = W(x). All is
+            computed in its dtype.
         upper: U; a max w above it is adversarial (C1).
         lower: L; a min w below it is adversarial (C2).
         deviation: sigma_0; a stdev(w) above it is adversarial (C3).
@@ -59,11 +60,11 @@ def judge(
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
         Attractors, Sections V-C and V-D.
     """
-    limits = tf.constant((upper, -lower, deviation), tf.float64)
     found = statistics(correlations)
+    limits = tf.constant((upper, -lower, deviation), found.dtype)
     fired = found > limits
-    origin = limits if centre is None else tf.constant(centre, tf.float64)
-    scores = (found - origin) / tf.constant(scale, tf.float64)
+    origin = limits if centre is None else tf.constant(centre, found.dtype)
+    scores = (found - origin) / tf.constant(scale, found.dtype)
     return Judgement(
         fired=fired,
         score=tf.cast(tf.reduce_max(scores, axis=-1), tf.float32),
@@ -73,16 +74,8 @@ def judge(
 
 
 def statistics(correlations: tf.Tensor) -> tf.Tensor:
-    """Returns what the three conditions look at, each higher for more adversarial.
-
-    Args:
-        correlations: `(batch, num_classes)`, floating point: w = W(x).
-
-    Returns:
-        `(batch, 3)`, float64: max w, -min w and stdev(w), without a gradient.
-    """
-    # In float32, an input at a limit would be flagged in one graph and not in another.
-    w = tf.cast(tf.stop_gradient(correlations), tf.float64)
+    """Returns max w, -min w and stdev(w), `(batch, 3)`, without a gradient."""
+    w = tf.stop_gradient(correlations)
     return tf.stack(
         [
             tf.reduce_max(w, axis=-1),

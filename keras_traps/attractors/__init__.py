@@ -29,8 +29,9 @@ from keras_traps.attractors.injection import (
     raw_sum,
 )
 from keras_traps.attractors.integration import integrate
-from keras_traps.attractors.thresholds import CONDITIONS, Thresholds
+from keras_traps.attractors.thresholds import Thresholds
 from keras_traps.attractors.trapdoor_detection import TrapdoorAnalyzer, TrapdoorVerdict
+from keras_traps.ops.forensics import CONDITIONS
 
 __all__ = [
     "CONDITIONS",
