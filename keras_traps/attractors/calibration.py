@@ -223,9 +223,7 @@ def calibrate(
     return dataclasses.replace(found, explanation=tuple(told))
 
 
-def _explain(
-    found: Calibration, largest_a2: float, *, by_rule: bool
-) -> Iterator[str]:
+def _explain(found: Calibration, largest_a2: float, *, by_rule: bool) -> Iterator[str]:
     """Says why the constants are what they are, a sentence or two for each choice."""
     settings = found.settings
     weights = ", ".join(

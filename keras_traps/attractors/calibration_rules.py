@@ -101,7 +101,7 @@ def scale_for(
 def largest_within_budget(
     answers: FloatArray, unit: FloatArray, budget: float, largest: float
 ) -> tuple[float, float]:
-    """Finds the largest A2 by bisection; returns it and the share of answers it changes.
+    """Finds the largest A2 by bisection, and the share of answers that it changes.
 
     `answers` is C(x) as it enters the sum, and `unit` W(x) for an A2 of 1.
     """
