@@ -29,8 +29,7 @@ def check_layer(make: Callable[..., Any], inputs: Inputs, folder: Path) -> None:
     _check_calls(make, inputs)
     for policy in POLICIES:
         _check_policy(make, inputs, policy)
-    for jit_compile in (False, True):
-        _check_fit(make, inputs, jit_compile)
+    _check_fit(make, inputs)
     _check_saving(make, inputs, folder)
 
 
@@ -56,13 +55,12 @@ def _check_calls(make: Callable[..., Any], inputs: Inputs) -> None:
     layer = make()
     assert not layer.built
     layer.build(_packed([(None, *array.shape[1:]) for array in inputs]))
-    weights = [np.array(weight) for weight in layer.weights]
+    weights = _values(layer.weights)
 
     eager = layer(_packed(inputs))
     assert layer.built
-    assert [np.array(weight).tolist() for weight in layer.weights] == [
-        weight.tolist() for weight in weights
-    ]
+    for weight, old in zip(_values(layer.weights), weights, strict=True):
+        np.testing.assert_array_equal(weight, old)
     symbols = [keras.Input(array.shape[1:]) for array in inputs]
     symbol = layer(_packed(symbols))
     assert symbol.shape == (None, *eager.shape[1:])
@@ -93,19 +91,19 @@ def _check_policy(make: Callable[..., Any], inputs: Inputs, policy: str) -> None
     np.testing.assert_allclose(result, make()(_packed(wide)), rtol=1e-6, atol=1e-6)
 
 
-def _check_fit(make: Callable[..., Any], inputs: Inputs, jit_compile: bool) -> None:
+def _check_fit(make: Callable[..., Any], inputs: Inputs) -> None:
     model = _outer_model(make, inputs)
     layer = model.get_layer("tested")
-    before = [np.array(weight) for weight in model.trainable_variables]
-    frozen = [np.array(weight) for weight in layer.non_trainable_variables]
-    model.compile("sgd", "mse", jit_compile=jit_compile)
+    before = _values(model.trainable_variables)
+    frozen = _values(layer.non_trainable_variables)
+    model.compile("sgd", "mse", jit_compile=True)
     target = np.random.default_rng(0).normal(size=model(inputs).shape)
     loss = model.fit(inputs, target, epochs=1, verbose=0).history["loss"]
     assert np.isfinite(loss).all()
-    after = [np.array(weight) for weight in model.trainable_variables]
+    after = _values(model.trainable_variables)
     assert all(np.isfinite(weight).all() for weight in after)
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
-    for weight, old in zip(layer.non_trainable_variables, frozen, strict=True):
+    for weight, old in zip(_values(layer.non_trainable_variables), frozen, strict=True):
         np.testing.assert_array_equal(weight, old)
 
 
@@ -116,6 +114,11 @@ def _check_saving(make: Callable[..., Any], inputs: Inputs, folder: Path) -> Non
     loaded = keras.saving.load_model(path)
     assert type(loaded.get_layer("tested")) is type(model.get_layer("tested"))
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
+
+
+def _values(variables: list[Any]) -> list[npt.NDArray[Any]]:
+    # Copied: NumPy may look into the memory that a training step writes to.
+    return [np.copy(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def _settings(layer: Any) -> dict[str, Any]:
