@@ -22,9 +22,9 @@ from keras_traps.attacks.checks import (
     check_channels_last,
     check_image_model,
 )
-from keras_traps.attacks.compiled import once_per_model
 from keras_traps.attacks.differentiability import check_differentiable
 from keras_traps.attacks.distances import distances
+from keras_traps.attacks.loop import once_per_model
 from keras_traps.attacks.losses import Loss, check_loss
 from keras_traps.attacks.outcome import judge
 from keras_traps.attacks.promises import check_result, naming_examples

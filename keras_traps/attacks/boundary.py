@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_traps.attacks.compiled import once_per_model, watched
+from keras_traps.attacks.loop import once_per_model, watched
 from keras_traps.attacks.losses import Logits
 from keras_traps.attacks.success import fooled as has_fooled
 

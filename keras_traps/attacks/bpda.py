@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.gradient_loop import Recipe, run_gradient_loop
+from keras_traps.attacks.gradient import Recipe, run_gradient_loop
 from keras_traps.attacks.iterative import IterativeAttack
 from keras_traps.attacks.linf import uniform_start
 from keras_traps.attacks.straight_through import StraightThrough

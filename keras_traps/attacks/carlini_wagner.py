@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from keras_traps.attacks.base import Kind, TargetRule
-from keras_traps.attacks.search import Method
+from keras_traps.attacks.optimization import Method
 from keras_traps.attacks.search_attack import SearchAttack
 from keras_traps.attacks.tanh_space import TanhAdam
 

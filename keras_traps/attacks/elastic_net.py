@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_traps._checks import check_number
 from keras_traps.attacks.base import Kind, TargetRule
-from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
+from keras_traps.attacks.optimization import Attempt, Method, Rows, Standing, State
 from keras_traps.attacks.search_attack import SearchAttack
 
 DecisionRule = Literal["EN", "L1"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_traps.attacks.compiled import once_per_model
+from keras_traps.attacks.loop import once_per_model
 from keras_traps.attacks.losses import Logits, rivals_lead
 from keras_traps.attacks.norms import LINF
 from keras_traps.attacks.rows import Finished, only

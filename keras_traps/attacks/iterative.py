@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from keras_traps._checks import FloatArray, check_count, check_number, check_positive
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
+from keras_traps.attacks.gradient import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.linf import LinfAttack, uniform_start
 
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from keras_traps._checks import FloatArray, check_count, check_positive
 from keras_traps.attacks.base import Batch, Kind, Perturbed
+from keras_traps.attacks.optimization import Method, Rows
 from keras_traps.attacks.randomness import Stream, per_example
-from keras_traps.attacks.search import Method, Rows
 from keras_traps.attacks.search_attack import SearchAttack
 from keras_traps.attacks.tanh_space import TanhAdam
 

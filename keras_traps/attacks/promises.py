@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps.attacks.compiled import NON_FINITE
+from keras_traps.attacks.loop import NON_FINITE
 
 # Rounding of x + eps in float32, for pixels in [0, 1].
 _TOLERANCE = 1e-6

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from keras_traps.attacks import (
-    blb,
     bpda,
     carlini_wagner,
     deepfool,
     elastic_net,
     iterative,
     jsma,
+    lbfgs,
     optmargin,
     single_step,
     spsa,
@@ -40,7 +40,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         iterative.ILLC,
         iterative.TMIFGSM,
         jsma.JSMA,
-        blb.BLB,
+        lbfgs.BLB,
         carlini_wagner.CW2,
         elastic_net.EAD,
         iterative.MIM,

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_traps.attacks.compiled import apart, once_per_model, watched
+from keras_traps.attacks.loop import apart, once_per_model, watched
 from keras_traps.attacks.losses import Logits, Loss, rivals_lead
 from keras_traps.attacks.pixel_pairs import best_pairs
 from keras_traps.attacks.rows import Finished, only

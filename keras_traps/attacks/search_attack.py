@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_traps._checks import FloatArray, check_count, check_number, check_positive
 from keras_traps.attacks.base import Attack, Batch, Perturbed
-from keras_traps.attacks.compiled import once_per_model
-from keras_traps.attacks.search import Method, compile_search
+from keras_traps.attacks.loop import once_per_model
+from keras_traps.attacks.optimization import Method, compile_search
 
 _DTYPES: dict[Any, tf.DType] = {float: tf.float32, int: tf.int32, bool: tf.bool}
 

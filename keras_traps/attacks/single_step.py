@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_traps._checks import FloatArray, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
+from keras_traps.attacks.gradient import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.linf import LinfAttack, noise
 
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
+from keras_traps.attacks.optimization import Attempt, Method, Rows, Standing, State
 
 # cleverhans' and the authors': keeps black and white pixels from infinity.
 _SHRINK = 0.999999

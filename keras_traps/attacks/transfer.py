@@ -9,7 +9,7 @@ import numpy.typing as npt
 from keras_traps._checks import check_count, check_number, check_positive, is_number
 from keras_traps.attacks.base import Batch, Kind, Perturbed
 from keras_traps.attacks.diversity import draw_variants, show_variants
-from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
+from keras_traps.attacks.gradient import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.iterative import MIM
 from keras_traps.attacks.linf import LinfAttack
 from keras_traps.attacks.norms import L2

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks.boundary import Search, boundary_search
-from keras_traps.attacks.compiled import once_per_model
+from keras_traps.attacks.loop import once_per_model
 from keras_traps.attacks.promises import naming_examples
 from keras_traps.models.inference import predict
 from keras_traps.provenance import weights_sha256

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_traps.attacks.compiled import apart, watched
 from keras_traps.attacks.constants import Constant, first_constant, next_constant
+from keras_traps.attacks.loop import apart, watched
 from keras_traps.attacks.losses import Logits
 from keras_traps.attacks.penalties import hinge
 from keras_traps.attacks.rows import Finished, only

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_traps._checks import FloatArray
 from keras_traps.attacks.base import Batch, Perturbed
-from keras_traps.attacks.compiled import apart, once_per_model, watched
+from keras_traps.attacks.loop import apart, once_per_model, watched
 from keras_traps.attacks.losses import Logits, Loss, rivals_lead
 from keras_traps.attacks.norms import LINF, Norm
 from keras_traps.attacks.rows import Finished, only

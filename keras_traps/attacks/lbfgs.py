@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from keras_traps._checks import FloatArray
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.compiled import once_per_model, watched
 from keras_traps.attacks.constants import first_constant, next_constant
+from keras_traps.attacks.loop import once_per_model, watched
 from keras_traps.attacks.losses import Logits
 from keras_traps.attacks.search_attack import ConstantSearchAttack
 from keras_traps.attacks.success import fooled
