@@ -1,27 +1,55 @@
-"""The template of gradient attacks: one compiled loop with hooks."""
+"""Attacks along the sign of the gradient: one compiled loop with hooks.
 
+The steps are cleverhans', whose own loops run in Python: they cost a small classifier a
+tenth of the time, and keep a trace of each model for good.
+"""
+
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Perturbed
-from keras_traps.attacks.loop import apart, once_per_model, watched
-from keras_traps.attacks.losses import Logits, Loss, rivals_lead
-from keras_traps.attacks.norms import LINF, Norm
-from keras_traps.attacks.rows import Finished, only
-from keras_traps.attacks.success import fooled
+from keras_traps._checks import (
+    FloatArray,
+    check_count,
+    check_number,
+    check_positive,
+    is_number,
+)
+from keras_traps.attacks.base import (
+    Batch,
+    Kind,
+    LinfAttack,
+    Perturbed,
+    TargetRule,
+    ball_noise,
+    uniform_start,
+)
+from keras_traps.attacks.loop import (
+    LINF,
+    Finished,
+    Logits,
+    Loss,
+    Norm,
+    apart,
+    fooled,
+    iterate,
+    once_per_model,
+    rivals_lead,
+    sift,
+    watch,
+)
 from keras_traps.models.inference import inference_function
 
 Look = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """From images and a draw for each, `(rows,)`, to the images that the model is shown."""
 
-Smooth = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+TransformGradient = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """From gradients and the kernel to the gradients that are followed."""
 
 
@@ -35,29 +63,22 @@ class Recipe:
             from step to step. Defaults to `False`.
         look: Through what the model is shown the images. Defaults to `None`: it is
             shown them as they are.
-        smooth: What is done to each gradient. Defaults to `None`: nothing.
+        transform_gradient: What is done to each gradient. Defaults to `None`: nothing.
         infer: From a model to the logits function to follow. It must not hold the
             model. Defaults to the model's own logits.
-        abort_early: Whether an example stops as soon as it has succeeded. Not beside
+        abort_early: Whether an example stops as soon as it has succeeded; not beside
             `look`, where the answers are not those to the images. Defaults to `False`.
     """
 
     norm: Norm = LINF
     momentum: bool = False
     look: Look | None = None
-    smooth: Smooth | None = None
+    transform_gradient: TransformGradient | None = None
     infer: Callable[[keras.Model], Logits] = inference_function
     abort_early: bool = False
 
-    def __post_init__(self) -> None:
-        if self.look is not None and self.abort_early:
-            raise ValueError(
-                "Invalid value for argument `abort_early`. Expected `False` beside "
-                "`look`. Received: abort_early=True"
-            )
 
-
-class Settings(NamedTuple):
+class LoopSettings(NamedTuple):
     """Hyper-parameters: tensors in the compiled loop, where they cost no retrace.
 
     Args:
@@ -67,7 +88,8 @@ class Settings(NamedTuple):
         targeted: Whether the labels are targets.
         decay_factor: How much of the earlier gradients' sum stays at each step, for a
             recipe with momentum. Defaults to `1.0`.
-        kernel: `(length,)`: for a recipe with `smooth`. Defaults to `(1.0,)`.
+        kernel: `(length,)`: for a recipe that transforms gradients. Defaults to
+            `(1.0,)`.
     """
 
     eps: Any
@@ -78,7 +100,7 @@ class Settings(NamedTuple):
     kernel: Any = (1.0,)
 
 
-_SPECS = Settings(
+_SPECS = LoopSettings(
     eps=tf.TensorSpec((), tf.float32),
     eps_iter=tf.TensorSpec((), tf.float32),
     nb_iter=tf.TensorSpec((), tf.int32),
@@ -88,63 +110,59 @@ _SPECS = Settings(
 )
 
 
-def run_gradient_loop(
-    batch: Batch,
-    recipe: Recipe,
-    settings: Settings,
-    *,
-    start: FloatArray | None = None,
-    draws: npt.NDArray[np.integer] | None = None,
-) -> Perturbed:
-    """Attacks a batch by iterated gradient steps.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientAttack(LinfAttack, abc.ABC):
+    """The template: iterated steps along a gradient from a start in the ball.
 
-    Args:
-        batch: What to work on. Its loss is raised away from the labels, or lowered
-            towards them if they are targets.
-        recipe: Which attack.
-        settings: Its hyper-parameters.
-        start: Where to start, of the shape of the images, in the ball. Defaults to the
-            images.
-        draws: `(batch, nb_iter)`, integers: what `recipe.look` is given at each step.
-
-    Returns:
-        The images after the last step, or those that succeeded first, and how many
-        steps each has made.
+    Its hooks say what the loop does (`_recipe`), with which numbers (`_loop_settings`),
+    from where (`_start`) and with which draws.
     """
-    loop = once_per_model(
-        batch.model,
-        ("gradient loop", recipe, batch.loss),
-        lambda _: _compile(batch.model, recipe, batch.loss),
-    )
-    images, iterations = loop(
-        tf.constant(batch.images),
-        tf.constant(batch.images if start is None else start, tf.float32),
-        tf.constant(batch.labels),
-        tf.constant(batch.ids),
-        tf.zeros((len(batch.ids), 0), tf.int32)
-        if draws is None
-        else tf.constant(draws, tf.int32),
-        Settings(
-            *(
-                tf.cast(value, spec.dtype)
-                for value, spec in zip(settings, _SPECS, strict=True)
-            )
-        ),
-    )
-    return Perturbed(images, iterations)
+
+    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
+
+    def _recipe(self) -> Recipe:
+        return Recipe()
+
+    @abc.abstractmethod
+    def _loop_settings(self) -> LoopSettings: ...
+
+    def _start(self, batch: Batch) -> FloatArray:
+        return batch.images
+
+    def _draws(self, batch: Batch) -> npt.NDArray[np.int32]:
+        """Returns `(batch, nb_iter)`: what `look` is given at each step."""
+        return np.zeros((len(batch.ids), 0), np.int32)
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Raises the loss away from the labels, or lowers it towards targets."""
+        recipe = self._recipe()
+        loop = once_per_model(
+            batch.model,
+            ("gradient loop", recipe, batch.loss),
+            lambda _: _compile(batch.model, recipe, batch.loss),
+        )
+        settings = self._loop_settings()
+        images, iterations = loop(
+            tf.constant(batch.images),
+            tf.constant(self._start(batch), tf.float32),
+            tf.constant(batch.labels),
+            tf.constant(batch.ids),
+            tf.constant(self._draws(batch)),
+            LoopSettings(
+                *(
+                    tf.cast(value, spec.dtype)
+                    for value, spec in zip(settings, _SPECS, strict=True)
+                )
+            ),
+        )
+        return Perturbed(images, iterations)
 
 
 class _Rows(NamedTuple):
     """The examples that are still worked on; the first axis is theirs.
 
-    Args:
-        position: Where in the batch they are.
-        clean: Their clean images.
-        labels: Their targets or true classes.
-        ids: Which examples they are.
-        draws: What was drawn for each step, or no columns.
-        images: Where they are.
-        memory: The sum of earlier gradients, or no columns.
+    `labels` are targets or true classes; `draws`, one for each step, and `memory`, the
+    sum of earlier gradients, have no columns where they are not needed.
     """
 
     position: tf.Tensor
@@ -160,10 +178,10 @@ def _compile(model: keras.Model, recipe: Recipe, loss: Loss) -> Callable[..., Fi
     infer = recipe.infer(model)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     column = tf.TensorSpec((None,), tf.int64)
-    draws = tf.TensorSpec((None, None), tf.int32)
+    table = tf.TensorSpec((None, None), tf.int32)
 
     @tf.function(
-        input_signature=[images, images, column, column, draws, _SPECS],
+        input_signature=[images, images, column, column, table, _SPECS],
         autograph=False,
     )
     def loop(
@@ -172,71 +190,54 @@ def _compile(model: keras.Model, recipe: Recipe, loss: Loss) -> Callable[..., Fi
         labels: tf.Tensor,
         ids: tf.Tensor,
         draws: tf.Tensor,
-        settings: Settings,
+        settings: LoopSettings,
     ) -> Finished:
         count = tf.shape(clean)[0]
+        position = tf.range(count)
         memory = tf.zeros_like(clean) if recipe.momentum else tf.zeros((count, 0))
-        rows = _Rows(tf.range(count), clean, labels, ids, draws, start, memory)
-        return _Loop(infer, recipe, loss, settings).run(rows)
+        step, rows, finished = iterate(
+            _Rows(position, clean, labels, ids, draws, start, memory),
+            _Steps(infer, recipe, loss, settings).advance,
+            finished=Finished(start, tf.zeros_like(position)),
+            steps=settings.nb_iter,
+        )
+        return finished.write(rows.position, rows.images, step)
 
-    # Traced here once and for all, and not counted among its callers' retracings.
-    loop.get_concrete_function()
     return loop
 
 
-class _Loop:
-    """The loop as a graph."""
+class _Steps(NamedTuple):
+    """What is done at each step, as a graph."""
 
-    def __init__(
-        self, infer: Logits, recipe: Recipe, loss: Loss, settings: Settings
-    ) -> None:
-        self.infer = infer
-        self.recipe = recipe
-        self.loss = loss
-        self.settings = settings
-
-    def run(self, rows: _Rows) -> Finished:
-        finished = Finished(rows.images, tf.zeros_like(rows.position))
-        step, rows, finished = tf.while_loop(
-            lambda step, rows, _: (
-                (step < self.settings.nb_iter) & (tf.size(rows.position) > 0)
-            ),
-            self.advance,
-            (tf.constant(0), rows, finished),
-        )
-        return _leave(rows, step, finished)
+    infer: Logits
+    recipe: Recipe
+    loss: Loss
+    settings: LoopSettings
 
     def advance(
         self, step: tf.Tensor, rows: _Rows, finished: Finished
     ) -> tuple[tf.Tensor, _Rows, Finished]:
-        """Makes one step, after which some have left."""
         gradient, logits = apart(self.gradient)(rows, step)
         if self.recipe.abort_early:
             done = fooled(logits, rows.labels, self.settings.targeted)
-            rows, gradient, finished = tf.cond(
-                tf.reduce_any(done),
-                lambda: (
-                    *only(~done, (rows, gradient)),
-                    _leave(only(done, rows), step, finished),
-                ),
-                lambda: (rows, gradient, finished),
+            (rows, gradient), finished = sift(
+                done, (rows, gradient), finished, (rows.position, rows.images, step)
             )
         return step + 1, self.move(rows, gradient), finished
 
     def gradient(self, rows: _Rows, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns where to go, and the answers at the images."""
-        logits_of = watched(self.infer, rows.ids)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(rows.images)
             shown = rows.images
             if self.recipe.look is not None:
                 shown = self.recipe.look(shown, rows.draws[:, step])
-            logits = logits_of(shown)
+            logits = self.infer(watch(shown, rows.ids))
             lead = rivals_lead(logits, rows.labels, self.loss)
             gain = tf.where(self.settings.targeted, -lead, lead)
         gradient = tape.gradient(gain, rows.images)
-        if self.recipe.smooth is not None:
-            gradient = self.recipe.smooth(gradient, self.settings.kernel)
+        if self.recipe.transform_gradient is not None:
+            gradient = self.recipe.transform_gradient(gradient, self.settings.kernel)
         return gradient, logits
 
     def move(self, rows: _Rows, gradient: tf.Tensor) -> _Rows:
@@ -251,5 +252,226 @@ class _Loop:
         return rows._replace(images=images, memory=memory)
 
 
-def _leave(rows: _Rows, step: tf.Tensor, finished: Finished) -> Finished:
-    return finished.write(rows.position, rows.images, step)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FGSM(GradientAttack):
+    """Fast gradient sign method: one step of `eps`.
+
+    Reference:
+        Goodfellow et al., Explaining and harnessing adversarial examples, 2015.
+    """
+
+    name: ClassVar[str] = "FGSM"
+    kind: ClassVar[Kind] = "UA"
+
+    def _loop_settings(self) -> LoopSettings:
+        return LoopSettings(self.eps, self.eps, 1, self.targeted)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LLC(FGSM):
+    """FGSM towards the least likely class.
+
+    Reference:
+        Kurakin et al., Adversarial examples in the physical world, 2017.
+    """
+
+    name: ClassVar[str] = "LLC"
+    kind: ClassVar[Kind] = "TA"
+    target_rule: ClassVar[TargetRule] = "least_likely"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RFGSM(GradientAttack):
+    """A random step of `alpha`, then a gradient step of `eps - alpha`.
+
+    Args:
+        alpha: Size of the random step: the sign of Gaussian noise. Above 0 and below
+            `eps`.
+
+    Reference:
+        Tramèr et al., Ensemble adversarial training, 2018. The paper's Table VII calls
+        the gradient step eps; here it is the whole ball, as everywhere.
+    """
+
+    alpha: float
+    name: ClassVar[str] = "RFGSM"
+    kind: ClassVar[Kind] = "UA"
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        if not (is_number(self.alpha) and 0 < self.alpha < self.eps):
+            raise ValueError(
+                "Invalid value for argument `alpha`. Expected a number between 0 and "
+                f"eps={self.eps}. Received: alpha={self.alpha!r}"
+            )
+
+    def _loop_settings(self) -> LoopSettings:
+        return LoopSettings(self.eps, self.eps - self.alpha, 1, self.targeted)
+
+    def _start(self, batch: Batch) -> FloatArray:
+        signs = ball_noise(
+            batch, lambda shape, draw: np.sign(draw.standard_normal(shape))
+        )
+        return np.clip(batch.images + self.alpha * signs, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RLLC(RFGSM):
+    """RFGSM towards the least likely class.
+
+    Reference:
+        Tramèr et al., Ensemble adversarial training, 2018.
+    """
+
+    name: ClassVar[str] = "RLLC"
+    kind: ClassVar[Kind] = "TA"
+    target_rule: ClassVar[TargetRule] = "least_likely"
+
+
+def check_steps(
+    eps_iter: float, nb_iter: int, radius: float, *, name: str = "eps"
+) -> None:
+    """Refuses steps that are none, or that reach beyond the ball at once.
+
+    Args:
+        eps_iter: Size of a step.
+        nb_iter: How many steps.
+        radius: The ball's radius.
+        name: What that is called.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
+    check_positive("eps_iter", eps_iter)
+    if eps_iter > radius:
+        raise ValueError(
+            "Invalid value for argument `eps_iter`. Expected at most "
+            f"{name}={radius}. Received: eps_iter={eps_iter}"
+        )
+    check_count("nb_iter", nb_iter)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IterativeAttack(GradientAttack, abc.ABC):
+    """A sign-gradient attack of many steps.
+
+    Args:
+        eps_iter: Size of a step, above 0 and at most `eps`.
+        nb_iter: How many steps, at least 1.
+    """
+
+    eps_iter: float
+    nb_iter: int
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_steps(self.eps_iter, self.nb_iter, self.eps)
+
+    def _loop_settings(self) -> LoopSettings:
+        return LoopSettings(self.eps, self.eps_iter, self.nb_iter, self.targeted)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BIM(IterativeAttack):
+    """Basic iterative method: FGSM steps, projected on the ball.
+
+    Args:
+        abort_early: Whether an example stops as soon as it has succeeded, which
+            cleverhans' does not know. Defaults to `False`.
+
+    Reference:
+        Kurakin et al., Adversarial examples in the physical world, 2017.
+    """
+
+    abort_early: bool = False
+    name: ClassVar[str] = "BIM"
+    kind: ClassVar[Kind] = "UA"
+
+    def _recipe(self) -> Recipe:
+        return Recipe(abort_early=self.abort_early)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ILLC(BIM):
+    """BIM towards the least likely class.
+
+    Reference:
+        Kurakin et al., Adversarial examples in the physical world, 2017.
+    """
+
+    name: ClassVar[str] = "ILLC"
+    kind: ClassVar[Kind] = "TA"
+    target_rule: ClassVar[TargetRule] = "least_likely"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PGD(BIM):
+    """Projected gradient descent: BIM from a uniformly random point of the ball.
+
+    Reference:
+        Madry et al., Towards deep learning models resistant to adversarial attacks,
+        2018.
+    """
+
+    name: ClassVar[str] = "PGD"
+
+    def _start(self, batch: Batch) -> FloatArray:
+        return uniform_start(batch, self.eps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MIM(IterativeAttack):
+    """Momentum iterative method.
+
+    Args:
+        decay_factor: How much of the earlier gradients' sum stays at each step, not
+            below 0. Defaults to `1.0`.
+
+    Reference:
+        Dong et al., Boosting adversarial attacks with momentum, 2018.
+    """
+
+    decay_factor: float = 1.0
+    name: ClassVar[str] = "MIM"
+    kind: ClassVar[Kind] = "UA"
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_number(self.decay_factor, name="decay_factor", at_least=0)
+
+    def _recipe(self) -> Recipe:
+        return Recipe(momentum=True)
+
+    def _loop_settings(self) -> LoopSettings:
+        return super()._loop_settings()._replace(decay_factor=self.decay_factor)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UMIFGSM(MIM):
+    """MIM, by the name that the attractor paper has for it.
+
+    Reference:
+        Dong et al., Boosting adversarial attacks with momentum, 2018.
+    """
+
+    name: ClassVar[str] = "UMIFGSM"
+    note: ClassVar[str] = (
+        "Each gradient is divided by its mean absolute value before it is added to the "
+        "momentum, as the attack's authors and cleverhans do; DEEPSEC does not."
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TMIFGSM(UMIFGSM):
+    """MIM towards a given class.
+
+    Reference:
+        Dong et al., Boosting adversarial attacks with momentum, 2018.
+    """
+
+    name: ClassVar[str] = "TMIFGSM"
+    kind: ClassVar[Kind] = "TA"
+    target_rule: ClassVar[TargetRule] = "random"

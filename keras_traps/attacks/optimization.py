@@ -5,17 +5,28 @@ leaves: each is at a c and a step of its own.
 """
 
 import abc
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from keras_traps.attacks.constants import Constant, first_constant, next_constant
-from keras_traps.attacks.loop import apart, watched
-from keras_traps.attacks.losses import Logits
-from keras_traps.attacks.penalties import hinge
-from keras_traps.attacks.rows import Finished, only
-from keras_traps.attacks.success import fooled
+from keras_traps._checks import FloatArray, check_count, check_number, check_positive
+from keras_traps.attacks.base import Attack, Batch, Perturbed
+from keras_traps.attacks.loop import (
+    Finished,
+    Logits,
+    apart,
+    fooled,
+    iterate,
+    once_per_model,
+    only,
+    rivals_lead,
+    rounding,
+    sift,
+    watch,
+)
 
 State = tuple[tf.Tensor, ...]
 """What a method keeps from step to step, one row per example."""
@@ -23,8 +34,127 @@ State = tuple[tf.Tensor, ...]
 Settings = Mapping[str, tf.Tensor]
 """Hyper-parameters by their names, scalars, and `targeted`."""
 
+_DTYPES: dict[Any, tf.DType] = {float: tf.float32, int: tf.int32, bool: tf.bool}
+_LARGEST_CONSTANT = 1e10
 # cleverhans' share of the loss that has to be left at most for the steps to go on.
 _PROGRESS = 0.9999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConstantSearchAttack(Attack, abc.ABC):
+    """An attack that minimises a distance plus c times a penalty, for several c.
+
+    Args:
+        initial_const: The first c, above 0.
+        binary_search_steps: How many c to try, at least 1.
+        max_iterations: How many steps with each c at most, at least 1.
+    """
+
+    initial_const: float
+    binary_search_steps: int
+    max_iterations: int
+    searches: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_positive("initial_const", self.initial_const)
+        check_count("binary_search_steps", self.binary_search_steps)
+        check_count("max_iterations", self.max_iterations)
+
+
+class Constant(NamedTuple):
+    """Where each example stands in its search over c.
+
+    Args:
+        value: `(rows,)`, float32: c as it is tried now, at most 1e10.
+        lower: `(rows,)`, float32: the largest c that failed, 0 before.
+        upper: `(rows,)`, float32: the smallest c that succeeded, infinity before.
+        number: `(rows,)`, int32: which search this is, from 0.
+    """
+
+    value: tf.Tensor
+    lower: tf.Tensor
+    upper: tf.Tensor
+    number: tf.Tensor
+
+    @classmethod
+    def first(cls, value: tf.Tensor, count: tf.Tensor) -> "Constant":
+        """Returns the start of the search.
+
+        Args:
+            value: Scalar, float32: the first c.
+            count: Scalar, int32: how many examples.
+
+        Returns:
+            One row for each.
+        """
+        shape = tf.reshape(count, (1,))
+        return cls(
+            value=tf.fill(shape, value),
+            lower=tf.zeros(shape),
+            upper=tf.fill(shape, np.float32(np.inf)),
+            number=tf.zeros(shape, tf.int32),
+        )
+
+    def next(self, found: tf.Tensor, searches: tf.Tensor) -> "Constant":
+        """Returns the c to try next.
+
+        Ten times the last one as long as none has succeeded, then the middle between
+        the largest that failed and the smallest that succeeded. The last of ten or more
+        searches takes 1e10 where none has succeeded, so that only the penalty counts;
+        where one has, cleverhans repeats that one, which finds the same again: here it
+        goes on to the middle.
+
+        Args:
+            found: `(rows,)`, bool: whether the c of now succeeded.
+            searches: Scalar, int32: how many there are in all.
+
+        Returns:
+            Where the search stands then.
+
+        Reference:
+            Carlini and Wagner, Towards evaluating the robustness of neural networks,
+            2017.
+        """
+        upper = tf.where(found, tf.minimum(self.upper, self.value), self.upper)
+        lower = tf.where(found, self.lower, tf.maximum(self.lower, self.value))
+        number = self.number + 1
+        desperate = (searches >= 10) & (number == searches - 1)
+        ten_times = tf.minimum(10 * self.value, _LARGEST_CONSTANT)
+        larger = tf.where(desperate, _LARGEST_CONSTANT, ten_times)
+        value = tf.where(tf.math.is_inf(upper), larger, (lower + upper) / 2)
+        return Constant(value, lower, upper, number)
+
+
+def hinge(
+    logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor, confidence: tf.Tensor
+) -> tf.Tensor:
+    r"""Returns how far the answer is from the one that is wanted.
+
+    $$f(x') = \max(\max_{i \ne t} Z(x')_i - Z(x')_t + \kappa, 0)$$
+
+    towards class t, and the same with the difference the other way round away from it.
+    Kappa is raised by `rounding`: where f is 0, the answer is the one that is wanted in
+    a batch of any size.
+
+    Args:
+        logits: `(rows, num_classes)`, float32, of any scale.
+        labels: `(rows,)`, int64: the targets, or the true classes.
+        targeted: Scalar, bool: whether `labels` are targets.
+        confidence: Scalar, float32: kappa, not below 0.
+
+    Returns:
+        `(rows,)`, float32: 0 where the answer is the one that is wanted, above
+        elsewhere.
+
+    Reference:
+        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017,
+        function f6.
+    """
+    lead = rivals_lead(logits, labels, "margin")
+    missing = tf.where(targeted, lead, -lead) + confidence + rounding(logits, labels)
+    return tf.maximum(missing, 0)
 
 
 class Rows(NamedTuple):
@@ -134,39 +264,84 @@ class Method(abc.ABC):
         Its gradient, if not finite, names the examples.
         """
         return hinge(
-            watched(self.logits, ids)(images),
+            self.logits(watch(images, ids)),
             labels,
             self.settings["targeted"],
             self.settings["confidence"],
         )
 
 
-def compile_search(
-    make: Callable[[Logits, Settings], Method],
-    logits: Logits,
-    images: tf.TensorSpec,
-    draws: tf.TensorSpec,
-    settings: Mapping[str, tf.TensorSpec],
-) -> Callable[..., Finished]:
-    """Compiles the search of one method on one model.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchAttack(ConstantSearchAttack, abc.ABC):
+    """One whose steps are made by a `Method` in the compiled loop.
 
     Args:
-        make: Makes the method, from the logits and the hyper-parameters.
-        logits: The model's logits function.
-        images: What the images are like, with any batch size.
-        draws: What the draws are like.
-        settings: What the hyper-parameters are like.
-
-    Returns:
-        A function of the images, the labels, the ids, the draws and the settings,
-        traced once.
+        learning_rate: Size of a step, above 0.
+        confidence: Kappa, by how much the answer that is wanted has to lead, in the
+            unit of the logits; not below 0. A clean image is kept where it does so
+            already. Defaults to `0.0`.
+        abort_early: Whether an example goes on to its next c when a tenth of the steps
+            has not lowered its mean loss by 0.01 %. Defaults to `True`.
     """
-    row = tf.TensorSpec((None,), tf.int64)
 
-    @tf.function(
-        input_signature=[images, row, row, draws, dict(settings)], autograph=False
-    )
-    def search(
+    learning_rate: float
+    confidence: float = 0.0
+    abort_early: bool = True
+    method: ClassVar[type[Method]]
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_positive("learning_rate", self.learning_rate)
+        check_number(self.confidence, name="confidence", at_least=0)
+
+    def draws(self, batch: Batch) -> FloatArray:
+        """Returns what is drawn at random, `(batch, count, ...)`. Here nothing."""
+        return np.zeros((len(batch.images), 0), np.float32)
+
+    def scalars(self) -> dict[str, Any]:
+        """Returns the hyper-parameters that are numbers, as the loop takes them."""
+        return {
+            field.name: tf.constant(getattr(self, field.name), _DTYPES[field.type])
+            for field in dataclasses.fields(self)
+            if field.type in _DTYPES
+        }
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Searches for the nearest success."""
+        settings = {**self.scalars(), "targeted": tf.constant(self.targeted)}
+        images, draws = tf.constant(batch.images), tf.constant(self.draws(batch))
+        row = tf.TensorSpec((None,), tf.int64)
+        search = once_per_model(
+            batch.model,
+            ("search", self.method),
+            lambda logits: tf.function(
+                _Search(self.method, logits).run,
+                input_signature=[
+                    tf.TensorSpec((None, *images.shape[1:]), tf.float32),
+                    row,
+                    row,
+                    tf.TensorSpec((None, None, *draws.shape[2:]), tf.float32),
+                    {
+                        name: tf.TensorSpec((), value.dtype)
+                        for name, value in settings.items()
+                    },
+                ],
+                autograph=False,
+            ),
+        )
+        labels, ids = tf.constant(batch.labels), tf.constant(batch.ids)
+        return Perturbed(*search(images, labels, ids, draws, settings))
+
+
+class _Search(NamedTuple):
+    """The search of a method on a model, as a graph."""
+
+    make: type[Method]
+    logits: Logits
+
+    def run(
+        self,
         images: tf.Tensor,
         labels: tf.Tensor,
         ids: tf.Tensor,
@@ -174,49 +349,32 @@ def compile_search(
         settings: Settings,
     ) -> Finished:
         rows = Rows(tf.range(tf.shape(images)[0]), images, labels, ids, draws)
-        return _Loop(make(logits, settings), settings).run(rows)
-
-    # Traced here once and for all, and not counted among its callers' retracings.
-    search.get_concrete_function()
-    return search
-
-
-class _Loop:
-    """The loop as a graph."""
-
-    def __init__(self, method: Method, settings: Settings) -> None:
-        self.method = method
-        self.settings = settings
-
-    def run(self, rows: Rows) -> Finished:
-        finished = Finished(rows.images, tf.zeros_like(rows.position))
-        rows = only(~self.method.done(rows), rows)
-        *_, finished = tf.while_loop(
-            lambda rows, *_: tf.size(rows.position) > 0,
-            self.advance,
-            (rows, self.method.start(rows), self.fresh(rows), finished),
+        method = self.make(self.logits, settings)
+        finished = Finished(images, tf.zeros_like(rows.position))
+        rows = only(~method.done(rows), rows)
+        standing = _fresh(rows, settings)
+        *_, finished = iterate(
+            (rows, method.start(rows), standing),
+            _Steps(method, settings).advance,
+            finished=finished,
         )
         return finished
 
-    def fresh(self, rows: Rows) -> Standing:
-        """Returns how far examples have come that have made no step."""
-        zeros = tf.zeros_like(rows.position)
-        largest = tf.fill(tf.shape(zeros), tf.float32.max)
-        return Standing(
-            constant=first_constant(self.settings["initial_const"], tf.size(zeros)),
-            step=zeros,
-            found=tf.zeros_like(zeros, tf.bool),
-            losses=tf.zeros_like(largest),
-            before=largest,
-            best=rows.images,
-            distance=largest,
-            iterations=zeros,
-        )
+
+class _Steps(NamedTuple):
+    """What is done at each step, as a graph."""
+
+    method: Method
+    settings: Settings
 
     def advance(
-        self, rows: Rows, state: State, standing: Standing, finished: Finished
-    ) -> tuple[Rows, State, Standing, Finished]:
+        self,
+        number: tf.Tensor,
+        standing_rows: tuple[Rows, State, Standing],
+        finished: Finished,
+    ) -> tuple[tf.Tensor, tuple[Rows, State, Standing], Finished]:
         """Makes one step, after which some examples go on to another c or leave."""
+        rows, state, standing = standing_rows
         attempt = apart(self.method.step)(rows, state, standing)
         better = attempt.success & (attempt.distance < standing.distance)
         step = standing.step + 1
@@ -238,11 +396,12 @@ class _Loop:
             distance=tf.where(better, attempt.distance, standing.distance),
             iterations=standing.iterations + 1,
         )
-        return tf.cond(
+        after, finished = tf.cond(
             tf.reduce_any(ended),
             lambda: self.turn(ended, rows, attempt.state, standing, finished),
-            lambda: (rows, attempt.state, standing, finished),
+            lambda: ((rows, attempt.state, standing), finished),
         )
+        return number + 1, after, finished
 
     def turn(
         self,
@@ -251,11 +410,11 @@ class _Loop:
         state: State,
         standing: Standing,
         finished: Finished,
-    ) -> tuple[Rows, State, Standing, Finished]:
+    ) -> tuple[tuple[Rows, State, Standing], Finished]:
         """Begins anew with another c where one has `ended`; the last ones leave."""
         searches = self.settings["binary_search_steps"]
-        anew = self.fresh(rows)._replace(
-            constant=next_constant(standing.constant, standing.found, searches),
+        anew = _fresh(rows, self.settings)._replace(
+            constant=standing.constant.next(standing.found, searches),
             best=standing.best,
             distance=standing.distance,
             iterations=standing.iterations,
@@ -263,12 +422,28 @@ class _Loop:
         state, standing = _choose(
             ended, (self.method.start(rows), anew), (state, standing)
         )
-        done = standing.constant.number == searches
-        position, best, iterations = only(
-            done, (rows.position, standing.best, standing.iterations)
+        return sift(
+            standing.constant.number == searches,
+            (rows, state, standing),
+            finished,
+            (rows.position, standing.best, standing.iterations),
         )
-        finished = finished.write(position, best, iterations)
-        return (*only(~done, (rows, state, standing)), finished)
+
+
+def _fresh(rows: Rows, settings: Settings) -> Standing:
+    """Returns how far examples have come that have made no step."""
+    zeros = tf.zeros_like(rows.position)
+    largest = tf.fill(tf.shape(zeros), tf.float32.max)
+    return Standing(
+        constant=Constant.first(settings["initial_const"], tf.size(zeros)),
+        step=zeros,
+        found=tf.zeros_like(zeros, tf.bool),
+        losses=tf.zeros_like(largest),
+        before=largest,
+        best=rows.images,
+        distance=largest,
+        iterations=zeros,
+    )
 
 
 def _choose(mask: tf.Tensor, one: Any, other: Any) -> Any:
