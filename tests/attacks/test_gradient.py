@@ -1,24 +1,23 @@
-import itertools
-
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tensorflow as tf
-from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
-from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
-from cleverhans.tf2.attacks.projected_gradient_descent import (
-    projected_gradient_descent,
-)
 
-from keras_traps.attacks import create
-from keras_traps.attacks.losses import Loss
-from tests.attacks.calling import ITERATIVE, Settings, attack, run, under_loss
+from keras_traps.attacks import Loss, create
+from tests.attacks.calling import (
+    ITERATIVE,
+    RANDOMISED,
+    SINGLE,
+    Settings,
+    attack,
+    run,
+)
 from tests.attacks.victims import (
     SHAPE,
     TOWARDS_1,
     TWO_CLASSES,
     Floats,
     TanhNet,
+    linear,
     some_images,
     tanh_net,
     two_classes,
@@ -85,76 +84,6 @@ def test_momentum_is_what_its_authors_wrote(
     np.testing.assert_allclose(moved, expected, atol=1e-5)
 
 
-def test_the_factor_of_momentum_makes_a_difference() -> None:
-    # Otherwise the test before would prove less than it says.
-    net, classes = tanh_net(), np.arange(30) % 3
-    images = np.random.default_rng(2).random((30, *SHAPE), np.float32)
-    results = [
-        transcribed_momentum(net, images, classes, decay, 1)
-        for decay in (0.0, 0.6, 1.0, 1.5)
-    ]
-    for one, other in itertools.pairwise(results):
-        assert np.abs(one - other).max() > 0.02
-
-
-FROM_CLEVERHANS = {
-    "BIM": basic_iterative_method,
-    "ILLC": basic_iterative_method,
-    "PGD": projected_gradient_descent,
-    "UMIFGSM": momentum_iterative_method,
-    "TMIFGSM": momentum_iterative_method,
-    "MIM": momentum_iterative_method,
-}
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-@pytest.mark.parametrize("name", FROM_CLEVERHANS)
-def test_the_images_are_those_of_cleverhans(name: str, loss: Loss) -> None:
-    # One model for all, whose compiled parts the losses must not share.
-    model, images = tanh_net().model, some_images(30)
-    classes = np.arange(30) % 3
-    settings: Settings = {"eps": 0.3, "eps_iter": 0.03, "nb_iter": 12}
-    start, theirs, low, high = images, settings, 0.0, 1.0
-    if name == "PGD":
-        # Ours ends in the ball around the clean image, theirs in that of the start.
-        still = {**settings, "eps_iter": 1e-30, "nb_iter": 1}
-        start = attack(name, model, images, classes, still)
-        low, high = np.maximum(images - 0.3, 0), np.minimum(images + 0.3, 1)
-        theirs = {**settings, "eps": 2.0}
-
-    made = attack(name, model, images, classes, settings, loss=loss)
-
-    expected = FROM_CLEVERHANS[name](
-        under_loss(model, classes, loss),
-        tf.constant(start),
-        **theirs,
-        norm=np.inf,
-        clip_min=np.float32(low),
-        clip_max=np.float32(high),
-        y=tf.constant(classes),
-        targeted=name in ("ILLC", "TMIFGSM"),
-        sanity_checks=False,
-    )
-    np.testing.assert_allclose(made, expected, atol=1e-6)
-
-
-def test_the_losses_make_a_difference() -> None:
-    # Otherwise the test before would prove less than it says.
-    model, images, classes = tanh_net().model, some_images(30), np.arange(30) % 3
-    for name in ("BIM", "ILLC", "UMIFGSM"):
-        one, other = (
-            attack(name, model, images, classes, ITERATIVE, loss=loss)
-            for loss in ("cross_entropy", "margin")
-        )
-        assert np.abs(one - other).max() > 0.02
-
-
-@pytest.mark.parametrize("decay", [-0.1, float("nan"), float("inf")])
-def test_a_decay_that_is_none_is_refused(decay: float) -> None:
-    with pytest.raises(ValueError, match=r"`decay_factor`. Expected a finite number"):
-        create("UMIFGSM", **ITERATIVE, decay_factor=decay)
-
-
 def test_a_whole_step_is_one_step() -> None:
     settings = {"eps": 0.2, "eps_iter": 0.2, "nb_iter": 1}
     images, model = some_images(3), two_classes()
@@ -194,20 +123,6 @@ def test_an_example_stops_at_the_first_step_that_succeeds(name: str) -> None:
             assert not before.success[here].any()
 
 
-def test_an_example_that_has_fallen_already_takes_no_step() -> None:
-    images, classes = some_images(6), np.array([0, 1] * 3)
-    answers = two_classes()(images).numpy().argmax(axis=1)
-
-    result = run("BIM", two_classes(), images, classes, {**EARLY, "abort_early": True})
-
-    wrong = answers != classes
-    assert 0 < wrong.sum() < 6
-    np.testing.assert_array_equal(result.images[wrong], images[wrong])
-    assert (result.iterations[wrong] == 0).all()
-    assert (result.iterations[~wrong] > 0).all()
-    assert result.success[wrong].all()
-
-
 def test_a_step_count_on_a_linear_model_is_the_lead_over_the_slope() -> None:
     images = some_images(20)
     logits = two_classes()(images).numpy().astype(np.float64)
@@ -222,15 +137,88 @@ def test_a_step_count_on_a_linear_model_is_the_lead_over_the_slope() -> None:
     np.testing.assert_array_equal(result.iterations, np.ceil(lead / slope / 0.01))
 
 
-def test_an_example_that_stands_makes_all_steps() -> None:
-    images, classes = some_images(4), np.zeros(4, int)
-    nowhere = {"eps": 1e-6, "eps_iter": 1e-6, "nb_iter": 5}
-    right = np.flatnonzero(two_classes()(images).numpy().argmax(axis=1) == 0)
-    images, classes = images[right], classes[right]
+def test_fgsm_adds_eps_times_the_sign_of_the_gradient() -> None:
+    images = some_images(4)
 
-    early = run("BIM", two_classes(), images, classes, {**nowhere, "abort_early": True})
+    moved = attack("FGSM", two_classes(), images, [0, 1, 0, 1], {"eps": 0.25})
 
-    whole = run("BIM", two_classes(), images, classes, nowhere)
-    np.testing.assert_array_equal(early.images, whole.images)
-    assert (early.iterations == 5).all()
-    assert (whole.iterations == 5).all()
+    signs = np.concatenate([TOWARDS_1, -TOWARDS_1, TOWARDS_1, -TOWARDS_1])
+    expected = images + np.float32(0.25) * signs.astype(np.float32)
+    np.testing.assert_array_equal(moved, expected)
+
+
+def test_llc_goes_the_opposite_way_of_fgsm_towards_its_target() -> None:
+    images, settings = some_images(4), {"eps": 0.25}
+    targets = np.array([0, 1, 2, 1])
+    net = tanh_net()
+
+    moved = attack("LLC", net.model, images, targets, settings)
+
+    signs = np.sign(net.gradient(images.astype(np.float64), targets))
+    expected = images - np.float32(0.25) * signs.astype(np.float32)
+    np.testing.assert_array_equal(moved, expected)
+    away = attack("FGSM", net.model, images, targets, settings)
+    np.testing.assert_allclose(moved - images, images - away, atol=1e-6)
+
+
+def test_random_steps_are_signs_of_alpha_before_the_gradient_step() -> None:
+    images = some_images(200)
+    for name, towards in (("RFGSM", TOWARDS_1), ("RLLC", -TOWARDS_1)):
+        moved = attack(name, two_classes(), images, np.zeros(200, int), RANDOMISED)
+        first = moved - images - (0.3 - 0.1) * towards
+        np.testing.assert_allclose(np.abs(first), 0.1, atol=1e-6)
+        # 1,200 fair coins: within five standard deviations of their mean.
+        assert abs((first > 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(first.size)
+
+
+@pytest.mark.parametrize("name", ["RFGSM", "RLLC"])
+@pytest.mark.parametrize("alpha", [0, -0.1, 0.3, 0.4, float("nan")])
+def test_a_random_step_that_leaves_no_gradient_step_is_refused(
+    name: str, alpha: float
+) -> None:
+    with pytest.raises(ValueError, match=r"`alpha`.*between 0 and eps=0.3"):
+        create(name, eps=0.3, alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("FGSM", {"eps": 0}, "`eps`.*above 0"),
+        ("FGSM", {"eps": float("nan")}, "`eps`.*above 0"),
+        ("FGSM", {"eps": "0.1"}, "`eps`.*Received: eps='0.1'"),
+        ("BIM", {"eps_iter": 0.31}, "`eps_iter`. Expected at most eps=0.3"),
+        ("PGD", {"eps_iter": 0}, "`eps_iter`.*above 0"),
+        ("ILLC", {"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
+        ("MIM", {"nb_iter": 1.5}, "`nb_iter`. Expected an integer"),
+        ("MIM", {"nb_iter": "5"}, "`nb_iter`. Expected an integer"),
+        ("UMIFGSM", {"decay_factor": -0.1}, "`decay_factor`. Expected a finite number"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    name: str, change: Settings, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        create(name, **{**(SINGLE if name == "FGSM" else ITERATIVE), **change})
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+@pytest.mark.parametrize("name", ["FGSM", "PGD", "MIM", "TMIFGSM"])
+def test_no_attack_is_stopped_by_a_flat_cross_entropy(name: str, loss: Loss) -> None:
+    # The classes lie thousands apart: e to that power is nothing in float32.
+    model, images = linear(TWO_CLASSES * np.float32(1e4)), some_images(5)
+    settings = SINGLE if name == "FGSM" else ITERATIVE
+    # An untargeted attack leaves the class that the model is sure of; a targeted one
+    # goes on where it has arrived.
+    classes = model(images).numpy().argmax(axis=1)
+    towards = np.where(classes[:, None, None, None] == 1, TOWARDS_1, -TOWARDS_1)
+    if not create(name, **settings).targeted:
+        towards = -towards
+
+    moved = attack(name, model, images, classes, settings, loss=loss)
+
+    flat = linear(np.zeros_like(TWO_CLASSES))
+    made = (moved - attack(name, flat, images, classes, settings)) * towards
+    decided = np.broadcast_to(TOWARDS_1 != 0, made.shape)
+    assert (made[decided] >= -1e-6).all()
+    reach = 0.3 if name == "FGSM" else 3 * 0.05
+    assert made[decided].max() == pytest.approx(reach, abs=1e-5)
