@@ -19,6 +19,8 @@ from tensorflow.python.framework import op_def_registry
 from keras_traps.serving import Exported, Signature, export
 from tests.serving.conftest import Outputs, Trapped, load, operations
 
+pytestmark = pytest.mark.slow
+
 _SOURCE = Path(__file__).with_name("loader.cc")
 
 
@@ -76,7 +78,7 @@ def test_the_cpp_loader_answers_bit_for_bit_as_python(
     assert 0 < answers["analyze"]["is_adversarial"].mean() < 1
 
 
-@pytest.mark.usefixtures("no_self_test")
+@pytest.mark.usefixtures("quick_self_test")
 def test_the_cpp_loader_answers_for_a_lured_model_as_python(
     loader: Path,
     target: keras.Model,

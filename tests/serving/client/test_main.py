@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_traps.serving.client.__main__ import main
-from tests.serving.client.foreign_server import Script, answering
+from tests.serving.foreign_server import Script, answering
 from tests.serving.tiny_model import SHAPE, Offline, images
 
 

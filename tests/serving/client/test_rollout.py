@@ -20,6 +20,8 @@ from tests.serving.load import Load, Outputs, Reply, Request, agree
 from tests.serving.server_process import ServerProcess
 from tests.serving.tiny_model import Offline
 
+pytestmark = pytest.mark.slow
+
 SIGNATURES: tuple[serving.Signature, ...] = ("serving_default", "analyze")
 REQUESTS = 20_000
 CLIENTS = 16

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.serving.server_process import ServerProcess
 from tests.serving.tiny_model import SHAPE, Offline, assert_same, images
 
 predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
-metadata_pb2 = pytest.importorskip("tensorflow_serving.apis.get_model_metadata_pb2")
 status_pb2 = pytest.importorskip("tensorflow_serving.apis.get_model_status_pb2")
 prediction_grpc = pytest.importorskip(
     "tensorflow_serving.apis.prediction_service_pb2_grpc"
@@ -24,26 +22,26 @@ prediction_grpc = pytest.importorskip(
 models_grpc = pytest.importorskip("tensorflow_serving.apis.model_service_pb2_grpc")
 
 
-def curl(url: str, body: bytes | None = None) -> tuple[int, Any]:
+def curl(url: str, body: Any = None) -> tuple[int, Any]:
     if shutil.which("curl") is None:
         pytest.skip("no curl")
     command = ["curl", "--silent", "--write-out", "\n%{http_code}", url]
     if body is not None:
         command += ["--data-binary", "@-"]
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
     done = subprocess.run(command, input=body, capture_output=True, check=True)
     answer, _, code = done.stdout.decode().rpartition("\n")
     return int(code), json.loads(answer)
 
 
 @pytest.fixture(scope="module")
-def url(server: ServerProcess) -> str:
-    return f"{server.rest_address}/v1/models/tiny"
+def url(addresses: tuple[str, str]) -> str:
+    return f"{addresses[1]}/v1/models/tiny"
 
 
 @pytest.fixture
-def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
-    options = [("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options) as channel:
+def channel(addresses: tuple[str, str]) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(addresses[0].removeprefix("grpc://")) as channel:
         yield channel
 
 
@@ -60,8 +58,7 @@ def request(value: Any, signature: str = "", version: int | None = None) -> Any:
 @pytest.mark.parametrize("path", ["", "/versions/3"])
 def test_curl_gets_a_row_per_image(url: str, offline: Offline, path: str) -> None:
     batch = images(2)
-    body = json.dumps({"instances": batch.tolist()}).encode()
-    code, answer = curl(f"{url}{path}:predict", body)
+    code, answer = curl(f"{url}{path}:predict", {"instances": batch.tolist()})
     assert code == 200
     expected = offline("serving_default", batch)
     for row, prediction in enumerate(answer["predictions"]):
@@ -73,18 +70,17 @@ def test_curl_gets_a_row_per_image(url: str, offline: Offline, path: str) -> Non
 def test_curl_may_name_the_input_in_each_row(url: str, offline: Offline) -> None:
     rows = [{"image": image.tolist()} for image in images(2)]
     body = {"instances": rows, "signature_name": "score_only"}
-    code, answer = curl(f"{url}:predict", json.dumps(body).encode())
     expected = offline("score_only", images(2))["score"].tolist()
-    assert (code, answer) == (200, {"predictions": expected})
+    assert curl(f"{url}:predict", body) == (200, {"predictions": expected})
 
 
 def test_curl_sends_a_png_in_base64(url: str, offline: Offline) -> None:
     encoded = tf.io.encode_png(np.full(SHAPE, 7, np.uint8)).numpy()
     text = base64.b64encode(encoded).decode()
     body = {"instances": [{"b64": text}], "signature_name": "image_bytes"}
-    code, answer = curl(f"{url}:predict", json.dumps(body).encode())
-    expected = offline("image_bytes", [encoded])
+    code, answer = curl(f"{url}:predict", body)
     assert code == 200
+    expected = offline("image_bytes", [encoded])
     assert answer["predictions"][0]["label"] == expected["label"][0]
 
 
@@ -99,6 +95,7 @@ def test_curl_gets_the_status_and_the_metadata(url: str) -> None:
     assert analyze["inputs"]["image"]["dtype"] == "DT_FLOAT"
     sizes = [dim["size"] for dim in analyze["inputs"]["image"]["tensor_shape"]["dim"]]
     assert sizes == ["-1", "8", "8", "1"]
+    assert curl(f"{url}/versions/9/metadata")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -106,17 +103,12 @@ def test_curl_gets_the_status_and_the_metadata(url: str) -> None:
     [
         (b"{", "JSON Parse error"),
         (b"[]", "'instances' or 'inputs'"),
-        (b"{}", "'instances' or 'inputs'"),
         (b'{"instances": []}', "no values in 'instances' list"),
         (b'{"instances": [[1, 2], [3]]}', "(None, 8, 8, 1)"),
-        (b'{"instances": [0.5]}', "(None, 8, 8, 1)"),
         (b'{"instances": ["text"]}', "expected float32 of shape (None, 8, 8, 1)"),
-        (b'{"instances": [[[[true]]]]}', "expected float32 of shape (None, 8, 8, 1)"),
         (b'{"inputs": {"image": []}}', "(None, 8, 8, 1)"),
         (b'{"signature_name": "x", "inputs": []}', "'x' not found in signature def"),
-        (b'{"instances": [0.5]}' + b" " * 2**26, "(None, 8, 8, 1)"),
     ],
-    ids=lambda value: str(value[:40]),
 )
 def test_curl_is_told_what_is_wrong(url: str, body: bytes, reason: str) -> None:
     code, answer = curl(f"{url}:predict", body)
@@ -124,52 +116,24 @@ def test_curl_is_told_what_is_wrong(url: str, body: bytes, reason: str) -> None:
     assert reason in answer["error"]
 
 
-@pytest.mark.parametrize("path", ["/versions/9", "/versions/9/metadata"])
-def test_curl_does_not_find_another_version(url: str, path: str) -> None:
-    assert curl(f"{url}{path}")[0] == 404
-
-
 def test_a_bare_stub_gets_the_answer_and_its_version(
     channel: grpc.Channel, offline: Offline
 ) -> None:
     stub = prediction_grpc.PredictionServiceStub(channel)
-    response = stub.Predict(request(images(2), "analyze"), timeout=60)
-    assert response.model_spec.version.value == 3
-    outputs = {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
-    expected = offline("analyze", images(2))
-    for name in ("label", "recovered_label"):
-        decoded = [label.decode() for label in outputs.pop(name)]
-        assert decoded == expected.pop(name).tolist()
-    assert_same(outputs, expected)
-
-
-def test_a_bare_stub_may_ask_for_some_outputs(channel: grpc.Channel) -> None:
-    stub = prediction_grpc.PredictionServiceStub(channel)
+    for count in (2, 0):
+        response = stub.Predict(request(images(count), "score_only"), timeout=60)
+        assert response.model_spec.version.value == 3
+        outputs = {key: tf.make_ndarray(v) for key, v in response.outputs.items()}
+        assert_same(outputs, offline("score_only", images(count)))
     message = request(images(1), "analyze")
     message.output_filter.append("score")
     assert set(stub.Predict(message, timeout=60).outputs) == {"score"}
 
 
-def test_a_bare_stub_gets_an_empty_answer_to_an_empty_batch(
-    channel: grpc.Channel,
-) -> None:
-    stub = prediction_grpc.PredictionServiceStub(channel)
-    response = stub.Predict(request(images(0)), timeout=60)
-    outputs = {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
-    assert outputs["probabilities"].shape == (0, 10)
-    assert outputs["label"].shape == (0,)
-
-
 @pytest.mark.parametrize(
     "value",
-    [
-        np.zeros((1, 8, 8), np.float32),
-        np.zeros((1, 8, 8, 1), np.float64),
-        np.zeros((1, 8, 8, 1), np.uint8),
-        np.zeros((2**24,), np.float32),
-        [b"text"],
-    ],
-    ids=["rank", "float64", "uint8", "64 MB", "string"],
+    [np.zeros((1, 8, 8), np.float32), np.zeros((1, 8, 8, 1), np.uint8), [b"text"]],
+    ids=["rank", "uint8", "string"],
 )
 def test_a_bare_stub_is_told_the_expected_shape(
     channel: grpc.Channel, value: Any
@@ -181,20 +145,19 @@ def test_a_bare_stub_is_told_the_expected_shape(
     assert "expected float32 of shape (None, 8, 8, 1)" in caught.value.details()
 
 
-def test_a_tensor_whose_content_is_too_short_is_refused(channel: grpc.Channel) -> None:
+def test_a_bare_stub_is_refused_a_torn_tensor_and_another_version(
+    channel: grpc.Channel,
+) -> None:
     stub = prediction_grpc.PredictionServiceStub(channel)
-    message = request(images(1))
-    message.inputs["image"].tensor_content = b"1234567"
-    with pytest.raises(grpc.RpcError) as caught:
-        stub.Predict(message, timeout=60)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-def test_a_bare_stub_does_not_find_another_version(channel: grpc.Channel) -> None:
-    stub = prediction_grpc.PredictionServiceStub(channel)
-    with pytest.raises(grpc.RpcError) as caught:
-        stub.Predict(request(images(1), version=9), timeout=60)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    torn = request(images(1))
+    torn.inputs["image"].tensor_content = b"1234567"
+    for message, code in (
+        (torn, grpc.StatusCode.INVALID_ARGUMENT),
+        (request(images(1), version=9), grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(message, timeout=60)
+        assert caught.value.code() is code
 
 
 def test_the_model_service_tells_the_state(channel: grpc.Channel) -> None:

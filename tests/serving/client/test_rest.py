@@ -1,9 +1,12 @@
-"""What answers at an address may be anything."""
+"""What answers at an address may be anything, and in pieces."""
 
+import contextlib
 import json
 import socket
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,14 @@ from keras_traps.serving.client import (
     ServingError,
     UnavailableError,
 )
-from tests.serving.client.foreign_server import Reply, Script, answering
+from tests.serving.foreign_server import Reply, Script, answering
+
+BODY = json.dumps(
+    {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}
+).encode()
+HEAD = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n"
+
+Pieces = list[bytes]
 
 
 def ask(address: str, **settings: Any) -> Any:
@@ -226,3 +236,91 @@ def test_grpc_that_is_not_installed_says_how_to_install_it(
         Client("grpc://localhost:8500", "m")
     # REST needs none of it.
     Client("http://localhost:8501", "m").close()
+
+
+class SlowServer:
+    """Answers each request with the same pieces, a pause before each.
+
+    Args:
+        pieces: The answer.
+        pause: In seconds.
+    """
+
+    def __init__(self, pieces: Pieces, pause: float) -> None:
+        self.connections = 0
+        self._pieces = pieces
+        self._pause = pause
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(
+                    target=self._answer, args=(connection,), daemon=True
+                ).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        # The client may leave in the middle.
+        with connection, contextlib.suppress(OSError):
+            while connection.recv(65536):
+                for piece in self._pieces:
+                    time.sleep(self._pause)
+                    connection.sendall(piece)
+                if b"Connection: close" in self._pieces[0]:
+                    return
+
+
+@pytest.fixture
+def slow() -> Iterator[Callable[[Pieces, float], SlowServer]]:
+    servers = []
+
+    def start(pieces: Pieces, pause: float) -> SlowServer:
+        servers.append(SlowServer(pieces, pause))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def test_an_answer_in_pieces_is_whole_where_there_is_time(
+    slow: Callable[[Pieces, float], SlowServer],
+) -> None:
+    pieces = [HEAD % (b"", len(BODY)), BODY[:9], BODY[9:]]
+    with Client(slow(pieces, 0.01).address, "m") as client:
+        assert [status.version for status in client.status()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"), [(b"", 1), (b"Connection: close\r\n", 3)]
+)
+def test_a_connection_is_kept_unless_the_server_closes_it(
+    slow: Callable[[Pieces, float], SlowServer], header: bytes, expected: int
+) -> None:
+    server = slow([HEAD % (header, len(BODY)) + BODY], 0.0)
+    with Client(server.address, "m", retries=0) as client:
+        for _ in range(3):
+            assert [status.version for status in client.status()] == [1]
+    assert server.connections == expected
+
+
+def test_a_kept_connection_has_the_time_of_the_next_call(
+    slow: Callable[[Pieces, float], SlowServer],
+) -> None:
+    server = slow([HEAD % (b"", len(BODY)) + BODY], 0.6)
+    with Client(server.address, "m", retries=0) as client:
+        # Leaves less than an answer takes.
+        client.status(timeout=1.1)
+        client.status(timeout=5.0)
+        with pytest.raises(DeadlineExceededError):
+            client.status(timeout=0.1)
+        client.status(timeout=5.0)
+    # After half an answer a connection is of no use.
+    assert server.connections == 2
