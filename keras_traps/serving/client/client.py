@@ -206,12 +206,11 @@ class Client:
             ServingError: If the server fails in a way that does not pass.
         """
         deadline = Deadline(timeout)
-        seen = "nothing"
-        attempts = 0
-        for pause in _pauses():
+        seen, attempts, pauses = "nothing", 0, _pauses()
+        while (seconds := deadline.remaining()) > 0:
             attempts += 1
             try:
-                states = self._transport.status(self._version, deadline.remaining())
+                states = self._transport.status(self._version, seconds)
             except (DeadlineExceededError, UnavailableError, NotFoundError) as error:
                 seen = str(error)
             else:
@@ -219,9 +218,7 @@ class Client:
                 if versions:
                     return max(versions)
                 seen = _listed(states)
-            time.sleep(max(0.0, min(pause, deadline.remaining())))
-            if deadline.remaining() <= 0:
-                break
+            time.sleep(max(0.0, min(next(pauses), deadline.remaining())))
         raise DeadlineExceededError(
             f"{self._name(self._version)} is not available after {timeout:g} s: {seen}",
             attempts=attempts,
@@ -276,7 +273,7 @@ class Client:
         )
 
     def _refresh(self, version: int | None, deadline: Deadline) -> Metadata:
-        """Asks for a target's signatures, whatever is known."""
+        """Asks for a version's signatures, whatever is known."""
         ask = functools.partial(self._transport.metadata, version)
         try:
             metadata = self._retried(ask, deadline)
