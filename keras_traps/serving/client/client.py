@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from keras_traps._checks import check_count
 from keras_traps.serving.client.protocol import (
     Answer,
-    Array,
     Deadline,
     DeadlineExceededError,
     Inputs,
@@ -137,20 +136,15 @@ class Client:
         for _ in range(_MOST_RESTARTS):
             served = self._signature(version, signature, deadline)
             try:
-                arrays = to_inputs(images, served)
-            except (TypeError, ValueError):
-                if not self._has_changed(version, signature, served, deadline):
-                    raise
-                continue
-            try:
-                return self._predict(version, signature, served, arrays, deadline)
-            except InvalidArgumentError as error:
-                if not self._has_changed(version, signature, served, deadline):
-                    raise _with_expectation(error, signature, served, arrays) from error
+                return self._predict(version, signature, served, images, deadline)
             except _ChangedError:
                 self._known.pop(version, None)
             except NotFoundError as error:
                 raise self._explained(error, deadline) from error
+            except (TypeError, ValueError):
+                # They may fit another signature than the one that was known.
+                if not self._has_changed(version, signature, served, deadline):
+                    raise
         raise ServingError(
             f"the versions or outputs of {self._name(version)} kept changing",
             code="ABORTED",
@@ -326,9 +320,10 @@ class Client:
         version: int | None,
         name: str,
         served: Signature,
-        arrays: dict[str, Array],
+        images: Inputs,
         deadline: Deadline,
     ) -> Answer:
+        arrays = to_inputs(images, served)
         total = len(next(iter(arrays.values())))
         step = self._max_batch_size
         pinned = version
@@ -341,6 +336,14 @@ class Client:
             ask = functools.partial(self._transport.predict, pinned, name, served, part)
             try:
                 outputs, answered = self._retried(ask, deadline)
+            except InvalidArgumentError as error:
+                # The server's own message may come from within the graph.
+                expected = ", ".join(f"{k!r}: {v}" for k, v in served.inputs.items())
+                raise InvalidArgumentError(
+                    f"{error.message}. Signature {name!r} expects {expected}. "
+                    f"Received: {describe(arrays)}",
+                    attempts=error.attempts,
+                ) from error
             except NotFoundError as error:
                 if pinned == version:
                     raise
@@ -404,21 +407,3 @@ def _pauses() -> Iterator[float]:
 
 def _listed(states: Sequence[VersionStatus]) -> str:
     return ", ".join(map(str, states)) or "none"
-
-
-def _with_expectation(
-    error: InvalidArgumentError,
-    name: str,
-    signature: Signature,
-    inputs: dict[str, Array],
-) -> InvalidArgumentError:
-    """Returns the error with what the signature expects and what it was given.
-
-    A server's own message may come from within the graph and name neither.
-    """
-    expected = ", ".join(f"{key!r}: {spec}" for key, spec in signature.inputs.items())
-    return InvalidArgumentError(
-        f"{error.message}. Signature {name!r} expects {expected}. "
-        f"Received: {describe(inputs)}",
-        attempts=error.attempts,
-    )
