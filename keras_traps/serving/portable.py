@@ -174,7 +174,8 @@ def _run_onnx(path: Path, images: FloatArray) -> FloatArray:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    return session.run(None, {given.name: images})[0]
+    (answer,) = session.run(None, {given.name: images})
+    return answer
 
 
 def _to_openvino(model: keras.Model, path: Path) -> None:
