@@ -77,7 +77,8 @@ def test_what_fits_is_cast_to_the_signatures_dtype() -> None:
     for dtype, given in fitting.items():
         (array,) = to_inputs(given, signature(dtype)).values()
         assert array.dtype == dtype
-    (array,) = to_inputs([b"a\x00", "ü"], signature("string")).values()
+    files: Any = [b"a\x00", "ü"]
+    (array,) = to_inputs(files, signature("string")).values()
     assert array.tolist() == [b"a\x00", "ü".encode()]
 
 
