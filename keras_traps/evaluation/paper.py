@@ -1,8 +1,9 @@
-"""The attractor paper's own numbers, to print beside the measured ones.
+"""The papers' own numbers, which of their tables there are, and what each needs.
 
 Reference:
     Zhang, Chang and Lee, Detection and recovery of adversarial attacks with
     injected attractors, 2020.
+    Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, 2020.
 """
 
 from __future__ import annotations
@@ -10,16 +11,73 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
+from collections.abc import Sequence
 from typing import Any
 
-_RESOURCE = "attractors_paper.json"
+import pandas as pd
+
+from keras_traps.attacks import LURING_SWEEPS
+from keras_traps.evaluation.metrics import LEVEL, Pair, compare
+from keras_traps.evaluation.records import Run
+from keras_traps.evaluation.subjects import INTEGRATED, Variant
+
+PAPER_FPR, LOW_FPR = 0.05, 0.005
+"""The false-positive rate of the attractor paper's tables, and of a part of IV."""
+
+VARIANTS_OF: dict[int, tuple[Variant, ...]] = {
+    1: ("paper",),
+    2: (),
+    3: ("paper",),
+    4: ("paper",),
+    5: INTEGRATED,
+    6: INTEGRATED,
+}
+"""Which variants of the trapped model a table is made of, by its number."""
+
+RATES_OF: dict[int, tuple[float, ...]] = {
+    1: (PAPER_FPR,),
+    2: (),
+    3: (PAPER_FPR,),
+    4: (PAPER_FPR, LOW_FPR),
+    5: (PAPER_FPR,),
+    6: (PAPER_FPR,),
+}
+"""Which nominal false-positive rates a table of the paper is for, by its number."""
+
+VARIANT_NAMES: dict[str, str] = {
+    "paper": "published loss",
+    "margin": "margin loss",
+    "raw_sum": "before normalisation",
+    "integrated": "integrated model",
+    "integrated_label": "integrated, hard label",
+    "any_loss": "any of these losses",
+}
+"""What a report calls a variant of the trapped model."""
+
+NAMES = {
+    "target": "M",
+    "surrogate": "An attacker's own M",
+    "stack": "Stack",
+    "auto": "Auto",
+    "ce": "C_E",
+    "luring": "Luring",
+}
+"""What the luring paper calls the variants of M∘P."""
+
+BASELINES = ("stack", "auto", "ce")
+
+MEASURES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC"}
+"""What luring's Tables 2 to 4 show, by its field in `LuringMetrics`."""
+
+TABLED = ("FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI")
+"""The attacks of luring's Tables 2 to 4; the paper's figures have others too."""
+
+UNBOUNDED = ("BLB", "CW2", "EAD")
+"""The attacks of Table VI, which have no ball."""
 
 
 def paper_row(attack: str, dataset: str) -> dict[str, float | None]:
-    """Looks up what the paper reports for one attack (Tables I and III to VI).
-
-    Detection, recovery and `overall_asr` are the paper's at a false-positive rate of
-    5 %; `overall_asr_fpr0.5` is at 0.5 %.
+    """Looks up what the attractor paper reports for one attack (Tables I, III to VI).
 
     Args:
         attack: The paper's short name of the attack, e.g. `"FGSM"`.
@@ -27,18 +85,17 @@ def paper_row(attack: str, dataset: str) -> dict[str, float | None]:
 
     Returns:
         Fractions in [0, 1] by `asr_original`, `asr_attractors`, `detection`,
-        `recovery`, `overall_asr`, `overall_asr_fpr0.5` and `asr_integrated`, where
-        Table III has it `auc`, and where Table VI has them the mean L2 distances
-        `mean_l2_original` and `mean_l2_integrated` in pixels of [0, 1]; `None`
-        where the paper says that no adversarial image was found. Empty where the
-        paper has no such attack or data set. The caller may change the dict.
+        `recovery`, `overall_asr` (at a false-positive rate of 5 %),
+        `overall_asr_fpr0.5` (at 0.5 %) and `asr_integrated`; where Table III has it
+        `auc`; where Table VI has them the mean L2 distances `mean_l2_original` and
+        `mean_l2_integrated` in pixels of [0, 1]; `None` where no adversarial image was
+        found. Empty where the paper has no such attack or data set.
     """
-    row: dict[str, float | None] = _tables()["attacks"].get(attack, {}).get(dataset, {})
-    return dict(row)
+    return dict(_read("attractors")["attacks"].get(attack, {}).get(dataset, {}))
 
 
 def paper_clean(dataset: str) -> tuple[float | None, float | None]:
-    """Looks up the paper's accuracy on clean test images (Table II).
+    """Looks up the attractor paper's accuracy on clean test images (Table II).
 
     Args:
         dataset: `"mnist"` or `"cifar10"`.
@@ -47,12 +104,135 @@ def paper_clean(dataset: str) -> tuple[float | None, float | None]:
         Fractions in [0, 1] for the undefended classifier C and for the trapped model
         M; `(None, None)` where the paper does not have the data set.
     """
-    row = _tables()["clean"].get(dataset, {})
+    row = _read("attractors")["clean"].get(dataset, {})
     return row.get("original"), row.get("attractors")
 
 
+def luring_cell(
+    dataset: str, attack: str, eps: float, variant: str
+) -> dict[str, float | None]:
+    """Looks up what the luring paper reports for one attack (Tables 2 to 4).
+
+    Args:
+        dataset: `"mnist"`, `"svhn_cropped"` or `"cifar10"`.
+        attack: The attack's name, e.g. `"MIM-TI"`.
+        eps: The radius, pixels in [0, 1].
+        variant: The source model: `"stack"`, `"auto"`, `"ce"` or `"luring"`.
+
+    Returns:
+        Fractions in [0, 1] by `ac_mop`, `ac_m` and `dac`; `None` where the number is
+        not legible. Empty where the paper has no such cell.
+    """
+    rows = _read("luring")["attacks"].get(dataset, {}).get(attack, {})
+    return dict(rows.get(f"{eps:g}", {}).get(variant, {}))
+
+
+def luring_clean(dataset: str, variant: str) -> dict[str, float | None]:
+    """Looks up the luring paper's accuracy on clean test images (Table 1).
+
+    Args:
+        dataset: As in `luring_cell`.
+        variant: `"target"` for M, or the source model as in `luring_cell`.
+
+    Returns:
+        Fractions in [0, 1] by `test` and `agree`; empty where the paper has no such
+        model.
+    """
+    return dict(_read("luring")["clean"].get(dataset, {}).get(variant, {}))
+
+
 @functools.cache
-def _tables() -> dict[str, Any]:
+def _read(paper: str) -> dict[str, Any]:
     package = importlib.resources.files("keras_traps.evaluation")
-    tables: dict[str, Any] = json.loads((package / _RESOURCE).read_text("utf-8"))
+    text = (package / f"{paper}_paper.json").read_text("utf-8")
+    tables: dict[str, Any] = json.loads(text)
     return tables
+
+
+def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Counts in how many cells of Tables 2 to 4 luring is above each baseline.
+
+    Args:
+        frame: What became of each image.
+        runs: What was run; only what the paper's attacker did is compared.
+
+    Returns:
+        Two for each `baseline` that shares a cell with luring, attacked alike: of the
+        `measure` `"ac_m"` and of `"dac"`. In how many of the `cells` luring is `above`
+        (equal is not); those `missed`, with attack, radius and both rates; the `uneven`
+        ones, with different numbers of images; the `unlike` ones that are left out, for
+        the attack had other settings; and `paired`, the same on the images that both
+        met: the smallest and the largest number of these `images`, in how many cells
+        luring is `above`, in how many of these beyond chance (`surely_above`), and in
+        how many it is below beyond chance, at 5 % for each cell.
+    """
+    ours = {
+        (run.about["variant"], run.attack, run.eps): run
+        for run in runs
+        if run.about.get("threat") == "luring" and run.attack in TABLED
+    }
+    parts = {
+        key: part.set_index("id")
+        for key, part in (frame.groupby(["subject", "attack", "eps"]) if ours else ())
+    }
+    found: list[dict[str, Any]] = []
+    for baseline in BASELINES:
+        shared = [
+            (attack, eps, run, ours[baseline, attack, eps])
+            for (variant, attack, eps), run in ours.items()
+            if variant == "luring" and (baseline, attack, eps) in ours
+        ]
+        alike = [one for one in shared if _asked(one[2]) == _asked(one[3])]
+        if not alike:
+            continue
+        for what in ("ac_m", "dac"):
+            missed, pairs = [], []
+            for attack, eps, *both in alike:
+                mine, other = (
+                    _good(parts[run.subject, attack, eps], what) for run in both
+                )
+                if not mine.mean() > other.mean():
+                    missed.append(
+                        (attack, eps, float(mine.mean()), float(other.mean()))
+                    )
+                pairs.append(compare(mine, other))
+            found.append(
+                {
+                    "baseline": baseline,
+                    "measure": what,
+                    "above": len(alike) - len(missed),
+                    "cells": len(alike),
+                    "missed": missed,
+                    "uneven": [
+                        (attack, eps, mine.images, other.images)
+                        for attack, eps, mine, other in alike
+                        if mine.images != other.images
+                    ],
+                    "unlike": [one[:2] for one in shared if one not in alike],
+                    "paired": _count_pairs(pairs),
+                }
+            )
+    return found
+
+
+def _asked(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Its settings but for those that a sweep found, and what that chose among."""
+    sweep = LURING_SWEEPS.get(run.attack, [])
+    found = {name for change in sweep for name in change} if run.trials else ()
+    settings = {k: v for k, v in run.settings.items() if k not in found}
+    return settings, [trial.settings for trial in run.trials]
+
+
+def _good(part: pd.DataFrame, what: str) -> pd.Series:
+    return part["defended"] if what == "dac" else part["target"] == part["label"]
+
+
+def _count_pairs(pairs: Sequence[Pair]) -> dict[str, Any]:
+    sure = [one for one in pairs if one.p_value < LEVEL]
+    sizes = [one.images for one in pairs]
+    return {
+        "images": (min(sizes), max(sizes)),
+        "above": sum(one.ahead > one.behind for one in pairs),
+        "surely_above": sum(one.ahead > one.behind for one in sure),
+        "surely_below": sum(one.ahead < one.behind for one in sure),
+    }

@@ -1,0 +1,454 @@
+"""The reports: JSON for programs, Markdown and HTML for people.
+
+Here is what they show; how it is said is in `templates/pages.j2`.
+"""
+
+from __future__ import annotations
+
+import collections
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from keras_traps.attacks import PRESET_NOTES, PRESETS, Attack
+from keras_traps.evaluation.evaluate import Evaluation
+from keras_traps.evaluation.metrics import ANY_LOSS, CleanVariant, luring_rates
+from keras_traps.evaluation.paper import (
+    LOW_FPR,
+    MEASURES,
+    NAMES,
+    PAPER_FPR,
+    TABLED,
+    UNBOUNDED,
+    VARIANT_NAMES,
+    compare_luring,
+    luring_cell,
+    luring_clean,
+)
+from keras_traps.evaluation.pictures import (
+    correlation_picture,
+    example_view,
+    roc_picture,
+)
+from keras_traps.evaluation.records import Run
+from keras_traps.evaluation.render import (
+    NOTHING,
+    Cell,
+    ReportPaths,
+    measure,
+    percent,
+    plain,
+    settings_text,
+    write_page,
+)
+from keras_traps.evaluation.runner import WorstCase
+from keras_traps.evaluation.subjects import INTEGRATED, THREATS
+from keras_traps.luring.metrics import LuringMetrics
+from keras_traps.rates import Rate
+
+__all__ = [
+    "ReportPaths",
+    "percent",
+    "plain",
+    "write_luring_tables",
+    "write_report",
+    "write_tables",
+    "write_worst_case",
+]
+
+# The attractor paper's names of what it has at each false-positive rate.
+_AT = {
+    PAPER_FPR: {
+        "detected": "detection",
+        "recovered": "recovery",
+        "overall": "overall_asr",
+    },
+    LOW_FPR: {"overall": "overall_asr_fpr0.5"},
+}
+_LURING_TABLES = {"mnist": "Table 2", "svhn_cropped": "Table 3", "cifar10": "Table 4"}
+
+_Row = dict[str, Any]
+
+
+def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
+    """Writes the report of an evaluation as JSON, Markdown and HTML.
+
+    Args:
+        evaluation: What was found.
+        directory: Where to write `report.json`, `report.md`, `report.html` and
+            `figures/`; made if it does not exist.
+
+    Returns:
+        The paths of what was written.
+
+    Raises:
+        OSError: If nothing can be written there.
+    """
+    found = evaluation
+    plots = {"roc": roc_picture(found), "correlations": correlation_picture(found)}
+    figures = {name: plot.light for name, plot in plots.items() if plot is not None}
+    views = []
+    for index, example in enumerate(found.examples, 1):
+        views.append(example_view(example, found.class_names))
+        views[-1]["name"] = f"example-{index:02d}"
+        figures[views[-1]["name"]] = views[-1]["picture"].light
+    attacks = len({row["attack"] for row in found.rows})
+    shown = _shown(found)
+    losses = [row for row in shown["rows"] if row["variant"] not in INTEGRATED]
+    return write_page(
+        directory,
+        "report",
+        title=found.title,
+        subtitle=f"{found.dataset}, {attacks} attack{'' if attacks == 1 else 's'}",
+        content=_content(found),
+        figures=figures,
+        shown={
+            **shown,
+            "summary": _summary(found),
+            "losses": _grouped(losses) if shown["other_losses"] else {},
+            "plots": plots,
+            "views": views,
+        },
+    )
+
+
+def write_tables(
+    evaluation: Evaluation, numbers: Sequence[int], directory: str | Path
+) -> ReportPaths:
+    """Writes the attractor paper's tables as JSON, Markdown and HTML.
+
+    Args:
+        evaluation: What was found, with the variants of `VARIANTS_OF` and, for Table
+            IV, the false-positive rates of `RATES_OF`.
+        numbers: Which of Tables I to VI, as 1 to 6.
+        directory: Where to write `tables.json`, `tables.md` and `tables.html`.
+
+    Returns:
+        The paths of what was written; there are no figures.
+
+    Raises:
+        OSError: If nothing can be written there.
+    """
+    largest = max(evaluation.thresholds)
+    return write_page(
+        directory,
+        "tables",
+        title=f"The paper's tables on {evaluation.dataset}",
+        subtitle="Rates in per cent with 95 % intervals; the paper's numbers below.",
+        content=_content(evaluation),
+        shown={
+            **_shown(evaluation),
+            "numbers": numbers,
+            "fpr": PAPER_FPR if PAPER_FPR in evaluation.thresholds else largest,
+            "largest": largest,
+            "unbounded": UNBOUNDED,
+        },
+    )
+
+
+def write_luring_tables(
+    dataset: str,
+    clean: Sequence[CleanVariant],
+    runs: Sequence[Run],
+    frame: pd.DataFrame,
+    directory: str | Path,
+    *,
+    provenance: Mapping[str, Any],
+) -> ReportPaths:
+    """Writes the luring paper's tables as JSON, Markdown and HTML.
+
+    Args:
+        dataset: The data set's name.
+        clean: The models on clean test images.
+        runs: What was run; attacks may be missing, and all may be.
+        frame: What became of each image, as `make_frame` makes it of the runs.
+        directory: Where to write `luring.json`, `luring.md` and `luring.html`.
+        provenance: What a reader needs to make the tables again; the commands of the
+            runs and their seeds are added.
+
+    Returns:
+        The paths of what was written; there are no figures.
+
+    Raises:
+        OSError: If nothing can be written there.
+    """
+    parts = dict(iter(frame.groupby(["subject", "attack", "eps"]))) if runs else {}
+    cells = [
+        (run, luring_rates(parts[run.subject, run.attack, run.eps])) for run in runs
+    ]
+    ours = [cell for cell in cells if cell[0].about["threat"] == "luring"]
+    told = [run.provenance for run in runs]
+    commands = dict.fromkeys(one["command"] for one in told if "command" in one)
+    facts = {
+        **provenance,
+        "attacks": {str(i): command for i, command in enumerate(commands, 1)},
+        "attack seed": list({one["seed"]: None for one in told if "seed" in one}),
+    }
+    content = {
+        "dataset": dataset,
+        "clean": clean,
+        "cells": [{"run": run, "rates": rates} for run, rates in cells],
+        "comparisons": compare_luring(frame, runs),
+        "provenance": facts,
+    }
+    return write_page(
+        directory,
+        "luring",
+        title=f"Luring on {dataset}",
+        subtitle="Rates in per cent with 95 % intervals; the paper's numbers below.",
+        content=content,
+        shown={
+            **content,
+            "runs": runs,
+            "clean": [
+                (row, _legible(luring_clean(dataset, row.variant))) for row in clean
+            ],
+            "number": _LURING_TABLES.get(dataset, "The paper's attacks"),
+            "tabled": _luring_part(dataset, ours, tabled=True),
+            "others": _luring_part(dataset, ours, tabled=False),
+            "compared": _compared(cells),
+            "threats": [
+                (threat, f"{words}.")
+                for threat, words in THREATS.items()
+                if any(run.about["threat"] == threat for run in runs)
+            ],
+            "notes": _luring_notes(runs),
+            "names": NAMES,
+            "measures": MEASURES,
+        },
+    )
+
+
+def write_worst_case(
+    found: WorstCase,
+    attacks: Sequence[Attack],
+    directory: str | Path,
+    *,
+    fpr: float | None,
+    provenance: Mapping[str, Any],
+) -> ReportPaths:
+    """Writes the worst case over many attacks as JSON, Markdown and HTML.
+
+    Args:
+        found: What remained after each attack.
+        attacks: The attacks, in their order.
+        directory: Where to write `worst_case.json`, `.md` and `.html`.
+        fpr: The nominal false-positive rate of what watched, or `None`.
+        provenance: What a reader needs to make it again.
+
+    Returns:
+        The paths of what was written; there are no figures.
+
+    Raises:
+        OSError: If nothing can be written there.
+    """
+    settings = {attack.name: attack.settings() for attack in attacks}
+    told = {"fpr": fpr, "attacks": settings, "provenance": provenance}
+    return write_page(
+        directory,
+        "worst_case",
+        title=f"Worst case per image: {found.subject}",
+        subtitle=f"{found.overall.total:,} images, {len(found.tried)} attacks",
+        content={**plain(found), **told},
+        shown={"found": found, **told},
+    )
+
+
+def _content(found: Evaluation) -> dict[str, Any]:
+    """What JSON holds: all but the arrays and the frame itself."""
+    hidden = ("frame", "correlations", "clean_scores", "attacked_scores")
+    fields = {name: value for name, value in vars(found).items() if name not in hidden}
+    fields["examples"] = [
+        {k: v for k, v in example.items() if k not in ("clean", "adversarial")}
+        for example in found.examples
+    ]
+    return fields
+
+
+def _shown(found: Evaluation) -> dict[str, Any]:
+    """What both pages of attractors show."""
+    rows = [_with_papers(row) for row in found.rows]
+    integrated = _grouped([row for row in rows if row["variant"] in INTEGRATED])
+    present = {row["variant"] for row in rows}
+    notes: dict[tuple[str, str], list[str]] = {}
+    settings: dict[tuple[str, str], dict[str, float | None]] = {}
+    for row in rows:
+        if row["note"]:
+            named = notes.setdefault((row["attack"], row["note"]), [])
+            named.append(VARIANT_NAMES[row["variant"]])
+        place = (row["attack"], settings_text(row["settings"]))
+        settings.setdefault(place, {})[row["variant"]] = row["mean_l2"]
+    return {
+        "found": found,
+        "rows": rows,
+        "papers": [row for row in rows if row["variant"] == "paper"],
+        "integrated": [
+            {**next(iter(each.values())), "by_variant": each}
+            for each in integrated.values()
+        ],
+        "recoveries": [one for one in INTEGRATED if one in present],
+        "other_losses": [one for one in ("margin", "raw_sum") if one in present],
+        "attacked": [one for one in VARIANT_NAMES if one in present],
+        "variants": VARIANT_NAMES,
+        "settings": settings,
+        "notes": [
+            (f"{name} ({', '.join(variants)})", note)
+            for (name, note), variants in notes.items()
+        ],
+    }
+
+
+def _grouped(rows: Sequence[_Row]) -> dict[str, dict[str, _Row]]:
+    """Rows by attack and variant."""
+    grouped: dict[str, dict[str, _Row]] = {}
+    for row in rows:
+        grouped.setdefault(row["attack"], {})[row["variant"]] = row
+    return grouped
+
+
+def _with_papers(row: _Row) -> _Row:
+    """A row with the paper's numbers as they are written, by rate too."""
+    papers = _papers(row["paper"])
+    at = {one["fpr"]: one for one in row["detection"]}
+    known = {
+        fpr: {what: papers[_AT.get(fpr, {}).get(what, "")] for what in _AT[PAPER_FPR]}
+        for fpr in at
+    }
+    named = Cell(row["attack"], paper="paper" if row["paper"] else None)
+    return {**row, "named": named, "papers": papers, "at": at, "papers_at": known}
+
+
+def _papers(numbers: Mapping[str, float | None]) -> Mapping[str, str | None]:
+    """The paper's numbers as texts: a dash where it has none, `None` without a row."""
+    texts: dict[str, str | None] = collections.defaultdict(
+        lambda: NOTHING if numbers else None
+    )
+    for key, value in numbers.items():
+        digits = {"auc": 3, "mean_l2_original": 2, "mean_l2_integrated": 2}.get(key)
+        texts[key] = measure(value, digits) if digits else percent(value)
+    return texts
+
+
+def _summary(found: Evaluation) -> dict[str, Any]:
+    """The numbers of the summary's sentences and tiles."""
+    fprs = sorted(found.thresholds, reverse=True)
+    worst = {case["variant"]: case for case in found.worst_cases}
+    passed = {fpr: _spread(found, ("paper",), _overall(fpr)) for fpr in fprs}
+    false = sorted(found.clean["false_positives"].items(), reverse=True)
+    return {
+        "fprs": fprs,
+        "fooled": _spread(found, ("paper",), lambda row: row["success_classifier"]),
+        "passed": {fpr: spread for fpr, spread in passed.items() if spread},
+        "others": _spread(found, ("margin", "raw_sum"), _overall(fprs[0])),
+        "integrated": _spread(found, INTEGRATED, lambda row: row["success_trapped"]),
+        # Who may try everything tries every loss.
+        "worst": worst.get(ANY_LOSS, worst.get("paper")),
+        # By rate, whether more are flagged than chance explains.
+        "surprising": {
+            fpr: fpr < rate.interval[0]
+            for fpr, rate in false
+            if not rate.interval[0] <= fpr <= rate.interval[1]
+        },
+    }
+
+
+def _overall(fpr: float) -> Callable[[_Row], Rate]:
+    return lambda row: next(x["overall"] for x in row["detection"] if x["fpr"] == fpr)
+
+
+def _spread(
+    found: Evaluation, variants: Sequence[str], of: Callable[[_Row], Rate]
+) -> dict[str, Any] | None:
+    """The median and the extremes of a rate over attacks, and whose these are."""
+    rows = [row for row in found.rows if row["variant"] in variants]
+    rates = [(of(row).value or 0.0, row["attack"]) for row in rows]
+    if not rates:
+        return None
+    (low, weakest), (top, _) = min(rates), max(rates)
+    return {
+        "count": len(rates),
+        "median": statistics.median(value for value, _ in rates),
+        "low": low,
+        "weakest": weakest,
+        "top": top,
+        "names": list(dict.fromkeys(name for value, name in rates if value == top)),
+    }
+
+
+_Measured = tuple[Run, LuringMetrics]
+
+
+def _legible(numbers: Mapping[str, float | None]) -> Mapping[str, str | None]:
+    """The luring paper's numbers as texts: a dash where one is not legible."""
+    texts = {key: NOTHING if n is None else percent(n) for key, n in numbers.items()}
+    return collections.defaultdict(lambda: NOTHING if numbers else None, texts)
+
+
+def _luring_part(
+    dataset: str, cells: Sequence[_Measured], *, tabled: bool
+) -> dict[str, Any] | None:
+    """Of Tables 2 to 4 or beside them: by attack and radius, what each M∘P made."""
+    grouped: dict[tuple[str, float], dict[str, _Measured]] = {}
+    for cell in cells:
+        run = cell[0]
+        if (run.attack in TABLED) == tabled:
+            grouped.setdefault((run.attack, run.eps), {})[run.about["variant"]] = cell
+    seen = {variant for each in grouped.values() for variant in each}
+    variants = [name for name in NAMES if name in seen]
+    rows: list[dict[str, Any]] = []
+    for place, each in grouped.items():
+        counts = {NAMES[v]: each[v][0].images for v in variants if v in each}
+        several = len(set(counts.values())) > 1
+        told = [
+            f"{name} {count}" if several else str(count)
+            for name, count in counts.items()
+        ]
+        rows.append(
+            {
+                "name": f"{place[0]} {place[1]:g}",
+                "rates": {variant: cell[1]._asdict() for variant, cell in each.items()},
+                "known": {
+                    v: _legible(luring_cell(dataset, *place, v)) for v in variants
+                },
+                "images": ", ".join(dict.fromkeys(told)),
+            }
+        )
+    known = any(text for row in rows for text in row["known"].values())
+    return {"variants": variants, "rows": rows, "known": known} if rows else None
+
+
+def _compared(cells: Sequence[_Measured]) -> list[_Measured]:
+    """Attackers that know more beside the paper's, where there are both."""
+    variants, threats = list(NAMES), [*map(str, THREATS)]
+
+    def place(cell: _Measured) -> tuple[int, float]:
+        return variants.index(cell[0].about["variant"]), cell[0].eps
+
+    there = {place(cell) for cell in cells if cell[0].about["threat"] != "luring"}
+    return sorted(
+        (cell for cell in cells if place(cell) in there),
+        key=lambda cell: (*place(cell), threats.index(cell[0].about["threat"])),
+    )
+
+
+def _luring_notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What is to be said of presets, with the steps made instead, and of attacks."""
+    notes: dict[str, str] = {}
+    for preset in dict.fromkeys(run.provenance.get("preset", "") for run in runs):
+        if preset not in PRESET_NOTES:
+            continue
+        steps = {
+            int(run.settings["nb_iter"])
+            for run in runs
+            if run.provenance.get("preset") == preset
+            and (own := PRESETS[preset].get(run.attack, {}).get("nb_iter"))
+            and run.settings.get("nb_iter", own) != own
+        }
+        listed = " or ".join(map(str, sorted(steps)))
+        instead = f" Here `--nb_iter` made it {listed} steps." if steps else ""
+        notes[preset] = PRESET_NOTES[preset] + instead
+    notes |= {run.attack: run.note for run in runs if run.note}
+    return list(notes.items())
