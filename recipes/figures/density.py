@@ -1,42 +1,32 @@
-"""The local density of a class and its gradient, by Monte-Carlo."""
+"""Figure 7 (b): whether the local density rises towards the nearest attractor."""
 
 import dataclasses
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import IntArray, check_images, check_labels
-from keras_traps.attractors.analysis.batches import map_batches
-from keras_traps.attractors.analysis.scores import Scores
+from figures.attractor_search import Scale, basin_share, find_ways
+from figures.drawing import HUES, MUTED, Result, blank, draw_densities, quantiles
+from figures.gradients import Scores, both_answers, cosine, map_batches
+from keras_traps._checks import IntArray, check_count, check_images, check_positive
+from keras_traps.attractors import decoder_of
+from keras_traps.datasets import Dataset
+from keras_traps.layers import QIMDecoder
 
-# Of one draw, whatever the batch size: the points must not depend on it.
+# The points of one draw.
 _BLOCK = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class DensityEstimate:
-    """An estimate for each image.
-
-    Args:
-        value: `(images,)` for a density, `(images, ...)` for a gradient, float32; with
-            an axis of models after the first where there are several.
-        standard_error: `(images,)` or `(images, models)`, float32: the estimate's own
-            standard error; of a gradient, the root of its expected squared distance to
-            the true one.
-        hits: The same shape: the share of the points of class t.
-    """
-
-    value: npt.NDArray[np.float32]
-    standard_error: npt.NDArray[np.float32]
-    hits: npt.NDArray[np.float32]
+_EPS = 0.9
+_MODELS = ("C", "M")
 
 
 class LocalDensity:
-    r"""H_delta(x, t): the share of the points around x that a model answers with t.
+    r"""The gradient of H_delta(x, t), the share of the points around x answered with t.
 
     The points are those of the ball, the paper's "within the sphere":
 
@@ -57,16 +47,13 @@ class LocalDensity:
     of the order $1 / n^2$. Points are not held inside the pixel range.
 
     Args:
-        scores: A function from images to `(batch, num_classes)`; or to `(batch,
-            models, num_classes)`, for several models at the same points.
+        scores: A function from images to `(batch, models, num_classes)`: several models
+            at the same points.
         shape: Shape of one image.
         delta: Radius, above 0, in L2 for pixels in [0, 1].
         samples: How many points for each image, at least 2.
-        seed: Seed of the points. Each image has points of its own, which depend on
-            the seed and its id, its place in the array: not on `batch_size`, nor on
-            the other images. Defaults to `0`.
-        batch_size: How many points to score at once; no more than 256 are, which are
-            drawn together. Defaults to `256`.
+        seed: Seed of the points. Each image has points of its own, which depend on the
+            seed and its id, not on the other images. Defaults to `0`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -85,146 +72,55 @@ class LocalDensity:
         delta: float,
         samples: int,
         seed: int = 0,
-        batch_size: int = 256,
     ) -> None:
-        if not (math.isfinite(delta) and delta > 0):
-            raise ValueError(
-                "Invalid value for argument `delta`. Expected a finite number above 0. "
-                f"Received: delta={delta}"
-            )
-        for name, count, low in (
-            ("samples", samples, 2),
-            ("batch_size", batch_size, 1),
-            ("seed", seed, 0),
-        ):
-            if isinstance(count, bool) or int(count) != count or count < low:
-                raise ValueError(
-                    f"Invalid value for argument `{name}`. Expected an integer of at "
-                    f"least {low}. Received: {name}={count}"
-                )
-        self.delta, self.samples, self.seed = float(delta), int(samples), int(seed)
+        check_positive("delta", delta)
+        check_count("samples", samples, at_least=2)
+        self.delta, self.samples, self.seed = float(delta), samples, seed
         self._shape = tuple(int(size) for size in shape)
         self._pixels = math.prod(self._shape)
-        self._block = min(_BLOCK, self.samples)
-        self._step = min(int(batch_size), self._block)
+        self._block = min(_BLOCK, samples)
         self._scores = tf.function(scores, autograph=False).get_concrete_function(
             tf.TensorSpec((None, *self._shape), tf.float32)
         )
-        found = self._scores.output_shapes
-        if found.rank not in (2, 3):
-            raise ValueError(
-                "Invalid value for argument `scores`. Expected scores (batch, "
-                "num_classes) or (batch, models, num_classes). "
-                f"Received shape: {found}"
-            )
-        self._models = found[1:-1]
-        self._num_classes = int(found[-1])
-
-    def density(self, images: npt.ArrayLike, classes: npt.ArrayLike) -> DensityEstimate:
-        """Estimates H_delta(x, t) from points in the ball.
-
-        Args:
-            images: `(images, ...)`, floating point, pixels in [0, 1].
-            classes: `(images,)`, integers: t.
-
-        Returns:
-            The densities; their hits are the same numbers.
-
-        Raises:
-            TypeError: If images are integers, or classes are not.
-            ValueError: If images are none or do not fit, or classes do not.
-        """
-
-        def estimate(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            hits, _ = self._look_around(*batch, on_sphere=False)
-            error = tf.sqrt(hits * (1.0 - hits) / (self.samples - 1))
-            return hits, error, hits
-
-        return self._map(estimate, images, classes)
+        self._models = int(self._scores.output_shapes[1])
 
     def gradient(
-        self, images: npt.ArrayLike, classes: npt.ArrayLike
-    ) -> DensityEstimate:
-        """Estimates the gradient of H_delta(x, t) from points on the sphere.
-
-        Args:
-            images: `(images, ...)`, floating point, pixels in [0, 1].
-            classes: `(images,)`, integers: t.
-
-        Returns:
-            The gradients, per unit of pixel value; 0 where no point was of class t, or
-            every one was.
-
-        Raises:
-            TypeError: If images are integers, or classes are not.
-            ValueError: If images are none or do not fit, or classes do not.
-        """
-        return self._map(self.gradient_graph, images, classes)
-
-    def gradient_graph(
         self, images: tf.Tensor, classes: tf.Tensor, ids: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Does what `gradient` does inside a graph.
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Estimates the gradients inside a graph.
 
         Args:
             images: `(batch, ...)`, float32.
-            classes: `(batch,)`, int64.
+            classes: `(batch,)`, int64: t.
             ids: `(batch,)`, int64: which example each is.
 
         Returns:
-            The gradients, their standard errors, and the hits.
+            The gradients, `(batch, models, ...)`, per unit of pixel value, which are 0
+            where no point was of class t or every one was; and `(batch, models)`, the
+            share of the points of class t.
         """
-        hits, sums = self._look_around(images, classes, ids, on_sphere=True)
-        scale, n = self._pixels / self.delta, self.samples
-        gradients = sums * (scale / (n - 1))
-        axes = list(
-            range(gradients.shape.rank - len(self._shape), gradients.shape.rank)
-        )
-        squared = tf.reduce_sum(gradients**2, axis=axes)
-        # Of the terms (l / delta)(1_i - mean) u_i n / (n - 1), the unit vectors u_i.
-        spread = scale**2 * hits * (1.0 - hits) * (n / (n - 1)) ** 2
-        error = tf.sqrt(tf.maximum(spread - squared, 0.0) / (n - 1))
-        return gradients, error, hits
-
-    def _map(
-        self, graph: Any, images: npt.ArrayLike, classes: npt.ArrayLike
-    ) -> DensityEstimate:
-        array = check_images(images, self._shape)
-        given = check_labels(classes, len(array), self._num_classes, name="classes")
-        ids: IntArray = np.arange(len(array))
-        # A few images at a time: their points are what takes the memory.
-        return DensityEstimate(*map_batches(graph, array, given, ids, batch_size=32))
-
-    def _look_around(
-        self, images: tf.Tensor, classes: tf.Tensor, ids: tf.Tensor, *, on_sphere: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The share of hits of each image, and the sum of (1 - mean) u."""
-
-        def one(row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-            image, goal, example = row
-            return self._look_around_one(image, goal, example, on_sphere)
-
         shapes = (
-            tf.TensorSpec(self._models, tf.float32),
-            tf.TensorSpec((*self._models, *self._shape), tf.float32),
+            tf.TensorSpec((self._models, *self._shape), tf.float32),
+            tf.TensorSpec((self._models,), tf.float32),
         )
         found: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
-            one, (images, classes, ids), fn_output_signature=shapes
+            lambda row: self._look_around(*row),
+            (images, classes, ids),
+            fn_output_signature=shapes,
         )
         return found
 
-    def _look_around_one(
-        self, image: tf.Tensor, goal: tf.Tensor, example: tf.Tensor, on_sphere: bool
+    def _look_around(
+        self, image: tf.Tensor, goal: tf.Tensor, example: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        fold_in = tf.random.fold_in
-        own_seed = fold_in(tf.constant([self.seed, 0]), example)
+        own_seed = tf.random.fold_in(tf.constant([self.seed, 0]), example)
 
         def body(
             start: tf.Tensor, count: tf.Tensor, towards: tf.Tensor, all_: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            seed = fold_in(own_seed, start)
-            unit = self._directions(seed, on_sphere)[: self.samples - start]
-            answers = self._answers(image + self.delta * unit)
+            seed = tf.random.fold_in(own_seed, start)
+            unit = self._directions(seed)[: self.samples - start]
+            answers = tf.argmax(self._scores(image + self.delta * unit), axis=-1)
             hits = tf.cast(tf.equal(answers, goal), tf.float32)
             return (
                 start + self._block,
@@ -239,37 +135,166 @@ class LocalDensity:
             (
                 0,
                 tf.zeros(self._models),
-                tf.zeros((*self._models, *self._shape)),
+                tf.zeros((self._models, *self._shape)),
                 tf.zeros(self._shape),
             ),
         )
         share = count / self.samples
-        return share, towards - tf.tensordot(share, all_, axes=0)
+        scale = self._pixels / self.delta / (self.samples - 1)
+        return scale * (towards - tf.tensordot(share, all_, axes=0)), share
 
-    def _answers(self, points: tf.Tensor) -> tf.Tensor:
-        """The classes of highest score, `(points, ...)`, a batch at a time."""
-        _, answers = tf.while_loop(
-            lambda first, _: first < tf.shape(points)[0],
-            lambda first, found: (
-                first + self._step,
-                tf.concat([found, self._classes_of(points, first)], axis=0),
-            ),
-            (0, tf.zeros((0, *self._models), tf.int64)),
-            shape_invariants=(
-                tf.TensorShape([]),
-                tf.TensorShape([None, *self._models]),
-            ),
-        )
-        return answers
-
-    def _classes_of(self, points: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-        return tf.argmax(self._scores(points[first : first + self._step]), axis=-1)
-
-    def _directions(self, seed: tf.Tensor, on_sphere: bool) -> tf.Tensor:
-        """Uniform points of the unit sphere, or of the unit ball."""
+    def _directions(self, seed: tf.Tensor) -> tf.Tensor:
         normal = tf.random.stateless_normal((self._block, self._pixels), seed)
         unit = normal / tf.norm(normal, axis=1, keepdims=True)
-        if not on_sphere:
-            draw = tf.random.stateless_uniform((self._block, 1), seed + 1)
-            unit *= draw ** (1.0 / self._pixels)
         return tf.reshape(unit, (self._block, *self._shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityCosines:
+    """How well the gradient of the local density agrees with the way to an attractor.
+
+    Args:
+        cosines: `(images, models)`, float32: cos(x_w - x, grad H). NaN where no point
+            was of class t, or every one was, so that there is no direction.
+        hits: `(images, models)`: the share of the points on the sphere of class t.
+    """
+
+    cosines: npt.NDArray[np.float32]
+    hits: npt.NDArray[np.float32]
+
+
+def density_cosines(
+    decoder: QIMDecoder,
+    scores: Scores,
+    images: npt.ArrayLike,
+    *,
+    delta: float,
+    samples: int,
+    scale: Scale = "nearest",
+    seed: int = 0,
+) -> DensityCosines:
+    """Compares the gradient of the local density with the way to an attractor.
+
+    Args:
+        decoder: A built decoder.
+        scores: See `LocalDensity`.
+        images: `(images, ...)`, floating point, pixels in [0, 1].
+        delta: Radius, above 0, in L2 for pixels in [0, 1].
+        samples: How many points for each image, at least 2.
+        scale: Which pixels hold the attractors' messages. Defaults to `"nearest"`.
+        seed: Seed of the points. Defaults to `0`.
+
+    Returns:
+        The cosines. No gradient or attractor is kept beyond its batch.
+
+    Raises:
+        TypeError: If images are integers.
+        ValueError: If there are no images, they do not fit the decoder, a pixel is not
+            in [0, 1], or an argument is out of range.
+
+    Reference:
+        Zhang, Chang, Lee, Section VI-C3.
+    """
+    array = check_images(images, decoder.image_shape)
+    local = LocalDensity(
+        scores, array.shape[1:], delta=delta, samples=samples, seed=seed
+    )
+
+    def compare(batch: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        found = find_ways(decoder, batch, scale=scale)
+        gradients, hits = local.gradient(batch, found.classes, ids)
+        flat = tf.reshape(gradients, tf.concat([tf.shape(hits), [-1]], axis=0))
+        return cosine(flat, found.ways[:, tf.newaxis]), hits
+
+    ids: IntArray = np.arange(len(array))
+    # A few images at a time: their points are what takes the memory.
+    return DensityCosines(*map_batches(compare, array, ids, batch_size=32))
+
+
+def figure_7b(
+    trapped: keras.Model,
+    test: Dataset,
+    *,
+    delta: float,
+    samples: int,
+    seed: int = 0,
+) -> Result:
+    """Compares the gradient of the local density with the way to an attractor.
+
+    Args:
+        trapped: M.
+        test: Clean images.
+        delta: Radius, above 0, in L2 for pixels in [0, 1].
+        samples: How many points for each image, at least 2.
+        seed: Seed of the points. Defaults to `0`.
+
+    Returns:
+        Figure 7 (b) of the attractor paper.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    started = time.perf_counter()
+    decoder = decoder_of(trapped)
+    large = max(decoder.steps)
+    found = density_cosines(
+        decoder,
+        both_answers(trapped),
+        test.images,
+        delta=delta,
+        samples=samples,
+        scale=large,
+        seed=seed,
+    )
+    facts: dict[str, dict[str, Any]] = {
+        model: {
+            "in_basin": basin_share(found.cosines[:, i], _EPS),
+            "cosine": quantiles(found.cosines[:, i]),
+            "without": float(np.isnan(found.cosines[:, i]).mean()),
+            "hits": quantiles(found.hits[:, i]),
+        }
+        for i, model in enumerate(_MODELS)
+    }
+    picture = blank(6.4, 3.4)
+    axes = picture.subplots()
+    shown = {
+        model: found.cosines[:, i]
+        for i, model in enumerate(_MODELS)
+        if np.isfinite(found.cosines[:, i]).any()
+    }
+    hues = dict(zip(_MODELS, HUES, strict=False))
+    draw_densities(axes, shown, "Cosine of x_w - x and grad H(x, t)", hues=hues)
+    axes.axvline(1 - _EPS, color=MUTED, linestyle=":", linewidth=1)
+    size = test.images[0].size
+    name = f"figure7b_{test.name}"
+    return Result(
+        name=name,
+        title=f"Figure 7 (b) on {test.name}: does the density rise to an attractor?",
+        pictures={name: picture},
+        text=(
+            "Cosine similarity of the way to the nearest attractor on the pixels of "
+            f"step {large:g}, x_w - x, with the gradient of the local density H(x, t), "
+            f"on {len(test):,} clean test images with {samples:,} points around each. "
+            f"The radius {delta:g} is a root mean square of "
+            f"{255 * delta / size**0.5:.0f} grey levels per pixel. Images of which no "
+            "point is answered with t, the class of x_w, have no gradient and count as "
+            f"outside: {facts['C']['without']:.0%} for C, {facts['M']['without']:.0%} "
+            f"for M. The dotted line is at 1 - ε for ε = {_EPS:g}; beyond it lie "
+            f"{facts['M']['in_basin']:.1%} for M, in the paper more than half.\n\n"
+            "The cosines are those of noisy estimates, and would be higher with more "
+            "points. A random direction's cosine has a standard deviation of "
+            f"{size**-0.5:.3f}.\n\n"
+            "The paper does not give its radius. It has to be so large that some "
+            "points are answered with t at all, and noise of that size averages out "
+            "the pull of the small step, so the attractors of the large one are looked "
+            "at."
+        ),
+        numbers={
+            "images": len(test),
+            "seconds": round(time.perf_counter() - started, 1),
+            "delta": delta,
+            "samples": samples,
+            "step": large,
+            **facts,
+        },
+    )

@@ -1,169 +1,139 @@
 """Figure 7 (a): whether the soft-label loss falls towards the nearest attractor."""
 
+import functools
 import time
 
+import keras
 import numpy as np
-from matplotlib.figure import Figure
+import tensorflow as tf
 
-from keras_traps.attractors import (
-    AttractorCosines,
-    AttractorSearch,
-    Calibration,
+from figures.attractor_search import (
     basin_share,
+    is_attractor,
+    loss_cosines,
+    nearest_attractors,
 )
-from keras_traps.attractors.analysis import DEFAULT_SEARCH
+from figures.drawing import MUTED, Result, blank, draw_densities, overlap, quantiles
+from figures.gradients import Loss, scores_of, soft_label_loss
+from keras_traps._checks import FloatArray
+from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.defence import Defence
-from keras_traps.evaluation.figures.curves import draw_panel, overlap
-from keras_traps.evaluation.figures.direction_variants import (
-    Subject,
-    around_attractors,
-    heavy_on_the_large_step,
-    on_the_way,
-    variants,
-)
-from keras_traps.evaluation.figures.study import Goal, Study, picture, quantiles
-from keras_traps.evaluation.report.blocks import Paragraph
-from keras_traps.evaluation.report.canvas import Scheme, to_png
+from keras_traps.layers import QIMDecoder
+from keras_traps.models.outputs import Output
 
-# Variants and the way to the attractor are measured on the first images only.
-_FEW = 1000
-_VERY_FEW = 8
+# The definition of Section IV-B is checked around the first images' attractors only.
+_FEW = 8
+_POINTS = 64
 
 
 def figure_7a(
-    defence: Defence, calibration: Calibration, train: Dataset, test: Dataset
-) -> Study:
+    classifier: keras.Model, output: Output, trapped: keras.Model, test: Dataset
+) -> Result:
     """Compares -grad J with the way to the nearest attractor, for C and for M.
 
     Args:
-        defence: The classifier with its traps.
-        calibration: How its constants were chosen; for comparison others are chosen by
-            the same rules, with more weight on the large step.
-        train: Training images, for these.
+        classifier: C.
+        output: What it returns.
+        trapped: M.
         test: Clean images.
 
     Returns:
         Figure 7 (a) of the attractor paper.
     """
     started = time.perf_counter()
-    ours = Subject("this project's", defence)
-    main = ours.cosines(test.images, DEFAULT_SEARCH)
-    seconds = time.perf_counter() - started
-    heavy = heavy_on_the_large_step(defence, calibration, train)
-    whole = AttractorSearch(scale="whole")
-    other = heavy.cosines(test.images[:_FEW], whole)
-    table, by_variant = variants([ours, heavy], test.images[:_FEW])
-    shared = {
-        name: overlap(*found.feasible.values())
-        for name, found in ((ours.name, main), (heavy.name, other))
+    decoder = decoder_of(trapped)
+    losses = {
+        "C": soft_label_loss(scores_of(classifier, output)),
+        "M": soft_label_loss(scores_of(trapped, "scores")),
     }
-    way_table, by_part = on_the_way(ours, test.images[:_FEW])
-    near_table, nearby = around_attractors(ours, test.images[:_VERY_FEW])
-    median = float(np.nanmedian(main.feasible["M"]))
-    black = float(np.mean(test.images == 0))
-
-    def draw(scheme: Scheme) -> bytes:
-        return _draw(main, other, scheme)
-
+    found = loss_cosines(decoder, losses, test.images)
+    seconds = time.perf_counter() - started
+    shared = overlap(*found.feasible.values())
+    picture = blank(6.4, 3.4)
+    axes = picture.subplots()
+    draw_densities(axes, found.feasible, "Cosine of x_w - x and -grad J(x, t)")
+    axes.axvline(0.8, color=MUTED, linestyle=":", linewidth=1)
+    axes.set_xlim(-0.4, 1.02)
+    median = float(np.nanmedian(found.feasible["M"]))
     name = f"figure7a_{test.name}"
-    return Study(
+    return Result(
         name=name,
         title=f"Figure 7 (a) on {test.name}: does the loss fall towards an attractor?",
-        subtitle=f"{len(test):,} clean test images, {seconds:.0f} s",
-        blocks=(
-            picture(
-                name,
-                "Densities of the cosine similarity for C and for M",
-                "Cosine similarity of the way to the nearest attractor, x_w - x, with "
-                "-grad J(x, t), for the classifier C and the trapped model M; t is the "
-                "class of x_w. Left: this project's constants, the nearest attractor "
-                "of all messages and steps, which holds its message on the pixels of "
-                "the small step. Right: more weight on the large step, as in the "
-                "paper, and the nearest image that holds a message on all pixels. The "
-                "dotted line is at 0.8. What would leave the pixel range is taken off "
-                "the gradient.",
-                draw,
-            ),
-            table,
-            Paragraph(
-                "The two choices of constants pull at two scales. Here a pixel of the "
-                "small step weighs more, so the gradient points to attractors of the "
-                "small step; an attractor on all pixels moves those of the large step "
-                "much further, and they hardly show in the gradient. With more weight "
-                "on the large step it is the other way round. W's slope has one size "
-                "per pixel while the way differs from pixel to pixel: evenly spread "
-                "ways cap the cosine at 0.87, and pixels that are alike, such as black "
-                "ones, lift it again. The small hump of M is the images whose nearest "
-                "attractor holds the message of their own class: there, the other "
-                "classes' messages have more of a say in the gradient."
-            ),
-            Paragraph(
-                f"Of these images' pixels {black:.0%} are black. The codebook goes on "
-                "outside the pixel range, and a black pixel whose nearest codeword "
-                "lies below 0 is pulled down, and stays: cut at the pixel range, its "
-                "correlation is highest at 0. To embed a whole message takes codewords "
-                "inside the range, to which no slope leads from black. Without a range "
-                "nothing has to be taken off the gradient."
-            ),
-            way_table,
-            Paragraph(
-                "Where the correlation is highest it is also flat: equation 3 "
-                "saturates before the attractor is reached. An attack stops being "
-                "pulled there, long after it can be detected. So at small distances "
-                "from x_w, M's own loss does not make it an attractor, while the "
-                "distance to its message, before equation 3, does."
-            ),
-            near_table,
+        pictures={name: picture},
+        text=(
+            "Cosine similarity of the way to the nearest attractor, x_w - x, with "
+            f"-grad J(x, t), for the classifier C and the trapped model M, on "
+            f"{len(test):,} clean test images; t is the class of x_w, the nearest "
+            "attractor of all messages and steps. What would leave the pixel range is "
+            f"taken off the gradient. The median for M is {median:.2f}, in the paper "
+            f"more than 0.8 (dotted). The two densities share {shared:.1%}."
         ),
         numbers={
             "images": len(test),
             "seconds": round(seconds, 1),
-            "cosine": {key: quantiles(values) for key, values in main.feasible.items()},
+            "cosine": {key: quantiles(of) for key, of in found.feasible.items()},
             "cosine_with_infeasible": {
-                key: quantiles(values) for key, values in main.cosines.items()
+                key: quantiles(of) for key, of in found.cosines.items()
             },
             "overlap": shared,
-            "steps_of_the_nearest": sorted({float(step) for step in main.steps}),
-            "black_pixels": black,
-            "median_distance": float(np.median(main.distances)),
+            "steps_of_the_nearest": sorted({float(step) for step in found.steps}),
+            "median_distance": float(np.median(found.distances)),
             "in_basin": {
-                f"{eps:g}": basin_share(main.feasible["M"], eps) for eps in (0.2, 0.5)
+                f"{eps:g}": basin_share(found.feasible["M"], eps) for eps in (0.2, 0.5)
             },
-            "on_the_way": by_part,
-            "around_whole_attractors": nearby,
-            "variants": by_variant,
+            "around_whole_attractors": around_attractors(
+                decoder, losses["M"], test.images[:_FEW]
+            ),
         },
-        goals=(
-            Goal(
-                "Median cosine for M",
-                "at least 0.8",
-                f"{median:.3f}; paper: more than 0.8",
-                median >= 0.8,
-            ),
-            Goal(
-                "Overlap of the densities of C and M",
-                "less than 10 %",
-                f"{shared[ours.name]:.2%}",
-                shared[ours.name] < 0.1,
-            ),
-        ),
     )
 
 
-def _draw(ours: AttractorCosines, heavy: AttractorCosines, scheme: Scheme) -> bytes:
-    figure = Figure(figsize=(9.6, 3.4), layout="constrained", facecolor=scheme.ground)
-    titles = ("This project's constants", "More weight on the large step")
-    for axes, found, title in zip(
-        figure.subplots(1, 2), (ours, heavy), titles, strict=True
+def around_attractors(
+    decoder: QIMDecoder, loss: Loss, images: FloatArray
+) -> dict[str, dict[str, float]]:
+    """Checks the definition of Section IV-B around images that hold a whole message.
+
+    The points lie within a root mean square of 1 grey level.
+
+    Args:
+        decoder: A built decoder.
+        loss: J of M, from images and classes to `(batch,)`.
+        images: `(images, ...)`, float32, in [0, 1]: whose attractors to look at.
+
+    Returns:
+        Of minus the distance to the message and of -J: the median cosine, and the
+        shares of the images that are 0.5- and 0.9-attractors.
+    """
+    found = nearest_attractors(decoder, images, scale="whole", ends="inside")
+
+    def minus_distance(points: tf.Tensor, goal: int) -> tf.Tensor:
+        return -decoder.distances(points)[:, goal]
+
+    def minus_loss(points: tf.Tensor, goal: int) -> tf.Tensor:
+        return -loss(points, tf.fill([tf.shape(points)[0]], goal))
+
+    radius = float(np.sqrt(images[0].size)) / decoder.pixel_scale
+    numbers = {}
+    for name, rises in (
+        ("minus the distance to the message", minus_distance),
+        ("-J of M", minus_loss),
     ):
-        draw_panel(
-            axes,
-            found.feasible,
-            scheme,
-            "Cosine of x_w - x and -grad J(x, t)",
+        cosines = np.stack(
+            [
+                is_attractor(
+                    x0,
+                    functools.partial(rises, goal=int(goal)),
+                    1.0,
+                    radius,
+                    samples=_POINTS,
+                ).cosines
+                for x0, goal in zip(found.images, found.classes, strict=True)
+            ]
         )
-        axes.axvline(0.8, color=scheme.muted, linestyle=":", linewidth=1)
-        axes.set_xlim(-0.4, 1.02)
-        axes.set_title(title, color=scheme.ink, fontsize=10)
-    return to_png(figure)
+        smallest = np.nan_to_num(cosines, nan=-1.0).min(axis=1)
+        numbers[name] = {
+            "median": float(np.nanmedian(cosines)),
+            "eps_0.5": float(np.mean(smallest >= 0.5)),
+            "eps_0.9": float(np.mean(smallest >= 0.1)),
+        }
+    return numbers

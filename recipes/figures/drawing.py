@@ -1,78 +1,62 @@
-"""One figure with its numbers, and how it is written to files."""
+"""What every figure is drawn and written with."""
 
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from scipy.stats import gaussian_kde
 
 from keras_traps._files import make_writable, write_atomically
-from keras_traps.evaluation.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Document,
-    Picture,
-    Section,
-    Table,
-)
-from keras_traps.evaluation.report.canvas import DARK, LIGHT, Scheme
-from keras_traps.evaluation.report.markdown import FIGURES, to_markdown
-from keras_traps.evaluation.report.setting_tables import facts_table
+
+Values = npt.NDArray[np.floating]
+Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Places and densities, both `(points,)`."""
+
+INK, MUTED = "#1d2327", "#6b747c"
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Of the palette of Okabe and Ito, apart under the common colour blindnesses."""
+
+_DPI = 144
+_MOST_SAMPLES = 5_000
+_POINTS = 400
+_GRID = 4_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Goal:
-    """Something that a figure is to show.
-
-    Args:
-        what: What is measured.
-        asked: What is asked for, e.g. `"at least 0.8"`.
-        found: What was found.
-        met: Whether it is what was asked for.
-    """
-
-    what: str
-    asked: str
-    found: str
-    met: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A figure: what it shows, in words, pictures and numbers.
+class Result:
+    """A figure: pictures, words and numbers.
 
     Args:
         name: The files' name without extension.
-        title: One line.
-        subtitle: What it was measured on.
-        blocks: Text, pictures and tables in their order.
-        numbers: The same numbers, for programs.
-        goals: What was to be shown, if anything.
+        title: One line: what it shows, on what.
+        pictures: The pictures by their files' names without extension.
+        text: What they show and how to read them, in Markdown.
+        numbers: What was measured, as plain data.
     """
 
     name: str
     title: str
-    subtitle: str
-    blocks: tuple[Block, ...]
+    pictures: Mapping[str, Figure]
+    text: str
     numbers: Mapping[str, Any]
-    goals: tuple[Goal, ...] = ()
 
 
-def write_study(
-    study: Study, provenance: Mapping[str, Any], directory: str | Path
-) -> Path:
-    """Writes a study as Markdown, JSON and PNG.
+def write(result: Result, provenance: Mapping[str, Any], directory: Path) -> Path:
+    """Writes a figure as PNG, JSON and Markdown.
 
     Args:
-        study: What was found.
-        provenance: What a reader needs to find it again.
-        directory: Where to write `<name>.md`, `<name>.json` and `figures/`; made if it
+        result: The figure.
+        provenance: What a reader needs to make it again.
+        directory: Where to write `<name>.json`, `<name>.md` and `figures/`; made if it
             does not exist.
 
     Returns:
@@ -81,61 +65,50 @@ def write_study(
     Raises:
         OSError: If nothing can be written there.
     """
-    directory = Path(directory)
-    for folder in (directory, directory / FIGURES):
-        make_writable(folder, name="directory")
-    for block in study.blocks:
-        if isinstance(block, Picture):
-            path = directory / FIGURES / f"{block.name}.png"
-            write_atomically(path, _smaller(block.light))
+    folder = directory / "figures"
+    for place in (directory, folder):
+        make_writable(place, name="directory")
+    shown = []
+    for name, picture in result.pictures.items():
+        write_atomically(folder / f"{name}.png", to_png(picture))
+        shown.append(f"![{name}](figures/{name}.png)")
     content = {
-        "title": study.title,
-        "goals": [dataclasses.asdict(goal) for goal in study.goals],
-        "numbers": study.numbers,
+        "title": result.title,
+        "numbers": result.numbers,
         "provenance": provenance,
     }
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(directory / f"{study.name}.json", text.encode())
-    path = directory / f"{study.name}.md"
-    write_atomically(path, to_markdown(_document(study, provenance)).encode())
+    told = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(directory / f"{result.name}.json", told.encode())
+    origin = table(
+        "Where this comes from",
+        ("Item", "Value"),
+        [(key, f"`{value}`") for key, value in provenance.items()],
+    )
+    parts = [f"# {result.title}", *shown, result.text, origin]
+    path = directory / f"{result.name}.md"
+    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
     return path
 
 
-def picture(
-    name: str, alt: str, caption: str, draw: Callable[[Scheme], bytes]
-) -> Picture:
-    """Draws a picture for light and for dark pages.
-
-    Args:
-        name: The file's name without extension.
-        alt: What it shows, for those who cannot see it.
-        caption: What it shows and how to read it.
-        draw: Draws it as a PNG in given colours.
-
-    Returns:
-        The picture.
-    """
-    return Picture(name, alt, caption, draw(LIGHT), draw(DARK))
-
-
-def text_table(
-    caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1
-) -> Table:
-    """Makes a table of texts.
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Writes a table in Markdown.
 
     Args:
         caption: What it shows, and in what unit.
         heads: The columns' heads.
         rows: Its rows, each with one text per column.
-        words: How many of the first columns hold words; the others hold numbers.
-            Defaults to `1`.
 
     Returns:
-        The table.
+        The table under its caption.
     """
-    columns = [Column(head, numeric=i >= words) for i, head in enumerate(heads)]
-    cells = tuple(tuple(Cell(text) for text in row) for row in rows)
-    return Table(caption, tuple(columns), cells)
+    lines = [heads, ["---"] * len(heads), *rows]
+    cells = ("| " + " | ".join(line) + " |" for line in lines)
+    return f"{caption}:\n\n" + "\n".join(cells)
+
+
+def percent(share: float | None) -> str:
+    """Writes a share in per cent, or that there is none."""
+    return "n/a" if share is None else f"{100 * share:.1f}"
 
 
 def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
@@ -155,30 +128,178 @@ def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
     return {name: float(np.quantile(finite, rank)) for name, rank in names.items()}
 
 
-def _smaller(png: bytes) -> bytes:
-    """The same picture in 256 colours, which takes a third of the space."""
+def spread_table(caption: str, samples: Mapping[str, npt.ArrayLike]) -> str:
+    """Writes a table of medians and quantiles, one row for each sample.
+
+    Args:
+        caption: What was measured, and in what unit.
+        samples: `(values,)` by name.
+
+    Returns:
+        The table.
+    """
+    rows = [
+        (name, *("n/a" if v is None else f"{v:.3g}" for v in quantiles(of).values()))
+        for name, of in samples.items()
+    ]
+    return table(caption, ("", "Median", "5 %", "95 %"), rows)
+
+
+def density(sample: Values) -> Curve | None:
+    """Estimates a density with Gaussian kernels, scaled to a peak of 1.
+
+    Args:
+        sample: `(values,)`; what is not finite is left out, and of a large sample
+            evenly spaced values are taken.
+
+    Returns:
+        The curve, or `None` where there are fewer than two values or they do not vary,
+        so that no density can be estimated.
+    """
+    values = np.sort(sample[np.isfinite(sample)].astype(np.float64))
+    if values.size > _MOST_SAMPLES:
+        # Evenly spaced ranks keep the distribution, and the extremes.
+        ranks = np.linspace(0, values.size - 1, _MOST_SAMPLES).round().astype(np.int64)
+        values = values[ranks]
+    if values.size < 2:
+        return None
+    spread = values[-1] - values[0]
+    if spread <= 1e-9 * max(1e-12, float(np.abs(values).max())):
+        return None
+    estimate = gaussian_kde(values)
+    margin = 3 * float(np.sqrt(estimate.covariance[0, 0]))
+    x = np.linspace(values[0] - margin, values[-1] + margin, _POINTS)
+    y = estimate(x)
+    return x, y / y.max()
+
+
+def overlap(first: Values, second: Values) -> float:
+    """Measures the area that two densities share.
+
+    Args:
+        first: `(values,)`; what is not finite is left out.
+        second: The same.
+
+    Returns:
+        From 0 for densities that do not meet to 1 for one and the same. Where no
+        density can be estimated, because values do not vary, 1 if the medians are
+        equal and else 0.
+
+    Raises:
+        ValueError: If nothing is finite in one of them.
+    """
+    one, other = density(np.asarray(first)), density(np.asarray(second))
+    if one is None or other is None:
+        return float(_median(first) == _median(second))
+    ends = np.concatenate([one[0], other[0]])
+    grid = np.linspace(ends.min(), ends.max(), _GRID)
+    heights = [np.interp(grid, *curve, left=0, right=0) for curve in (one, other)]
+    scaled = [height / np.trapezoid(height, grid) for height in heights]
+    return float(np.trapezoid(np.minimum(*scaled), grid))
+
+
+def blank(width: float, height: float) -> Figure:
+    """Returns an empty picture of a size in inches, without matplotlib's globals."""
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def style_axes(axes: Axes) -> None:
+    """Gives axes the figures' look: two spines, quiet ticks."""
+    axes.tick_params(which="both", colors=MUTED, labelsize=8.5)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(MUTED)
+
+
+def draw_densities(
+    axes: Axes,
+    samples: Mapping[str, Values],
+    label: str,
+    *,
+    logarithmic: bool = False,
+    hues: Mapping[str, str] | None = None,
+) -> None:
+    """Draws a density for each sample, with its name beside its peak.
+
+    Args:
+        axes: Where to.
+        samples: `(values,)` by name; of a logarithmic axis, those above 0 are drawn.
+        label: The axis's label with its unit.
+        logarithmic: Whether the axis is, the density then being that of the logarithm.
+            Defaults to `False`.
+        hues: Colours by name. Defaults to `HUES` in their order.
+    """
+    style_axes(axes)
+    for (name, values), hue in zip(samples.items(), HUES, strict=False):
+        colour = hue if hues is None else hues[name]
+        array = np.asarray(values, np.float64)
+        if logarithmic:
+            with np.errstate(divide="ignore"):
+                array = np.log10(array)
+        curve = density(array)
+        if curve is None:
+            middle = _median(array)
+            peak = 10**middle if logarithmic else middle
+            axes.axvline(peak, ymax=0.92, color=colour, linewidth=2.4)
+        else:
+            x = 10 ** curve[0] if logarithmic else curve[0]
+            axes.fill_between(x, curve[1], color=colour, alpha=0.25, linewidth=0)
+            axes.plot(x, curve[1], color=colour, linewidth=1.6)
+            peak = float(x[np.argmax(curve[1])])
+        axes.annotate(
+            name,
+            (peak, 1.0),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=colour,
+            fontsize=9.5,
+        )
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(label)
+    axes.set_ylabel("Density / its peak")
+    axes.set_yticks([])
+    axes.set_ylim(0, 1.16)
+
+
+def draw_box(axes: Axes, place: float, values: npt.NDArray[Any], colour: str) -> None:
+    """Draws a box over the middle half, with whiskers from 5 % to 95 %.
+
+    Args:
+        axes: Where to.
+        place: Where along the first axis.
+        values: `(values,)`, at least one.
+        colour: Its colour.
+    """
+    line = {"color": colour, "linewidth": 1.4}
+    axes.boxplot(
+        [values],
+        positions=[place],
+        widths=0.6,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"edgecolor": colour, "facecolor": "white", "linewidth": 1.4},
+        medianprops={"color": colour, "linewidth": 2.4},
+        whiskerprops=line,
+        capprops=line,
+    )
+
+
+def to_png(figure: Figure) -> bytes:
+    """Renders a picture; the same one gives the same bytes."""
+    FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as image:
-        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(buffer, format="PNG", optimize=True)
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _document(study: Study, provenance: Mapping[str, Any]) -> Document:
-    blocks = study.blocks
-    if study.goals:
-        rows = [
-            (goal.what, goal.asked, goal.found, "yes" if goal.met else "no")
-            for goal in study.goals
-        ]
-        heads = ["", "Asked", "Found", "Met"]
-        blocks = (*blocks, text_table("What was to be shown", heads, rows, words=4))
-    origin = facts_table("Where this comes from", "Item", provenance, code=True)
-    return Document(
-        study.title,
-        study.subtitle,
-        (
-            Section("result", "Result", blocks),
-            Section("provenance", "Provenance", (origin,)),
-        ),
-    )
+def _median(values: Values) -> float:
+    array = np.asarray(values, np.float64)
+    finite = array[np.isfinite(array)]
+    if not finite.size:
+        raise ValueError("There is no finite number in a sample to be drawn.")
+    return float(np.median(finite))

@@ -1,12 +1,15 @@
-"""What a model says of images, and the loss that an attack reads from it."""
+"""Scores, losses and gradients of C, W and M, measured over images batch by batch."""
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps.attractors.injection import decoder_of
+from keras_traps._checks import FloatArray, IntArray, check_images, check_labels
+from keras_traps.attractors import decoder_of
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import AttackedOutput, check_classifier
 
@@ -15,6 +18,8 @@ Scores = Callable[[tf.Tensor], tf.Tensor]
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """From images and classes `(batch,)` to the loss of each image, `(batch,)`."""
+
+_BATCH = 256
 
 
 def scores_of(model: keras.Model, output: AttackedOutput) -> Scores:
@@ -26,8 +31,7 @@ def scores_of(model: keras.Model, output: AttackedOutput) -> Scores:
             probabilities the function returns their logits.
 
     Returns:
-        A function from images to `(batch, num_classes)`, float32. It keeps the model
-        alive.
+        A function from images to `(batch, num_classes)`, float32.
 
     Raises:
         TypeError: If `model` is not a Keras model.
@@ -111,3 +115,116 @@ def gradient(loss: Loss, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         tape.watch(images)
         value = loss(images, classes)
     return tape.gradient(value, images, unconnected_gradients="zero")
+
+
+def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns the cosine similarity along the last axis, inside a graph.
+
+    Args:
+        first: `(..., pixels)`.
+        second: The same shape, or one that broadcasts to it.
+
+    Returns:
+        `(...)`; NaN where one of the two vectors is 0.
+    """
+    return tf.reduce_sum(_unit(first) * _unit(second), axis=-1)
+
+
+def output_norms(scores: Scores, images: npt.ArrayLike) -> FloatArray:
+    """Measures the 1-norm of a model's output.
+
+    Args:
+        scores: A function from images to `(batch, num_classes)`: `scores_of` a model,
+            or a decoder.
+        images: `(images, ...)`, floating point, pixels in [0, 1].
+
+    Returns:
+        `(images,)`, float32, in the unit of the output.
+
+    Raises:
+        TypeError: If images are integers.
+        ValueError: If there are no images, or a pixel is not in [0, 1].
+
+    Reference:
+        Zhang, Chang, Lee, Figure 5 (a).
+    """
+
+    def norms(batch: tf.Tensor) -> tuple[tf.Tensor]:
+        return (_norm(scores(batch)),)
+
+    return map_batches(norms, check_images(images))[0]
+
+
+def gradient_norms(
+    scores: Scores, images: npt.ArrayLike, labels: npt.ArrayLike
+) -> FloatArray:
+    """Measures the 1-norm of the gradient of the soft-label loss J(x, y).
+
+    Args:
+        scores: A function from images to `(batch, num_classes)`.
+        images: `(images, ...)`, floating point, pixels in [0, 1].
+        labels: `(images,)`, integers: y, the true classes.
+
+    Returns:
+        `(images,)`, float32, per unit of pixel value. One that is too small for
+        float32 is 0.
+
+    Raises:
+        TypeError: If images are integers, or labels are not.
+        ValueError: If there are no images, a pixel is not in [0, 1], or labels do not
+            fit.
+
+    Reference:
+        Zhang, Chang, Lee, Figure 5 (b).
+    """
+    array = check_images(images)
+    classes = int(scores(tf.constant(array[:1])).shape[-1])
+    given: IntArray = check_labels(labels, len(array), classes, name="labels")
+    loss = soft_label_loss(scores)
+
+    def norms(batch: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor]:
+        return (_norm(gradient(loss, batch, labels)),)
+
+    return map_batches(norms, array, given)[0]
+
+
+def map_batches(
+    graph: Callable[..., tuple[tf.Tensor, ...]],
+    *arrays: npt.NDArray[Any],
+    batch_size: int = _BATCH,
+) -> tuple[npt.NDArray[Any], ...]:
+    """Applies a graph to arrays of one length, batch by batch, with one trace.
+
+    Args:
+        graph: From one batch of each array to tensors whose first axis is the batch.
+        *arrays: `(count, ...)` each.
+        batch_size: How many rows at once. Defaults to `256`.
+
+    Returns:
+        What the graph returns, for all rows.
+    """
+    compiled = tf.function(
+        graph,
+        input_signature=[
+            tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays
+        ],
+        autograph=False,
+    )
+    parts = []
+    for start in range(0, len(arrays[0]), batch_size):
+        rows = (tf.constant(array[start : start + batch_size]) for array in arrays)
+        parts.append([tensor.numpy() for tensor in compiled(*rows)])
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _norm(values: tf.Tensor) -> tf.Tensor:
+    # Reshaped first, for a gradient's rank may be unknown while it is traced.
+    rows = tf.reshape(values, (tf.shape(values)[0], -1))
+    return tf.reduce_sum(tf.abs(rows), axis=1)
+
+
+def _unit(vector: tf.Tensor) -> tf.Tensor:
+    # Brought to 1 first: the squares of a vanishing gradient are 0 in float32.
+    largest = tf.reduce_max(tf.abs(vector), axis=-1, keepdims=True)
+    scaled = vector / largest
+    return scaled / tf.norm(scaled, axis=-1, keepdims=True)
