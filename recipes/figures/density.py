@@ -1,18 +1,17 @@
 """Figure 7 (b): whether the local density rises towards the nearest attractor."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from figures.attractor_search import Scale, basin_share, find_ways
-from figures.drawing import HUES, MUTED, Result, blank, draw_densities, quantiles
+from figures.directions import Scale, basin_share, find_ways
+from figures.drawing import MUTED, Result, blank, draw_densities, quantiles
 from figures.gradients import Scores, both_answers, cosine, map_batches
 from keras_traps._checks import IntArray, check_count, check_images, check_positive
 from keras_traps.attractors import decoder_of
@@ -149,8 +148,7 @@ class LocalDensity:
         return tf.reshape(unit, (self._block, *self._shape))
 
 
-@dataclasses.dataclass(frozen=True)
-class DensityCosines:
+class DensityCosines(NamedTuple):
     """How well the gradient of the local density agrees with the way to an attractor.
 
     Args:
@@ -257,13 +255,8 @@ def figure_7b(
     }
     picture = blank(6.4, 3.4)
     axes = picture.subplots()
-    shown = {
-        model: found.cosines[:, i]
-        for i, model in enumerate(_MODELS)
-        if np.isfinite(found.cosines[:, i]).any()
-    }
-    hues = dict(zip(_MODELS, HUES, strict=False))
-    draw_densities(axes, shown, "Cosine of x_w - x and grad H(x, t)", hues=hues)
+    shown = {model: found.cosines[:, i] for i, model in enumerate(_MODELS)}
+    draw_densities(axes, shown, "Cosine of x_w - x and grad H(x, t)")
     axes.axvline(1 - _EPS, color=MUTED, linestyle=":", linewidth=1)
     size = test.images[0].size
     name = f"figure7b_{test.name}"

@@ -1,52 +1,197 @@
 """Figure 7 (a): whether the soft-label loss falls towards the nearest attractor."""
 
-import functools
 import time
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
-import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from figures.attractor_search import (
-    basin_share,
-    is_attractor,
-    loss_cosines,
-    nearest_attractors,
-)
 from figures.drawing import MUTED, Result, blank, draw_densities, overlap, quantiles
-from figures.gradients import Loss, scores_of, soft_label_loss
-from keras_traps._checks import FloatArray
+from figures.gradients import (
+    Loss,
+    cosine,
+    gradient,
+    map_batches,
+    scores_of,
+    soft_label_loss,
+)
+from keras_traps import ops
+from keras_traps._checks import FloatArray, check_images
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import Defence
 from keras_traps.layers import QIMDecoder
-from keras_traps.models.outputs import Output
 
-# The definition of Section IV-B is checked around the first images' attractors only.
-_FEW = 8
-_POINTS = 64
+Scale = float | Literal["nearest"]
+"""Which pixels hold an attractor's message, while the others stay as they are: those of
+a step size, or of any one step size, whichever is the nearest."""
 
 
-def figure_7a(
-    classifier: keras.Model, output: Output, trapped: keras.Model, test: Dataset
-) -> Result:
+class Ways(NamedTuple):
+    """The ways to the nearest attractors, inside a graph.
+
+    Args:
+        ways: `(batch, pixels)`, float32: x_w - x, pixels in [0, 1].
+        classes: `(batch,)`, int64: t, whose message x_w holds.
+        steps: `(batch,)`, float32: the step size of the pixels that hold it.
+    """
+
+    ways: tf.Tensor
+    classes: tf.Tensor
+    steps: tf.Tensor
+
+
+class AttractorCosines(NamedTuple):
+    """How well a direction agrees with the way to the nearest attractor.
+
+    Args:
+        plain: By the loss's name, `(images,)`, float32: cos(x_w - x, -grad J). NaN
+            where one of the two is 0.
+        feasible: The same with what is left of -grad J once no pixel may leave [0, 1],
+            which is how far an attack can follow it.
+        steps: `(images,)`, float32: see `Ways`.
+        distances: `(images,)`, float32: L2 distance of x_w to x, pixels in [0, 1].
+    """
+
+    plain: Mapping[str, FloatArray]
+    feasible: Mapping[str, FloatArray]
+    steps: FloatArray
+    distances: FloatArray
+
+
+def find_ways(
+    decoder: QIMDecoder, images: tf.Tensor, *, scale: Scale = "nearest"
+) -> Ways:
+    """Finds the ways to the nearest attractors of all messages, inside a graph.
+
+    A pixel whose nearest codeword lies outside the pixel range goes to that end of the
+    range, where its correlation is highest within it. One message is looked at after
+    the other, so that the memory does not grow with their number.
+
+    Args:
+        decoder: A built decoder.
+        images: `(batch, ...)`, float32, pixels in [0, 1].
+        scale: Which pixels hold the message. Defaults to `"nearest"`.
+
+    Returns:
+        The ways, the classes, and the step sizes.
+
+    Raises:
+        ValueError: If the decoder does not have the step size asked for.
+
+    Reference:
+        Zhang, Chang, Lee, Section VI-C2.
+    """
+    there = sorted(set(decoder.steps))
+    wanted = there if scale == "nearest" else [scale]
+    if not set(wanted) <= set(there):
+        raise ValueError(
+            "Invalid value for argument `scale`. Expected a step size of the "
+            f"decoder, one of {tuple(there)}. Received: scale={scale}"
+        )
+    steps = tf.convert_to_tensor(decoder.pixel_steps)
+    bits = tf.convert_to_tensor(decoder.message_bits)
+    sizes = tf.constant(wanted, tf.float32)
+    masks = tf.cast(tf.equal(steps, sizes[:, None]), tf.float32)
+    grey = tf.reshape(images, (-1, masks.shape[1])) * decoder.pixel_scale
+
+    def squares(message: tf.Tensor) -> tf.Tensor:
+        way = _embed(grey, message, steps) - grey
+        return tf.matmul(way * way, masks, transpose_b=True)
+
+    # (messages, batch, scales)
+    found = tf.map_fn(squares, bits, fn_output_signature=tf.float32)
+    best_message = tf.argmin(found, axis=0)
+    chosen = tf.argmin(tf.reduce_min(found, axis=0), axis=1)
+    classes = tf.gather(best_message, chosen, axis=1, batch_dims=1)
+    held = _embed(grey, tf.gather(bits, classes), steps)
+    ways = (held - grey) * tf.gather(masks, chosen) / decoder.pixel_scale
+    return Ways(ways, classes, tf.gather(sizes, chosen))
+
+
+def loss_cosines(
+    decoder: QIMDecoder, losses: Mapping[str, Loss], images: npt.ArrayLike
+) -> AttractorCosines:
+    """Compares the descent of losses with the way to the nearest attractor.
+
+    Args:
+        decoder: A built decoder.
+        losses: By name, what is lowered towards class t: `soft_label_loss` of C, of M.
+        images: `(images, ...)`, floating point, pixels in [0, 1].
+
+    Returns:
+        The cosines. No gradient or attractor is kept beyond its batch.
+
+    Raises:
+        TypeError: If images are integers.
+        ValueError: If there are no images, they do not fit the decoder, or a pixel is
+            not in [0, 1].
+    """
+
+    def compare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        found = find_ways(decoder, batch)
+        pixels = tf.reshape(batch, tf.shape(found.ways))
+        plain, feasible = [], []
+        for loss in losses.values():
+            descent = -gradient(loss, batch, found.classes)
+            descent = tf.reshape(descent, tf.shape(found.ways))
+            leaves = ((pixels <= 0.0) & (descent < 0.0)) | (
+                (pixels >= 1.0) & (descent > 0.0)
+            )
+            plain.append(cosine(descent, found.ways))
+            feasible.append(cosine(tf.where(leaves, 0.0, descent), found.ways))
+        return (
+            tf.stack(plain, axis=1),
+            tf.stack(feasible, axis=1),
+            found.steps,
+            tf.norm(found.ways, axis=1),
+        )
+
+    array = check_images(images, decoder.image_shape)
+    plain, feasible, steps, distances = map_batches(compare, array)
+    return AttractorCosines(
+        dict(zip(losses, plain.T, strict=True)),
+        dict(zip(losses, feasible.T, strict=True)),
+        steps,
+        distances,
+    )
+
+
+def basin_share(cosines: FloatArray, eps: float) -> float:
+    """Returns the share of images that lie in the basin of an eps-attractor.
+
+    Args:
+        cosines: `(images,)`: of each image's gradient with the way to its nearest
+            attractor. NaN, where there is no direction, is in no basin.
+        eps: An image is in a basin if its cosine is at least `1 - eps`.
+
+    Returns:
+        A share of all images.
+
+    Reference:
+        Zhang, Chang, Lee, Section IV-B.
+    """
+    return float((cosines >= 1.0 - eps).mean())
+
+
+def figure_7a(defence: Defence, test: Dataset) -> Result:
     """Compares -grad J with the way to the nearest attractor, for C and for M.
 
     Args:
-        classifier: C.
-        output: What it returns.
-        trapped: M.
+        defence: The classifier with its traps.
         test: Clean images.
 
     Returns:
         Figure 7 (a) of the attractor paper.
     """
     started = time.perf_counter()
-    decoder = decoder_of(trapped)
     losses = {
-        "C": soft_label_loss(scores_of(classifier, output)),
-        "M": soft_label_loss(scores_of(trapped, "scores")),
+        "C": soft_label_loss(scores_of(defence.classifier, defence.output)),
+        "M": soft_label_loss(scores_of(defence.trapped, "scores")),
     }
-    found = loss_cosines(decoder, losses, test.images)
+    found = loss_cosines(decoder_of(defence.trapped), losses, test.images)
     seconds = time.perf_counter() - started
     shared = overlap(*found.feasible.values())
     picture = blank(6.4, 3.4)
@@ -54,7 +199,6 @@ def figure_7a(
     draw_densities(axes, found.feasible, "Cosine of x_w - x and -grad J(x, t)")
     axes.axvline(0.8, color=MUTED, linestyle=":", linewidth=1)
     axes.set_xlim(-0.4, 1.02)
-    median = float(np.nanmedian(found.feasible["M"]))
     name = f"figure7a_{test.name}"
     return Result(
         name=name,
@@ -65,15 +209,16 @@ def figure_7a(
             f"-grad J(x, t), for the classifier C and the trapped model M, on "
             f"{len(test):,} clean test images; t is the class of x_w, the nearest "
             "attractor of all messages and steps. What would leave the pixel range is "
-            f"taken off the gradient. The median for M is {median:.2f}, in the paper "
-            f"more than 0.8 (dotted). The two densities share {shared:.1%}."
+            "taken off the gradient. The median for M is "
+            f"{np.nanmedian(found.feasible['M']):.2f}, in the paper more than 0.8 "
+            f"(dotted). The two densities share {shared:.1%}."
         ),
         numbers={
             "images": len(test),
             "seconds": round(seconds, 1),
             "cosine": {key: quantiles(of) for key, of in found.feasible.items()},
             "cosine_with_infeasible": {
-                key: quantiles(of) for key, of in found.cosines.items()
+                key: quantiles(of) for key, of in found.plain.items()
             },
             "overlap": shared,
             "steps_of_the_nearest": sorted({float(step) for step in found.steps}),
@@ -81,59 +226,14 @@ def figure_7a(
             "in_basin": {
                 f"{eps:g}": basin_share(found.feasible["M"], eps) for eps in (0.2, 0.5)
             },
-            "around_whole_attractors": around_attractors(
-                decoder, losses["M"], test.images[:_FEW]
-            ),
         },
     )
 
 
-def around_attractors(
-    decoder: QIMDecoder, loss: Loss, images: FloatArray
-) -> dict[str, dict[str, float]]:
-    """Checks the definition of Section IV-B around images that hold a whole message.
-
-    The points lie within a root mean square of 1 grey level.
-
-    Args:
-        decoder: A built decoder.
-        loss: J of M, from images and classes to `(batch,)`.
-        images: `(images, ...)`, float32, in [0, 1]: whose attractors to look at.
-
-    Returns:
-        Of minus the distance to the message and of -J: the median cosine, and the
-        shares of the images that are 0.5- and 0.9-attractors.
-    """
-    found = nearest_attractors(decoder, images, scale="whole", ends="inside")
-
-    def minus_distance(points: tf.Tensor, goal: int) -> tf.Tensor:
-        return -decoder.distances(points)[:, goal]
-
-    def minus_loss(points: tf.Tensor, goal: int) -> tf.Tensor:
-        return -loss(points, tf.fill([tf.shape(points)[0]], goal))
-
-    radius = float(np.sqrt(images[0].size)) / decoder.pixel_scale
-    numbers = {}
-    for name, rises in (
-        ("minus the distance to the message", minus_distance),
-        ("-J of M", minus_loss),
-    ):
-        cosines = np.stack(
-            [
-                is_attractor(
-                    x0,
-                    functools.partial(rises, goal=int(goal)),
-                    1.0,
-                    radius,
-                    samples=_POINTS,
-                ).cosines
-                for x0, goal in zip(found.images, found.classes, strict=True)
-            ]
-        )
-        smallest = np.nan_to_num(cosines, nan=-1.0).min(axis=1)
-        numbers[name] = {
-            "median": float(np.nanmedian(cosines)),
-            "eps_0.5": float(np.mean(smallest >= 0.5)),
-            "eps_0.9": float(np.mean(smallest >= 0.1)),
-        }
-    return numbers
+def _embed(grey: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    # The op keeps to [0, 255]. Moved up by a period and shrunk, every pixel lies
+    # nearer to its codeword than to an end: the codebook is as good as endless.
+    period = 2.0 * steps
+    shrink = (255.0 + 2.0 * period) / 255.0
+    moved = ops.qim_embed((grey + period) / shrink, message, steps / shrink).image
+    return tf.clip_by_value(moved * shrink - period, 0.0, 255.0)

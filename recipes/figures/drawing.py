@@ -3,12 +3,13 @@
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ class Result:
         title: One line: what it shows, on what.
         pictures: The pictures by their files' names without extension.
         text: What they show and how to read them, in Markdown.
-        numbers: What was measured, as plain data.
+        numbers: What was measured, as plain data; the Markdown shows them as tables.
     """
 
     name: str
@@ -79,36 +80,12 @@ def write(result: Result, provenance: Mapping[str, Any], directory: Path) -> Pat
     }
     told = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(directory / f"{result.name}.json", told.encode())
-    origin = table(
-        "Where this comes from",
-        ("Item", "Value"),
-        [(key, f"`{value}`") for key, value in provenance.items()],
-    )
-    parts = [f"# {result.title}", *shown, result.text, origin]
+    parts = [f"# {result.title}", *shown, result.text, "## Numbers"]
+    parts += _tables(result.numbers)
+    parts += ["## Where this comes from", *_tables(provenance)]
     path = directory / f"{result.name}.md"
     write_atomically(path, ("\n\n".join(parts) + "\n").encode())
     return path
-
-
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Writes a table in Markdown.
-
-    Args:
-        caption: What it shows, and in what unit.
-        heads: The columns' heads.
-        rows: Its rows, each with one text per column.
-
-    Returns:
-        The table under its caption.
-    """
-    lines = [heads, ["---"] * len(heads), *rows]
-    cells = ("| " + " | ".join(line) + " |" for line in lines)
-    return f"{caption}:\n\n" + "\n".join(cells)
-
-
-def percent(share: float | None) -> str:
-    """Writes a share in per cent, or that there is none."""
-    return "n/a" if share is None else f"{100 * share:.1f}"
 
 
 def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
@@ -126,23 +103,6 @@ def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
     if not finite.size:
         return dict.fromkeys(names)
     return {name: float(np.quantile(finite, rank)) for name, rank in names.items()}
-
-
-def spread_table(caption: str, samples: Mapping[str, npt.ArrayLike]) -> str:
-    """Writes a table of medians and quantiles, one row for each sample.
-
-    Args:
-        caption: What was measured, and in what unit.
-        samples: `(values,)` by name.
-
-    Returns:
-        The table.
-    """
-    rows = [
-        (name, *("n/a" if v is None else f"{v:.3g}" for v in quantiles(of).values()))
-        for name, of in samples.items()
-    ]
-    return table(caption, ("", "Median", "5 %", "95 %"), rows)
 
 
 def density(sample: Values) -> Curve | None:
@@ -188,9 +148,12 @@ def overlap(first: Values, second: Values) -> float:
     Raises:
         ValueError: If nothing is finite in one of them.
     """
+    middles = [quantiles(sample)["median"] for sample in (first, second)]
+    if None in middles:
+        raise ValueError("There is no finite number in a sample.")
     one, other = density(np.asarray(first)), density(np.asarray(second))
     if one is None or other is None:
-        return float(_median(first) == _median(second))
+        return float(middles[0] == middles[1])
     ends = np.concatenate([one[0], other[0]])
     grid = np.linspace(ends.min(), ends.max(), _GRID)
     heights = [np.interp(grid, *curve, left=0, right=0) for curve in (one, other)]
@@ -217,28 +180,28 @@ def draw_densities(
     label: str,
     *,
     logarithmic: bool = False,
-    hues: Mapping[str, str] | None = None,
 ) -> None:
     """Draws a density for each sample, with its name beside its peak.
 
     Args:
         axes: Where to.
-        samples: `(values,)` by name; of a logarithmic axis, those above 0 are drawn.
+        samples: `(values,)` by name. What is not finite is left out, and of a
+            logarithmic axis what is not above 0; a sample with nothing else is too.
         label: The axis's label with its unit.
         logarithmic: Whether the axis is, the density then being that of the logarithm.
             Defaults to `False`.
-        hues: Colours by name. Defaults to `HUES` in their order.
     """
     style_axes(axes)
-    for (name, values), hue in zip(samples.items(), HUES, strict=False):
-        colour = hue if hues is None else hues[name]
+    for (name, values), colour in zip(samples.items(), HUES, strict=False):
         array = np.asarray(values, np.float64)
         if logarithmic:
             with np.errstate(divide="ignore"):
                 array = np.log10(array)
+        middle = quantiles(array)["median"]
+        if middle is None:
+            continue
         curve = density(array)
         if curve is None:
-            middle = _median(array)
             peak = 10**middle if logarithmic else middle
             axes.axvline(peak, ymax=0.92, color=colour, linewidth=2.4)
         else:
@@ -297,9 +260,29 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _median(values: Values) -> float:
-    array = np.asarray(values, np.float64)
-    finite = array[np.isfinite(array)]
-    if not finite.size:
-        raise ValueError("There is no finite number in a sample to be drawn.")
-    return float(np.median(finite))
+def _tables(numbers: Mapping[str, Any]) -> list[str]:
+    """A table of all single numbers, and one of each list of rows."""
+    single, several = {}, []
+    for key, value in numbers.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            frame = pd.json_normalize(value)
+            rows = [list(frame.columns), *frame.to_numpy(object).tolist()]
+            several.append(f"{key}:\n\n{_table(rows)}")
+        else:
+            single[key] = value
+    flat = pd.json_normalize(single).iloc[0].to_dict() if single else {}
+    return [_table([("", "value"), *flat.items()]), *several]
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> str:
+    head, *others = [[_cell(value) for value in row] for row in rows]
+    lines = [head, ["---"] * len(head), *others]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value)
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "n/a"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,23 +5,11 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from figures.drawing import Result, blank, draw_densities, quantiles, spread_table
+from figures.drawing import Result, blank, draw_densities, quantiles
 from figures.gradients import Scores, gradient_norms, output_norms, scores_of
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence
-
-_OUTPUTS = {
-    "classifier": "‖C(x)‖₁, logits",
-    "decoder": "‖W(x)‖₁",
-    "decoder_apart": "‖W(x) - its mean over classes‖₁",
-}
-_GRADIENTS = {
-    "classifier": "‖∇J of C‖₁",
-    "decoder": "‖∇J of W‖₁",
-    "trapped": "‖∇J of M‖₁",
-}
-
 
 def figure_5(defence: Defence, test: Dataset) -> Result:
     """Compares outputs and gradients of C and of W on clean images.
@@ -64,11 +52,6 @@ def figure_5(defence: Defence, test: Dataset) -> Result:
         shown = {"C": found["classifier"], "W": found["decoder"]}
         draw_densities(axes, shown, label, logarithmic=True)
     name = f"figure5_{test.name}"
-    named = {
-        words: found[key]
-        for heads, found in ((_OUTPUTS, outputs), (_GRADIENTS, gradients))
-        for key, words in heads.items()
-    }
     return Result(
         name=name,
         title=f"Figure 5 on {test.name}: outputs and gradients of C and W",
@@ -79,13 +62,12 @@ def figure_5(defence: Defence, test: Dataset) -> Result:
             "output of the classifier C, as logits, and of the decoder W. (b) The "
             "1-norm of the gradient of the loss J(x, true class) with respect to the "
             "pixels, in [0, 1].\n\n"
-            + spread_table("Median and the range from the 5 % to the 95 %", named)
-            + "\n\nThe paper draws a density of ‖C(x)‖₁. That of soft labels is the "
-            "constant 1, so its figure shows logits, and so does this one. What enters "
-            "the sum are soft labels. Most of W is alike for every class and changes "
-            "no answer; the part that tells classes apart is the third row. On clean "
-            "images the cross-entropy of C has nearly no gradient, because C is sure; "
-            "an attack with a loss that does not saturate follows more of C's."
+            "The paper draws a density of ‖C(x)‖₁. That of soft labels is the constant "
+            "1, so its figure shows logits, and so does this one. Most of W is alike "
+            "for every class and changes no answer; `decoder_apart` is W less its mean "
+            "over the classes. On clean images the cross-entropy of C has nearly no "
+            "gradient, because C is sure; an attack with a loss that does not saturate "
+            "follows more of C's."
         ),
         numbers={
             "images": len(test),
