@@ -7,7 +7,6 @@ from keras_traps.luring.answers import (
 )
 from keras_traps.luring.batches import batch_order
 from keras_traps.luring.classifier import LuredClassifier
-from keras_traps.luring.directions import opposite_directions
 from keras_traps.luring.metrics import (
     CleanMetrics,
     LuringMetrics,
@@ -37,6 +36,5 @@ __all__ = [
     "frozen_answers",
     "l0_distortion",
     "luring_metrics",
-    "opposite_directions",
     "target_model",
 ]
