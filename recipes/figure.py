@@ -1,9 +1,9 @@
-"""Draws figures of the papers from your own data and model.
+r"""Draws figures of the papers from your own data and model.
 
 Example:
-    python recipes/figure.py attractors --figure=7a --dataset=mnist --data_dir=data \\
+    python recipes/figure.py attractors --figure=7a --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --num_examples=10000 --workdir=runs/figures
-    python recipes/figure.py luring --figure=4,5 --dataset=mnist --data_dir=data \\
+    python recipes/figure.py luring --figure=4,5 --dataset=mnist --data_dir=data \
         --workdir=runs/luring_mnist
     python recipes/figure.py toy --workdir=runs/luring_toy
 """
@@ -49,7 +49,9 @@ def _parser() -> command_line.Parser:
     about = "6 and directions: how many test images to look at."
     luring.flag("num_examples", about, count, default=1000)
     luring.flag("seed", "6: the seed of random signs.", command_line.whole, default=0)
-    about = "Draws the luring paper's Figures 2 and 3, on three classes that are built in."
+    about = (
+        "Draws the luring paper's Figures 2 and 3, on three classes that are built in."
+    )
     toy = parser.command("toy", about, _toy)
     about = "The folder for pictures and numbers."
     toy.flag("workdir", about, command_line.path, required=True)
@@ -73,9 +75,7 @@ def _add_figures(
 def _add_attractors(parser: command_line.Parser) -> None:
     _add_figures(parser, "Which figures to draw, or the ablation.", _ATTRACTORS)
     command_line.add_traps(parser)
-    parser.flag(
-        "num_examples", "How many test images to look at.", count, default=1000
-    )
+    parser.flag("num_examples", "How many test images to look at.", count, default=1000)
     parser.flag(
         "delta",
         "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "

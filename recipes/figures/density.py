@@ -1,19 +1,17 @@
 """Figure 7 (b): whether the local density rises towards the nearest attractor."""
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
-
 from figures.directions import Scale, basin_share, find_ways
 from figures.drawing import MUTED, Result, blank, draw_densities, quantiles
 from figures.gradients import Scores, both_answers, cosine, map_batches
-from keras_traps._checks import IntArray, check_count, check_images, check_positive
+
+from keras_traps._checks import FloatArray, check_count, check_positive
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.layers import QIMDecoder
@@ -23,11 +21,25 @@ _BLOCK = 256
 _EPS = 0.9
 _MODELS = ("C", "M")
 
+DensityGradient = Callable[
+    [tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]
+]
+"""From images `(batch, ...)`, classes and ids `(batch,)` to the gradients, `(batch,
+models, ...)`, per unit of pixel value, which are 0 where no point or every one was of
+the class; and `(batch, models)`, the share of the points of the class."""
 
-class LocalDensity:
-    r"""The gradient of H_delta(x, t), the share of the points around x answered with t.
 
-    The points are those of the ball, the paper's "within the sphere":
+def density_gradient(
+    scores: Scores,
+    shape: Sequence[int],
+    *,
+    delta: float,
+    samples: int,
+    seed: int = 0,
+) -> DensityGradient:
+    r"""Estimates the gradient of H_delta(x, t), the share of points answered with t.
+
+    The points around x are those of the ball, the paper's "within the sphere":
 
     $$H_\delta(x, t) = P[\arg\max M(x + \delta v) = t], \quad v \in B^\ell$$
 
@@ -54,6 +66,9 @@ class LocalDensity:
         seed: Seed of the points. Each image has points of its own, which depend on the
             seed and its id, not on the other images. Defaults to `0`.
 
+    Returns:
+        The estimate, to be called inside a graph.
+
     Raises:
         ValueError: If an argument is out of its range.
 
@@ -62,90 +77,58 @@ class LocalDensity:
         Attractors, Section IV-B; Flaxman, Kalai, McMahan, Online convex optimization in
         the bandit setting, 2005, Lemma 1.
     """
+    check_positive("delta", delta)
+    check_count("samples", samples, at_least=2)
+    pixels, block = math.prod(shape), min(_BLOCK, samples)
+    compiled = tf.function(scores, autograph=False).get_concrete_function(
+        tf.TensorSpec((None, *shape), tf.float32)
+    )
+    models = int(compiled.output_shapes[1])
 
-    def __init__(
-        self,
-        scores: Scores,
-        shape: Sequence[int],
-        *,
-        delta: float,
-        samples: int,
-        seed: int = 0,
-    ) -> None:
-        check_positive("delta", delta)
-        check_count("samples", samples, at_least=2)
-        self.delta, self.samples, self.seed = float(delta), samples, seed
-        self._shape = tuple(int(size) for size in shape)
-        self._pixels = math.prod(self._shape)
-        self._block = min(_BLOCK, samples)
-        self._scores = tf.function(scores, autograph=False).get_concrete_function(
-            tf.TensorSpec((None, *self._shape), tf.float32)
-        )
-        self._models = int(self._scores.output_shapes[1])
-
-    def gradient(
-        self, images: tf.Tensor, classes: tf.Tensor, ids: tf.Tensor
+    def look_around(
+        image: tf.Tensor, goal: tf.Tensor, example: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Estimates the gradients inside a graph.
-
-        Args:
-            images: `(batch, ...)`, float32.
-            classes: `(batch,)`, int64: t.
-            ids: `(batch,)`, int64: which example each is.
-
-        Returns:
-            The gradients, `(batch, models, ...)`, per unit of pixel value, which are 0
-            where no point was of class t or every one was; and `(batch, models)`, the
-            share of the points of class t.
-        """
-        shapes = (
-            tf.TensorSpec((self._models, *self._shape), tf.float32),
-            tf.TensorSpec((self._models,), tf.float32),
-        )
-        found: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
-            lambda row: self._look_around(*row),
-            (images, classes, ids),
-            fn_output_signature=shapes,
-        )
-        return found
-
-    def _look_around(
-        self, image: tf.Tensor, goal: tf.Tensor, example: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        own_seed = tf.random.fold_in(tf.constant([self.seed, 0]), example)
+        own_seed = tf.random.fold_in(tf.constant([seed, 0]), example)
 
         def body(
             start: tf.Tensor, count: tf.Tensor, towards: tf.Tensor, all_: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            seed = tf.random.fold_in(own_seed, start)
-            unit = self._directions(seed)[: self.samples - start]
-            answers = tf.argmax(self._scores(image + self.delta * unit), axis=-1)
+            drawn = tf.random.fold_in(own_seed, start)
+            normal = tf.random.stateless_normal((block, pixels), drawn)
+            unit = normal / tf.norm(normal, axis=1, keepdims=True)
+            unit = tf.reshape(unit, (block, *shape))[: samples - start]
+            answers = tf.argmax(compiled(image + delta * unit), axis=-1)
             hits = tf.cast(tf.equal(answers, goal), tf.float32)
             return (
-                start + self._block,
+                start + block,
                 count + tf.reduce_sum(hits, axis=0),
                 towards + tf.tensordot(hits, unit, [[0], [0]]),
                 all_ + tf.reduce_sum(unit, axis=0),
             )
 
+        first = (0, tf.zeros(models), tf.zeros((models, *shape)), tf.zeros(shape))
         _, count, towards, all_ = tf.while_loop(
-            lambda start, *_: start < self.samples,
-            body,
-            (
-                0,
-                tf.zeros(self._models),
-                tf.zeros((self._models, *self._shape)),
-                tf.zeros(self._shape),
-            ),
+            lambda start, *_: start < samples, body, first
         )
-        share = count / self.samples
-        scale = self._pixels / self.delta / (self.samples - 1)
+        share = count / samples
+        scale = pixels / delta / (samples - 1)
         return scale * (towards - tf.tensordot(share, all_, axes=0)), share
 
-    def _directions(self, seed: tf.Tensor) -> tf.Tensor:
-        normal = tf.random.stateless_normal((self._block, self._pixels), seed)
-        unit = normal / tf.norm(normal, axis=1, keepdims=True)
-        return tf.reshape(unit, (self._block, *self._shape))
+    def estimate(
+        images: tf.Tensor, classes: tf.Tensor, ids: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        shapes = (
+            tf.TensorSpec((models, *shape), tf.float32),
+            tf.TensorSpec((models,), tf.float32),
+        )
+        found: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
+            lambda row: look_around(*row),
+            (images, classes, ids),
+            fn_output_signature=shapes,
+        )
+        return found
+
+    return estimate
 
 
 class DensityCosines(NamedTuple):
@@ -154,17 +137,17 @@ class DensityCosines(NamedTuple):
     Args:
         cosines: `(images, models)`, float32: cos(x_w - x, grad H). NaN where no point
             was of class t, or every one was, so that there is no direction.
-        hits: `(images, models)`: the share of the points on the sphere of class t.
+        hits: `(images, models)`, float32: the share of the points that was.
     """
 
-    cosines: npt.NDArray[np.float32]
-    hits: npt.NDArray[np.float32]
+    cosines: FloatArray
+    hits: FloatArray
 
 
 def density_cosines(
     decoder: QIMDecoder,
     scores: Scores,
-    images: npt.ArrayLike,
+    images: FloatArray,
     *,
     delta: float,
     samples: int,
@@ -175,10 +158,10 @@ def density_cosines(
 
     Args:
         decoder: A built decoder.
-        scores: See `LocalDensity`.
-        images: `(images, ...)`, floating point, pixels in [0, 1].
-        delta: Radius, above 0, in L2 for pixels in [0, 1].
-        samples: How many points for each image, at least 2.
+        scores: As for `density_gradient`, as are `delta`, `samples` and `seed`.
+        images: `(images, ...)`, float32, pixels in [0, 1].
+        delta: The radius.
+        samples: How many points for each image.
         scale: Which pixels hold the attractors' messages. Defaults to `"nearest"`.
         seed: Seed of the points. Defaults to `0`.
 
@@ -186,36 +169,29 @@ def density_cosines(
         The cosines. No gradient or attractor is kept beyond its batch.
 
     Raises:
-        TypeError: If images are integers.
-        ValueError: If there are no images, they do not fit the decoder, a pixel is not
-            in [0, 1], or an argument is out of range.
+        ValueError: If an argument is out of range.
 
     Reference:
         Zhang, Chang, Lee, Section VI-C3.
     """
-    array = check_images(images, decoder.image_shape)
-    local = LocalDensity(
-        scores, array.shape[1:], delta=delta, samples=samples, seed=seed
+    estimate = density_gradient(
+        scores, images.shape[1:], delta=delta, samples=samples, seed=seed
     )
 
     def compare(batch: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = find_ways(decoder, batch, scale=scale)
-        gradients, hits = local.gradient(batch, found.classes, ids)
+        gradients, hits = estimate(batch, found.classes, ids)
         flat = tf.reshape(gradients, tf.concat([tf.shape(hits), [-1]], axis=0))
         return cosine(flat, found.ways[:, tf.newaxis]), hits
 
-    ids: IntArray = np.arange(len(array))
     # A few images at a time: their points are what takes the memory.
-    return DensityCosines(*map_batches(compare, array, ids, batch_size=32))
+    return DensityCosines(
+        *map_batches(compare, images, np.arange(len(images)), batch_size=32)
+    )
 
 
 def figure_7b(
-    trapped: keras.Model,
-    test: Dataset,
-    *,
-    delta: float,
-    samples: int,
-    seed: int = 0,
+    trapped: keras.Model, test: Dataset, *, delta: float, samples: int, seed: int = 0
 ) -> Result:
     """Compares the gradient of the local density with the way to an attractor.
 
@@ -232,7 +208,6 @@ def figure_7b(
     Raises:
         ValueError: If an argument is out of range.
     """
-    started = time.perf_counter()
     decoder = decoder_of(trapped)
     large = max(decoder.steps)
     found = density_cosines(
@@ -244,19 +219,19 @@ def figure_7b(
         scale=large,
         seed=seed,
     )
+    cosines = dict(zip(_MODELS, found.cosines.T, strict=True))
     facts: dict[str, dict[str, Any]] = {
         model: {
-            "in_basin": basin_share(found.cosines[:, i], _EPS),
-            "cosine": quantiles(found.cosines[:, i]),
-            "without": float(np.isnan(found.cosines[:, i]).mean()),
-            "hits": quantiles(found.hits[:, i]),
+            "in_basin": basin_share(of, _EPS),
+            "cosine": quantiles(of),
+            "without": float(np.isnan(of).mean()),
+            "hits": quantiles(hits),
         }
-        for i, model in enumerate(_MODELS)
+        for (model, of), hits in zip(cosines.items(), found.hits.T, strict=True)
     }
     picture = blank(6.4, 3.4)
     axes = picture.subplots()
-    shown = {model: found.cosines[:, i] for i, model in enumerate(_MODELS)}
-    draw_densities(axes, shown, "Cosine of x_w - x and grad H(x, t)")
+    draw_densities(axes, cosines, "Cosine of x_w - x and grad H(x, t)")
     axes.axvline(1 - _EPS, color=MUTED, linestyle=":", linewidth=1)
     size = test.images[0].size
     name = f"figure7b_{test.name}"
@@ -267,24 +242,19 @@ def figure_7b(
         text=(
             "Cosine similarity of the way to the nearest attractor on the pixels of "
             f"step {large:g}, x_w - x, with the gradient of the local density H(x, t), "
-            f"on {len(test):,} clean test images with {samples:,} points around each. "
-            f"The radius {delta:g} is a root mean square of "
+            "on clean test images. The radius is a root mean square of "
             f"{255 * delta / size**0.5:.0f} grey levels per pixel. Images of which no "
             "point is answered with t, the class of x_w, have no gradient and count as "
-            f"outside: {facts['C']['without']:.0%} for C, {facts['M']['without']:.0%} "
-            f"for M. The dotted line is at 1 - ε for ε = {_EPS:g}; beyond it lie "
+            f"outside. In a basin at ε = {_EPS:g}, beyond the dotted line, are "
             f"{facts['M']['in_basin']:.1%} for M, in the paper more than half.\n\n"
             "The cosines are those of noisy estimates, and would be higher with more "
             "points. A random direction's cosine has a standard deviation of "
-            f"{size**-0.5:.3f}.\n\n"
-            "The paper does not give its radius. It has to be so large that some "
-            "points are answered with t at all, and noise of that size averages out "
-            "the pull of the small step, so the attractors of the large one are looked "
-            "at."
+            f"{size**-0.5:.3f}. The paper does not give its radius. It has to be so "
+            "large that some points are answered with t at all, and noise of that size "
+            "averages out the pull of the small step."
         ),
         numbers={
             "images": len(test),
-            "seconds": round(time.perf_counter() - started, 1),
             "delta": delta,
             "samples": samples,
             "step": large,

@@ -1,13 +1,10 @@
 """Figure 7 (a): whether the soft-label loss falls towards the nearest attractor."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
-
 from figures.drawing import MUTED, Result, blank, draw_densities, overlap, quantiles
 from figures.gradients import (
     Loss,
@@ -17,8 +14,9 @@ from figures.gradients import (
     scores_of,
     soft_label_loss,
 )
+
 from keras_traps import ops
-from keras_traps._checks import FloatArray, check_images
+from keras_traps._checks import FloatArray
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence
@@ -44,19 +42,19 @@ class Ways(NamedTuple):
 
 
 class AttractorCosines(NamedTuple):
-    """How well a direction agrees with the way to the nearest attractor.
+    """How well the descent of losses agrees with the way to the nearest attractor.
 
     Args:
-        plain: By the loss's name, `(images,)`, float32: cos(x_w - x, -grad J). NaN
-            where one of the two is 0.
-        feasible: The same with what is left of -grad J once no pixel may leave [0, 1],
+        plain: `(images, losses)`, float32: cos(x_w - x, -grad J). NaN where one of the
+            two is 0.
+        feasible: The same with what remains of -grad J once no pixel may leave [0, 1],
             which is how far an attack can follow it.
         steps: `(images,)`, float32: see `Ways`.
         distances: `(images,)`, float32: L2 distance of x_w to x, pixels in [0, 1].
     """
 
-    plain: Mapping[str, FloatArray]
-    feasible: Mapping[str, FloatArray]
+    plain: FloatArray
+    feasible: FloatArray
     steps: FloatArray
     distances: FloatArray
 
@@ -112,29 +110,24 @@ def find_ways(
 
 
 def loss_cosines(
-    decoder: QIMDecoder, losses: Mapping[str, Loss], images: npt.ArrayLike
+    decoder: QIMDecoder, losses: Sequence[Loss], images: FloatArray
 ) -> AttractorCosines:
     """Compares the descent of losses with the way to the nearest attractor.
 
     Args:
         decoder: A built decoder.
-        losses: By name, what is lowered towards class t: `soft_label_loss` of C, of M.
-        images: `(images, ...)`, floating point, pixels in [0, 1].
+        losses: What is lowered towards class t: `soft_label_loss` of C, of M.
+        images: `(images, ...)`, float32, pixels in [0, 1].
 
     Returns:
         The cosines. No gradient or attractor is kept beyond its batch.
-
-    Raises:
-        TypeError: If images are integers.
-        ValueError: If there are no images, they do not fit the decoder, or a pixel is
-            not in [0, 1].
     """
 
     def compare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = find_ways(decoder, batch)
         pixels = tf.reshape(batch, tf.shape(found.ways))
         plain, feasible = [], []
-        for loss in losses.values():
+        for loss in losses:
             descent = -gradient(loss, batch, found.classes)
             descent = tf.reshape(descent, tf.shape(found.ways))
             leaves = ((pixels <= 0.0) & (descent < 0.0)) | (
@@ -149,29 +142,14 @@ def loss_cosines(
             tf.norm(found.ways, axis=1),
         )
 
-    array = check_images(images, decoder.image_shape)
-    plain, feasible, steps, distances = map_batches(compare, array)
-    return AttractorCosines(
-        dict(zip(losses, plain.T, strict=True)),
-        dict(zip(losses, feasible.T, strict=True)),
-        steps,
-        distances,
-    )
+    return AttractorCosines(*map_batches(compare, images))
 
 
 def basin_share(cosines: FloatArray, eps: float) -> float:
     """Returns the share of images that lie in the basin of an eps-attractor.
 
-    Args:
-        cosines: `(images,)`: of each image's gradient with the way to its nearest
-            attractor. NaN, where there is no direction, is in no basin.
-        eps: An image is in a basin if its cosine is at least `1 - eps`.
-
-    Returns:
-        A share of all images.
-
-    Reference:
-        Zhang, Chang, Lee, Section IV-B.
+    Of each the gradient's cosine with the way to the nearest attractor is at least
+    1 - eps, Section IV-B. NaN, where there is no direction, is in no basin.
     """
     return float((cosines >= 1.0 - eps).mean())
 
@@ -186,17 +164,18 @@ def figure_7a(defence: Defence, test: Dataset) -> Result:
     Returns:
         Figure 7 (a) of the attractor paper.
     """
-    started = time.perf_counter()
-    losses = {
-        "C": soft_label_loss(scores_of(defence.classifier, defence.output)),
-        "M": soft_label_loss(scores_of(defence.trapped, "scores")),
-    }
+    losses = [
+        soft_label_loss(scores_of(defence.classifier, defence.output)),
+        soft_label_loss(scores_of(defence.trapped, "scores")),
+    ]
     found = loss_cosines(decoder_of(defence.trapped), losses, test.images)
-    seconds = time.perf_counter() - started
-    shared = overlap(*found.feasible.values())
+    plain, feasible = (
+        dict(zip(("C", "M"), of.T, strict=True)) for of in (found.plain, found.feasible)
+    )
+    shared = overlap(*feasible.values())
     picture = blank(6.4, 3.4)
     axes = picture.subplots()
-    draw_densities(axes, found.feasible, "Cosine of x_w - x and -grad J(x, t)")
+    draw_densities(axes, feasible, "Cosine of x_w - x and -grad J(x, t)")
     axes.axvline(0.8, color=MUTED, linestyle=":", linewidth=1)
     axes.set_xlim(-0.4, 1.02)
     name = f"figure7a_{test.name}"
@@ -206,25 +185,22 @@ def figure_7a(defence: Defence, test: Dataset) -> Result:
         pictures={name: picture},
         text=(
             "Cosine similarity of the way to the nearest attractor, x_w - x, with "
-            f"-grad J(x, t), for the classifier C and the trapped model M, on "
-            f"{len(test):,} clean test images; t is the class of x_w, the nearest "
-            "attractor of all messages and steps. What would leave the pixel range is "
-            "taken off the gradient. The median for M is "
-            f"{np.nanmedian(found.feasible['M']):.2f}, in the paper more than 0.8 "
+            "-grad J(x, t), for the classifier C and the trapped model M, on clean "
+            "images; t is the class of x_w, the nearest attractor of all messages and "
+            "steps. What would leave the pixel range is taken off the gradient. The "
+            "median for M is "
+            f"{np.nanmedian(feasible['M']):.2f}, in the paper more than 0.8 "
             f"(dotted). The two densities share {shared:.1%}."
         ),
         numbers={
             "images": len(test),
-            "seconds": round(seconds, 1),
-            "cosine": {key: quantiles(of) for key, of in found.feasible.items()},
-            "cosine_with_infeasible": {
-                key: quantiles(of) for key, of in found.plain.items()
-            },
+            "cosine": {key: quantiles(of) for key, of in feasible.items()},
+            "cosine_with_infeasible": {key: quantiles(of) for key, of in plain.items()},
             "overlap": shared,
             "steps_of_the_nearest": sorted({float(step) for step in found.steps}),
             "median_distance": float(np.median(found.distances)),
             "in_basin": {
-                f"{eps:g}": basin_share(found.feasible["M"], eps) for eps in (0.2, 0.5)
+                f"{eps:g}": basin_share(feasible["M"], eps) for eps in (0.2, 0.5)
             },
         },
     )

@@ -19,9 +19,6 @@ from scipy.stats import gaussian_kde
 from keras_traps._files import make_writable, write_atomically
 
 Values = npt.NDArray[np.floating]
-Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""Places and densities, both `(points,)`."""
-
 INK, MUTED = "#1d2327", "#6b747c"
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Of the palette of Okabe and Ito, apart under the common colour blindnesses."""
@@ -89,14 +86,7 @@ def write(result: Result, provenance: Mapping[str, Any], directory: Path) -> Pat
 
 
 def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
-    """Returns median and 5 % and 95 % quantile of what is finite, as plain data.
-
-    Args:
-        values: Any numbers.
-
-    Returns:
-        `"median"`, `"low"` and `"high"`; each `None` where nothing is finite.
-    """
+    """Returns median and 5 % and 95 % quantile of what is finite; `None` of nothing."""
     array = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]
     names = {"median": 0.5, "low": 0.05, "high": 0.95}
@@ -105,7 +95,7 @@ def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
     return {name: float(np.quantile(finite, rank)) for name, rank in names.items()}
 
 
-def density(sample: Values) -> Curve | None:
+def density(sample: Values) -> tuple[Values, Values] | None:
     """Estimates a density with Gaussian kernels, scaled to a peak of 1.
 
     Args:
@@ -113,8 +103,8 @@ def density(sample: Values) -> Curve | None:
             evenly spaced values are taken.
 
     Returns:
-        The curve, or `None` where there are fewer than two values or they do not vary,
-        so that no density can be estimated.
+        Places and densities, `(points,)` each, or `None` where there are fewer than two
+        values or they do not vary.
     """
     values = np.sort(sample[np.isfinite(sample)].astype(np.float64))
     if values.size > _MOST_SAMPLES:
@@ -134,23 +124,11 @@ def density(sample: Values) -> Curve | None:
 
 
 def overlap(first: Values, second: Values) -> float:
-    """Measures the area that two densities share.
+    """Measures the area that the densities of two samples share, from 0 to 1.
 
-    Args:
-        first: `(values,)`; what is not finite is left out.
-        second: The same.
-
-    Returns:
-        From 0 for densities that do not meet to 1 for one and the same. Where no
-        density can be estimated, because values do not vary, 1 if the medians are
-        equal and else 0.
-
-    Raises:
-        ValueError: If nothing is finite in one of them.
+    Where no density can be estimated it is 1 if the medians are equal, and else 0.
     """
     middles = [quantiles(sample)["median"] for sample in (first, second)]
-    if None in middles:
-        raise ValueError("There is no finite number in a sample.")
     one, other = density(np.asarray(first)), density(np.asarray(second))
     if one is None or other is None:
         return float(middles[0] == middles[1])
@@ -175,11 +153,7 @@ def style_axes(axes: Axes) -> None:
 
 
 def draw_densities(
-    axes: Axes,
-    samples: Mapping[str, Values],
-    label: str,
-    *,
-    logarithmic: bool = False,
+    axes: Axes, samples: Mapping[str, Values], label: str, *, logarithmic: bool = False
 ) -> None:
     """Draws a density for each sample, with its name beside its peak.
 
@@ -209,16 +183,7 @@ def draw_densities(
             axes.fill_between(x, curve[1], color=colour, alpha=0.25, linewidth=0)
             axes.plot(x, curve[1], color=colour, linewidth=1.6)
             peak = float(x[np.argmax(curve[1])])
-        axes.annotate(
-            name,
-            (peak, 1.0),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            color=colour,
-            fontsize=9.5,
-        )
+        axes.text(peak, 1.02, name, ha="center", color=colour, fontsize=9.5)
     if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -228,15 +193,20 @@ def draw_densities(
     axes.set_ylim(0, 1.16)
 
 
-def draw_box(axes: Axes, place: float, values: npt.NDArray[Any], colour: str) -> None:
-    """Draws a box over the middle half, with whiskers from 5 % to 95 %.
+def draw_norms(
+    outputs: Mapping[str, Values], gradients: Mapping[str, Values]
+) -> Figure:
+    """Draws densities of 1-norms by name: (a) of outputs and (b) of gradients of J."""
+    figure = blank(9.6, 3.3)
+    left, right = figure.subplots(1, 2)
+    draw_densities(left, outputs, "(a) 1-norm of the output", logarithmic=True)
+    label = "(b) 1-norm of the gradient of J, per unit of pixel value"
+    draw_densities(right, gradients, label, logarithmic=True)
+    return figure
 
-    Args:
-        axes: Where to.
-        place: Where along the first axis.
-        values: `(values,)`, at least one.
-        colour: Its colour.
-    """
+
+def draw_box(axes: Axes, place: float, values: npt.NDArray[Any], colour: str) -> None:
+    """Draws a box over the middle half, with whiskers from 5 % to 95 %."""
     line = {"color": colour, "linewidth": 1.4}
     axes.boxplot(
         [values],

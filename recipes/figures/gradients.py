@@ -1,17 +1,17 @@
 """Scores, losses and gradients of C, W and M, measured over images batch by batch."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, IntArray, check_images, check_labels
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attractors import decoder_of
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import AttackedOutput, check_classifier
+from keras_traps.models.outputs import AttackedOutput
 
 Scores = Callable[[tf.Tensor], tf.Tensor]
 """From images `(batch, ...)` to `(batch, num_classes)`; a decoder layer is one too."""
@@ -19,25 +19,9 @@ Scores = Callable[[tf.Tensor], tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """From images and classes `(batch,)` to the loss of each image, `(batch,)`."""
 
-_BATCH = 256
-
 
 def scores_of(model: keras.Model, output: AttackedOutput) -> Scores:
-    """Returns a model as a function of images whose gradient does not saturate.
-
-    Args:
-        model: A built model, such as C or M.
-        output: What it returns; `"scores"` for a trapped model. Where these are
-            probabilities the function returns their logits.
-
-    Returns:
-        A function from images to `(batch, num_classes)`, float32.
-
-    Raises:
-        TypeError: If `model` is not a Keras model.
-        ValueError: If it is not built, or `output` is unknown.
-    """
-    check_classifier(model, output, known=get_args(AttackedOutput), name="model")
+    """Returns C or M as a function whose gradient does not saturate: of its logits."""
     logits = logits_model(model, output)
 
     def scores(images: tf.Tensor) -> tf.Tensor:
@@ -101,16 +85,7 @@ def soft_label_loss(scores: Scores) -> Loss:
 
 
 def gradient(loss: Loss, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Returns the gradient of a loss with respect to the images, inside a graph.
-
-    Args:
-        loss: From images and classes to `(batch,)`.
-        images: `(batch, ...)`, float32.
-        classes: `(batch,)`, int64.
-
-    Returns:
-        The shape of the images; 0 where the loss does not depend on them.
-    """
+    """Returns the gradient of a loss by the images, inside a graph; 0 for none."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
         value = loss(images, classes)
@@ -118,91 +93,54 @@ def gradient(loss: Loss, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
 
 
 def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """Returns the cosine similarity along the last axis, inside a graph.
-
-    Args:
-        first: `(..., pixels)`.
-        second: The same shape, or one that broadcasts to it.
-
-    Returns:
-        `(...)`; NaN where one of the two vectors is 0.
-    """
+    """Returns the cosine similarity along the last axis; NaN where a vector is 0."""
     return tf.reduce_sum(_unit(first) * _unit(second), axis=-1)
 
 
-def output_norms(scores: Scores, images: npt.ArrayLike) -> FloatArray:
-    """Measures the 1-norm of a model's output.
+def output_norms(scores: Scores, images: FloatArray) -> FloatArray:
+    """Measures the 1-norm of a model's output, Figure 5 (a).
 
     Args:
         scores: A function from images to `(batch, num_classes)`: `scores_of` a model,
             or a decoder.
-        images: `(images, ...)`, floating point, pixels in [0, 1].
+        images: `(images, ...)`, float32, pixels in [0, 1].
 
     Returns:
         `(images,)`, float32, in the unit of the output.
-
-    Raises:
-        TypeError: If images are integers.
-        ValueError: If there are no images, or a pixel is not in [0, 1].
-
-    Reference:
-        Zhang, Chang, Lee, Figure 5 (a).
     """
 
     def norms(batch: tf.Tensor) -> tuple[tf.Tensor]:
         return (_norm(scores(batch)),)
 
-    return map_batches(norms, check_images(images))[0]
+    return map_batches(norms, images)[0]
 
 
-def gradient_norms(
-    scores: Scores, images: npt.ArrayLike, labels: npt.ArrayLike
-) -> FloatArray:
-    """Measures the 1-norm of the gradient of the soft-label loss J(x, y).
+def gradient_norms(scores: Scores, images: FloatArray, labels: IntArray) -> FloatArray:
+    """Measures the 1-norm of the gradient of the soft-label loss J(x, y), Figure 5 (b).
 
     Args:
         scores: A function from images to `(batch, num_classes)`.
-        images: `(images, ...)`, floating point, pixels in [0, 1].
-        labels: `(images,)`, integers: y, the true classes.
+        images: `(images, ...)`, float32, pixels in [0, 1].
+        labels: `(images,)`, int64: y, the true classes.
 
     Returns:
         `(images,)`, float32, per unit of pixel value. One that is too small for
         float32 is 0.
-
-    Raises:
-        TypeError: If images are integers, or labels are not.
-        ValueError: If there are no images, a pixel is not in [0, 1], or labels do not
-            fit.
-
-    Reference:
-        Zhang, Chang, Lee, Figure 5 (b).
     """
-    array = check_images(images)
-    classes = int(scores(tf.constant(array[:1])).shape[-1])
-    given: IntArray = check_labels(labels, len(array), classes, name="labels")
     loss = soft_label_loss(scores)
 
-    def norms(batch: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor]:
-        return (_norm(gradient(loss, batch, labels)),)
+    def norms(batch: tf.Tensor, given: tf.Tensor) -> tuple[tf.Tensor]:
+        return (_norm(gradient(loss, batch, given)),)
 
-    return map_batches(norms, array, given)[0]
+    return map_batches(norms, images, labels)[0]
 
 
 def map_batches(
     graph: Callable[..., tuple[tf.Tensor, ...]],
     *arrays: npt.NDArray[Any],
-    batch_size: int = _BATCH,
+    batch_size: int = 256,
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Applies a graph to arrays of one length, batch by batch, with one trace.
-
-    Args:
-        graph: From one batch of each array to tensors whose first axis is the batch.
-        *arrays: `(count, ...)` each.
-        batch_size: How many rows at once. Defaults to `256`.
-
-    Returns:
-        What the graph returns, for all rows.
-    """
+    """Applies a graph to arrays of one length, batch by batch, with one trace."""
     compiled = tf.function(
         graph,
         input_signature=[

@@ -6,13 +6,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from figures.drawing import HUES, INK, MUTED, Result, blank, style_axes
+from figures.gradients import both_answers
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from figures.drawing import HUES, INK, MUTED, Result, blank, style_axes
-from figures.gradients import both_answers
 from keras_traps import ops
 from keras_traps._checks import FloatArray
 from keras_traps.attacks import Attack
@@ -73,9 +72,9 @@ def figure_1(trapped: keras.Model, test: Dataset) -> Result:
             "one half of them along each axis, through "
             f"{2 * _PERIODS * min(decoder.steps):g} grey levels. The floor shows where "
             f"the model answers {names[0]!r} (orange) or something else.\n\n"
-            "M has peaks, where the image holds the class's message, and dips, where "
-            "it holds its opposite. The patch was chosen to show them: along a "
-            "straight line in any direction the pixels would not keep step."
+            "The patch was chosen to show the peaks of M, where the image holds the "
+            "class's message: along a straight line in any direction the pixels would "
+            "not keep step."
         ),
         numbers={
             "classes": list(names),
@@ -175,9 +174,8 @@ def figure_4(trapped: keras.Model, test: Dataset) -> Result:
             "image, placed for the bit 1; their height is their distance. An arrow "
             "goes where a gradient that raises the correlation with the bit 1 leads: "
             "to its nearest codeword, or to the end of the range before.\n\n"
-            "The two distances always add up to the step. So the distance of an image "
-            "to a message is linear in the message's bits, and one wave per pixel "
-            "serves all messages."
+            "The two distances always add up to the step, so one wave per pixel serves "
+            "all messages."
         ),
         numbers={
             "steps": steps,
@@ -230,40 +228,19 @@ def _draw_surfaces(
         z = heights[..., i]
         low, high = _ends(z)
         floor = low - 0.45 * (high - low)
-        axes.contourf(
-            across,
-            along,
-            is_high[..., i].astype(float),
-            levels=[-0.5, 0.5, 1.5],
-            zdir="z",
-            offset=floor,
-            colors=[HUES[0], HUES[1]],
-            alpha=0.35,
-        )
-        axes.plot_surface(
-            across,
-            along,
-            z,
-            cmap=colours,
-            rcount=_GRID,
-            ccount=_GRID,
-            linewidth=0,
-            antialiased=True,
-        )
+        below = {"levels": [-0.5, 0.5, 1.5], "colors": HUES[:2], "alpha": 0.35}
+        answers = is_high[..., i].astype(float)
+        axes.contourf(across, along, answers, zdir="z", offset=floor, **below)
+        fine = {"rcount": _GRID, "ccount": _GRID, "linewidth": 0}
+        axes.plot_surface(across, along, z, cmap=colours, **fine)
         axes.set_zlim(floor, high)
-        ticks = MaxNLocator(5).tick_values(low, high)
-        axes.set_zticks([tick for tick in ticks if low - 1e-3 <= tick <= high + 1e-3])
         axes.view_init(elev=28, azim=-118)
         axes.set_xlabel(f"{names[0]} → {names[1]}", labelpad=-8)
         axes.set_ylabel("small-step pixels", labelpad=-8)
         axes.set_zlabel(f"soft label of {names[0]}", labelpad=2)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.tick_params(axis="z", colors=MUTED, labelsize=8)
         axes.set_title(title, fontsize=11, y=0.9)
-        for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-            axis.set_pane_color((0, 0, 0, 0))
-            axis.line.set_color(MUTED)
         axes.grid(False)
     return figure
 
@@ -284,9 +261,8 @@ def _draw_scheme(
         shown.set_axis_off()
         for axes, values, hue in zip(panels, columns, HUES, strict=False):
             _bars(axes, values[i], label, hue)
-            spread = float(values.max() - min(values.min(), 0))
-            low = min(float(values.min()), 0) - 0.06 * spread
-            axes.set_ylim(low if low < -0.07 * spread else 0, values.max() * 1.12)
+            # Both rows at one scale.
+            axes.set_ylim(min(values.min(), 0) * 1.12, values.max() * 1.12)
         for limit in limits:
             panels[1].axhline(limit, color=INK, linewidth=1, linestyle=":")
         for axes, head in zip((shown, *panels), heads, strict=True):
@@ -337,13 +313,8 @@ def _draw_distances(
         style_axes(axes)
         x = np.linspace(low, high, 1201, dtype=np.float32)
         for bit in (0, 1):
-            axes.plot(
-                x,
-                _distance(x, bit, step),
-                color=HUES[bit],
-                linewidth=1.8,
-                label=f"distance to the bit {bit}",
-            )
+            words = f"distance to the bit {bit}"
+            axes.plot(x, _distance(x, bit, step), color=HUES[bit], label=words)
         # An arrow of a pixel further out would leave the picture.
         first = low + step if low > 0 else 0
         last = high - step if high < 255 else 255
@@ -356,28 +327,13 @@ def _draw_distances(
         for dot, end, height in zip(dots, ends, heights, strict=True):
             axes.annotate("", (end, height), (dot, height), arrowprops=arrow)
             axes.plot([end, end], [0, height], ":", color=MUTED, linewidth=0.8)
-        axes.plot(
-            dots,
-            heights,
-            "o",
-            color=INK,
-            markersize=5,
-            zorder=3,
-            clip_on=False,
-            label="pixels of the image",
-        )
+        words = "pixels of the image"
+        axes.plot(dots, heights, "o", color=INK, clip_on=False, label=words)
         axes.set_xlim(low, high)
         axes.set_ylim(0, 1.05 * step)
         axes.set_title(f"Step {step:g}", fontsize=10)
         axes.set_xlabel("Pixel, grey levels")
         axes.set_ylabel("Distance q, grey levels")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-    )
+    shown = axes.get_legend_handles_labels()
+    figure.legend(*shown, loc="outside upper center", ncols=3, frameon=False)
     return figure

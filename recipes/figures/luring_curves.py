@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
 from figures.drawing import (
     HUES,
     MUTED,
@@ -19,7 +16,10 @@ from figures.drawing import (
     quantiles,
     style_axes,
 )
-from keras_traps.evaluation.paper import NAMES
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.luring import adequation_rate, detection_rate
 
 ATTACKS = ("FGSM", "PGD", "MIM", "MIML2")
@@ -108,8 +108,8 @@ def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
             "Of the attacked images that fool every M∘P: how many M gives another "
             "class than M∘P does (detection rate, Equation 2, solid), and how many M "
             "is right on (adequation rate, Equation 3, dashed). A point is missing "
-            "where no image fools all of them, and a radius where not all were attacked "
-            f"({', '.join(left_out) or 'none'}). `images` of `attacked` fool all."
+            "where no image fools all of them, and a radius where not all were "
+            f"attacked ({', '.join(left_out) or 'none'})."
         ),
         numbers={"dataset": dataset, "rows": rows},
     )

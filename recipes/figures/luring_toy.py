@@ -7,13 +7,13 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
+from figures.drawing import HUES, MUTED, Result, blank
+from figures.sensitivity import opposite_directions, slopes
 from keras import layers
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from figures.drawing import HUES, MUTED, Result, blank
-from figures.sensitivity import opposite_directions, slopes
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import AttackResult, Kind, TargetRule
 from keras_traps.attacks.gradient import PGD
@@ -77,17 +77,10 @@ def toy_images(count: int, *, seed: int) -> ToyImages:
 
 
 def train_toy_target(data: ToyImages, *, steps: int = 100) -> keras.Model:
-    """Trains the illustration's classifier M, a weight per class and zone.
+    """Trains the illustration's classifier M, a weight per class and zone, frozen.
 
     Its scores are sums over pixels, in which all pixels of a zone weigh the same and
     those of the neutral zone nothing, as the paper has it. Each step is of all images.
-
-    Args:
-        data: The training images.
-        steps: How many. Defaults to `100`.
-
-    Returns:
-        M, frozen: from images `(batch, 12, 12, 1)` to logits `(batch, 3)`.
     """
     inputs = keras.Input((SIZE, SIZE, 1), name="image")
     zones = layers.Dense(CLASSES, use_bias=False, trainable=False, name="zones")

@@ -5,9 +5,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
-from matplotlib.figure import Figure
-
 from figures.drawing import (
     MUTED,
     Result,
@@ -17,8 +16,10 @@ from figures.drawing import (
     style_axes,
 )
 from figures.luring_curves import VARIANT_HUES
+from matplotlib.figure import Figure
+
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps.evaluation.paper import NAMES
+from keras_traps.evaluation.luring.names import NAMES
 from keras_traps.models.logits import logits_model
 
 # Pixels up to this value are background, where there is one.
@@ -39,7 +40,7 @@ def slopes(model: keras.Model) -> Callable[[FloatArray, int], FloatArray]:
 
     Returns:
         A function from images and the number of a logit to the derivatives, of the
-        shape of the images, float32; traced once for all.
+        shape of the images, float32.
     """
     logits = logits_model(model, "logits")
     shape = (None, *model.input_shape[1:])
@@ -169,10 +170,10 @@ def figure_6(
         text=(
             "First column: the image. Second: how much M's logit of the true class, "
             "less the mean of all, depends on each pixel. Others: how much P's image "
-            "does, ‖∂P / ∂x_d‖. Each map is scaled to its own maximum. In numbers, over "
-            f"{len(images)} test images that all models are right on: the share of the "
-            "squared dependence that lies on the background, pixels of at most "
-            f"{_BACKGROUND:g}, and the correlation with M's map over pixels."
+            "does, ‖∂P / ∂x_d‖. Each map is scaled to its own maximum. In numbers, on "
+            "test images that all models are right on: the share of the squared "
+            f"dependence that lies on the background, pixels of at most {_BACKGROUND}, "
+            "and the correlation with M's map over pixels."
         ),
         numbers={
             "dataset": dataset,
@@ -262,19 +263,16 @@ def _attention(target: keras.Model, images: FloatArray, labels: IntArray) -> Flo
     return np.linalg.norm(found, axis=3)
 
 
-def _shares(maps: FloatArray, where: Any) -> FloatArray:
+def _shares(maps: FloatArray, where: npt.NDArray[np.bool_]) -> FloatArray:
     squares = maps.astype(np.float64) ** 2
     with np.errstate(invalid="ignore"):
         return (squares * where).sum(axis=(1, 2)) / squares.sum(axis=(1, 2))
 
 
 def _correlations(first: FloatArray, second: FloatArray) -> FloatArray:
-    flat = [
-        found.reshape(len(found), -1).astype(np.float64) for found in (first, second)
-    ]
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in flat)
     with np.errstate(invalid="ignore"):
-        return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        pairs = zip(first, second, strict=True)
+        return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
 
 
 def _ranks(shares: Mapping[str, FloatArray]) -> dict[str, dict[str, int]]:

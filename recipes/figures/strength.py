@@ -1,15 +1,14 @@
 """Figure 5: who is louder, the classifier or the decoder, in output and gradient."""
 
-import time
-
 import numpy as np
 import tensorflow as tf
-
-from figures.drawing import Result, blank, draw_densities, quantiles
+from figures.drawing import Result, draw_norms, quantiles
 from figures.gradients import Scores, gradient_norms, output_norms, scores_of
+
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence
+
 
 def figure_5(defence: Defence, test: Dataset) -> Result:
     """Compares outputs and gradients of C and of W on clean images.
@@ -21,7 +20,6 @@ def figure_5(defence: Defence, test: Dataset) -> Result:
     Returns:
         Figure 5 of the attractor paper.
     """
-    started = time.perf_counter()
     classifier = scores_of(defence.classifier, defence.output)
     decoder = decoder_of(defence.trapped)
     loud: dict[str, Scores] = {
@@ -38,27 +36,17 @@ def figure_5(defence: Defence, test: Dataset) -> Result:
     gradients = {
         name: gradient_norms(of, test.images, test.labels) for name, of in steep.items()
     }
-    seconds = time.perf_counter() - started
-    picture = blank(9.6, 3.3)
-    for axes, found, label in zip(
-        picture.subplots(1, 2),
-        (outputs, gradients),
-        (
-            "(a) 1-norm of the output",
-            "(b) 1-norm of the gradient of J, per unit of pixel value",
-        ),
-        strict=True,
-    ):
-        shown = {"C": found["classifier"], "W": found["decoder"]}
-        draw_densities(axes, shown, label, logarithmic=True)
+    picture = draw_norms(
+        *({"C": of["classifier"], "W": of["decoder"]} for of in (outputs, gradients))
+    )
     name = f"figure5_{test.name}"
     return Result(
         name=name,
         title=f"Figure 5 on {test.name}: outputs and gradients of C and W",
         pictures={name: picture},
         text=(
-            f"Kernel density estimates over {len(test):,} clean test images, each "
-            "scaled to its own peak; the axes are logarithmic. (a) The 1-norm of the "
+            "Kernel density estimates over clean test images, each scaled to its own "
+            "peak; the axes are logarithmic. (a) The 1-norm of the "
             "output of the classifier C, as logits, and of the decoder W. (b) The "
             "1-norm of the gradient of the loss J(x, true class) with respect to the "
             "pixels, in [0, 1].\n\n"
@@ -79,7 +67,6 @@ def figure_5(defence: Defence, test: Dataset) -> Result:
             "gradient_larger_in_w": float(
                 np.mean(gradients["decoder"] > gradients["classifier"])
             ),
-            "seconds": round(seconds, 1),
         },
     )
 
