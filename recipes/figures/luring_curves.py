@@ -19,7 +19,7 @@ from figures.drawing import (
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from keras_traps.evaluation.luring.names import NAMES
+from keras_traps.evaluation.paper import NAMES
 from keras_traps.luring import adequation_rate, detection_rate
 
 ATTACKS = ("FGSM", "PGD", "MIM", "MIML2")

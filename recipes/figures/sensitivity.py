@@ -19,7 +19,7 @@ from figures.luring_curves import VARIANT_HUES
 from matplotlib.figure import Figure
 
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps.evaluation.luring.names import NAMES
+from keras_traps.evaluation.paper import NAMES
 from keras_traps.models.logits import logits_model
 
 # Pixels up to this value are background, where there is one.

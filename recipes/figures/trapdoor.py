@@ -24,8 +24,7 @@ from keras_traps.attractors import Thresholds
 from keras_traps.attractors.thresholds import set_thresholds
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence, Examples, choose_examples
-from keras_traps.models.graphs import as_graph
-from keras_traps.models.inference import predict
+from keras_traps.models.inference import as_graph, predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import AttackedOutput, Output
 

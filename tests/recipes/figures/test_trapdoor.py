@@ -1,42 +1,54 @@
-from typing import Any
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from keras_traps._checks import FloatArray, IntArray
-from keras_traps.attractors.analysis import scores_of, soft_label_loss
-from keras_traps.attractors.analysis.scores import gradient
-from keras_traps.attractors.counterexample import Counterexample, make_counterexample
-from keras_traps.datasets import Dataset
-from keras_traps.models.inference import predict
-from tests.attractors.conftest import (
-    least_squares_classifier,
-    nan_on_black_images,
-    softmax,
+from figures.gradients import gradient, scores_of, soft_label_loss
+from figures.trapdoor import (
+    Counterexample,
+    TrapdoorAnalyzer,
+    figure_6,
+    make_counterexample,
 )
 
+from keras_traps import attacks
+from keras_traps._checks import FloatArray
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import Defence
+from keras_traps.models.inference import predict
+from tests.attractors.conftest import least_squares_classifier, softmax
+
 AMPLITUDE = 0.8
+WAYS = ("by_decoder", "by_signature", "by_detector")
 
-
-def classifier_of(data: Dataset, kind: str = "linear") -> keras.Model:
-    return least_squares_classifier(data, kind)
+Make = Callable[..., Counterexample]
 
 
 @pytest.fixture(scope="module")
-def subject(digits_train: Dataset) -> Counterexample:
-    return make_counterexample(
-        classifier_of(digits_train),
-        digits_train.images,
-        output="logits",
-        amplitude=AMPLITUDE,
-    )
+def make(linear_digits: keras.Model, digits_train: Dataset) -> Make:
+    def made(
+        classifier: keras.Model = linear_digits, output: str = "logits", seed: int = 0
+    ) -> Counterexample:
+        return make_counterexample(
+            classifier,
+            digits_train.images,
+            output=output,  # type: ignore[arg-type]
+            amplitude=AMPLITUDE,
+            seed=seed,
+        )
+
+    return made
 
 
-def others(labels: IntArray) -> IntArray:
-    """A wrong class for each."""
-    return (labels + 1 + np.arange(len(labels)) % 9) % 10
+@pytest.fixture(scope="module")
+def subject(make: Make) -> Counterexample:
+    return make()
+
+
+@pytest.fixture(scope="module")
+def analyzer(subject: Counterexample, digits_train: Dataset) -> TrapdoorAnalyzer:
+    return TrapdoorAnalyzer.fit(subject, digits_train.images)
 
 
 def parts(subject: Counterexample, images: FloatArray) -> list[FloatArray]:
@@ -48,15 +60,14 @@ def parts(subject: Counterexample, images: FloatArray) -> list[FloatArray]:
 
 
 def test_the_model_is_equation_1(
-    subject: Counterexample, digits_train: Dataset
+    subject: Counterexample, linear_digits: keras.Model, digits_train: Dataset
 ) -> None:
-    classifier = classifier_of(digits_train)
     mixed = subject.plant(digits_train.images[:60], np.arange(60) % 10)
     # Images between clean and trapdoored, so that D is between 0 and 1 on some.
     shares = np.linspace(0, 1, 60, dtype=np.float32).reshape(60, 1, 1, 1)
     images = shares * mixed + (1 - shares) * digits_train.images[:60]
     w, d, _ = parts(subject, images)
-    c = predict(classifier, images)
+    c = predict(linear_digits, images)
     assert ((d > 0.01) & (d < 0.99)).any()
     np.testing.assert_allclose(
         predict(subject.model, images), d * w + (1 - d) * c, atol=1e-4
@@ -65,48 +76,31 @@ def test_the_model_is_equation_1(
     np.testing.assert_allclose(predict(subject.n2, images), (1 - d) * c, atol=1e-4)
 
 
-class Inverting(keras.Model):
-    """A functional model that does more than its graph tells."""
-
-    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
-        return super().call(1 - inputs, training=training, mask=mask)
-
-
-def test_a_classifier_with_a_call_of_its_own_is_called(digits_train: Dataset) -> None:
-    plain = classifier_of(digits_train)
-    own = Inverting(plain.input, plain.output)
-    images = digits_train.images
-    made = make_counterexample(own, images, output="logits", amplitude=AMPLITUDE)
-    _, d, _ = parts(made, images[:20])
-    expected = (1 - d) * own(images[:20]).numpy()
-    np.testing.assert_allclose(predict(made.n2, images[:20]), expected, atol=1e-4)
-    assert (expected != (1 - d) * predict(plain, images[:20])).any()
-
-
 def test_it_meets_the_goals_of_trapdoor_training(
-    subject: Counterexample, digits_train: Dataset, digits_test: Dataset
+    subject: Counterexample, linear_digits: keras.Model, digits_test: Dataset
 ) -> None:
     images, labels = digits_test.images, digits_test.labels
-    clean = predict(subject.model, images).argmax(axis=1)
-    alone = predict(classifier_of(digits_train), images).argmax(axis=1)
+    clean, alone = (
+        predict(model, images).argmax(axis=1)
+        for model in (subject.model, linear_digits)
+    )
     assert (clean == alone).mean() > 0.99
-    goals = others(labels)
+    goals = (labels + 1 + np.arange(len(labels)) % 9) % 10
     planted = predict(subject.model, subject.plant(images, goals)).argmax(axis=1)
     assert (planted == goals).mean() > 0.98
 
 
 def test_on_clean_images_its_gradient_is_the_classifiers(
-    subject: Counterexample, digits_train: Dataset, digits_test: Dataset
+    subject: Counterexample, linear_digits: keras.Model, digits_test: Dataset
 ) -> None:
     images, labels = digits_test.images[:200], digits_test.labels[:200]
-    classifier = classifier_of(digits_train)
     found = [
         gradient(
             soft_label_loss(scores_of(model, "logits")),
             tf.constant(images),
             tf.constant(labels),
         ).numpy()
-        for model in (subject.model, classifier)
+        for model in (subject.model, linear_digits)
     ]
     apart = np.abs(found[0] - found[1]).sum(axis=(1, 2, 3))
     assert np.median(apart / np.abs(found[1]).sum(axis=(1, 2, 3))) < 1e-4
@@ -115,72 +109,35 @@ def test_on_clean_images_its_gradient_is_the_classifiers(
 def test_correlations_are_inner_products_with_the_trapdoors(
     subject: Counterexample, digits_test: Dataset
 ) -> None:
-    images = digits_test.images[:30]
+    images = 0.5 * digits_test.images[:30]
     signs = np.sign(subject.trapdoors).reshape(10, 64)
     np.testing.assert_array_equal(np.abs(subject.trapdoors), np.float32(AMPLITUDE))
     pixels = images.reshape(30, 64)
     expected = (pixels - pixels.mean(axis=1, keepdims=True)) @ signs.T / 64
     w, _, found = parts(subject, images)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert (w.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert np.abs(w).max() < 10
-
-
-def test_brightness_alone_changes_no_correlation(
-    subject: Counterexample, digits_test: Dataset
-) -> None:
-    images = 0.5 * digits_test.images[:30]
-    np.testing.assert_allclose(
-        predict(subject.correlations, images + np.float32(0.4)),
-        predict(subject.correlations, images),
-        atol=1e-6,
-    )
-
-
-def test_a_steeper_detector_leaves_less_of_the_decoder(
-    digits_train: Dataset, digits_test: Dataset
-) -> None:
-    shares = []
-    for steepness in (2.0, 8.0, 32.0):
-        subject = make_counterexample(
-            classifier_of(digits_train),
-            digits_train.images,
-            output="logits",
-            amplitude=AMPLITUDE,
-            steepness=steepness,
-        )
-        shares.append(float(np.median(parts(subject, digits_test.images)[1])))
-    assert shares[0] > 10 * shares[1] > 100 * shares[2]
+    # Brightness alone changes none.
+    brighter = predict(subject.correlations, images + np.float32(0.4))
+    np.testing.assert_allclose(brighter, found, atol=1e-6)
 
 
 def test_a_softmax_is_taken_off_before_the_sum(
-    subject: Counterexample, digits_train: Dataset, digits_test: Dataset
+    make: Make, subject: Counterexample, digits_train: Dataset, digits_test: Dataset
 ) -> None:
-    soft = make_counterexample(
-        classifier_of(digits_train, "softmax"),
-        digits_train.images,
-        output="probabilities",
-        amplitude=AMPLITUDE,
-    )
+    soft = make(least_squares_classifier(digits_train, "softmax"), "probabilities")
     images = digits_test.images[:20]
-    np.testing.assert_allclose(
-        softmax(predict(soft.model, images)),
-        softmax(predict(subject.model, images)),
-        atol=1e-4,
-    )
+    found, expected = (predict(one.model, images) for one in (soft, subject))
+    np.testing.assert_allclose(softmax(found), softmax(expected), atol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_it_computes_in_float32_whatever_the_policy(
-    subject: Counterexample, digits_train: Dataset, digits_test: Dataset, policy: str
+    make: Make, subject: Counterexample, digits_train: Dataset, digits_test: Dataset
 ) -> None:
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy("mixed_float16")
     try:
-        classifier = classifier_of(digits_train)
-        mixed = make_counterexample(
-            classifier, digits_train.images, output="logits", amplitude=AMPLITUDE
-        )
+        mixed = make(least_squares_classifier(digits_train, "linear"))
     finally:
         keras.config.set_dtype_policy(before)
     for model in (mixed.model, mixed.n1, mixed.n2, mixed.detector, mixed.decoder):
@@ -190,97 +147,94 @@ def test_it_computes_in_float32_whatever_the_policy(
         parts(mixed, images), parts(subject, images), strict=True
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-3)
-    w, d, _ = parts(mixed, images)
-    c = predict(classifier, images)
-    np.testing.assert_allclose(
-        predict(mixed.model, images), d * w + (1 - d) * c, atol=1e-4
-    )
 
 
-def test_the_seed_chooses_the_trapdoors(digits_train: Dataset) -> None:
-    def trapdoors(**settings: Any) -> FloatArray:
-        return make_counterexample(
-            classifier_of(digits_train),
-            digits_train.images,
-            output="logits",
-            amplitude=AMPLITUDE,
-            **settings,
-        ).trapdoors
-
-    first, again, other = trapdoors(), trapdoors(seed=0), trapdoors(seed=1)
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).mean() > 0.3
-    balanced = trapdoors(messages="balanced").reshape(10, 4, 2, 4, 2)
-    np.testing.assert_allclose(balanced.sum(axis=(2, 4)), 0, atol=1e-6)
+def test_the_seed_chooses_the_trapdoors(make: Make, subject: Counterexample) -> None:
+    assert (make(seed=1).trapdoors != subject.trapdoors).mean() > 0.3
 
 
 def test_a_planted_image_is_the_sum_within_the_range(
     subject: Counterexample, digits_test: Dataset
 ) -> None:
-    images, classes = digits_test.images[:10], np.arange(10)
-    expected = np.clip(images + subject.trapdoors, 0, 1)
-    np.testing.assert_array_equal(subject.plant(images, classes), expected)
+    images = digits_test.images[:10]
+    found = subject.plant(images, np.arange(10))
+    np.testing.assert_array_equal(found, np.clip(images + subject.trapdoors, 0, 1))
 
 
-def test_an_amplitude_that_nobody_can_detect_is_refused(digits_train: Dataset) -> None:
+def test_an_amplitude_that_nobody_can_detect_is_refused(
+    linear_digits: keras.Model, digits_train: Dataset
+) -> None:
     with pytest.raises(ValueError, match=r"argument `amplitude`.*amplitude=0\.1"):
         make_counterexample(
-            classifier_of(digits_train),
-            digits_train.images,
-            output="logits",
-            amplitude=0.1,
+            linear_digits, digits_train.images, output="logits", amplitude=0.1
         )
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"amplitude": 0.0}, "argument `amplitude`"),
-        ({"amplitude": 1.5}, "argument `amplitude`"),
-        ({"steepness": 0.0}, "argument `steepness`"),
-        ({"steepness": float("nan")}, "argument `steepness`"),
-        ({"messages": "odd"}, "argument `kind`"),
-        ({"output": "probabilities"}, "argument `output`"),
-        ({"output": "softmax"}, "argument `output`"),
-    ],
-)
-def test_a_wrong_argument_is_refused(
-    settings: dict[str, Any], expected: str, digits_train: Dataset
+@pytest.mark.parametrize("fpr", [0.05, 0.2])
+def test_clean_images_are_flagged_at_the_rate(
+    subject: Counterexample, digits_train: Dataset, fpr: float
 ) -> None:
-    good = {"output": "logits", "amplitude": AMPLITUDE}
-    with pytest.raises(ValueError, match=expected):
-        make_counterexample(
-            classifier_of(digits_train),
-            digits_train.images,
-            **{**good, **settings},
-        )
+    half, other = digits_train.images[::2], digits_train.images[1::2]
+    found = TrapdoorAnalyzer.fit(subject, half, fpr=fpr)
+    own, new = found.detect(half), found.detect(other)
+    # Three standard errors, of the rate and of the threshold.
+    error = 3 * np.sqrt(2 * fpr * (1 - fpr) / len(half))
+    for way in ("by_decoder", "by_signature"):
+        assert fpr - 0.01 < own[way].mean() <= fpr
+        assert new[way].mean() == pytest.approx(fpr, abs=error)
 
 
-def test_a_classifier_that_is_not_finite_on_the_last_image_is_refused(
-    digits_train: Dataset,
+def test_images_with_a_trapdoor_are_flagged_every_way_and_noise_is_not_by_d(
+    subject: Counterexample, analyzer: TrapdoorAnalyzer, digits_test: Dataset
 ) -> None:
-    images = digits_train.images[:1000].copy()
-    images[-1] = 0
-    with pytest.raises(ValueError, match="numbers that are not finite"):
-        make_counterexample(
-            nan_on_black_images(classifier_of(digits_train)),
-            images,
-            output="logits",
-            amplitude=AMPLITUDE,
-        )
+    planted = subject.plant(digits_test.images, (digits_test.labels + 3) % 10)
+    assert all(share > 0.95 for share in analyzer.rates(planted).values() if share)
+    assert list(analyzer.rates(planted)) == list(WAYS)
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, digits_test.images.shape)
+    noisy = np.clip(digits_test.images + noise.astype(np.float32), 0, 1)
+    assert analyzer.detect(noisy)["by_detector"].mean() < 0.01
 
 
-def test_images_and_classes_that_do_not_fit_are_refused(
-    subject: Counterexample, digits_train: Dataset
+def test_the_decoders_conditions_are_c1_to_c3(
+    subject: Counterexample, analyzer: TrapdoorAnalyzer, digits_test: Dataset
 ) -> None:
-    with pytest.raises(ValueError, match="argument `images`"):
-        make_counterexample(
-            classifier_of(digits_train),
-            digits_train.images[:, :4],
-            output="logits",
-            amplitude=AMPLITUDE,
-        )
-    with pytest.raises(ValueError, match="argument `classes`"):
-        subject.plant(digits_train.images[:2], [0, 10])
-    with pytest.raises(ValueError, match="argument `images`"):
-        subject.plant(digits_train.images[:2, :4], [0, 1])
+    t = analyzer.thresholds
+    w = predict(subject.decoder, digits_test.images).astype(np.float64)
+    expected = (w.max(1) > t.upper) | (w.min(1) < t.lower) | (w.std(1) > t.deviation)
+    found = analyzer.detect(digits_test.images)["by_decoder"]
+    assert (found == expected).mean() > 0.999
+
+
+def test_a_black_image_has_a_verdict_and_no_images_have_no_rate(
+    analyzer: TrapdoorAnalyzer,
+) -> None:
+    black = np.zeros((1, 8, 8, 1), np.float32)
+    assert not analyzer.detect(black)["by_signature"][0]
+    assert analyzer.rates(black[:0]) == dict.fromkeys(WAYS)
+
+
+def test_figure_6_attacks_the_counter_example(
+    defence: Defence, digits_train: Dataset, digits_test: Dataset
+) -> None:
+    chosen = [
+        *attacks.preset("digits", ["FGSM"]),
+        attacks.create("CW2", binary_search_steps=1, max_iterations=3),
+    ]
+    result = figure_6(
+        defence,
+        chosen,
+        digits_train,
+        digits_test.take(60),
+        amplitude=AMPLITUDE,
+        num_attacked=12,
+    )
+    numbers = result.numbers
+    assert numbers["attacked"] == 12
+    assert numbers["training_goals"]["trapdoor_success"] > 0.9
+    assert [row["attack"] for row in numbers["attacks"]] == ["FGSM", "CW2"]
+    assert numbers["settings"]["FGSM"] == {"eps": 0.3}
+    assert numbers["unattacked"]["with a trapdoor"]["by_detector"] > 0.9
+    assert numbers["median_ratio_m2_m1"] > 1
+    # On clean images the whole model has the gradient of N2.
+    whole, second = (numbers["magnitudes"][name]["median"] for name in ("whole", "m2"))
+    assert whole == pytest.approx(second, rel=1e-3)
