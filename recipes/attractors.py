@@ -1,11 +1,11 @@
-"""Traps a classifier, attacks it, and writes a report or the paper's tables.
+r"""Traps a classifier, attacks it, and writes a report or the paper's tables.
 
 Example:
-    python recipes/attractors.py attack --dataset=mnist --data_dir=data \\
+    python recipes/attractors.py attack --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --workdir=runs/mnist
-    python recipes/attractors.py attack --dataset=mnist --data_dir=data \\
+    python recipes/attractors.py attack --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --workdir=runs/tables_mnist --table=1,2,3,4,5,6
-    python recipes/attractors.py summary --output=attractors_mnist.md \\
+    python recipes/attractors.py summary --output=attractors_mnist.md \
         --report=runs/mnist/report/report.json --report=runs/mnist_1/report/report.json
 """
 
@@ -39,7 +39,7 @@ def _parser() -> command_line.Parser:
     attack.flag(
         "num_examples_costly",
         "How many images these meet at most.",
-        command_line.count,
+        count,
         default=200,
     )
     attack.flag(

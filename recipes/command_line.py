@@ -51,7 +51,7 @@ class Parser(argparse_flags.ArgumentParser):
         Args:
             name: Its name.
             about: What it does, a sentence.
-            run: Does it; `main` gives it the parsed flags as `arguments.run(arguments)`.
+            run: Does it, given the parsed flags; they have it as `run`.
         """
         if self._add is None:
             self._add = self.add_subparsers(required=True, metavar="COMMAND")
@@ -199,9 +199,8 @@ def number(
     def read(text: str) -> float:
         with contextlib.suppress(ValueError):
             value = float(text)
-            if math.isfinite(value) and max(at_least, above) <= value < below:
-                if value != above:
-                    return value
+            if math.isfinite(value) and at_least <= value and above < value < below:
+                return value
         raise argparse.ArgumentTypeError(
             f"expected a number {' and '.join(words)}, not {text}"
         )
@@ -225,9 +224,11 @@ def file(text: str) -> Path:
     return path(text)
 
 
-def add_data(parser: Parser, options: Sequence[str] = ()) -> None:
+def add_data(
+    parser: Parser, options: Sequence[str] = (), default: str = "digits"
+) -> None:
     """Adds the flags of the data set, one of `options` if there are any."""
-    parser.flag("dataset", "The data set.", default="digits", options=options)
+    parser.flag("dataset", "The data set.", default=default, options=options)
     parser.flag(
         "data_dir",
         "The folder that holds the data set; see the README. Nothing is downloaded "

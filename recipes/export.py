@@ -1,7 +1,7 @@
-"""Traps a classifier, or takes a lured one, and exports it for TensorFlow Serving.
+r"""Traps a classifier, or takes a lured one, and exports it for TensorFlow Serving.
 
 Example:
-    python recipes/export.py --dataset=mnist --data_dir=data \\
+    python recipes/export.py --dataset=mnist --data_dir=data \
         --model=runs/mnist.keras --directory=saved_models/mnist_attractors
 """
 

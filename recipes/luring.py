@@ -1,12 +1,12 @@
-"""Trains the luring defence, attacks it, and makes the paper's tables.
+r"""Trains the luring defence, attacks it, and makes the paper's tables.
 
 Example:
     python recipes/luring.py demo
-    python recipes/luring.py train --dataset=mnist --variant=target,luring \\
+    python recipes/luring.py train --dataset=mnist --variant=target,luring \
         --data_dir=data --workdir=runs/luring_mnist
-    python recipes/luring.py attack --dataset=mnist --preset=cpu \\
+    python recipes/luring.py attack --dataset=mnist --preset=cpu \
         --data_dir=data --workdir=runs/luring_mnist
-    python recipes/luring.py table --dataset=mnist \\
+    python recipes/luring.py table --dataset=mnist \
         --data_dir=data --workdir=runs/luring_mnist
 """
 
@@ -32,10 +32,10 @@ def _parser() -> command_line.Parser:
     _add_attacking(parser.command("attack", "Attacks what was trained.", _attack))
     table = parser.command("table", "Writes the tables of what was attacked.", _table)
     _add_folder(table, "Of which variants. Defaults to all that were trained.")
-    about = "Packs M and the P of luring on MNIST into small files."
-    pack = parser.command("pack", about, _pack)
-    command_line.add_data(pack, ("mnist",))
-    pack.set_defaults(dataset="mnist")
+    pack = parser.command(
+        "pack", "Packs M and the P of luring into small files.", _pack
+    )
+    command_line.add_data(pack, DATASETS, "mnist")
     about = "The folder of what was trained."
     pack.flag("workdir", about, command_line.path, required=True)
     about = "The folder for the packed models."

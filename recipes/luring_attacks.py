@@ -166,7 +166,7 @@ def _subjects(
 
 
 def table(arguments: argparse.Namespace) -> None:
-    """Writes Table 1 and the data set's of Tables 2 to 4, as far as there are numbers."""
+    """Writes Table 1 and the data set's of Tables 2 to 4, as far as there are any."""
     folder = Folder.of(arguments)
     names = folder.variants(arguments.variant)
     test = load_data(arguments)[1]

@@ -32,7 +32,7 @@ _ENOUGH = 0.5
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    """Attacks the packed M∘P, and looks at what M and the deployed schemes make of it."""
+    """Attacks the packed M∘P, and looks at what M and the schemes make of that."""
     prepare_devices()
     with refusing():
         make_writable(arguments.output, name="output")

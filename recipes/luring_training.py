@@ -65,20 +65,32 @@ def train(arguments: argparse.Namespace) -> None:
         with refusing():
             settings, run = plan(arguments, folder, variant, data)
             settings |= {
-                **{"variant": variant, "dataset": data.name, "seed": arguments.seed},
+                "variant": variant,
+                "dataset": data.name,
+                "seed": arguments.seed,
                 "train_data": data.sha256,
                 **rounding_environment(),
             }
-            kept = folder.path / f".{variant}.settings.json"
-            keep_settings(kept, settings, resume=arguments.resume)
+            place = folder.path / f".{variant}.backup"
+            if (folder.path / f"{variant}.keras").exists():
+                _keep(folder, variant, settings, resume=arguments.resume)
             if folder.trained([variant]):
                 continue
-            backup = Backup(folder.path / f".{variant}.backup", settings, resume=True)
+            backup = Backup(place, settings, resume=arguments.resume)
         print(f"Training {variant} on {data.name}", flush=True)
         model, found = run(backup)
+        _keep(folder, variant, settings, resume=True)
         settings |= {**found, "seconds": backup.seconds}
         _finish(arguments, folder, variant, model, settings, test)
         backup.discard()
+
+
+def _keep(
+    folder: Folder, variant: str, settings: dict[str, Any], *, resume: bool
+) -> None:
+    """Refuses to pass off what is there for what is asked for."""
+    path = folder.path / f".{variant}.settings.json"
+    keep_settings(path, settings, resume=resume)
 
 
 def _plan_whole(

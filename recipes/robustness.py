@@ -1,10 +1,10 @@
-"""Finds the worst case per image over many attacks, each on what still stands.
+r"""Finds the worst case per image over many attacks, each on what still stands.
 
 An image that one attack gets through with, misclassified and not flagged, is not given
 to the next, so that the costly attacks at the end meet few images.
 
 Example:
-    python recipes/robustness.py --dataset=mnist --data_dir=data \\
+    python recipes/robustness.py --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --workdir=runs/worst
 """
 

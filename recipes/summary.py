@@ -20,7 +20,8 @@ def _constants(report: Report) -> str:
     steps = ", ".join(f"{step:g}" for step in found["steps"])
     return (
         f"A0 = {found['a0']:.6g}, A1 = {found['a1']:.6g}, A2 = {found['a2']:.4g}, "
-        f"weights {weights} for steps {steps}, temperature {found['temperature']:.3g}"
+        f"weights {weights} for steps {steps}, "
+        f"temperature {found.get('temperature', 1.0):.3g}"
     )
 
 
