@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attractors
 import pytest
-from absl import app, flags
-
-from recipes import summarize_attractors as recipe
+from command_line import CommandLineError
+from summary import summarize
 
 
 def rate(count: int, total: int) -> dict[str, Any]:
@@ -71,8 +71,7 @@ def write(folder: Path, reports: list[dict[str, Any]]) -> list[str]:
 
 
 def run(words: list[str]) -> None:
-    values = recipe.define_flags(flags.FlagValues())
-    recipe.main(values(["summarize_attractors.py", *words]), values)
+    attractors.main(["summary", *words])
 
 
 def test_each_seed_has_its_columns_and_the_paper_stands_beside(tmp_path: Path) -> None:
@@ -85,69 +84,56 @@ def test_each_seed_has_its_columns_and_the_paper_stands_beside(tmp_path: Path) -
     assert "A2 = 0.5, weights 4, 1 for steps 3, 128" in text
 
 
-def test_a_border_of_another_weight_is_told() -> None:
-    content = report(0)
-    assert "border" not in recipe.summarize([content])
-    content["calibration"]["border_weight"] = 3.0
-    assert "steps 3, 128, temperature 1, border 3" in recipe.summarize([content])
-
-
 def test_every_table_row_has_as_many_cells_as_its_header() -> None:
-    lines = recipe.summarize([report(0), report(1)]).splitlines()
+    lines = summarize([report(0), report(1)]).splitlines()
     tables = [line for line in lines if line.startswith("|")]
     assert {line.count("|") for line in tables[:6]} == {4}
     assert {line.count("|") for line in tables[6:]} == {11}
 
 
-def test_reports_of_several_constants_are_refused(tmp_path: Path) -> None:
-    other = copy.deepcopy(report(1))
-    other["calibration"]["a2"] = 0.75
-    with pytest.raises(app.UsageError, match="several choices of constants"):
-        run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
-    assert not (tmp_path / "x.md").exists()
-
-
-def test_reports_of_several_data_sets_are_refused(tmp_path: Path) -> None:
-    other = {**report(1), "dataset": "cifar10"}
-    with pytest.raises(app.UsageError, match="several data sets"):
-        run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
-
-
 @pytest.mark.parametrize(
-    ("name", "value", "what"),
+    ("place", "value", "what"),
     [
-        ("classifier", "other", "classifiers"),
-        ("test_data", "other", "test images"),
-        ("train_data", "other", "training images"),
-        ("images attacked", 100, "numbers of attacked images"),
+        (("dataset",), "cifar10", "data sets"),
+        (("calibration", "a2"), 0.75, "choices of constants"),
+        (("provenance", "classifier"), "other", "classifiers"),
+        (("provenance", "test_data"), "other", "test images"),
+        (("provenance", "train_data"), "other", "training images"),
+        (("provenance", "images attacked"), 100, "numbers of attacked images"),
+        (("thresholds",), {"0.05": {}, "0.01": {}}, "sets of false-positive rates"),
     ],
 )
 def test_reports_of_what_the_table_says_once_are_refused(
-    name: str, value: Any, what: str, tmp_path: Path
+    place: tuple[str, ...], value: Any, what: str, tmp_path: Path
 ) -> None:
-    other = report(1)
-    other["provenance"][name] = value
-    with pytest.raises(app.UsageError, match=f"several {what}"):
+    other = copy.deepcopy(report(1))
+    *folders, name = place
+    inner = other
+    for folder in folders:
+        inner = inner[folder]
+    inner[name] = value
+    with pytest.raises(CommandLineError, match=f"the reports are of several {what}"):
         run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
     assert not (tmp_path / "x.md").exists()
 
 
-def test_reports_of_several_rates_are_refused(tmp_path: Path) -> None:
-    other = report(1)
-    other["thresholds"] = {"0.05": {}, "0.01": {}}
-    with pytest.raises(app.UsageError, match="several sets of false-positive rates"):
-        run([*write(tmp_path, [report(0), other]), f"--output={tmp_path / 'x.md'}"])
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON"])
+def test_a_file_that_is_no_report_is_told(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(text)
+    with pytest.raises(CommandLineError, match=r"some\.json is no report\.json"):
+        run([f"--report={path}", f"--output={tmp_path / 'x.md'}"])
 
 
 def test_rates_in_another_order_stand_under_their_heads() -> None:
-    expected = recipe.summarize([report(0), report(1)])
+    expected = summarize([report(0), report(1)])
     other = report(1)
     other["thresholds"] = dict(reversed(other["thresholds"].items()))
     other["rows"][0]["detection"].reverse()
-    assert recipe.summarize([report(0), other]) == expected
+    assert summarize([report(0), other]) == expected
 
     # Where the first report has the order, its heads do.
-    text = recipe.summarize([other, report(0)])
+    text = summarize([other, report(0)])
     assert "overall at 0.5%, seed 1 | overall at 0.5%, seed 0 | overall at 0.5%, p" in (
         text
     )
@@ -162,9 +148,4 @@ def test_the_published_table_is_that_of_the_published_reports(dataset: str) -> N
         for seed in range(3)
     ]
     published = (results / f"attractors_{dataset}.md").read_text("utf-8")
-    assert recipe.summarize(reports) == published
-
-
-def test_reports_and_output_are_required() -> None:
-    with pytest.raises(app.UsageError, match="required"):
-        run([])
+    assert summarize(reports) == published
