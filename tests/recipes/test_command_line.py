@@ -157,7 +157,9 @@ def test_what_flags_may_be_is_what_the_package_knows() -> None:
 
 @pytest.mark.parametrize("name", [Path(script.__file__).name for script in SCRIPTS])
 def test_help_comes_before_tensorflow(name: str) -> None:
-    code = f"import sys; sys.argv = ['{name}', '--help']; sys.path.insert(0, '{RECIPES}')"
+    code = (
+        f"import sys; sys.argv = ['{name}', '--help']; sys.path.insert(0, '{RECIPES}')"
+    )
     code += (
         "\nimport atexit, runpy"
         "\natexit.register(lambda: print('HEAVY', 'tensorflow' in sys.modules"
