@@ -82,12 +82,12 @@ def test_a_number_may_reach_a_limit_that_is_not_excluded() -> None:
 
 
 def test_errors_within_are_told_in_one_line() -> None:
-    with pytest.raises(CommandLineError, match=r"^--model: one two$"):
-        with command_line.refusing("--model"):
-            raise FileNotFoundError("one\n  two")
-    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
-        with command_line.refusing():
-            raise ZeroDivisionError
+    told = pytest.raises(CommandLineError, match=r"^--model: one two$")
+    with told, command_line.refusing("--model"):
+        raise FileNotFoundError("one\n  two")
+    # A fault of ours keeps its traceback.
+    with pytest.raises(ZeroDivisionError), command_line.refusing():
+        raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,7 @@ def test_the_help_tells_every_flag_of_every_sub_command(
 def test_what_flags_may_be_is_what_the_package_knows() -> None:
     from keras_traps.evaluation.runner import EngineName
     from keras_traps.evaluation.subjects import Threat, Variant
+
     from keras_traps.luring.losses import LuringLoss
     from keras_traps.luring.training import LURE_RECIPES
     from keras_traps.luring.training import Variant as Baseline

@@ -48,7 +48,9 @@ def test_a_preset_is_that_of_the_data_set(flags: Any, expected: str) -> None:
     [{"dataset": "own"}, {"dataset": "own", "preset": "paper"}, {"preset": "x"}],
 )
 def test_a_preset_that_means_nothing_is_told(flags: Any) -> None:
-    with pytest.raises(CommandLineError, match="means nothing for .* table7_mnist_cpu"):
+    with pytest.raises(
+        CommandLineError, match=r"means nothing for .* table7_mnist_cpu"
+    ):
         trapping.preset_name(asked(**flags))
 
 
