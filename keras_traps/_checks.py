@@ -1,4 +1,8 @@
-"""Checks of what users pass in: images, labels, numbers."""
+"""Checks of what users pass in: images, labels, numbers.
+
+Each raises a `TypeError` for another kind of thing and a `ValueError` for a value out
+of its range. `name` is the argument's name in the caller.
+"""
 
 import math
 import numbers
@@ -20,17 +24,8 @@ def check_images(
 ) -> FloatArray:
     """Returns images as a float32 array, or says what is wrong with them.
 
-    Args:
-        images: What the caller passed: `(batch, ...)`.
-        shape: The shape that one image must have; `None` entries fit any size.
-        name: The argument's name in the caller.
-
-    Returns:
-        The same images, float32, without a copy where they were float32.
-
-    Raises:
-        TypeError: If they are not floating point.
-        ValueError: If there are none, the shape differs, or a pixel is not in [0, 1].
+    They are `(batch, ...)`, floating point, in [0, 1], and of `shape`, whose `None`
+    entries fit any size. There is no copy where they were float32.
     """
     array = np.asarray(images)
     if array.dtype.name == "bfloat16":
@@ -68,15 +63,7 @@ def check_images(
 
 
 def check_floating(dtype: str, *, name: str = "images") -> None:
-    """Refuses pixels that are not floating point.
-
-    Args:
-        dtype: The name of their dtype.
-        name: The argument's name in the caller.
-
-    Raises:
-        TypeError: If they are not.
-    """
+    """Refuses pixels whose dtype is not floating point."""
     if "float" not in dtype:
         raise TypeError(
             f"Invalid value for argument `{name}`. Expected floating point pixels. "
@@ -87,21 +74,7 @@ def check_floating(dtype: str, *, name: str = "images") -> None:
 def check_labels(
     labels: npt.ArrayLike, count: int, num_classes: int, *, name: str = "y"
 ) -> IntArray:
-    """Returns labels as an int64 array, or says what is wrong with them.
-
-    Args:
-        labels: What the caller passed.
-        count: How many there must be.
-        num_classes: Labels lie in [0, num_classes).
-        name: The argument's name in the caller.
-
-    Returns:
-        The same labels, `(count,)`, int64.
-
-    Raises:
-        TypeError: If they are not integers.
-        ValueError: If the shape is another, or a label is out of range.
-    """
+    """Returns labels in [0, num_classes) as an int64 array `(count,)`."""
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == num_classes:
         raise ValueError(
@@ -112,37 +85,13 @@ def check_labels(
 
 
 def check_ids(ids: npt.ArrayLike, count: int, *, name: str = "ids") -> IntArray:
-    """Returns the numbers of examples as an int64 array, or says what is wrong.
-
-    Args:
-        ids: What the caller passed.
-        count: How many there must be.
-        name: The argument's name in the caller.
-
-    Returns:
-        The same numbers, `(count,)`, int64.
-
-    Raises:
-        TypeError: If they are not integers.
-        ValueError: If the shape is another, or one is below 0 or too large.
-    """
+    """Returns the numbers of examples as an int64 array `(count,)`."""
     largest = int(np.iinfo(np.int64).max)
     return _check_integers(np.asarray(ids), count, largest, name=name, what="numbers")
 
 
 def check_share(value: float, *, name: str) -> float:
-    """Returns a share strictly between 0 and 1.
-
-    Args:
-        value: What the caller passed.
-        name: The argument's name in the caller.
-
-    Returns:
-        The value as a float.
-
-    Raises:
-        ValueError: If it is not between 0 and 1.
-    """
+    """Returns a share strictly between 0 and 1 as a float."""
     if not (is_number(value) and 0 < value < 1):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a number between 0 and 1. "
@@ -154,30 +103,18 @@ def check_share(value: float, *, name: str) -> float:
 def is_number(value: object) -> bool:
     """Tells whether a value is a finite number.
 
-    Args:
-        value: What the caller passed. NumPy's numbers are some; truth values are none.
-
-    Returns:
-        Whether it is one.
+    NumPy's numbers are some; truth values are none.
     """
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, numbers.Real) and math.isfinite(value)
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
 
 
 def is_integer(value: object) -> bool:
     """Tells whether a value is an integer.
 
-    Args:
-        value: What the caller passed. NumPy's integers are some; truth values are none,
-            and nor is `2.0`.
-
-    Returns:
-        Whether it is one.
+    NumPy's integers are some; truth values are none, and nor is `2.0`.
     """
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, numbers.Integral)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_number(
@@ -188,18 +125,7 @@ def check_number(
     at_least: float = -math.inf,
     below: float = math.inf,
 ) -> None:
-    """Refuses what is no number, or one that is not finite or out of its range.
-
-    Args:
-        value: What the caller passed.
-        name: The argument's name in the caller.
-        above: What it has to exceed. Defaults to no limit.
-        at_least: The least that it may be. Defaults to no limit.
-        below: What has to exceed it. Defaults to no limit.
-
-    Raises:
-        ValueError: If it is not such a number.
-    """
+    """Refuses what is no number, or one that is not finite or out of its range."""
     if is_number(value) and above < value < below and value >= at_least:
         return
     limits = {"above": above, "of at least": at_least, "below": below}
@@ -213,16 +139,7 @@ def check_number(
 
 
 def check_count(name: str, value: float, *, at_least: int = 1) -> None:
-    """Refuses what is not an integer, or too small.
-
-    Args:
-        name: Its name.
-        value: Its value.
-        at_least: The least that it may be. Defaults to `1`.
-
-    Raises:
-        ValueError: If it is not such a number.
-    """
+    """Refuses what is not an integer, or too small."""
     if not is_integer(value):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected an integer. "
@@ -236,28 +153,12 @@ def check_count(name: str, value: float, *, at_least: int = 1) -> None:
 
 
 def check_positive(name: str, value: float) -> None:
-    """Refuses a hyper-parameter that is not a finite number above 0.
-
-    Args:
-        name: Its name.
-        value: Its value.
-
-    Raises:
-        ValueError: If it is out of range.
-    """
+    """Refuses a hyper-parameter that is not a finite number above 0."""
     check_number(value, name=name, above=0)
 
 
 def check_flag(name: str, value: bool) -> None:
-    """Refuses a hyper-parameter that is neither `True` nor `False`.
-
-    Args:
-        name: Its name.
-        value: Its value.
-
-    Raises:
-        ValueError: If it is another.
-    """
+    """Refuses a hyper-parameter that is neither `True` nor `False`."""
     if not isinstance(value, bool):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected `True` or `False`. "
@@ -266,15 +167,7 @@ def check_flag(name: str, value: bool) -> None:
 
 
 def check_distinct(argument: str, names: Sequence[str]) -> None:
-    """Refuses no names at all, and a name that comes twice.
-
-    Args:
-        argument: What is checked.
-        names: The names in it.
-
-    Raises:
-        ValueError: If there are none, or two are the same.
-    """
+    """Refuses no names at all, and a name that comes twice."""
     # Records and counts are kept by these names: two of one name would share theirs.
     if not names or len(set(names)) < len(names):
         raise ValueError(

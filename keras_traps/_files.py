@@ -10,12 +10,7 @@ from typing import Any
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file beside its place and renames it in one step.
 
-    Args:
-        path: Where to; a file there is replaced.
-        content: What to write.
-
-    Raises:
-        OSError: If it cannot be written; an older file stays as it was.
+    Where it cannot be written, an older file stays as it was.
     """
     temporary = _beside(path)
     try:
@@ -26,15 +21,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def make_writable(directory: Path, *, name: str) -> None:
-    """Makes a directory and sees whether it can be written to.
-
-    Args:
-        directory: Made, with its parents, if it does not exist.
-        name: The argument's name in the caller.
-
-    Raises:
-        OSError: If it cannot be made or written to.
-    """
+    """Makes a directory with its parents, and sees whether it can be written to."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = _beside(directory / "probe")
@@ -51,19 +38,13 @@ def keep_settings(path: Path, settings: Mapping[str, Any], *, resume: bool) -> N
     """Writes what work depends on beside it, or refuses to go on with something else.
 
     Every kind of work that can be interrupted calls this before it begins: records of
-    attacks, trained models, calibrations.
-
-    Args:
-        path: The file of the settings.
-        settings: All that the results depend on, as plain data: numbers, texts, truth
-            values, `None`, lists and mappings of them.
-        resume: Whether to go on where the file is there already.
+    attacks, trained models, calibrations. `settings` are plain data: numbers, texts,
+    truth values, `None`, lists and mappings of them.
 
     Raises:
-        FileExistsError: If it is there and `resume` is false.
+        FileExistsError: If the file is there and `resume` is false.
         ValueError: If it is damaged, or tells other settings; the message names those
             that differ.
-        OSError: If it cannot be written.
     """
     # As a file would tell it: tuples are lists there, and numbers of NumPy numbers.
     wanted = json.loads(json.dumps(settings, default=_plain))

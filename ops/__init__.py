@@ -1,7 +1,7 @@
 """Pure TensorFlow functions behind the layers: no state, stock ops only."""
 
-from keras_traps.ops.border import border_factors
-from keras_traps.ops.messages import draw_messages, draw_steps
+from keras_traps.ops.codes import draw_messages, draw_steps
+from keras_traps.ops.forensics import Judgement, judge
 from keras_traps.ops.normalized_sum import normalized_sum
 from keras_traps.ops.qim import (
     Embedding,
@@ -14,9 +14,10 @@ from keras_traps.ops.soft_labels import soft_labels
 
 __all__ = [
     "Embedding",
-    "border_factors",
+    "Judgement",
     "draw_messages",
     "draw_steps",
+    "judge",
     "normalized_sum",
     "qim_correlation",
     "qim_decode",

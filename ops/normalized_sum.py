@@ -36,16 +36,10 @@ def normalized_sum(c: tf.Tensor, w: tf.Tensor, ord: float = 1) -> tf.Tensor:  # 
 
 
 def check_ord(ord: float) -> None:  # noqa: A002
-    """Refuses an order of a norm that `normalized_sum` does not know.
-
-    Args:
-        ord: The order asked for.
-
-    Raises:
-        ValueError: If it is not 1, 2 or infinity.
-    """
-    if ord not in (1, 2, float("inf")):
+    """Refuses an order of a norm that `normalized_sum` does not know."""
+    # A truth value is equal to 1.
+    if isinstance(ord, bool) or ord not in (1, 2, float("inf")):
         raise ValueError(
             "Invalid value for argument `ord`. Expected 1, 2 or infinity. "
-            f"Received: ord={ord}"
+            f"Received: ord={ord!r}"
         )

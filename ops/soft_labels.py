@@ -50,27 +50,13 @@ def soft_labels(
 
 
 def log_probabilities(probabilities: tf.Tensor) -> tf.Tensor:
-    """Returns the logarithms of probabilities, finite where one is 0.
-
-    Args:
-        probabilities: `(batch, num_classes)`, float32.
-
-    Returns:
-        The same shape and dtype: logits of these probabilities.
-    """
+    """Returns the logarithms of probabilities, finite where one is 0."""
     # A probability that was rounded to 0 has no logarithm.
     return tf.math.log(tf.maximum(probabilities, _TINY))
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuses a temperature that `soft_labels` cannot divide by.
-
-    Args:
-        temperature: The temperature asked for.
-
-    Raises:
-        ValueError: If it is not a number from 0.0001 to 100.
-    """
+    """Refuses a temperature that `soft_labels` cannot divide by."""
     if not is_number(temperature) or not _COLDEST <= temperature <= _HOTTEST:
         raise ValueError(
             "Invalid value for argument `temperature`. Expected a number from "

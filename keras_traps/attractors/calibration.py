@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import keras
@@ -11,9 +11,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._checks import check_images, check_number, check_share
-from keras_traps.attractors.calibration_explanation import explain
+from keras_traps._checks import check_count, check_images, check_number, check_share
 from keras_traps.attractors.calibration_rules import (
+    COLDEST,
     clean_spread,
     distances_by_step,
     largest_within_budget,
@@ -21,12 +21,9 @@ from keras_traps.attractors.calibration_rules import (
     step_weights_for,
     temperature_for,
 )
-from keras_traps.attractors.injection import TrapSettings, check_soft_labels
-from keras_traps.layers import QIMDecoder
+from keras_traps.attractors.injection import TrapSettings
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
-from keras_traps.ops.border import check_border_weight
-from keras_traps.ops.messages import MessageKind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,9 +38,9 @@ class Calibration:
         num_images: How many calibration images there were.
         clean_mean: Mean distance Q of clean images to a message.
         clean_spread: Standard deviation of the same.
-        explanation: Sentences for a reader.
         small_step_share: How much the small step adds to the clean spread, as a share
-            of the large; `None` where a file does not tell. Defaults to `None`.
+            of the large.
+        explanation: Sentences for a reader. Defaults to none.
     """
 
     settings: TrapSettings
@@ -52,8 +49,8 @@ class Calibration:
     num_images: int
     clean_mean: float
     clean_spread: float
-    explanation: tuple[str, ...]
-    small_step_share: float | None = None
+    small_step_share: float
+    explanation: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain data, for a report or a file."""
@@ -71,13 +68,14 @@ class Calibration:
 
         Raises:
             TypeError: If a field without a default is missing, or one is unknown.
+            ValueError: If a setting is out of its range.
         """
-        nested: dict[str, Any] = {}
-        if "settings" in data:
-            nested["settings"] = TrapSettings.from_dict(data["settings"])
-        if "explanation" in data:
-            nested["explanation"] = tuple(data["explanation"])
-        return cls(**{**data, **nested})
+        made = cls(**data)
+        return dataclasses.replace(
+            made,
+            settings=TrapSettings.from_dict(data["settings"]),
+            explanation=tuple(made.explanation),
+        )
 
     def reseeded(self, seed: int) -> Self:
         """Returns the same constants for another draw of messages and steps.
@@ -107,18 +105,13 @@ def calibrate(
     *,
     output: Output,
     budget: float = 0.001,
-    seed: int = 0,
-    messages: MessageKind = "balanced",
-    steps: Sequence[float] = (3.0, 128.0),
-    small_step_share: float = 0.5,
-    soft_labels: bool = True,
     temperature: float | None = None,
-    border_weight: float = 1.0,
-    ord: float = 1,  # noqa: A002
+    small_step_share: float = 0.5,
     clean_position: float = 0.3,
     clean_reach: float = 0.1,
     largest_a2: float = 2.0,
     batch_size: int = 256,
+    **settings: Any,
 ) -> Calibration:
     """Finds A0, A1, A2, the step weights and the temperature for a classifier.
 
@@ -148,30 +141,25 @@ def calibrate(
             clean images, at least `1 / budget` of them.
         output: What the classifier returns, `"logits"` or `"probabilities"`.
         budget: Share of answers that may change. Defaults to `0.001`, 0.1 point.
-        seed: Seed of messages and steps. Defaults to `0`.
-        messages: How message bits are drawn. Defaults to `"balanced"`.
-        steps: Step sizes in grey levels. Defaults to `(3.0, 128.0)`.
-        small_step_share: See rule 1. Defaults to `0.5`.
-        soft_labels: Whether C(x) in the sum is a softmax. Defaults to `True`.
         temperature: What C's logits are divided by, 0.0001 to 100; 1 leaves the
             soft labels as the classifier has them. Defaults to `None`, rule 5.
-        border_weight: What pixels at the border weigh in the distances beside those
-            in the very middle, 0.001 to 1000, times the weight of their step size.
-            Where images have their subject in the middle, 3 leads attacks on few pixels
-            away from it. Defaults to `1.0`, the paper's.
-        ord: Order of the sum's norm. Defaults to `1`.
+        small_step_share: See rule 1; above 0. Defaults to `0.5`.
         clean_position: See rule 2; below 1, equation 3's pole. Defaults to `0.3`.
         clean_reach: See rule 3. The smaller it is, the further an attack can move
             before the correlations flatten out and leave the gradient to the
             classifier. Above 0. Defaults to `0.1`.
         largest_a2: See rule 4; above 0. Defaults to `2.0`.
         batch_size: How many images at once. Defaults to `256`.
+        **settings: The fields of `TrapSettings` that no rule chooses: `seed`,
+            `messages`, `steps`, `soft_labels`, `ord` and `pixel_scale`, with the
+            defaults that they have there.
 
     Returns:
         The settings with an explanation.
 
     Raises:
-        TypeError: If `classifier` is not a Keras model, or images are integers.
+        TypeError: If `classifier` is not a Keras model, images are integers, or
+            `settings` has a field that is unknown or chosen by a rule.
         ValueError: If an argument is out of its range, the outputs are not what
             `output` declares, there are too few images for the budget, the images are
             all alike, or no A2 meets the budget.
@@ -179,67 +167,97 @@ def calibrate(
     num_classes = check_classifier(classifier, output)
     clean = check_images(images, classifier.input_shape[1:])
     budget = check_share(budget, name="budget")
+    check_number(small_step_share, name="small_step_share", above=0.0)
     check_number(clean_position, name="clean_position", below=1.0)
     check_number(clean_reach, name="clean_reach", above=0.0)
     check_number(largest_a2, name="largest_a2", above=0.0)
-    check_soft_labels(soft_labels, temperature)
-    check_border_weight(border_weight)
+    check_count("batch_size", batch_size)
+    # What is not chosen yet is stood in for, so that all else is checked here.
+    draft = TrapSettings(
+        output=output,
+        a0=-1.0,
+        a1=0.0,
+        a2=1.0,
+        step_weights=(1.0,) * len(settings.get("steps", TrapSettings.steps)),
+        temperature=1.0 if temperature is None else temperature,
+        **settings,
+    )
     needed = math.ceil(1 / budget)
     if len(clean) < needed:
         raise ValueError(
             f"Invalid value for argument `images`. Expected at least {needed} images "
             f"for a budget of {budget:g}. Received: {len(clean)} images."
         )
+
     answers = predict(classifier, clean, batch_size=batch_size)
     check_outputs(answers, output)
-    chosen = temperature is None
-    if temperature is None:
-        temperature = temperature_for(answers, output) if soft_labels else 1.0
-    if soft_labels:
+    if draft.soft_labels:
+        if temperature is None:
+            chosen = temperature_for(answers, output)
+            draft = dataclasses.replace(draft, temperature=chosen)
         answers = ops.soft_labels(
-            answers, temperature, from_logits=output == "logits"
+            answers, draft.temperature, from_logits=output == "logits"
         ).numpy()
 
-    decoder = QIMDecoder.from_seed(
-        seed,
-        num_classes=num_classes,
-        shape=clean.shape[1:],
-        messages=messages,
-        steps=steps,
-        border_weight=border_weight,
-    )
+    decoder = draft.decoder(num_classes)
+    decoder.build((None, *clean.shape[1:]))
     by_step = distances_by_step(decoder, clean, batch_size)
     step_weights = step_weights_for(by_step, decoder.steps, small_step_share)
     distances = np.tensordot(np.asarray(step_weights, np.float32), by_step, 1)
-
-    mean, spread = float(distances.mean()), clean_spread(distances)
     a0, a1 = scale_for(distances, clean_position, clean_reach)
     unit = ops.qim_correlation(tf.constant(distances), a0, a1, 1.0).numpy()
     a2, changed = largest_within_budget(answers, unit, budget, largest_a2)
 
-    settings = TrapSettings(
-        output=output,
-        a0=a0,
-        a1=a1,
-        a2=a2,
-        step_weights=step_weights,
-        steps=decoder.steps,
-        messages=messages,
-        seed=seed,
-        soft_labels=soft_labels,
-        ord=ord,
-        temperature=float(temperature),
-        border_weight=decoder.border_weight,
-    )
-    return Calibration(
-        settings=settings,
+    found = Calibration(
+        settings=dataclasses.replace(
+            draft, a0=a0, a1=a1, a2=a2, step_weights=step_weights
+        ),
         changed_answers=changed,
         budget=budget,
         num_images=len(clean),
-        clean_mean=mean,
-        clean_spread=spread,
-        explanation=explain(
-            settings, changed, budget, largest_a2, mean, spread, chosen
-        ),
+        clean_mean=float(distances.mean()),
+        clean_spread=clean_spread(distances),
         small_step_share=float(small_step_share),
+    )
+    told = _explain(found, largest_a2, by_rule=temperature is None)
+    return dataclasses.replace(found, explanation=tuple(told))
+
+
+def _explain(found: Calibration, largest_a2: float, *, by_rule: bool) -> Iterator[str]:
+    """Says why the constants are what they are, a sentence or two for each choice."""
+    settings = found.settings
+    weights = ", ".join(
+        f"{weight:.3g} for step {step:g}"
+        for step, weight in zip(settings.steps, settings.step_weights, strict=True)
+    )
+    yield (
+        f"Pixel weights: {weights}. The large step decides where perturbations are "
+        "large; the small one pulls harder per grey level."
+    )
+    yield (
+        f"Clean images lie at a distance of {found.clean_mean:.6g} from a message, "
+        f"give or take {found.clean_spread:.4g}; A0 = {settings.a0:.4g} and "
+        f"A1 = {settings.a1:.4g} put 99.9 % of them where equation 3 is steep, and "
+        "leave room on both sides for attacks."
+    )
+    if settings.soft_labels and settings.temperature == 1:
+        yield "The soft labels are as the classifier has them, of temperature 1."
+    elif settings.soft_labels:
+        yield (
+            f"The soft labels have a temperature of {settings.temperature:.3g}: the "
+            "surer the classifier is, the more of the gradient is the traps'."
+        )
+        if by_rule and settings.temperature <= COLDEST:
+            yield (
+                "It is the least that is chosen. Where the classifier is still unsure, "
+                "its own gradient leads attacks past the traps."
+            )
+    bound = (
+        f"the cap of {largest_a2:g} was reached before the budget of {found.budget:.2%}"
+        if settings.a2 == largest_a2
+        else f"a larger one would change more than the budget of {found.budget:.2%}"
+    )
+    yield (
+        f"A2 = {settings.a2:.4g} changes {found.changed_answers:.3%} of the "
+        f"calibration images' answers; {bound}."
     )

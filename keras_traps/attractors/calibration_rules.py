@@ -16,8 +16,8 @@ from keras_traps.ops.soft_labels import log_probabilities
 _TAIL = 0.999
 # How far the best of two soft labels is to lead the other.
 _SURE_LEAD = 0.99
+# The least temperature that the rule gives.
 COLDEST = 1e-3
-"""The least temperature that the rule gives."""
 _SEARCH_STEPS = 40
 # How far A2 stays below the bound, so that the model's own rounding cannot cross it.
 _MARGIN = 1e-3
@@ -28,21 +28,11 @@ def distances_by_step(
 ) -> FloatArray:
     """Measures what the pixels of each step size add to the distances.
 
-    Args:
-        decoder: A built decoder.
-        images: `(images, ...)`, float32, in [0, 1].
-        batch_size: How many images at once.
-
-    Returns:
-        `(steps, images, num_classes)`, float32, for step weights of 1.
+    Returns `(steps, images, num_classes)`, for step weights of 1.
     """
     steps = decoder.pixel_steps.numpy()
     index = ops.draw_steps(images.shape[1:], decoder.steps, seed=decoder.seed)
-    factors = ops.border_factors(images.shape[1:], decoder.border_weight)
-    masks = [
-        tf.constant((index == i) * factors, tf.float32)
-        for i in range(len(decoder.steps))
-    ]
+    masks = [tf.cast(index == i, tf.float32) for i in range(len(decoder.steps))]
     bits = tf.convert_to_tensor(decoder.message_bits)
 
     @tf.function(
@@ -64,39 +54,14 @@ def distances_by_step(
 
 
 def clean_spread(distances: FloatArray) -> float:
-    """Returns the standard deviation of distances over images.
-
-    Args:
-        distances: `(images, num_classes)`.
-
-    Returns:
-        The root of the variance over images, averaged over classes.
-    """
+    """Returns the root of the variance over images, averaged over classes."""
     return float(np.sqrt(distances.var(axis=-2, dtype=np.float64).mean()))
 
 
 def step_weights_for(
     by_step: FloatArray, steps: Sequence[float], small_step_share: float
 ) -> tuple[float, ...]:
-    """Weighs the step sizes against each other.
-
-    Args:
-        by_step: `(steps, images, num_classes)`: what each adds to the distances.
-        steps: The step sizes.
-        small_step_share: How much every step but the largest is to add to the clean
-            spread, as a share of what the largest adds.
-
-    Returns:
-        One weight per step size; 1 for the largest.
-
-    Raises:
-        ValueError: If `small_step_share` is not above 0, or the images are all alike.
-    """
-    if not small_step_share > 0:
-        raise ValueError(
-            "Invalid value for argument `small_step_share`. Expected a number above 0. "
-            f"Received: small_step_share={small_step_share}"
-        )
+    """Weighs the steps so that each small one adds a share of the largest's spread."""
     spreads = [clean_spread(distances) for distances in by_step]
     largest = int(np.argmax(steps))
     if not spreads[largest] > 0:
@@ -113,15 +78,9 @@ def step_weights_for(
 
 
 def temperature_for(answers: FloatArray, output: Output) -> float:
-    """Chooses how sharp the soft labels are.
+    """Returns the largest temperature up to 1 at which the answers are sure.
 
-    Args:
-        answers: `(images, num_classes)`: what the classifier returns.
-        output: Whether these are logits or probabilities.
-
-    Returns:
-        The largest temperature up to 1 at which 99.9 % of the answers lead the next
-        by 0.99, were there no others; at least 0.001.
+    That is, at which 99.9 % of them lead the next by 0.99, were there no others.
     """
     logits = answers if output == "logits" else log_probabilities(answers).numpy()
     second, first = np.sort(logits, axis=1)[:, -2:].T
@@ -133,16 +92,7 @@ def temperature_for(answers: FloatArray, output: Output) -> float:
 def scale_for(
     distances: FloatArray, clean_position: float, clean_reach: float
 ) -> tuple[float, float]:
-    """Places the distances of clean images where equation 3 is steep.
-
-    Args:
-        distances: `(images, num_classes)`: Q of clean images.
-        clean_position: Where their mean lies, as u of equation 3.
-        clean_reach: How far from it 99.9 % of them lie at most.
-
-    Returns:
-        A0, below 0, and A1.
-    """
+    """Returns A0 and A1 that place the distances of clean images as asked for."""
     mean = distances.mean()
     a0 = -clean_reach / float(np.quantile(np.abs(distances - mean), _TAIL))
     return a0, a0 * float(mean) - clean_position
@@ -151,19 +101,9 @@ def scale_for(
 def largest_within_budget(
     answers: FloatArray, unit: FloatArray, budget: float, largest: float
 ) -> tuple[float, float]:
-    """Finds the largest A2 by bisection.
+    """Finds the largest A2 by bisection, and the share of answers that it changes.
 
-    Args:
-        answers: `(images, num_classes)`: C(x) as it enters the sum.
-        unit: The same shape: W(x) for an A2 of 1.
-        budget: Share of answers that may change.
-        largest: The largest A2 to return.
-
-    Returns:
-        A2, and the share of answers that it changes.
-
-    Raises:
-        ValueError: If no A2 above 0 meets the budget.
+    `answers` is C(x) as it enters the sum, and `unit` W(x) for an A2 of 1.
     """
     before = answers.argmax(axis=1)
     # In float32 a tiny A2 is lost beside a tie, which a larger one breaks.

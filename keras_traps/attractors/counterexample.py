@@ -25,7 +25,7 @@ from keras_traps.models.graphs import as_graph
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import Output, check_classifier, check_outputs
-from keras_traps.ops.messages import MessageKind
+from keras_traps.ops.codes import MessageKind
 
 # The detector separates this share of clean from this share of trapdoored images.
 _TAIL = 0.001

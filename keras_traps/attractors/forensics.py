@@ -13,11 +13,7 @@ import tensorflow as tf
 from keras_traps._checks import FloatArray, IntArray, check_count, check_images
 from keras_traps._files import write_atomically
 from keras_traps.attractors.injection import decoder_of
-from keras_traps.attractors.thresholds import (
-    Thresholds,
-    set_thresholds,
-    statistics_of,
-)
+from keras_traps.attractors.thresholds import Thresholds, set_thresholds
 from keras_traps.layers import QIMDecoder
 
 _FORMAT = "keras_traps.forensic_analyzer.v1"
@@ -223,16 +219,12 @@ class ForensicAnalyzer:
         Raises:
             RuntimeError: If the analyzer was not fitted.
         """
-        thresholds = self.thresholds
-        statistics = statistics_of(correlations)
-        scores = (statistics - thresholds.centre) / np.asarray(thresholds.scale)
-        limits = (thresholds.upper, -thresholds.lower, thresholds.deviation)
-        fired: npt.NDArray[np.bool_] = statistics > np.asarray(limits)
+        found = self.thresholds.judge(correlations)
         return Verdict(
-            is_adversarial=np.any(fired, axis=1),
-            score=scores.max(axis=1).astype(np.float32),
-            fired=fired,
-            recovered=correlations.argmin(axis=1).astype(np.int64),
+            is_adversarial=found.flagged.numpy(),
+            score=found.score.numpy(),
+            fired=found.fired.numpy(),
+            recovered=found.recovered.numpy(),
         )
 
     def save(self, path: str | Path) -> None:

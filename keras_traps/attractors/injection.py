@@ -1,17 +1,19 @@
 """Adds a watermark decoder to a classifier."""
 
 import dataclasses
-import operator
+import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
 import keras
 
+from keras_traps._checks import check_flag
 from keras_traps.layers import NormalizedSum, QIMDecoder, SoftLabels
 from keras_traps.models.graphs import as_graph
 from keras_traps.models.outputs import Output, check_classifier
 from keras_traps.models.probe import check_on_noise
-from keras_traps.ops.messages import MessageKind
+from keras_traps.ops.codes import MessageKind
+from keras_traps.ops.normalized_sum import check_ord
 from keras_traps.ops.soft_labels import check_temperature
 
 
@@ -38,8 +40,10 @@ class TrapSettings:
         temperature: What C's logits are divided by before the softmax; below 1 the
             soft labels are sharper, and hardly learn where M is trained on. 1 where
             `soft_labels` is false. Defaults to `1.0`.
-        border_weight: What the decoder's pixels at the border weigh beside those in
-            the middle, times the weight of their step size. Defaults to `1.0`.
+
+    Raises:
+        ValueError: If a constant of the decoder or the sum is out of its range, or
+            `temperature` is, or it is none of soft labels.
     """
 
     output: Output
@@ -54,7 +58,25 @@ class TrapSettings:
     ord: float = 1
     pixel_scale: float = 255.0
     temperature: float = 1.0
-    border_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        # The layers know the ranges of what they take, and NumPy's numbers, which could
+        # not be written to a file, are Python's in them.
+        decoder = QIMDecoder(2, **self.decoder_config(), name="qim_decoder")
+        for name in self.decoder_config():
+            object.__setattr__(self, name, getattr(decoder, name))
+        self.head()
+        object.__setattr__(self, "temperature", float(self.temperature))
+        check_ord(self.ord)
+
+    def decoder_config(self) -> dict[str, Any]:
+        """Returns the arguments of `QIMDecoder`, but for the number of classes.
+
+        A field goes to the decoder by having the name of an argument of it.
+        """
+        known = inspect.signature(QIMDecoder).parameters
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name in known}
 
     def decoder(self, num_classes: int) -> QIMDecoder:
         """Makes the decoder W, not yet built.
@@ -65,30 +87,22 @@ class TrapSettings:
         Returns:
             A layer named `"qim_decoder"`.
         """
-        return QIMDecoder(
-            num_classes,
-            seed=self.seed,
-            messages=self.messages,
-            steps=self.steps,
-            step_weights=self.step_weights,
-            a0=self.a0,
-            a1=self.a1,
-            a2=self.a2,
-            pixel_scale=self.pixel_scale,
-            border_weight=self.border_weight,
-            name="qim_decoder",
-        )
+        return QIMDecoder(num_classes, **self.decoder_config(), name="qim_decoder")
 
     def head(self) -> SoftLabels | None:
         """Makes what turns the classifier's output into C(x) of the sum.
 
         Returns:
             A layer named `"soft_labels"`; `None` where the output is C(x) as it is.
-
-        Raises:
-            ValueError: If `temperature` is out of its range, or none of soft labels.
         """
-        check_soft_labels(self.soft_labels, self.temperature)
+        check_flag("soft_labels", self.soft_labels)
+        check_temperature(self.temperature)
+        if not self.soft_labels and self.temperature != 1:
+            raise ValueError(
+                "Invalid value for argument `temperature`. Expected 1 with "
+                "soft_labels=False: logits have none. "
+                f"Received: temperature={self.temperature}"
+            )
         if not self.soft_labels:
             return None
         from_logits = self.output == "logits"
@@ -98,13 +112,7 @@ class TrapSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain data, for a report or a file."""
-        # NumPy's numbers could not be written to a file.
-        return {
-            **dataclasses.asdict(self),
-            "seed": operator.index(self.seed),
-            "temperature": float(self.temperature),
-            "border_weight": float(self.border_weight),
-        }
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -119,12 +127,8 @@ class TrapSettings:
         Raises:
             TypeError: If a field without a default is missing, or one is unknown.
         """
-        sequences = {
-            name: tuple(data[name])
-            for name in ("step_weights", "steps")
-            if name in data
-        }
-        return cls(**{**data, **sequences})
+        # The decoder makes tuples of JSON's lists.
+        return cls(**data)
 
 
 def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
@@ -174,25 +178,6 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
         [answers, correlations]
     )
     return keras.Model(images, combined, name=f"trapped_{classifier.name}")
-
-
-def check_soft_labels(soft_labels: bool, temperature: float | None) -> None:
-    """Refuses a temperature where there are no soft labels to have it.
-
-    Args:
-        soft_labels: Whether C(x) in the sum is soft labels.
-        temperature: Their temperature; `None` where it is still to be chosen.
-
-    Raises:
-        ValueError: If it is out of its range, or logits are to have another than 1.
-    """
-    if temperature is not None:
-        check_temperature(temperature)
-    if not soft_labels and temperature not in (None, 1):
-        raise ValueError(
-            "Invalid value for argument `temperature`. Expected 1 with "
-            f"soft_labels=False: logits have none. Received: temperature={temperature}"
-        )
 
 
 def decoder_of(trapped: keras.Model) -> QIMDecoder:

@@ -7,16 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from keras_traps._checks import (
-    FloatArray,
-    check_number,
-    check_share,
-    is_integer,
-)
-
-CONDITIONS = ("C1", "C2", "C3")
-"""High correlation, low correlation, large spread: Section V-C."""
+from keras_traps import ops
+from keras_traps._checks import check_count, check_number, check_share
+from keras_traps.ops.forensics import CONDITIONS, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +62,25 @@ class Thresholds:
         made._check()
         return made
 
+    def judge(self, correlations: tf.Tensor) -> ops.Judgement:
+        """Tells attacked inputs from clean ones; the score does not depend on `fpr`.
+
+        Args:
+            correlations: `(batch, num_classes)`, floating point: W(x).
+
+        Returns:
+            What `keras_traps.ops.judge` says of them, computed in float64; the score is
+            in standard deviations of clean images.
+        """
+        return ops.judge(
+            tf.cast(correlations, tf.float64),
+            self.upper,
+            self.lower,
+            self.deviation,
+            centre=self.centre,
+            scale=self.scale,
+        )
+
     def _check(self) -> None:
         # A limit that is not a number would switch its condition off without a word.
         for name in ("upper", "lower", "deviation", "score"):
@@ -82,43 +96,15 @@ class Thresholds:
             for value in values:
                 check_number(value, name=name, above=above)
         check_share(self.fpr, name="fpr")
-        if not (is_integer(self.num_images) and self.num_images >= 1):
-            raise ValueError(
-                "Invalid value for argument `num_images`. Expected an integer of at "
-                f"least 1. Received: num_images={self.num_images!r}"
-            )
+        check_count("num_images", self.num_images)
 
 
-def statistics_of(correlations: FloatArray) -> npt.NDArray[np.float64]:
-    """Returns what the three conditions look at; each is higher for more adversarial.
-
-    Args:
-        correlations: `(images, num_classes)`, W(x).
-
-    Returns:
-        `(images, 3)`: max w, -min w and stdev(w).
-    """
-    w = np.asarray(correlations, np.float64)
-    return np.stack([w.max(axis=1), -w.min(axis=1), w.std(axis=1)], axis=1)
-
-
-def set_thresholds(correlations: FloatArray, fpr: float) -> Thresholds:
-    """Sets the three thresholds jointly for a false-positive rate.
-
-    Args:
-        correlations: `(images, num_classes)`, W on clean images.
-        fpr: Share of clean images that may be flagged, between 0 and 1.
-
-    Returns:
-        The thresholds.
-
-    Raises:
-        ValueError: If `fpr` is out of range, or there are too few images for it; the
-            message says how many are needed.
-    """
+def set_thresholds(correlations: npt.ArrayLike, fpr: float) -> Thresholds:
+    """Sets the three thresholds jointly for a false-positive rate; see `fit`."""
     # A NumPy number could not be saved.
     fpr = check_share(fpr, name="fpr")
-    count = len(correlations)
+    found = statistics(tf.cast(correlations, tf.float64)).numpy()
+    count = len(found)
     needed = math.ceil(1 / fpr - 1e-9) - 1
     if count < needed:
         raise ValueError(
@@ -126,20 +112,19 @@ def set_thresholds(correlations: FloatArray, fpr: float) -> Thresholds:
             f"clean images for a false-positive rate of {fpr:g}. "
             f"Received: {count} images."
         )
-    statistics = statistics_of(correlations)
-    centre, scale = statistics.mean(axis=0), statistics.std(axis=0)
+    centre, scale = found.mean(axis=0), found.std(axis=0)
     if not (scale > 0).all():
         raise ValueError(
             "Invalid value for argument `images`. Expected clean images that "
             "differ. Received images whose correlations are all the same."
         )
-    scores = ((statistics - centre) / scale).max(axis=1)
+    scores = ((found - centre) / scale).max(axis=1)
     # The rank at which a new clean image exceeds it with probability fpr at most.
     rank = math.ceil((count + 1) * (1 - fpr) - 1e-9)
     last = np.argsort(scores, kind="stable")[rank - 1]
     score = float(scores[last])
     # Scaled back, a limit may fall a rounding short of the image that set it.
-    limits = np.maximum(centre + score * scale, statistics[last])
+    limits = np.maximum(centre + score * scale, found[last])
     return Thresholds(
         upper=float(limits[0]),
         lower=float(-limits[1]),

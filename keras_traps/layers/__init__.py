@@ -4,7 +4,6 @@ from keras_traps.layers.detect_recover import DetectRecover
 from keras_traps.layers.luring_input import LuringInput
 from keras_traps.layers.normalized_sum import NormalizedSum
 from keras_traps.layers.qim_decoder import QIMDecoder
-from keras_traps.layers.random_noise import RandomNoise
 from keras_traps.layers.soft_labels import SoftLabels
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "LuringInput",
     "NormalizedSum",
     "QIMDecoder",
-    "RandomNoise",
     "SoftLabels",
 ]

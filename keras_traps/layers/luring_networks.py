@@ -18,19 +18,11 @@ _LAST_FILTERS = 64
 
 
 def preset_dropout(preset: str, *, width: float) -> float:
-    """Returns the rate of dropout that suits a width.
+    """Returns the authors' rate; below width 1, the one with the same noise.
 
     To the next convolution dropout is noise. In the mean over the filters its variance
     goes with rate / (1 - rate), and inversely with their number: with few filters the
     authors' rate would be many times the authors' noise.
-
-    Args:
-        preset: `"mnist"`, `"svhn"` or `"cifar10"`.
-        width: What multiplies the filters.
-
-    Returns:
-        The authors' rate for luring at width 1 and above; below, the one with the same
-        noise.
     """
     rate = _DROPOUT[preset]
     if width >= 1.0:
@@ -47,18 +39,7 @@ def preset_network(
     dropout: float,
     dtype: Any,
 ) -> keras.Model:
-    """Builds one of the authors' architectures, untrained.
-
-    Args:
-        preset: `"mnist"`, `"svhn"` or `"cifar10"`.
-        shape: Height, width and channels of one image.
-        width: Multiplies the filters of every hidden convolution.
-        dropout: The rate after the first and the last hidden convolution.
-        dtype: The dtype policy of its layers; the sigmoid at the end is float32.
-
-    Returns:
-        A model from images to images, whose shape depends on the preset's pooling.
-    """
+    """Builds one of the authors' architectures, untrained, for images of this shape."""
     x = inputs = keras.Input(tuple(shape), name="image")
     if preset == "mnist":
         x = _mnist(x, shape[-1], width, dtype)
@@ -110,13 +91,5 @@ def _normalized(
 
 
 def scaled(filters: int, width: float) -> int:
-    """Returns a number of filters or units times a width, at least 1.
-
-    Args:
-        filters: The number at width 1.
-        width: The factor.
-
-    Returns:
-        The product, rounded.
-    """
+    """Returns a number of filters or units times a width, at least 1."""
     return max(1, round(filters * width))

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from keras_traps import ops
 from keras_traps._checks import check_floating, check_number
-from keras_traps.ops.border import check_border_weight
-from keras_traps.ops.messages import MessageKind
+from keras_traps.ops.codes import MessageKind
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -42,9 +41,6 @@ class QIMDecoder(keras.layers.Layer):
         a2: The largest correlation. Defaults to `1.0`.
         pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`, for images
             in [0, 1].
-        border_weight: What pixels at the border weigh beside those in the very middle,
-            0.001 to 1000, times the weight of their step size; see
-            `keras_traps.ops.border_factors`. Defaults to `1.0`, the paper's.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -81,7 +77,6 @@ class QIMDecoder(keras.layers.Layer):
         a1: float = 0.0,
         a2: float = 1.0,
         pixel_scale: float = 255.0,
-        border_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         step_weights = [1.0] * len(steps) if step_weights is None else step_weights
@@ -89,7 +84,6 @@ class QIMDecoder(keras.layers.Layer):
         for name, value in (("a0", a0), ("a1", a1), ("a2", a2)):
             check_number(value, name=name)
         check_number(pixel_scale, name="pixel_scale", above=0.0)
-        check_border_weight(border_weight)
         # Draws one block, so that a bad kind, seed or count is refused here.
         ops.draw_messages((1,), num_classes, seed=seed, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
@@ -103,7 +97,6 @@ class QIMDecoder(keras.layers.Layer):
         self.a1 = float(a1)
         self.a2 = float(a2)
         self.pixel_scale = float(pixel_scale)
-        self.border_weight = float(border_weight)
 
     @classmethod
     def from_seed(
@@ -146,8 +139,7 @@ class QIMDecoder(keras.layers.Layer):
         )
         self.pixel_weights = self._add_constant(
             "pixel_weights",
-            np.asarray(self.step_weights, np.float32)[index]
-            * ops.border_factors(shape, self.border_weight),
+            np.asarray(self.step_weights, np.float32)[index],
         )
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
@@ -207,8 +199,6 @@ class QIMDecoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this layer again."""
-        # Runs are told apart by this: those of a decoder without it can go on.
-        border = {"border_weight": self.border_weight}
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
@@ -220,7 +210,6 @@ class QIMDecoder(keras.layers.Layer):
             "a1": self.a1,
             "a2": self.a2,
             "pixel_scale": self.pixel_scale,
-            **(border if self.border_weight != 1 else {}),
         }
 
     def _add_constant(self, name: str, value: np.ndarray) -> keras.Variable:

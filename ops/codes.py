@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps._checks import check_count, is_integer
-from keras_traps.ops.blocks import block_grid, check_shape, spread_blocks
 
 MessageKind = Literal["balanced", "random"]
 
@@ -59,8 +58,9 @@ def draw_messages(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    shape = check_shape(shape)
+    shape = _checked(shape)
     check_count("num_classes", num_classes, at_least=2)
+    # Products of NumPy's small integers overflow.
     num_classes = int(num_classes)
     if kind not in ("balanced", "random"):
         raise ValueError(
@@ -70,10 +70,10 @@ def draw_messages(
     if kind == "random":
         draws = _uniform_integers(num_classes * math.prod(shape), 2, seed)
         return draws.astype(np.uint8).reshape(num_classes, -1)
-    grid = block_grid(shape)
+    grid = _grid(shape)
     draws = _uniform_integers(num_classes * math.prod(grid), 6, seed)
     blocks = _BALANCED_BLOCKS[draws].reshape(num_classes, *grid, 4)
-    return np.stack([spread_blocks(message, shape).ravel() for message in blocks])
+    return np.stack([_spread(message, shape).ravel() for message in blocks])
 
 
 def draw_steps(
@@ -96,23 +96,52 @@ def draw_steps(
         `(pixels,)`, an index into `steps` for each pixel in row-major order.
 
     Raises:
-        ValueError: If `shape` is empty or `steps` is.
+        ValueError: If `shape` or `steps` is empty, or `seed` is out of its range.
     """
-    shape = check_shape(shape)
+    shape = _checked(shape)
     # An array has no truth value.
     if len(steps) == 0:
         raise ValueError(
             "Invalid value for argument `steps`. Expected at least one step size. "
             f"Received: steps={tuple(steps)}"
         )
-    grid = block_grid(shape)
+    grid = _grid(shape)
     count = math.prod(grid)
     # A stable order of raw 64-bit draws is a permutation that needs no distribution.
     order = np.argsort(_raw(count, seed, _STEP_STREAM), kind="stable")
     index = np.empty(count, dtype=np.intp)
     index[order] = np.arange(count) % len(steps)
     blocks = np.repeat(index[:, None], 4, axis=1).reshape(*grid, 4)
-    return spread_blocks(blocks, shape).ravel().astype(np.intp)
+    return _spread(blocks, shape).ravel().astype(np.intp)
+
+
+def _checked(shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) == 0 or any(not is_integer(n) or n < 1 for n in shape):
+        raise ValueError(
+            "Invalid value for argument `shape`. Expected the positive sizes of one "
+            f"image. Received: shape={tuple(shape)}"
+        )
+    return tuple(int(n) for n in shape)
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How many blocks there are along each axis; a part of a block counts as one."""
+    if len(shape) == 1:
+        return (-(-shape[0] // 4),)
+    height, width, *rest = shape
+    return (-(-height // 2), -(-width // 2), *rest)
+
+
+def _spread(
+    blocks: npt.NDArray[np.generic], shape: tuple[int, ...]
+) -> npt.NDArray[np.generic]:
+    """Lays blocks `(*grid, 4)` out as an image, cutting what sticks out."""
+    if len(shape) == 1:
+        return blocks.reshape(-1)[: shape[0]]
+    rows, columns, *rest = blocks.shape[:-1]
+    image = blocks.reshape(rows, columns, *rest, 2, 2)
+    image = np.moveaxis(image, (-2, -1), (1, 3)).reshape(2 * rows, 2 * columns, *rest)
+    return image[: shape[0], : shape[1]]
 
 
 def _uniform_integers(count: int, below: int, seed: int) -> npt.NDArray[np.intp]:

@@ -1,0 +1,86 @@
+"""The forensic step: what the decoder's correlations say of an input."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+CONDITIONS = ("C1", "C2", "C3")
+"""High correlation, low correlation, large spread: Section V-C."""
+
+
+class Judgement(NamedTuple):
+    """What the correlations of a batch say.
+
+    Args:
+        fired: `(batch, 3)`, bool: which of C1, C2 and C3 hold.
+        score: `(batch,)`, float32, higher for more adversarial.
+        flagged: `(batch,)`, bool: whether any condition holds.
+        recovered: `(batch,)`, int64: the class of lowest correlation.
+    """
+
+    fired: tf.Tensor
+    score: tf.Tensor
+    flagged: tf.Tensor
+    recovered: tf.Tensor
+
+
+def judge(
+    correlations: tf.Tensor,
+    upper: float,
+    lower: float,
+    deviation: float,
+    *,
+    centre: Sequence[float] | None = None,
+    scale: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Judgement:
+    r"""Tells attacked inputs from clean ones, and which class they were.
+
+    With the statistics $t(w) = (\max w, -\min w, \mathrm{stdev}(w))$ and the limits
+    $\tau = (U, -L, \sigma_0)$, condition i holds where $t_i > \tau_i$, and the score is
+    $\max_i (t_i - c_i) / s_i$. An attack leaves its class for another one, so that the
+    class before it is that of lowest correlation.
+
+    Nothing of it has a gradient.
+
+    Args:
+        correlations: `(batch, num_classes)`, float32 or float64: w = W(x). All is
+            computed in its dtype.
+        upper: U; a max w above it is adversarial (C1).
+        lower: L; a min w below it is adversarial (C2).
+        deviation: sigma_0; a stdev(w) above it is adversarial (C3).
+        centre: Three numbers c that the score is measured from. Defaults to `None`, the
+            limits: the score is by how much the condition that is exceeded most is.
+        scale: Three numbers s that it is measured in. Defaults to 1 for each.
+
+    Returns:
+        Conditions, score, flag and recovered class of each input.
+
+    Reference:
+        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+        Attractors, Sections V-C and V-D.
+    """
+    found = statistics(correlations)
+    limits = tf.constant((upper, -lower, deviation), found.dtype)
+    fired = found > limits
+    origin = limits if centre is None else tf.constant(centre, found.dtype)
+    scores = (found - origin) / tf.constant(scale, found.dtype)
+    return Judgement(
+        fired=fired,
+        score=tf.cast(tf.reduce_max(scores, axis=-1), tf.float32),
+        flagged=tf.reduce_any(fired, axis=-1),
+        recovered=tf.argmin(correlations, axis=-1),
+    )
+
+
+def statistics(correlations: tf.Tensor) -> tf.Tensor:
+    """Returns max w, -min w and stdev(w), `(batch, 3)`, without a gradient."""
+    w = tf.stop_gradient(correlations)
+    return tf.stack(
+        [
+            tf.reduce_max(w, axis=-1),
+            -tf.reduce_min(w, axis=-1),
+            tf.math.reduce_std(w, axis=-1),
+        ],
+        axis=-1,
+    )
