@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_traps.serving.client.arrays import Answer
 from keras_traps.serving.client.client import Client
-from keras_traps.serving.client.errors import ServingError
-from keras_traps.serving.client.signatures import Array, TensorSpec
+from keras_traps.serving.client.protocol import (
+    Answer,
+    Array,
+    ServingError,
+    TensorSpec,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
