@@ -9,12 +9,18 @@ Example:
         --report=runs/mnist/report/report.json --report=runs/mnist_1/report/report.json
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import command_line
 from command_line import CommandLineError, count
 from summary import write_summary
+
+if TYPE_CHECKING:
+    from keras_traps.evaluation.evaluate import Evaluation
 
 # The sign-gradient attacks, which take seconds.
 _NINE = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM")
@@ -109,6 +115,7 @@ def _attack(arguments: argparse.Namespace) -> None:
     train, test = trapping.load_data(arguments)
     chosen = trapping.choose_attacks(arguments, None if tables else _NINE)
     trapped = trapping.trap(arguments, train, test)
+    print("The traps:", *trapped.calibration.explanation, sep="\n   ", flush=True)
     trapping.open_store(arguments, trapped)
     name = trapping.preset_name(arguments)
     found = evaluate(
@@ -135,12 +142,33 @@ def _attack(arguments: argparse.Namespace) -> None:
         resume=True,
         engine=arguments.engine,
     )
+    _print(found)
     if tables:
         paths = write_tables(found, tables, arguments.workdir / "tables")
         print(f"Tables: {paths.html}")
     else:
         paths = write_report(found, arguments.workdir / "report")
         print(f"Report: {paths.html}")
+
+
+def _print(found: Evaluation) -> None:
+    """Prints what M, as the paper has it, makes of each attack."""
+    rows = [row for row in found.rows if row["variant"] == "paper"]
+    if not rows:
+        return
+    rates = [f"unnoticed at {each['fpr']:.1%}" for each in rows[0]["detection"]]
+    heads = ["attack", "fools C", "fools M", "detected", *rates]
+    print(*(f"{head:<{max(10, len(head))}}" for head in heads))
+    for row in rows:
+        detection = row["detection"]
+        shares = [row["success_classifier"], row["success_trapped"]]
+        shares += [detection[0]["detected"], *(each["overall"] for each in detection)]
+        words = [
+            "-" if rate is None or rate.value is None else f"{rate.value:.1%}"
+            for rate in shares
+        ]
+        cells = zip([row["attack"], *words], heads, strict=True)
+        print(*(f"{word:<{max(10, len(head))}}" for word, head in cells))
 
 
 if __name__ == "__main__":
