@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
     import trapping
 
     from keras_traps import models
-    from keras_traps.models.training import is_chief, make_strategy, save_model
+    from keras_traps.models.training import is_chief, make_strategy, save_atomically
 
     with refusing():
         strategy = make_strategy(arguments.strategy)
@@ -153,7 +153,7 @@ def main(argv: Sequence[str]) -> None:
     right = trapping.accuracy(model, test)
     print(f"Test accuracy: {right:.2%} of {len(test)} images")
     if output is not None and is_chief(strategy):
-        save_model(model, output)
+        save_atomically(model.save, output)
         print(f"Saved to {output}")
 
 
