@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_traps.attacks import Batch
 from keras_traps.attacks.diversity import show_variants
-from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
+from keras_traps.attacks.gradient import Recipe, Settings, run_gradient_loop
 from keras_traps.attacks.translation import smooth
 from tests.attacks.calling import compiled_parts
 from tests.attacks.victims import (

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import fmin_l_bfgs_b
 
 from keras_traps.attacks import AttackResult, blb, create
-from keras_traps.attacks.blb import BLB
+from keras_traps.attacks.lbfgs import BLB
 from tests.attacks.nearest import distance_to_plane, nearest_answer
 from tests.attacks.victims import (
     PIXELS,

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_traps.attacks.compiled import once_per_model
+from keras_traps.attacks.loop import once_per_model
 from tests.attacks.calling import EVERY, attack, compiled_parts
 from tests.attacks.victims import TWO_CLASSES, linear, some_images
 

@@ -1,7 +1,9 @@
 """The box-constrained L-BFGS attack, through SciPy."""
 
 import dataclasses
-from collections.abc import Callable
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,12 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from keras_traps._checks import FloatArray
 from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.compiled import once_per_model, watched
-from keras_traps.attacks.constants import first_constant, next_constant
-from keras_traps.attacks.losses import Logits
-from keras_traps.attacks.search_attack import ConstantSearchAttack
-from keras_traps.attacks.success import fooled
-from keras_traps.attacks.together import run_together
+from keras_traps.attacks.loop import Logits, fooled, once_per_model, watch
+from keras_traps.attacks.optimization import Constant, ConstantSearchAttack
 
 # How many examples are optimised at once. It bounds the memory of SciPy's histories,
 # and a batch of this size keeps a processor busy.
@@ -26,7 +24,7 @@ _AT_ONCE = 64
 Pixels = npt.NDArray[np.float64]
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """An image that an optimiser wants to know about.
 
     Args:
@@ -38,7 +36,7 @@ class _Look(NamedTuple):
     image: FloatArray
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What the model makes of it.
 
     Args:
@@ -52,7 +50,7 @@ class _Seen(NamedTuple):
     success: bool
 
 
-Ask = Callable[[_Look], _Seen]
+Ask = Callable[[Look], Seen]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,19 +82,24 @@ class BLB(ConstantSearchAttack):
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, each example in a thread of its own."""
-        shape = batch.images.shape[1:]
+        row = tf.TensorSpec((None,), tf.int64)
+        images = tf.TensorSpec((None, *batch.images.shape[1:]), tf.float32)
         look = once_per_model(
-            batch.model, "cross-entropy", lambda logits: _compile(logits, shape)
+            batch.model,
+            "cross-entropy",
+            lambda logits: tf.function(
+                _Cost(logits).look, input_signature=[images, row, row], autograph=False
+            ),
         )
 
-        def answer(looks: list[_Look]) -> list[_Seen]:
+        def answer(looks: list[Look]) -> list[Seen]:
             rows = [one.row for one in looks]
             seen = look(
                 tf.constant(np.stack([one.image for one in looks])),
                 tf.constant(batch.labels[rows]),
                 tf.constant(batch.ids[rows]),
             )
-            return [_Seen(*one) for one in zip(*(x.numpy() for x in seen), strict=True)]
+            return [Seen(*one) for one in zip(*(x.numpy() for x in seen), strict=True)]
 
         searches = [_Search(self, row, image) for row, image in enumerate(batch.images)]
         # SciPy's vectors are short: more threads of BLAS only get in each other's way,
@@ -109,14 +112,23 @@ class BLB(ConstantSearchAttack):
         )
 
 
-class _Search:
-    """The search for one example.
+class _Cost(NamedTuple):
+    """What is asked of a model, as a graph."""
 
-    Args:
-        attack: The settings.
-        row: Which example of the batch it is.
-        image: The clean image.
-    """
+    logits: Logits
+
+    def look(
+        self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            answers = self.logits(watch(images, ids))
+            cost = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, answers)
+        return cost, tape.gradient(cost, images), fooled(answers, labels, True)
+
+
+class _Search:
+    """The search for one example, of which `row` is the place in the batch."""
 
     def __init__(self, attack: BLB, row: int, image: FloatArray) -> None:
         self.attack = attack
@@ -129,15 +141,15 @@ class _Search:
 
     def run(self, ask: Ask) -> None:
         """Tries one c after the other, unless the answer is the target already."""
-        if ask(_Look(self.row, self.image)).success:
+        if ask(Look(self.row, self.image)).success:
             return
-        constant = first_constant(
+        constant = Constant.first(
             tf.constant(self.attack.initial_const, tf.float32), tf.constant(1)
         )
         searches = tf.constant(self.attack.binary_search_steps)
         for _ in range(self.attack.binary_search_steps):
             found = self.minimise(float(constant.value[0]), ask)
-            constant = next_constant(constant, tf.constant([found]), searches)
+            constant = constant.next(tf.constant([found]), searches)
 
     def minimise(self, const: float, ask: Ask) -> bool:
         """Runs the optimiser with one c; returns whether it ends at a success."""
@@ -160,33 +172,103 @@ class _Search:
         )
         return bool(self.look(end.x, ask).success)
 
-    def look(self, pixels: Pixels, ask: Ask) -> _Seen:
+    def look(self, pixels: Pixels, ask: Ask) -> Seen:
         """Shows the model an image, and keeps it if it is the nearest success."""
         image = pixels.astype(np.float32).reshape(self.image.shape)
-        seen = ask(_Look(self.row, image))
+        seen = ask(Look(self.row, image))
         distance = float(np.sum((image - self.image) ** 2))
         if seen.success and distance < self.distance:
             self.best, self.distance = image, distance
         return seen
 
 
-def _compile(
-    logits: Logits, shape: tuple[int, ...]
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    row = tf.TensorSpec((None,), tf.int64)
+class _Asked(NamedTuple):
+    search: int
+    look: Look
+    answer: "Future[Seen]"
 
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, *shape), tf.float32), row, row],
-        autograph=False,
-    )
-    def look(
-        images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            answers = watched(logits, ids)(images)
-            cost = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, answers)
-        success = fooled(answers, labels, tf.constant(True))
-        return cost, tape.gradient(cost, images), success
 
-    return look
+class _Ended(NamedTuple):
+    failure: BaseException | None
+
+
+def run_together(
+    searches: Sequence[Callable[[Ask], None]],
+    answer: Callable[[list[Look]], Sequence[Seen]],
+    *,
+    at_once: int,
+) -> None:
+    """Runs optimisers that look at one image at a time, with batched answers.
+
+    Each search runs in a thread of its own; what all of them ask is answered in one
+    batch.
+
+    Args:
+        searches: Each is given a function that looks at one image.
+        answer: Answers a list of looks, one of each search that is under way, in the
+            order of the searches: the same lists at every call, however the threads are
+            scheduled. It is called in the caller's thread.
+        at_once: How many searches are under way at once. One that ends makes place for
+            the next.
+
+    Raises:
+        BaseException: What `answer` or a search raised first. The other searches are
+            stopped at their next look.
+    """
+    messages: queue.SimpleQueue[_Asked | _Ended] = queue.SimpleQueue()
+
+    def run(number: int) -> None:
+        def ask(look: Look) -> Seen:
+            asked = _Asked(number, look, Future())
+            messages.put(asked)
+            return asked.answer.result()
+
+        try:
+            searches[number](ask)
+        except BaseException as failure:
+            messages.put(_Ended(failure))
+        else:
+            messages.put(_Ended(None))
+
+    with ThreadPoolExecutor(at_once) as threads:
+        # A thread that is free takes the first search that waits, so that the searches
+        # under way are the first ones that have not ended.
+        for number in range(len(searches)):
+            threads.submit(run, number)
+        _serve(messages, answer, len(searches), at_once)
+
+
+def _serve(
+    messages: "queue.SimpleQueue[_Asked | _Ended]",
+    answer: Callable[[list[Look]], Sequence[Seen]],
+    left: int,
+    at_once: int,
+) -> None:
+    """Answers until all searches have ended, also after a failure: none may hang."""
+    failure: BaseException | None = None
+    waiting: list[_Asked] = []
+    while left:
+        try:
+            message = messages.get()
+            if isinstance(message, _Ended):
+                left -= 1
+                failure = failure or message.failure
+            else:
+                waiting.append(message)
+            complete = waiting and len(waiting) == min(at_once, left)
+            if complete and failure is None:
+                # Not as they came: another place in the batch may round otherwise.
+                waiting.sort(key=lambda asked: asked.search)
+                answers = answer([asked.look for asked in waiting])
+                for asked, seen in list(zip(waiting, answers, strict=True)):
+                    asked.answer.set_result(seen)
+                waiting = []
+        except BaseException as error:
+            failure = failure or error
+        if failure is not None:
+            for asked in waiting:
+                if not asked.answer.done():
+                    asked.answer.set_exception(failure)
+            waiting = []
+    if failure is not None:
+        raise failure
