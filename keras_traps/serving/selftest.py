@@ -16,8 +16,9 @@ import tensorflow as tf
 from keras_traps._checks import FloatArray
 from keras_traps.attractors import integrate
 from keras_traps.layers import SoftLabels
+from keras_traps.luring.schemes import NO_CLASS
 from keras_traps.models.inference import predict
-from keras_traps.serving.signatures import NO_CLASS, Signature, Subject, as_taken
+from keras_traps.serving.signatures import Signature, Subject, as_taken
 
 TOLERANCE = 1e-6
 """How far a probability may lie from the live model's. A score is measured in standard

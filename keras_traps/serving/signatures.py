@@ -1,7 +1,6 @@
 """What a client can call: each signature as a function of stock operations."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,8 +12,8 @@ import tensorflow as tf
 
 from keras_traps.attractors import ForensicAnalyzer, integrate
 from keras_traps.layers import LuringInput, QIMDecoder
-from keras_traps.models.outputs import Output, check_classifier
-from keras_traps.models.probe import check_on_noise
+from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows
+from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.forensics import judge
 
 Signature = Literal[
@@ -38,9 +37,6 @@ Signature = Literal[
 
 Deploy = Literal["augmented", "target", "agreed"]
 """What a lured model answers: M(P(x)), M(x), or M(x) where both name one class."""
-
-NO_CLASS = -1
-"""The class id where no answer is given; its label is empty."""
 
 Answer = dict[str, tf.Tensor]
 Function = Callable[[tf.Tensor], Answer]
@@ -242,7 +238,7 @@ def _prediction(subject: Subject) -> Function:
         if lure is not None and subject.deploy == "augmented":
             asked = lure(images, training=False)
         probabilities = _probabilities(subject, asked)
-        return _answer(subject, probabilities, _are_finite(images, probabilities))
+        return _answer(subject, probabilities, finite_rows(images, probabilities))
 
     return predict
 
@@ -251,8 +247,7 @@ def _agreement(subject: Subject, lure: keras.Model) -> Function:
     def predict_agreed(images: tf.Tensor) -> Answer:
         probabilities = _probabilities(subject, images)
         lured = _probabilities(subject, lure(images, training=False))
-        agreed = tf.equal(tf.argmax(probabilities, -1), tf.argmax(lured, -1))
-        agreed = tf.logical_and(agreed, _are_finite(images, probabilities, lured))
+        agreed = agreed_class(probabilities, lured, images) > NO_CLASS
         return {**_answer(subject, probabilities, agreed), "agreed": agreed}
 
     return predict_agreed
@@ -264,7 +259,7 @@ def _integration(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
 
     def integrated(images: tf.Tensor) -> Answer:
         answers = model(images, training=False)
-        return _answer(subject, answers, _are_finite(images, answers))
+        return _answer(subject, answers, finite_rows(images, answers))
 
     return integrated
 
@@ -277,7 +272,7 @@ def _analysis(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
 
     def analyze(images: tf.Tensor) -> Answer:
         probabilities, correlations = both(images, training=False)
-        valid = _are_finite(images, probabilities)
+        valid = finite_rows(images, probabilities)
         judgement = judge(
             # As the analyzer computes it.
             tf.cast(correlations, tf.float64),
@@ -324,15 +319,6 @@ def _named(
         f"{prefix}class_id": tf.where(valid, class_id, none),
         f"{prefix}label": tf.gather(names, tf.where(valid, class_id, last)),
     }
-
-
-def _are_finite(*given: tf.Tensor) -> tf.Tensor:
-    # Not a number has a largest class as well, the first.
-    finite = [
-        tf.reduce_all(tf.math.is_finite(one), axis=tuple(range(1, one.shape.rank)))
-        for one in given
-    ]
-    return functools.reduce(tf.logical_and, finite)
 
 
 def _check_lure(

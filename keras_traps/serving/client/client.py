@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from keras_traps._checks import check_count
 from keras_traps.serving.client.protocol import (
     Answer,
-    Array,
     Deadline,
     DeadlineExceededError,
     Inputs,
@@ -137,20 +136,15 @@ class Client:
         for _ in range(_MOST_RESTARTS):
             served = self._signature(version, signature, deadline)
             try:
-                arrays = to_inputs(images, served)
-            except (TypeError, ValueError):
-                if not self._has_changed(version, signature, served, deadline):
-                    raise
-                continue
-            try:
-                return self._predict(version, signature, served, arrays, deadline)
-            except InvalidArgumentError as error:
-                if not self._has_changed(version, signature, served, deadline):
-                    raise _with_expectation(error, signature, served, arrays) from error
+                return self._predict(version, signature, served, images, deadline)
             except _ChangedError:
                 self._known.pop(version, None)
             except NotFoundError as error:
                 raise self._explained(error, deadline) from error
+            except (TypeError, ValueError):
+                # They may fit another signature than the one that was known.
+                if not self._has_changed(version, signature, served, deadline):
+                    raise
         raise ServingError(
             f"the versions or outputs of {self._name(version)} kept changing",
             code="ABORTED",
@@ -206,12 +200,11 @@ class Client:
             ServingError: If the server fails in a way that does not pass.
         """
         deadline = Deadline(timeout)
-        seen = "nothing"
-        attempts = 0
-        for pause in _pauses():
+        seen, attempts, pauses = "nothing", 0, _pauses()
+        while (seconds := deadline.remaining()) > 0:
             attempts += 1
             try:
-                states = self._transport.status(self._version, deadline.remaining())
+                states = self._transport.status(self._version, seconds)
             except (DeadlineExceededError, UnavailableError, NotFoundError) as error:
                 seen = str(error)
             else:
@@ -219,9 +212,7 @@ class Client:
                 if versions:
                     return max(versions)
                 seen = _listed(states)
-            time.sleep(max(0.0, min(pause, deadline.remaining())))
-            if deadline.remaining() <= 0:
-                break
+            time.sleep(max(0.0, min(next(pauses), deadline.remaining())))
         raise DeadlineExceededError(
             f"{self._name(self._version)} is not available after {timeout:g} s: {seen}",
             attempts=attempts,
@@ -276,7 +267,7 @@ class Client:
         )
 
     def _refresh(self, version: int | None, deadline: Deadline) -> Metadata:
-        """Asks for a target's signatures, whatever is known."""
+        """Asks for a version's signatures, whatever is known."""
         ask = functools.partial(self._transport.metadata, version)
         try:
             metadata = self._retried(ask, deadline)
@@ -329,9 +320,10 @@ class Client:
         version: int | None,
         name: str,
         served: Signature,
-        arrays: dict[str, Array],
+        images: Inputs,
         deadline: Deadline,
     ) -> Answer:
+        arrays = to_inputs(images, served)
         total = len(next(iter(arrays.values())))
         step = self._max_batch_size
         pinned = version
@@ -344,6 +336,14 @@ class Client:
             ask = functools.partial(self._transport.predict, pinned, name, served, part)
             try:
                 outputs, answered = self._retried(ask, deadline)
+            except InvalidArgumentError as error:
+                # The server's own message may come from within the graph.
+                expected = ", ".join(f"{k!r}: {v}" for k, v in served.inputs.items())
+                raise InvalidArgumentError(
+                    f"{error.message}. Signature {name!r} expects {expected}. "
+                    f"Received: {describe(arrays)}",
+                    attempts=error.attempts,
+                ) from error
             except NotFoundError as error:
                 if pinned == version:
                     raise
@@ -407,21 +407,3 @@ def _pauses() -> Iterator[float]:
 
 def _listed(states: Sequence[VersionStatus]) -> str:
     return ", ".join(map(str, states)) or "none"
-
-
-def _with_expectation(
-    error: InvalidArgumentError,
-    name: str,
-    signature: Signature,
-    inputs: dict[str, Array],
-) -> InvalidArgumentError:
-    """Returns the error with what the signature expects and what it was given.
-
-    A server's own message may come from within the graph and name neither.
-    """
-    expected = ", ".join(f"{key!r}: {spec}" for key, spec in signature.inputs.items())
-    return InvalidArgumentError(
-        f"{error.message}. Signature {name!r} expects {expected}. "
-        f"Received: {describe(inputs)}",
-        attempts=error.attempts,
-    )

@@ -5,7 +5,6 @@ import pytest
 from absl import app, flags
 
 from benchmarks import serving_load
-from tests.serving.server_process import ServerProcess
 
 
 def values(*arguments: str) -> flags.FlagValues:
@@ -15,10 +14,10 @@ def values(*arguments: str) -> flags.FlagValues:
 
 
 def test_a_line_per_signature_batch_and_address_is_written(
-    server: ServerProcess, tmp_path: Path
+    addresses: tuple[str, str], tmp_path: Path
 ) -> None:
     arguments = (
-        f"--addresses={server.grpc_address},{server.rest_address}",
+        f"--addresses={','.join(addresses)}",
         "--model=tiny",
         "--signatures=serving_default,analyze",
         "--batches=2",
