@@ -34,6 +34,7 @@ from keras_traps.evaluation.runner import EngineName, attack_all, check_limits
 from keras_traps.evaluation.subjects import (
     Defence,
     Examples,
+    SubjectName,
     Variant,
     Watermark,
     attractor_subjects,
@@ -232,7 +233,7 @@ def evaluate(
         test, seed=seed, chunk_size=chunk_size, background=background, defence=defence
     )
     store = RecordStore(workdir, settings, resume=resume)
-    names = ("undefended", *variants) if variants else ()
+    names: tuple[SubjectName, ...] = ("undefended", *variants) if variants else ()
     subjects = attractor_subjects(defence, examples, names)
     found = attack_all(
         subjects,
@@ -246,9 +247,8 @@ def evaluate(
         provenance=provenance,
     )
     places = [attack.name for attack in attacks]
-    runs = sorted(
-        found, key=lambda run: (names.index(run.subject), places.index(run.attack))
-    )
+    order = {name: place for place, name in enumerate(names)}
+    runs = sorted(found, key=lambda run: (order[run.subject], places.index(run.attack)))
     correlations = defence.main_analyzer.correlations(test.images)
     frame = make_frame(runs, store, Watermark(defence.analyzers))
     scores = defence.main_analyzer.judge(correlations).score

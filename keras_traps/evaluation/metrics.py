@@ -173,7 +173,7 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
         area `auc` under the ROC curve, of the successful images against the same
         before the attack; and `mean_l2` of the successful.
     """
-    cells = {key: part for key, part in frame.groupby(["subject", "attack"])}
+    cells = dict(iter(frame.groupby(["subject", "attack"])))
     rows = []
     for run in runs:
         if run.subject == "undefended":

@@ -8,6 +8,7 @@ Reference:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.resources
 import itertools
@@ -345,7 +346,7 @@ def _table_4(found: Evaluation) -> list[Table | Text]:
         cells = []
         for fpr in (PAPER_FPR, LOW_FPR):
             detected, _, overall = detection_cells(row, fpr)
-            cells += [detected._replace(paper=""), overall]
+            cells += [dataclasses.replace(detected, paper=""), overall]
         rows.append(_named(row, cells))
     heads = [
         Column(name, f"{nominal(fpr)} FPR")
@@ -679,47 +680,42 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
     }
     parts = {
         key: part.set_index("id")
-        for key, part in frame.groupby(["subject", "attack", "eps"])
+        for key, part in (frame.groupby(["subject", "attack", "eps"]) if ours else ())
     }
     found: list[dict[str, Any]] = []
     for baseline in BASELINES:
         shared = [
-            (place, run, ours[baseline, *place])
-            for (variant, *rest), run in ours.items()
-            if variant == "luring" and (baseline, *(place := tuple(rest))) in ours
+            (attack, eps, run, ours[baseline, attack, eps])
+            for (variant, attack, eps), run in ours.items()
+            if variant == "luring" and (baseline, attack, eps) in ours
         ]
-        alike = [one for one in shared if _asked(one[1]) == _asked(one[2])]
+        alike = [one for one in shared if _asked(one[2]) == _asked(one[3])]
         if not alike:
             continue
-        unlike = [place for place, *_ in [one for one in shared if one not in alike]]
-        uneven = [
-            (*place, run.images, other.images)
-            for place, run, other in alike
-            if run.images != other.images
-        ]
-        for measure in ("ac_m", "dac"):
-            here, there = (
-                [_good(parts[run.subject, *place], measure) for place, run in each]
-                for each in (
-                    [(place, run) for place, run, _ in alike],
-                    [(place, other) for place, _, other in alike],
+        for what in ("ac_m", "dac"):
+            missed, pairs = [], []
+            for attack, eps, *both in alike:
+                mine, other = (
+                    _good(parts[run.subject, attack, eps], what) for run in both
                 )
-            )
-            missed = [
-                (*place, float(mine.mean()), float(other.mean()))
-                for (place, *_), mine, other in zip(alike, here, there, strict=True)
-                if not mine.mean() > other.mean()
-            ]
-            pairs = [compare(*both) for both in zip(here, there, strict=True)]
+                if not mine.mean() > other.mean():
+                    missed.append(
+                        (attack, eps, float(mine.mean()), float(other.mean()))
+                    )
+                pairs.append(compare(mine, other))
             found.append(
                 {
                     "baseline": baseline,
-                    "measure": measure,
+                    "measure": what,
                     "above": len(alike) - len(missed),
                     "cells": len(alike),
                     "missed": missed,
-                    "uneven": uneven,
-                    "unlike": unlike,
+                    "uneven": [
+                        (attack, eps, mine.images, other.images)
+                        for attack, eps, mine, other in alike
+                        if mine.images != other.images
+                    ],
+                    "unlike": [one[:2] for one in shared if one not in alike],
                     "paired": _count_pairs(pairs),
                 }
             )
@@ -734,8 +730,8 @@ def _asked(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return settings, [trial.settings for trial in run.trials]
 
 
-def _good(part: pd.DataFrame, measure: str) -> pd.Series:
-    return part["defended"] if measure == "dac" else part["target"] == part["label"]
+def _good(part: pd.DataFrame, what: str) -> pd.Series:
+    return part["defended"] if what == "dac" else part["target"] == part["label"]
 
 
 def _count_pairs(pairs: Sequence[Pair]) -> dict[str, Any]:

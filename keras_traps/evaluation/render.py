@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jinja2
 import markupsafe
@@ -31,7 +31,8 @@ FIGURES = "figures"
 """The folder, beside the Markdown file, that holds its pictures."""
 
 
-class Cell(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Cell:
     """One cell of a table.
 
     Args:
@@ -57,7 +58,8 @@ class Cell(NamedTuple):
         return round(100 * math.sqrt(self.share or 0))
 
 
-class Column(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Column:
     """The head of a column; several may have a head in common, `group`."""
 
     name: str
@@ -65,7 +67,8 @@ class Column(NamedTuple):
     numeric: bool = True
 
 
-class Table(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Table:
     """A table; the first cell of a row names it. `code` is for commands and hashes."""
 
     caption: str
@@ -73,7 +76,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Cell]]
     code: bool = False
 
-    kind = "table"
+    kind: ClassVar[str] = "table"
 
     @property
     def groups(self) -> list[tuple[str, list[Column]]]:
@@ -88,32 +91,36 @@ class Table(NamedTuple):
         return [False, *(one.group != other.group for one, other in pairs)]
 
 
-class Text(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Text:
     """A paragraph; `caution` marks what a reader must not miss."""
 
     text: str
     tone: Literal["plain", "caution"] = "plain"
 
-    kind = "text"
+    kind: ClassVar[str] = "text"
 
 
-class Terms(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Terms:
     """Terms and what each means."""
 
     items: Sequence[tuple[str, str]]
 
-    kind = "terms"
+    kind: ClassVar[str] = "terms"
 
 
-class Tiles(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Tiles:
     """The headline numbers: what each is, its value, what it refers to."""
 
     items: Sequence[tuple[str, str, str]]
 
-    kind = "tiles"
+    kind: ClassVar[str] = "tiles"
 
 
-class Picture(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Picture:
     """A plot as PNG bytes, for a light and for a dark page."""
 
     name: str
@@ -122,10 +129,11 @@ class Picture(NamedTuple):
     light: bytes
     dark: bytes
 
-    kind = "picture"
+    kind: ClassVar[str] = "picture"
 
 
-class Example(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Example:
     """One attacked image: a strip of pixels, and what became of it."""
 
     name: str
@@ -137,18 +145,20 @@ class Example(NamedTuple):
     facts: Sequence[tuple[str, str]]
 
 
-class Examples(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Examples:
     """A grid of attacked images."""
 
     items: Sequence[Example]
 
-    kind = "examples"
+    kind: ClassVar[str] = "examples"
 
 
 Part = Table | Text | Terms | Tiles | Picture | Examples
 
 
-class Section(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Section:
     """A heading and what stands under it; `anchor` is unique in the page."""
 
     anchor: str
@@ -215,14 +225,17 @@ def write_page(
         write_atomically(path, png)
     page = {"title": title, "subtitle": subtitle, "sections": sections}
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    paths = [directory / f"{name}.{suffix}" for suffix in ("json", "md", "html")]
-    for path, written in zip(
-        paths,
-        (text + "\n", _render("report.md.j2", page), _render("report.html.j2", page)),
-        strict=True,
-    ):
-        write_atomically(path, written.encode())
-    return ReportPaths(*paths, tuple(path for path, _ in figures))
+    paths = ReportPaths(
+        directory / f"{name}.json",
+        directory / f"{name}.md",
+        directory / f"{name}.html",
+        tuple(path for path, _ in figures),
+    )
+    write_atomically(paths.json, f"{text}\n".encode())
+    for path in (paths.markdown, paths.html):
+        template = _environment().get_template(f"report{path.suffix}.j2")
+        write_atomically(path, template.render(page).encode())
+    return paths
 
 
 def _figures(part: Part) -> Iterable[tuple[Picture | Example, bytes]]:
@@ -231,10 +244,6 @@ def _figures(part: Part) -> Iterable[tuple[Picture | Example, bytes]]:
     if isinstance(part, Examples):
         return [(example, example.strip) for example in part.items]
     return []
-
-
-def _render(template: str, page: Mapping[str, Any]) -> str:
-    return _environment().get_template(template).render(page)
 
 
 @functools.cache
@@ -288,7 +297,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        value = value._asdict()
+        value = value._asdict()  # Its fields have names.
     if isinstance(value, Mapping):
         return {
             f"{key:.12g}" if isinstance(key, float) else str(key): plain(item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -301,7 +302,7 @@ def write_worst_case(
     ]
     watched = "" if fpr is None else f" unnoticed at {nominal(fpr)} FPR"
     heads = columns("Attack", "still stood", "got through")
-    parts = [
+    parts: list[Part] = [
         Tiles([("Any attack", share(found.overall), f"of images lost{watched}")]),
         Table(
             "An image that one attack gets through with is not given to the next.",
@@ -537,7 +538,7 @@ def _without_papers(row: dict[str, Any], cells: Sequence[Cell]) -> Sequence[Cell
     """Leaves the line of the paper's numbers out where there are none."""
     if row["paper"]:
         return cells
-    return [cell._replace(paper=None) for cell in cells]
+    return [dataclasses.replace(cell, paper=None) for cell in cells]
 
 
 def _papers_lines(rows: Sequence[dict[str, Any]]) -> str:

@@ -382,7 +382,7 @@ def _radius(attack: Attack) -> float:
 class _Engine(Protocol):
     """Does tasks, in whatever order and place."""
 
-    def submit(self, task: Task, place: int) -> int:
+    def submit(self, task: Task, place: int, /) -> int:
         """Takes a task of the course at a place; returns a handle."""
 
     def finished(self) -> tuple[int, Record]:
@@ -525,7 +525,7 @@ class _RayEngine:
         self._handles: dict[Any, int] = {}
         self._count = 0
 
-    def submit(self, task: Task, place: int) -> int:
+    def submit(self, task: Task, _: int) -> int:
         subject, attack = task.subject, task.attack
         if subject not in self._packed:
             packed = self._ray.put(pack(subject))
@@ -560,8 +560,7 @@ def pack(subject: Subject) -> bytes:
         Its pickle. Keras models are in it as their `.keras` files, each once; verdicts
         are not made elsewhere, so that its detector is only what it asks.
     """
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     plain = dataclasses.replace(subject, asked=subject.questions, detector=None)
     packed: bytes = ray.cloudpickle.dumps(plain)
     return packed
@@ -580,8 +579,7 @@ def _work(
     known: Any,
 ) -> tuple[Record, Any]:
     """Runs in a worker; the second result is what a universal attack has learnt."""
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     if not _mine:
         if not tf.config.list_physical_devices("GPU"):
             # Ray gave this task one core; TensorFlow would take all.

@@ -45,6 +45,9 @@ Variant = Literal["paper", "margin", "raw_sum", "integrated", "integrated_label"
 - `"integrated_label"`: the same where it has none.
 """
 
+SubjectName = Variant | Literal["undefended"]
+"""A variant of the trapped model, or the classifier C itself."""
+
 INTEGRATED: tuple[Variant, ...] = ("integrated", "integrated_label")
 """The variants in which flagging is part of the answer."""
 
@@ -302,12 +305,12 @@ class Subject:
 
     @functools.cached_property
     def attacked(self) -> keras.Model:
-        """The model that attacks see; kept, for one that is made anew is traced anew."""
+        """The model that attacks see; kept, for a new one is traced anew."""
         return self.model if self.view is None else self.view(self.model)
 
     @property
     def questions(self) -> dict[str, Question]:
-        """What is asked of the adversarial images, the detector's questions included."""
+        """All that is asked of the adversarial images, by the detector too."""
         return {**self.asked, **(self.detector.asked if self.detector else {})}
 
     def follows(self, attack: Attack) -> bool:
@@ -407,7 +410,7 @@ def defend(
 def attractor_subjects(
     defence: Defence,
     examples: Examples,
-    names: Sequence[Variant | Literal["undefended"]],
+    names: Sequence[SubjectName],
 ) -> list[Subject]:
     """Makes the subjects of an evaluation of attractors.
 

@@ -66,13 +66,14 @@ def _unseen(cell: pd.DataFrame) -> Iterator[tuple[float, pd.Series]]:
 
 def _weak_on_classifier(cells: _Cells) -> Iterator[str]:
     for (subject, attack), cell in cells.items():
+        if subject != "undefended" or attack not in _ITERATIVE:
+            continue
         share = cell["success"].mean()
-        if subject == "undefended" and attack in _ITERATIVE:
-            if share < _UNDEFENDED_FLOOR:
-                yield (
-                    f"{attack} fools the undefended classifier on {share:.1%} only: "
-                    "the attack may be too weak to say anything of the defence."
-                )
+        if share < _UNDEFENDED_FLOOR:
+            yield (
+                f"{attack} fools the undefended classifier on {share:.1%} only: "
+                "the attack may be too weak to say anything of the defence."
+            )
 
 
 def _masked(cells: _Cells) -> Iterator[str]:
