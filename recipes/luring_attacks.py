@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+import pandas as pd
 from command_line import CommandLineError, refusing
 from luring_folder import WHOLE, Folder
 from trapping import load_data
@@ -175,12 +176,12 @@ def table(arguments: argparse.Namespace) -> None:
         clean = [
             _clean(name, folder, test) for name in [*folder.trained(WHOLE), *names]
         ]
-        store = RecordStore.open(folder.path)
+        frame = make_frame(runs, RecordStore.open(folder.path)) if runs else None
     paths = write_luring_tables(
         test.name,
         clean,
         runs,
-        make_frame(runs, store),
+        pd.DataFrame() if frame is None else frame,
         folder.path / "tables",
         provenance=provenance(arguments.command_line, test_data=test.sha256),
     )

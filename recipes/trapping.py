@@ -26,6 +26,18 @@ from keras_traps.provenance import provenance, weights_sha256
 _DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
 _PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
 
+# Attacks of no preset have the settings of one that it has.
+_LIKE = {
+    "Noise": "FGSM",
+    "cleverhans/FGM": "FGSM",
+    "cleverhans/BIM": "BIM",
+    "cleverhans/PGD": "PGD",
+    "cleverhans/Madry": "PGD",
+    "cleverhans/MIM": "UMIFGSM",
+    "cleverhans/CW2": "CW2",
+    "cleverhans/SPSA": "SPSA",
+}
+
 # The flags that are arguments of `calibrate` where they are given.
 CALIBRATING = ("output", "budget", "small_step_share", "temperature")
 
@@ -170,18 +182,23 @@ def choose_attacks(
     arguments: argparse.Namespace, default: Sequence[str] | None = None
 ) -> list[attacks.Attack]:
     """Returns the attacks of `--attacks`, else `default`, else all of the preset."""
-    with refusing():
-        chosen = attacks.preset(preset_name(arguments), arguments.attacks or default)
-    changed: dict[str, dict[str, Any]] = {attack.name: {} for attack in chosen}
+    known = attacks.PRESETS[preset_name(arguments)]
+    names = arguments.attacks or default or tuple(known)
+    chosen = {name: {**known.get(_LIKE.get(name, name), {})} for name in names}
+    if unknown := [name for name in names if name not in attacks.names()]:
+        raise CommandLineError(
+            f"--attacks has to be of {', '.join(attacks.names())}, not "
+            f"{', '.join(unknown)}"
+        )
     try:
         for text in arguments.setting:
             where, _, value = text.partition("=")
-            attack, _, field = where.partition(".")
-            changed[attack][field] = json.loads(value)
-        # All of an attack's at once: some only fit together.
-        return [dataclasses.replace(one, **changed[one.name]) for one in chosen]
+            name, _, field = where.rpartition(".")
+            chosen[name][field] = json.loads(value)
+        return [attacks.create(name, **settings) for name, settings in chosen.items()]
     except (KeyError, TypeError, ValueError) as error:
         raise CommandLineError(
             "--setting has to be ATTACK.NAME=VALUE, of one of the attacks that run "
-            f"({', '.join(changed)}), not {', '.join(arguments.setting)}: {error}"
+            f"({', '.join(chosen)}), and what the preset does not have has to be set. "
+            f"Received: --setting={', '.join(arguments.setting)} ({error})"
         ) from error

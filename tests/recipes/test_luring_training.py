@@ -13,7 +13,7 @@ from command_line import CommandLineError
 from keras_traps import datasets
 from keras_traps.luring.training import LURE_RECIPES
 
-SMALL = ("--width=0.05", "--steps=4", "--variant=luring")
+SMALL = ("--width=0.05", "--steps=4")
 
 
 def run(workdir: Path, *arguments: str) -> None:
@@ -27,10 +27,11 @@ def facts(workdir: Path, variant: str = "luring") -> dict[str, Any]:
 
 @pytest.fixture
 def fresh(workdir: Path) -> Path:
-    """A folder where luring and the surrogate are still to be trained."""
-    for name in ("luring", "surrogate"):
-        for file in (f"{name}.keras", f"{name}.json", f".{name}.settings.json"):
-            (workdir / file).unlink()
+    """A folder where all but M is still to be trained; `start.keras` is a P."""
+    (workdir / "auto.keras").rename(workdir / "start.keras")
+    for name in ("auto", "luring", "surrogate"):
+        for path in workdir.glob(f"*{name}.*"):
+            path.unlink()
     return workdir
 
 
@@ -52,35 +53,33 @@ def test_a_surrogate_is_like_m_and_not_m(lured: Path) -> None:
 
 
 def test_a_short_schedule_is_told_with_its_rate(fresh: Path) -> None:
-    run(fresh, *SMALL, "--schedule=short", "--peak_rate=0.5", "--batch_size=16")
-    told = facts(fresh)
+    command = ("--variant=auto", *SMALL, "--schedule=short")
+    run(fresh, *command, "--peak_rate=0.5", "--batch_size=16")
+    told = facts(fresh, "auto")
     assert (told["steps"], told["batch_size"], told["cosine"]) == (4, 16, True)
     assert told["learning_rates"] == [0.5]
     with pytest.raises(CommandLineError, match=r"batch_size, learning_rates differ"):
-        run(fresh, *SMALL, "--schedule=short", "--resume")
+        run(fresh, *command, "--resume")
 
 
-def test_what_p_started_from_is_told_and_one_to_pick_from(fresh: Path) -> None:
-    start = f"--start={fresh / 'auto.keras'}"
-    with pytest.raises(CommandLineError, match="argument `start`"):
-        run(fresh, "--width=0.1", "--steps=4", "--variant=luring", start)
-    # What was refused leaves nothing behind that stands in the way.
-    run(fresh, *SMALL, start, "--validation_split=0.2")
-    told = facts(fresh)
-    assert told["start_sha256"] == facts(fresh, "auto")["model"]
-    assert told["picked_step"] in (0, 4)
-    assert 0 <= told["validation_score"] <= 1
-
-
-@pytest.mark.parametrize(("schedule", "share"), [("authors", 0.17), ("short", 0.0)])
-def test_the_authors_schedule_picks_p_as_they_do(
-    fresh: Path, schedule: str, share: float, monkeypatch: pytest.MonkeyPatch
+def test_a_p_is_picked_from_what_it_started_from_and_what_came_of_it(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = dataclasses.replace(LURE_RECIPES["digits"], validation_split=0.17)
     monkeypatch.setitem(LURE_RECIPES, "digits", recipe)
-    run(fresh, *SMALL, "--stage=2", f"--schedule={schedule}")
-    assert facts(fresh)["validation_split"] == share
-    assert ("picked_step" in facts(fresh)) == bool(share)
+    command = ("--variant=luring", f"--start={fresh / 'start.keras'}", "--loss=margin")
+    with pytest.raises(CommandLineError, match="argument `start`"):
+        run(fresh, "--width=0.1", "--steps=4", *command)
+    # What was refused leaves nothing behind that stands in the way.
+    run(fresh, *SMALL, *command)
+    told = facts(fresh)
+    assert told["start_sha256"]
+    assert told["validation_split"] == 0.17
+    assert told["picked_step"] in (0, 4)
+    assert 0 <= told["validation_score"] <= 1
+    # Lambda is no part of the alternative loss.
+    assert told["loss"] == "margin"
+    assert "luring_weight" not in told
 
 
 def test_what_is_there_is_not_trained_again(
@@ -88,8 +87,8 @@ def test_what_is_there_is_not_trained_again(
 ) -> None:
     command = ("--width=0.05", "--variant=auto")
     with pytest.raises(CommandLineError, match="--resume"):
-        run(workdir, *command, "--steps=100")
-    run(workdir, *command, "--steps=100", "--resume")
+        run(workdir, *command, "--steps=30")
+    run(workdir, *command, "--steps=30", "--resume")
     assert not capsys.readouterr().out
     # And what was trained otherwise is not passed off.
     with pytest.raises(CommandLineError, match="other settings: steps differ"):
@@ -106,25 +105,18 @@ def test_images_of_another_kind_are_another_setting(
         run(workdir, "--resume", "--variant=target", "--steps=60")
 
 
-@pytest.mark.parametrize("variant", ["surrogate", "luring"])
-def test_how_images_were_moved_is_told(fresh: Path, variant: str) -> None:
-    moves = ("--rotation=10", "--shift=0.1", "--steps=4", "--width=0.05")
-    run(fresh, f"--variant={variant}", *moves)
-    told = facts(fresh, variant)
+def test_how_images_were_moved_is_told(fresh: Path) -> None:
+    run(fresh, "--variant=surrogate", "--rotation=10", "--shift=0.1", "--steps=4")
+    told = facts(fresh, "surrogate")
     assert (told["rotation"], told["shift"]) == (10.0, 0.1)
-
-
-def test_lambda_is_no_part_of_the_alternative_loss(fresh: Path) -> None:
-    run(fresh, *SMALL, "--loss=margin")
-    assert facts(fresh)["loss"] == "margin"
-    assert "luring_weight" not in facts(fresh)
 
 
 def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Path(shutil.copytree(fresh, fresh.with_name("whole")))
-    run(whole, *SMALL, "--stage=2")
+    command = ("--variant=auto", *SMALL, "--stage=2")
+    run(whole, *command)
     steps: list[int] = []
     call = keras.callbacks.CallbackList.on_train_batch_end
 
@@ -137,16 +129,16 @@ def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
     with monkeypatch.context() as patch:
         patch.setattr(keras.callbacks.CallbackList, "on_train_batch_end", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(fresh, *SMALL, "--stage=2")
+            run(fresh, *command)
     with pytest.raises(CommandLineError, match="--resume"):
-        run(fresh, *SMALL, "--stage=2")
+        run(fresh, *command)
     with monkeypatch.context() as patch:
         patch.setenv("TF_SET_ONEDNN_FPMATH_MODE", "BF16")
         with pytest.raises(CommandLineError, match="environment differ"):
-            run(fresh, *SMALL, "--stage=2", "--resume")
-    run(fresh, *SMALL, "--stage=2", "--resume")
-    assert facts(fresh)["model"] == facts(whole)["model"]
-    assert "environment" not in facts(fresh)
+            run(fresh, *command, "--resume")
+    run(fresh, *command, "--resume")
+    assert facts(fresh, "auto")["model"] == facts(whole, "auto")["model"]
+    assert "environment" not in facts(fresh, "auto")
 
 
 @pytest.mark.parametrize(

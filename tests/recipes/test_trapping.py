@@ -8,7 +8,7 @@ import pytest
 import trapping
 from command_line import CommandLineError
 
-from keras_traps import calibrate
+from keras_traps import attacks, calibrate
 
 
 def asked(**flags: Any) -> argparse.Namespace:
@@ -66,8 +66,16 @@ def test_attacks_have_the_settings_that_are_given() -> None:
     assert only.name == "BIM"
 
 
+def test_attacks_of_no_preset_are_set_as_the_one_they_are_like() -> None:
+    names = [name for name in attacks.names() if "/" in name or name == "Noise"]
+    assert len(names) >= 7
+    chosen = trapping.choose_attacks(asked(dataset="cifar10"), names)
+    assert [one.name for one in chosen] == names
+    assert {one.settings().get("eps", 0.1) for one in chosen} == {0.1}
+
+
 def test_an_unknown_attack_is_told() -> None:
-    with pytest.raises(CommandLineError, match=r"'digits' has FGSM.*Received: CW3"):
+    with pytest.raises(CommandLineError, match=r"of FGSM, .*cleverhans/.*, not CW3$"):
         trapping.choose_attacks(asked(attacks=("FGSM", "CW3")))
 
 
@@ -79,7 +87,7 @@ def test_an_unknown_attack_is_told() -> None:
     ],
 )
 def test_a_setting_that_is_none_is_told(setting: str) -> None:
-    told = rf"--setting has to be ATTACK\.NAME=VALUE, .*\(PGD\), not {setting}: "
+    told = rf"ATTACK\.NAME=VALUE, .*\(PGD\).* Received: --setting={setting} \("
     with pytest.raises(CommandLineError, match=told):
         trapping.choose_attacks(asked(attacks=("PGD",), setting=[setting]))
 
