@@ -6,11 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint format benchmarks saved-models clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# What depends on how a processor rounds is run on three of them.
+NUMERIC := tests/ops tests/layers tests/attractors tests/models tests/attacks
+
+.PHONY: help demo test test-all lint format benchmarks saved-models clean
 
 help:
 	@echo "make demo        train, trap, attack and defend a classifier; write a report"
-	@echo "make test        run the tests"
+	@echo "make test        run the tests but for long proofs"
+	@echo "make test-all    run all tests, with coverage, as on several processors"
 	@echo "make lint        run ruff and mypy"
 	@echo "make benchmarks  measure speed and memory"
 	@echo "make saved-models  train and export the shipped models; DATA_DIR=, VERSION="
@@ -19,7 +24,14 @@ demo: $(VENV)/.package
 	$(BIN)/python recipes/quickstart.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow" $(COVERAGE)
+
+test-all: $(VENV)/.dev
+	$(MAKE) test COVERAGE="--cov=keras_traps --cov-report="
+	$(PYTEST) -m slow --cov=keras_traps --cov-append --cov-report=term:skip-covered \
+	  --cov-fail-under=90
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "not slow" $(NUMERIC)
+	TF_ENABLE_ONEDNN_OPTS=0 $(PYTEST) -m "not slow" $(NUMERIC)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags
-
-from keras_traps._environment import environment
-from keras_traps._flags import Flags, check_flags_only
+from absl import app, flags
 
 # So that --help shows them as the benchmark's own.
 flags.disclaim_key_flags()
@@ -38,10 +36,7 @@ def time_calls(
 ) -> dict[str, list[float]]:
     """Times calls in turn, so that each finds the machine as busy as the others do.
 
-    Args:
-        calls: By name, what to time. Each is made once before, untimed.
-        repeats: How many rounds. Every second one goes backwards.
-        clock: Says how late it is, in seconds. Defaults to `time.perf_counter`.
+    Each is made once before, untimed; every second round goes backwards.
 
     Returns:
         By name, one time per round in seconds. For a call shorter than 0.1 s it is
@@ -52,7 +47,12 @@ def time_calls(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats):
         for name in list(calls)[:: -1 if repeat % 2 else 1]:
-            times[name].append(_time(calls[name], clock))
+            own: list[float] = []
+            while sum(own) < _SHORTEST_TIMING:
+                start = clock()
+                calls[name]()
+                own.append(clock() - start)
+            times[name].append(float(np.median(own)))
     return times
 
 
@@ -67,16 +67,7 @@ def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
 
 
 def compare(times: Mapping[str, Sequence[float]], base: str) -> dict[str, Row]:
-    """Compares times with those of one call, round by round.
-
-    Args:
-        times: What `time_calls` returned.
-        base: The name of the call that the others are divided by.
-
-    Returns:
-        For every call but the base, a `ratio`, the median of the rounds', and their
-        `quartiles`.
-    """
+    """Returns each call's `ratio` to the base, the rounds' median, and `quartiles`."""
     rows = {}
     for name in times.keys() - {base}:
         ratios = np.divide(times[name], times[base])
@@ -102,26 +93,46 @@ def extra_memory(prepare: Callable[[], Iterable[Call]]) -> list[int]:
     # On CPUs for which TensorFlow turns oneDNN on, its allocator keeps what was freed:
     # a second run would need nothing new.
     with (
-        environment("TF_ENABLE_ONEDNN_OPTS", "0"),
+        mock.patch.dict(os.environ, TF_ENABLE_ONEDNN_OPTS="0"),
         ProcessPoolExecutor(1, mp_context=spawn) as process,
     ):
         return process.submit(_extra_memory_here, prepare).result()
 
 
-def define_flags(values: flags.FlagValues, repeats: int) -> None:
-    """Defines the flags that all benchmarks have.
+def _extra_memory_here(prepare: Callable[[], Iterable[Call]]) -> list[int]:
+    extra = []
+    for call in prepare():
+        call()
+        gc.collect()
+        # Sets the peak back to what is resident now.
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _resident("VmRSS")
+        call()
+        extra.append(_resident("VmHWM") - before)
+    return extra
 
-    Args:
-        values: Where to define them.
-        repeats: The default number of rounds.
-    """
-    define = Flags(values)
-    define.integer("repeats", repeats, "How many rounds are timed.")
-    define.text(
+
+def _resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def define_flags(values: flags.FlagValues, repeats: int) -> None:
+    """Defines the flags that all benchmarks have."""
+    flags.DEFINE_integer(
+        "repeats",
+        repeats,
+        "How many rounds are timed.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
         "output",
         None,
         "Where to write the results to, as <output>.json and <output>.md. Files that "
         "are there are replaced.",
+        flag_values=values,
     )
 
 
@@ -137,43 +148,31 @@ def run(
 ) -> None:
     """Measures, prints the table, and writes it where `--output` says.
 
-    Args:
-        module: The benchmark's name, e.g. `"benchmarks.qim"`.
-        argv: What is left of the command line; anything but the script is an error.
-        values: The benchmark's parsed flags.
-        measure: Returns the numbers.
-        title: A line for the top.
-        columns: Which numbers to show.
-        notes: How to read them.
-
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is measured.
+    Words on the command line that are no flags are refused before anything is measured.
     """
-    check_flags_only(argv)
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
     facts = provenance(module, values)
+    rows = measure()
     publish(
-        values.output,
-        title=title,
-        facts=facts,
-        rows=measure(),
-        columns=columns,
-        notes=notes,
+        values.output, title=title, facts=facts, rows=rows, columns=columns, notes=notes
     )
 
 
 def provenance(module: str, values: flags.FlagValues) -> Row:
     """Returns what a reader needs to run a benchmark again.
 
-    Args:
-        module: The benchmark's name, e.g. `"benchmarks.qim"`.
-        values: Its parsed flags. `--output` is left out, it changes no number; so are
-            the folders of absolute paths, which say nothing on another machine.
+    `--output` is left out, it changes no number; so are the folders of absolute paths,
+    which say nothing on another machine.
     """
-    given = [values[name] for name in values if name != "output"]
-    words = (_without_folders(flag.serialize()) for flag in given if flag.present)
-    command = ["python -m", module, *words]
+    words = ["python -m", module]
+    for flag in (values[name] for name in values if name != "output"):
+        if flag.present:
+            name, equals, value = flag.serialize().partition("=")
+            shown = Path(value).name if Path(value).is_absolute() else value
+            words.append(f"{name}{equals}{shown}")
     return {
-        "command": " ".join(command),
+        "command": " ".join(words),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpus": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
@@ -187,12 +186,7 @@ def provenance(module: str, values: flags.FlagValues) -> Row:
 
 
 def markdown_table(rows: Sequence[Row], columns: Columns) -> str:
-    """Returns rows as a Markdown table: the first column left, the others right.
-
-    Args:
-        rows: Values by key; a missing one is shown as a dash.
-        columns: What to show, in this order.
-    """
+    """Returns rows as a Markdown table, with a dash for a value that is missing."""
     lines = [
         [head for head, _ in columns.values()],
         [":--", *["--:"] * (len(columns) - 1)],
@@ -216,16 +210,7 @@ def publish(
     columns: Columns,
     notes: str,
 ) -> None:
-    """Prints a benchmark's results and writes them as JSON and as Markdown.
-
-    Args:
-        output: Where to write to, without a suffix; `None` for nowhere.
-        title: A line for the top.
-        facts: What `provenance` returned.
-        rows: The numbers.
-        columns: Those to show.
-        notes: How to read them.
-    """
+    """Prints a benchmark's results and writes them as JSON and as Markdown."""
     table = markdown_table(rows, columns)
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     text = f"# {title}\n\n{table}\n\n{notes}\n\n{lines}\n"
@@ -237,37 +222,3 @@ def publish(
     data = {"title": title, "provenance": facts, "rows": rows, "notes": notes}
     path.with_name(f"{path.name}.json").write_text(json.dumps(data, indent=2) + "\n")
     path.with_name(f"{path.name}.md").write_text(text, "utf-8")
-
-
-def _without_folders(flag: str) -> str:
-    name, equals, value = flag.partition("=")
-    return f"{name}{equals}{Path(value).name if Path(value).is_absolute() else value}"
-
-
-def _time(call: Call, clock: Clock) -> float:
-    times: list[float] = []
-    while sum(times) < _SHORTEST_TIMING:
-        start = clock()
-        call()
-        times.append(clock() - start)
-    return float(np.median(times))
-
-
-def _extra_memory_here(prepare: Callable[[], Iterable[Call]]) -> list[int]:
-    extra = []
-    for call in prepare():
-        call()
-        gc.collect()
-        # Sets the peak back to what is resident now.
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
-        call()
-        extra.append(_resident("VmHWM") - before)
-    return extra
-
-
-def _resident(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no line {name}")

@@ -11,13 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from absl import app, flags
 
 from benchmarks import _measure
-from keras_traps._flags import Flags
 from keras_traps.serving import Client
-from keras_traps.serving.client import TensorSpec
 from tests.serving.load import Load, Reply, Request
 from tests.serving.server_process import ServerProcess
 
@@ -41,8 +38,6 @@ outputs. Clients and server share the machine. Unless addresses are given, the s
 the reference server of the tests, a test double in Python: the numbers say what the
 client and the signatures cost, not what TensorFlow Serving would."""
 
-_PATIENCE = 3600.0
-
 
 def measure(
     address: str,
@@ -53,7 +48,7 @@ def measure(
     clients: int,
     requests: int,
 ) -> _measure.Row:
-    """Puts a server under load.
+    """Puts a server under load, and returns a row with the keys of the table.
 
     Args:
         address: As `Client` takes it.
@@ -63,10 +58,16 @@ def measure(
         clients: How many clients ask at once.
         requests: How many requests they make together, rounded up to a multiple of
             the clients.
-
-    Returns:
-        A row with the keys of the table.
     """
+
+    def ask(least: int) -> tuple[float, list[Reply]]:
+        load = Load(crowd, asked, least=least, keep=False, lasting=False)
+        start = time.perf_counter()
+        load.start()
+        by_client = load.finish(3600.0)
+        taken = time.perf_counter() - start
+        return taken, [reply for own in by_client for reply in own]
+
     with ExitStack() as stack:
         crowd = [
             stack.enter_context(
@@ -76,10 +77,12 @@ def measure(
         ]
         crowd[0].wait_until_available()
         (spec,) = crowd[0].signatures().signatures[signature].inputs.values()
-        asked = [Request(signature, _images(spec, batch))]
+        sizes = [1 if size is None else size for size in (spec.shape or ())[1:]]
+        images = np.random.default_rng(0).random((batch, *sizes), dtype=np.float32)
+        asked = [Request(signature, images)]
         # Connections and the signature are there before the clock starts.
-        _run(crowd, asked, 4)
-        seconds, replies = _run(crowd, asked, -(-requests // clients))
+        ask(4)
+        seconds, replies = ask(-(-requests // clients))
     times = np.array([reply.seconds for reply in replies if reply.error is None])
     row: _measure.Row = {
         "transport": address.partition(":")[0].replace("http", "REST"),
@@ -97,106 +100,67 @@ def measure(
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = Flags(values)
-    define.text(
-        "model_base_path",
-        None,
-        "The folder of versions that the reference server serves.",
-    )
-    define.texts(
-        "addresses",
-        [],
-        "Servers to ask in its place, such as http://host:8501,grpc://host:8500.",
-    )
-    define.text(
-        "model",
-        None,
-        "The model's name there. Defaults to the last part of --model_base_path.",
-    )
-    define.texts(
-        "signatures", ["serving_default", "analyze"], "Which signatures are asked."
-    )
-    define.texts("batches", ["1", "32"], "How many images a request has.")
-    define.integer("clients", 16, "How many ask at once.")
-    define.integer(
-        "requests", 2000, "How many requests are made for a line of the table."
-    )
+    """Defines this script's flags in `values`, and returns them."""
+    for name, about in (
+        ("model_base_path", "The folder of versions that the reference server serves."),
+        ("model", "The model's name. Defaults to the last part of that folder."),
+    ):
+        flags.DEFINE_string(name, None, about, flag_values=values)
+    for name, default, about in (
+        ("addresses", [], "Servers to ask in its place: http://host:8501,grpc://..."),
+        ("signatures", ["serving_default", "analyze"], "Which signatures are asked."),
+        ("batches", ["1", "32"], "How many images a request has."),
+    ):
+        flags.DEFINE_list(name, default, about, flag_values=values)
+    for name, number, about in (
+        ("clients", 16, "How many ask at once."),
+        ("requests", 2000, "How many requests are made for a line of the table."),
+    ):
+        flags.DEFINE_integer(name, number, about, lower_bound=1, flag_values=values)
     _measure.define_flags(values, repeats=1)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the benchmark; see `_measure.run`.
-
-    Args:
-        argv: What is left of the command line.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-
-    Raises:
-        app.UsageError: If it names no server, or two.
-    """
+    """Runs the benchmark; see `_measure.run`."""
     path = values.model_base_path
     model = values.model or (Path(path).name if path else None)
     if model is None or bool(path) == bool(values.addresses):
         raise app.UsageError(
             "Expected either --model_base_path, or --addresses and --model."
         )
+
+    def measure_all() -> list[_measure.Row]:
+        with ExitStack() as stack:
+            addresses = values.addresses
+            if path:
+                server = ServerProcess(Path(path).absolute(), model)
+                stack.enter_context(server)
+                addresses = [server.grpc_address, server.rest_address]
+            return [
+                measure(
+                    address,
+                    model,
+                    signature=signature,
+                    batch=int(batch),
+                    clients=values.clients,
+                    requests=values.requests,
+                )
+                for _ in range(values.repeats)
+                for signature in values.signatures
+                for batch in values.batches
+                for address in addresses
+            ]
+
     _measure.run(
         "benchmarks.serving_load",
         argv,
         values,
-        lambda: _measure_all(model, values),
+        measure_all,
         title=f"{model} served to {values.clients} clients",
         columns=_COLUMNS,
         notes=_NOTES,
     )
-
-
-def _measure_all(model: str, values: flags.FlagValues) -> list[_measure.Row]:
-    with ExitStack() as stack:
-        addresses = values.addresses
-        if values.model_base_path:
-            base_path = Path(values.model_base_path).absolute()
-            server = stack.enter_context(ServerProcess(base_path, model))
-            addresses = [server.grpc_address, server.rest_address]
-        return [
-            measure(
-                address,
-                model,
-                signature=signature,
-                batch=int(batch),
-                clients=values.clients,
-                requests=values.requests,
-            )
-            for _ in range(values.repeats)
-            for signature in values.signatures
-            for batch in values.batches
-            for address in addresses
-        ]
-
-
-def _run(
-    clients: Sequence[Client], requests: Sequence[Request], least: int
-) -> tuple[float, list[Reply]]:
-    load = Load(clients, requests, least=least, keep=False, lasting=False)
-    start = time.perf_counter()
-    load.start()
-    by_client = load.finish(_PATIENCE)
-    seconds = time.perf_counter() - start
-    return seconds, [reply for own in by_client for reply in own]
-
-
-def _images(spec: TensorSpec, batch: int) -> npt.NDArray[np.float32]:
-    sizes = [1 if size is None else size for size in (spec.shape or ())[1:]]
-    return np.random.default_rng(0).random((batch, *sizes), dtype=np.float32)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,24 @@
 """Adversarial attacks: one call form, one registry, the papers' settings by name."""
 
-from keras_traps.attacks.base import Attack, AttackResult, Batch, Perturbed
-from keras_traps.attacks.presets import PRESET_NOTES, PRESETS
-from keras_traps.attacks.presets_luring import LURING_EPS, LURING_SWEEPS
+from keras_traps.attacks.base import (
+    Attack,
+    AttackResult,
+    Batch,
+    Kind,
+    Perturbed,
+    TargetRule,
+    distances,
+    least_likely_targets,
+    random_targets,
+)
+from keras_traps.attacks.loop import Loss
+from keras_traps.attacks.presets import (
+    LURING_EPS,
+    LURING_SWEEPS,
+    PRESET_NOTES,
+    PRESETS,
+)
 from keras_traps.attacks.registry import create, names, preset, register
-from keras_traps.attacks.targets import least_likely_targets, random_targets
 
 __all__ = [
     "LURING_EPS",
@@ -14,8 +28,12 @@ __all__ = [
     "Attack",
     "AttackResult",
     "Batch",
+    "Kind",
+    "Loss",
     "Perturbed",
+    "TargetRule",
     "create",
+    "distances",
     "least_likely_targets",
     "names",
     "preset",

@@ -1,14 +1,21 @@
 """BPDA: PGD past layers that have no gradient, or a useless one."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+import typing
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
-from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.gradient_loop import Recipe, run_gradient_loop
-from keras_traps.attacks.iterative import IterativeAttack
-from keras_traps.attacks.linf import uniform_start
-from keras_traps.attacks.straight_through import StraightThrough
+import keras
+import tensorflow as tf
+
+from keras_traps._checks import FloatArray
+from keras_traps.attacks.base import Batch, Kind, uniform_start
+from keras_traps.attacks.gradient import IterativeAttack, Recipe
+from keras_traps.attacks.loop import Logits
+from keras_traps.attacks.model_checks import changed_calls, check_differentiable
+from keras_traps.models.inference import inference_function
+from keras_traps.models.inner_layers import inner_layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,14 +65,92 @@ class BPDA(IterativeAttack):
         # Equal whether read from a file or written in Python.
         object.__setattr__(self, "through", tuple(self.through))
 
-    def perturb(self, batch: Batch) -> Perturbed:
-        """Iterates from a random point."""
-        recipe = Recipe(
+    def _recipe(self) -> Recipe:
+        return Recipe(
             infer=StraightThrough(tuple(self.through)), abort_early=self.abort_early
         )
-        return run_gradient_loop(
-            batch,
-            recipe,
-            self._loop_settings(),
-            start=uniform_start(batch, self.eps),
+
+    def _start(self, batch: Batch) -> FloatArray:
+        return uniform_start(batch, self.eps)
+
+
+@dataclasses.dataclass(frozen=True)
+class StraightThrough:
+    """Makes of a model a function whose gradient takes some layers for the identity.
+
+    The answers are the model's own; so is the gradient, except that it goes through
+    the named layers as if they had returned their input.
+
+    Args:
+        layers: Names of layers that keep the shape of their input, in the model or in
+            a model that it contains; a model may be named too. May be empty.
+    """
+
+    layers: tuple[str, ...]
+
+    def __call__(self, model: keras.Model) -> Logits:
+        """Compiles it, for any batch size.
+
+        Args:
+            model: A built model with one input.
+
+        Returns:
+            A function from a float32 batch to the model's output, float32. It does not
+            keep the model alive.
+
+        Raises:
+            ValueError: If the model has no layer of such a name, one of them changes
+                the shape, or there is no gradient none the less.
+        """
+        if not self.layers:
+            check_differentiable(model)
+            return inference_function(model)
+        names = dict.fromkeys(layer.name for layer in inner_layers(model))
+        if unknown := [name for name in self.layers if name not in names]:
+            raise ValueError(
+                "Invalid value for argument `through`. Expected names of layers of "
+                f"{model.name!r}, which has {', '.join(names)}. Received: "
+                f"{', '.join(unknown)}"
+            )
+        reference = weakref.ref(model)
+        shape = (None, *model.input_shape[1:])
+
+        @tf.function(
+            input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False
         )
+        def infer(images: tf.Tensor) -> tf.Tensor:
+            # Only `model`'s owner can call this, so that it is still alive.
+            alive = typing.cast(keras.Model, reference())
+            named = (part for part in inner_layers(alive) if part.name in self.layers)
+            with changed_calls(named, _with_its_inputs_gradient):
+                return tf.cast(alive(images, training=False), tf.float32)
+
+        image = tf.fill((1, *model.input_shape[1:]), 0.5)
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            output = infer(image)
+        if tape.gradient(output, image) is None:
+            raise ValueError(
+                "Invalid value for argument `through`. Expected all layers of "
+                f"{model.name!r} that have no gradient. Received: "
+                f"through={self.layers}, with which it is None still"
+            )
+        return infer
+
+
+def _with_its_inputs_gradient(
+    layer: keras.Operation, call: Callable[..., tf.Tensor]
+) -> Callable[..., tf.Tensor]:
+    def called(inputs: Any, *arguments: Any, **more: Any) -> tf.Tensor:
+        outputs = call(inputs, *arguments, **more)
+        same = tf.is_tensor(inputs) and tf.is_tensor(outputs)
+        if not same or inputs.shape[1:] != outputs.shape[1:]:
+            raise ValueError(
+                "Invalid value for argument `through`. Expected layers that keep the "
+                f"shape of their input. Received: {layer.name!r}"
+            )
+        # What is added is exactly 0.
+        nothing = inputs - tf.stop_gradient(inputs)
+        return tf.stop_gradient(outputs) + tf.cast(nothing, outputs.dtype)
+
+    return called

@@ -1,13 +1,27 @@
 """DeepFool: step by step to the nearest boundary of the linearised model."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_traps._checks import check_count, check_number
+from keras_traps._checks import FloatArray, IntArray, check_count, check_number
 from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed
-from keras_traps.attacks.boundary import boundary_search
+from keras_traps.attacks.loop import (
+    Finished,
+    Logits,
+    fooled,
+    iterate,
+    once_per_model,
+    only,
+    sift,
+    watch,
+)
+
+# By how much more than the linear distance the authors' code steps, in L2.
+_BEYOND = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +62,177 @@ class DeepFool(Attack):
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the boundary."""
-        found = boundary_search(batch.model)(
-            tf.constant(batch.images),
-            tf.constant(batch.labels),
-            tf.constant(batch.ids),
-            tf.constant(self.max_iter, tf.int32),
-            tf.constant(self.overshoot, tf.float32),
-            tf.constant(self.nb_candidate or batch.model.output_shape[1]),
-        )
+        found = self.cross(batch.model, batch.images, batch.labels, batch.ids)
         return Perturbed(found.images, found.iterations)
+
+    def cross(
+        self, model: keras.Model, images: FloatArray, labels: IntArray, ids: IntArray
+    ) -> Finished:
+        """Leads images over the nearest boundary.
+
+        Args:
+            model: A built model of logits or scores.
+            images: `(batch, height, width, channels)`, float32, in [0, 1].
+            labels: `(batch,)`, int64: the classes to leave.
+            ids: `(batch,)`, int64: which examples they are.
+
+        Returns:
+            The images just beyond it; an image itself where it was there already, or
+            the search failed. As iterations, how many steps were made.
+        """
+        shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+        row = tf.TensorSpec((None,), tf.int64)
+        search = once_per_model(
+            model,
+            "boundary search",
+            lambda logits: tf.function(
+                _Search(logits).run,
+                input_signature=[shape, row, row, _SPECS],
+                autograph=False,
+            ),
+        )
+        return search(
+            tf.constant(images),
+            tf.constant(labels),
+            tf.constant(ids),
+            _Settings(
+                tf.constant(self.max_iter, tf.int32),
+                tf.constant(self.overshoot, tf.float32),
+                tf.constant(self.nb_candidate or np.iinfo(np.int32).max),
+            ),
+        )
+
+
+class _Settings(NamedTuple):
+    """Hyper-parameters, as scalar tensors."""
+
+    max_iter: tf.Tensor
+    overshoot: tf.Tensor
+    nb_candidate: tf.Tensor
+
+
+_SPECS = _Settings(
+    max_iter=tf.TensorSpec((), tf.int32),
+    overshoot=tf.TensorSpec((), tf.float32),
+    nb_candidate=tf.TensorSpec((), tf.int32),
+)
+
+
+class _Rows(NamedTuple):
+    """The examples that are still worked on; the first axis is theirs.
+
+    `rivals` are the classes to compare with, `moved` is where they are, and `total` the
+    sum of the steps, which the box has cut off.
+    """
+
+    position: tf.Tensor
+    clean: tf.Tensor
+    labels: tf.Tensor
+    ids: tf.Tensor
+    rivals: tf.Tensor
+    moved: tf.Tensor
+    total: tf.Tensor
+
+
+class _Search(NamedTuple):
+    """The search on a model, as a graph."""
+
+    logits: Logits
+
+    def run(
+        self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor, settings: _Settings
+    ) -> Finished:
+        outputs = self.logits(images)
+        ranked = tf.argsort(outputs, axis=-1, direction="DESCENDING", stable=True)
+        rivals = _without(ranked, labels)[:, : settings.nb_candidate - 1]
+        position = tf.range(tf.shape(images)[0])
+        total = tf.zeros_like(images)
+        rows = _Rows(position, images, labels, ids, rivals, images, total)
+        step, rows, finished = iterate(
+            only(~fooled(outputs, labels, False), rows),
+            lambda step, rows, finished: (
+                step + 1,
+                *self.advance(step, rows, finished, settings.overshoot),
+            ),
+            finished=Finished(images, tf.zeros_like(position)),
+            steps=settings.max_iter,
+        )
+        return finished.write(rows.position, rows.clean, step)
+
+    def advance(
+        self, step: tf.Tensor, rows: _Rows, finished: Finished, overshoot: tf.Tensor
+    ) -> tuple[_Rows, Finished]:
+        """Makes one step, after which those that are over a boundary leave."""
+        distance, normal = self.nearest(rows)
+        # Without any slope there is no step, now or later.
+        flat = tf.math.is_inf(distance)
+        length = tf.where(flat, 0.0, distance + _BEYOND)
+        way = rows.total + _per_image(length) * normal
+        # What the box takes away is not carried on.
+        way = tf.clip_by_value(rows.clean + way, 0.0, 1.0) - rows.clean
+        there = tf.clip_by_value(rows.clean + (1 + overshoot) * way, 0.0, 1.0)
+        over = fooled(self.logits(there), rows.labels, False)
+        return sift(
+            over | flat,
+            rows._replace(moved=there, total=way),
+            finished,
+            (rows.position, tf.where(_per_image(over), there, rows.clean), step + 1),
+        )
+
+    def nearest(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the distance to the nearest linear boundary, and the unit normal.
+
+        One forward pass; then one backward pass for each rival.
+        """
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(rows.moved)
+            outputs = self.logits(watch(rows.moved, rows.ids))
+        classes = tf.shape(outputs)[1]
+        given = tf.one_hot(rows.labels, classes)
+
+        def look_at(
+            rank: tf.Tensor, nearest: tf.Tensor, normal: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
+            lead = tf.one_hot(rows.rivals[:, rank], classes) - given
+            slope = tape.gradient(outputs, rows.moved, output_gradients=lead)
+            size, direction = _normalised(slope)
+            gap = tf.abs(tf.reduce_sum(lead * outputs, axis=1))
+            distance = tf.where(size > 0, gap / size, float("inf"))
+            nearer = distance < nearest
+            return (
+                rank + 1,
+                tf.where(nearer, distance, nearest),
+                tf.where(_per_image(nearer), direction, normal),
+            )
+
+        _, nearest, normal = tf.while_loop(
+            lambda rank, *_: rank < tf.shape(rows.rivals)[1],
+            look_at,
+            (
+                tf.constant(0),
+                tf.fill(tf.shape(rows.labels), float("inf")),
+                tf.zeros_like(rows.moved),
+            ),
+        )
+        return nearest, normal
+
+
+def _normalised(slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the length of each image's slope, and the slope with length 1."""
+    flat = tf.reshape(slope, (tf.shape(slope)[0], -1))
+    # The square of a large or small number is none in float32.
+    scale = tf.reduce_max(tf.abs(flat), axis=1)
+    flat = tf.math.divide_no_nan(flat, scale[:, None])
+    length = tf.norm(flat, axis=1)
+    flat = tf.math.divide_no_nan(flat, length[:, None])
+    return scale * length, tf.reshape(flat, tf.shape(slope))
+
+
+def _without(ranked: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    others = tf.cast(ranked, labels.dtype) != labels[:, None]
+    shape = tf.shape(ranked) - [0, 1]
+    return tf.reshape(tf.boolean_mask(ranked, others), shape)
+
+
+def _per_image(values: tf.Tensor) -> tf.Tensor:
+    return values[:, None, None, None]

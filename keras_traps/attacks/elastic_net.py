@@ -7,8 +7,14 @@ import tensorflow as tf
 
 from keras_traps._checks import check_number
 from keras_traps.attacks.base import Kind, TargetRule
-from keras_traps.attacks.search import Attempt, Method, Rows, Standing, State
-from keras_traps.attacks.search_attack import SearchAttack
+from keras_traps.attacks.optimization import (
+    Attempt,
+    Method,
+    Rows,
+    SearchAttack,
+    Standing,
+    State,
+)
 
 DecisionRule = Literal["EN", "L1"]
 """By what the best success is chosen: the elastic net's distance, or L1."""

@@ -2,13 +2,30 @@
 
 import dataclasses
 import math
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import tensorflow as tf
 
 from keras_traps._checks import check_number
 from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.saliency import Saliency, saliency_search
+from keras_traps.attacks.loop import (
+    Finished,
+    Logits,
+    Loss,
+    apart,
+    fooled,
+    iterate,
+    once_per_model,
+    rivals_lead,
+    sift,
+    watch,
+)
+
+Saliency = Literal["probabilities", "logits"]
+"""Whose derivatives the saliency map is made of."""
+
+# DEEPSEC does not raise a pixel that is so near its maximum.
+_BRIGHTEST = 0.99
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +47,8 @@ class JSMA(Attack):
         gamma: About which share of the values may be changed, above 0 and at most 1.
             The number of steps is half of them, rounded up, as in DEEPSEC; cleverhans
             rounds down. Of 784 values 80 for `0.1`. Defaults to `0.1`.
-        saliency: `"probabilities"` or `"logits"`: whose map. Defaults to
-            `"probabilities"`.
+        saliency: `"probabilities"` or `"logits"`: whose map. That of the logits follows
+            no loss. Defaults to `"probabilities"`.
 
     Reference:
         Papernot et al., The limitations of deep learning in adversarial settings, 2016.
@@ -43,6 +60,7 @@ class JSMA(Attack):
     name: ClassVar[str] = "JSMA"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
+    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
     searches: ClassVar[bool] = True
     note: ClassVar[str] = (
         "The saliency map is that of the probabilities; that of cleverhans 3.1 and "
@@ -65,13 +83,30 @@ class JSMA(Attack):
                 "Invalid value for argument `saliency`. Expected one of "
                 f"{get_args(Saliency)}. Received: saliency={self.saliency!r}"
             )
+        if self.saliency == "logits":
+            object.__setattr__(self, "losses", ())
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Raises pair after pair."""
-        search = saliency_search(batch.model, self.saliency, batch.loss)
-        size = math.prod(batch.images.shape[1:])
+        shape = batch.images.shape[1:]
+        column = tf.TensorSpec((None,), tf.int64)
+        search = once_per_model(
+            batch.model,
+            ("saliency search", self.saliency, batch.loss),
+            lambda infer: tf.function(
+                _Search(infer, self.saliency, batch.loss).run,
+                input_signature=[
+                    tf.TensorSpec((None, *shape), tf.float32),
+                    column,
+                    column,
+                    tf.TensorSpec((), tf.float32),
+                    tf.TensorSpec((), tf.int32),
+                ],
+                autograph=False,
+            ),
+        )
         # Beyond rounding: 0.1 of 20 values is two of them.
-        steps = math.ceil(round(size * self.gamma, 6) / 2)
+        steps = math.ceil(round(math.prod(shape) * self.gamma, 6) / 2)
         images, iterations = search(
             tf.constant(batch.images),
             tf.constant(batch.labels),
@@ -80,3 +115,188 @@ class JSMA(Attack):
             tf.constant(steps, tf.int32),
         )
         return Perturbed(images, iterations)
+
+
+class _Rows(NamedTuple):
+    """The examples that are still worked on; the first axis is theirs.
+
+    `labels` are their targets; `allowed`, `(rows, values)`, says which values may still
+    be raised.
+    """
+
+    position: tf.Tensor
+    labels: tf.Tensor
+    ids: tf.Tensor
+    clean: tf.Tensor
+    images: tf.Tensor
+    allowed: tf.Tensor
+
+
+class _Search(NamedTuple):
+    """The search on a model, as a graph."""
+
+    infer: Logits
+    saliency: Saliency
+    loss: Loss
+
+    def run(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        ids: tf.Tensor,
+        theta: tf.Tensor,
+        steps: tf.Tensor,
+    ) -> Finished:
+        position = tf.range(tf.shape(images)[0])
+        allowed = _flat(images) < _BRIGHTEST
+        step, rows, finished = iterate(
+            _Rows(position, labels, ids, images, images, allowed),
+            lambda step, rows, finished: (
+                step + 1,
+                *self.advance(step, rows, finished, theta),
+            ),
+            finished=Finished(images, tf.zeros_like(position)),
+            steps=steps,
+        )
+
+        def last_look() -> Finished:
+            done = fooled(self.infer(rows.images), rows.labels, True)
+            return finished.write(rows.position, _kept(done, rows), step)
+
+        # Not all kernels take an empty batch.
+        return tf.cond(tf.size(rows.position) > 0, last_look, lambda: finished)
+
+    def advance(
+        self, step: tf.Tensor, rows: _Rows, finished: Finished, theta: tf.Tensor
+    ) -> tuple[_Rows, Finished]:
+        """Raises the best pair of each row, except of those that leave."""
+        logits, target, others = apart(self.derivatives)(rows)
+        if self.saliency == "logits":
+            pair, found = best_pairs(target, others, rows.allowed)
+        else:
+            pair, found = best_two(target, rows.allowed)
+        done = fooled(logits, rows.labels, True)
+        taken = tf.reduce_sum(tf.one_hot(pair, target.shape[1]), axis=1)
+        raised = rows.images + theta * tf.reshape(taken, tf.shape(rows.images))
+        moved = rows._replace(
+            images=tf.minimum(raised, 1.0), allowed=rows.allowed & (taken == 0)
+        )
+        return sift(
+            done | ~found, moved, finished, (rows.position, _kept(done, rows), step)
+        )
+
+    def derivatives(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the answers, and the derivatives of the target and of the others."""
+        with tf.GradientTape(True, watch_accessed_variables=False) as tape:
+            tape.watch(rows.images)
+            logits = self.infer(watch(rows.images, rows.ids))
+            lead = -rivals_lead(logits, rows.labels, self.loss)
+            target = tf.gather(logits, rows.labels, batch_dims=1)
+            others = tf.reduce_sum(logits, axis=1) - target
+        if self.saliency == "logits":
+            slopes = [tape.gradient(value, rows.images) for value in (target, others)]
+            return logits, _flat(slopes[0]), _flat(slopes[1])
+        # A probability's derivative is that of its log-odds times p (1 - p), and the
+        # others' is minus that.
+        ascent = _flat(tape.gradient(lead, rows.images))
+        return logits, ascent, -ascent
+
+
+def best_two(target: tf.Tensor, allowed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the best pairs where what the target gains is what the others lose.
+
+    Args:
+        target: `(rows, features)`, float32: the derivatives of the target's output.
+        allowed: `(rows, features)`, bool: which may be taken.
+
+    Returns:
+        `(rows, 2)`, int32: the two largest of each row; and `(rows,)`, bool: whether
+        they are admissible. Where they are not, the pair says nothing.
+    """
+    gains, pair = tf.math.top_k(tf.where(allowed, target, -float("inf")), 2)
+    return pair, tf.reduce_sum(gains, axis=1) > 0
+
+
+def best_pairs(
+    target: tf.Tensor, others: tf.Tensor, allowed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    r"""Finds the two features that are most worth to raise.
+
+    $$\arg\max_{p \ne q} (\alpha_p + \alpha_q) |\beta_p + \beta_q|
+    \quad\text{among}\quad \alpha_p + \alpha_q > 0,\ \beta_p + \beta_q < 0$$
+
+    The map of all pairs has no place in memory, and needs none. The value grows with
+    alpha and with minus beta. In the order of falling alpha, let two features before q
+    have no larger beta than q: one of them is not p, and taken for q it makes the pair
+    no worse. So a best pair is among the features before which fewer than two are at
+    least as good in both; they are some dozens, and all of their pairs are compared.
+
+    Args:
+        target: `(rows, features)`, float32: alpha, the derivatives of the target's
+            output.
+        others: `(rows, features)`, float32: beta, the derivatives of the sum of the
+            other outputs.
+        allowed: `(rows, features)`, bool: which may be taken.
+
+    Returns:
+        As `best_two`; any of the best pairs where several are alike.
+
+    Reference:
+        Papernot et al., The limitations of deep learning in adversarial settings, 2016,
+        algorithm 3.
+    """
+    # Of a scale at which products neither vanish nor overflow.
+    rise, fall = _scaled(target, allowed), _scaled(-others, allowed)
+    order = tf.argsort(rise, axis=1, direction="DESCENDING", stable=True)
+    falls = tf.gather(fall, order, batch_dims=1)
+    largest = _largest_before(falls)
+    kept = falls > _largest_before(tf.minimum(falls, largest))
+    number = tf.reduce_max(tf.math.count_nonzero(kept, axis=1, dtype=tf.int32))
+    _, places = tf.math.top_k(tf.cast(kept, tf.int32), number)
+    # Where a row has fewer candidates, the others repeat what is no better.
+    candidates = tf.gather(order, places, batch_dims=1)
+
+    def best_of(row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        rise, fall = row
+        rises, falls = rise[:, None] + rise, fall[:, None] + fall
+        fit = (rises > 0) & (falls > 0) & ~tf.eye(number, dtype=tf.bool)
+        values = tf.reshape(tf.where(fit, rises * falls, 0.0), (-1,))
+        place = tf.argmax(values, output_type=tf.int32)
+        return tf.stack([place // number, place % number]), values[place] > 0
+
+    # Row by row: where nearly all features are candidates, the pairs of one are enough.
+    pair, found = tf.map_fn(
+        best_of,
+        (
+            tf.gather(rise, candidates, batch_dims=1),
+            tf.gather(fall, candidates, batch_dims=1),
+        ),
+        fn_output_signature=(tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.bool)),
+    )
+    return tf.gather(candidates, pair, batch_dims=1), found
+
+
+def _scaled(values: tf.Tensor, allowed: tf.Tensor) -> tf.Tensor:
+    size = tf.reduce_max(tf.abs(values), axis=1, keepdims=True)
+    scaled = tf.math.divide_no_nan(values, size)
+    return tf.where(allowed, scaled, -4.0)
+
+
+def _largest_before(values: tf.Tensor) -> tf.Tensor:
+    """Returns for each column the largest value of the columns before it."""
+    lowest = values.dtype.min
+    shifted = tf.pad(values[:, :-1], [(0, 0), (1, 0)], constant_values=lowest)
+    step = 1
+    while step < values.shape[1]:
+        before = tf.pad(shifted[:, :-step], [(0, 0), (step, 0)], constant_values=lowest)
+        shifted = tf.maximum(shifted, before)
+        step *= 2
+    return shifted
+
+
+def _flat(images: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(images, (-1, math.prod(images.shape[1:])))
+
+
+def _kept(done: tf.Tensor, rows: _Rows) -> tf.Tensor:
+    return tf.where(done[:, None, None, None], rows.images, rows.clean)

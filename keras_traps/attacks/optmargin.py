@@ -8,10 +8,9 @@ import tensorflow as tf
 
 from keras_traps._checks import FloatArray, check_count, check_positive
 from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.randomness import Stream, per_example
-from keras_traps.attacks.search import Method, Rows
-from keras_traps.attacks.search_attack import SearchAttack
-from keras_traps.attacks.tanh_space import TanhAdam
+from keras_traps.attacks.carlini_wagner import TanhAdam
+from keras_traps.attacks.loop import Stream, per_example
+from keras_traps.attacks.optimization import Method, Rows, SearchAttack
 
 # The model is shown each example with all its noises. This bounds the memory.
 _IMAGES_AT_ONCE = 256

@@ -2,7 +2,98 @@
 
 from typing import Any
 
-from keras_traps.attacks.presets_luring import LURING, LURING_NOTES
+_LURING_STEP = 0.01
+
+LURING_EPS: dict[str, tuple[float, ...]] = {
+    "luring_mnist": (0.3, 0.4, 0.5),
+    "luring_svhn": (0.03, 0.06, 0.08),
+    "luring_cifar10": (0.02, 0.03, 0.04),
+}
+"""The radii of the paper's tables and figures, by preset.
+
+A preset has the first one; `preset("luring_mnist", eps=0.5)` has another.
+"""
+
+_PROBABILITIES = [{"prob": tenths / 10} for tenths in range(1, 11)]
+_KERNELS = [
+    {"kernlen": kernlen, "nsig": nsig}
+    for kernlen, nsig in ((1, 1), (3, 3), (5, 3), (10, 3), (15, 3))
+]
+
+LURING_SWEEPS: dict[str, list[dict[str, Any]]] = {
+    "DIM": _PROBABILITIES,
+    "MIM-TI": _KERNELS,
+    "DIM-TI": _KERNELS,
+}
+"""The settings that the paper tries for an attack, of which it reports the best.
+
+`[dataclasses.replace(attack, **change) for change in LURING_SWEEPS[attack.name]]` are
+the attacks to take the best of.
+"""
+
+
+def _luring(
+    eps: float, radius: float, nb_iter: int, prob: float
+) -> dict[str, dict[str, Any]]:
+    steps = {"eps": eps, "eps_iter": _LURING_STEP, "nb_iter": nb_iter}
+    # Only the figures show PGD and MIML2: with 1000 steps on every data set.
+    figures = {**steps, "nb_iter": 1000}
+    kernel = {"kernlen": 5, "nsig": 3}
+    return {
+        "FGSM": {"eps": eps},
+        "PGD": figures,
+        "MIM": steps,
+        "MIML2": {**figures, "radius": radius},
+        "DIM": {**steps, "prob": 0.5},
+        "MIM-TI": {**steps, **kernel},
+        "DIM-TI": {**steps, **kernel, "prob": prob},
+    }
+
+
+def _luring_on_cpu(
+    settings: dict[str, dict[str, Any]], nb_iter: int, eps_iter: float
+) -> dict[str, dict[str, Any]]:
+    shorter = {
+        attack: {**values, "nb_iter": nb_iter} if "nb_iter" in values else values
+        for attack, values in settings.items()
+    }
+    # No attack stops early: an image at the border of M∘P says nothing about M.
+    return {**shorter, "MIML2": {**shorter["MIML2"], "eps_iter": eps_iter}}
+
+
+_LURING_MNIST = _luring(0.3, radius=30.0, nb_iter=1000, prob=1.0)
+_LURING_SVHN = _luring(0.03, radius=1.0, nb_iter=500, prob=1.0)
+_LURING_CIFAR10 = _luring(0.02, radius=1.0, nb_iter=100, prob=0.6)
+
+LURING: dict[str, dict[str, dict[str, Any]]] = {
+    "luring_mnist": _LURING_MNIST,
+    "luring_svhn": _LURING_SVHN,
+    "luring_cifar10": _LURING_CIFAR10,
+    "luring_mnist_cpu": _luring_on_cpu(_LURING_MNIST, nb_iter=100, eps_iter=0.1),
+    "luring_svhn_cpu": _luring_on_cpu(_LURING_SVHN, nb_iter=50, eps_iter=0.02),
+    "luring_cifar10_cpu": _luring_on_cpu(_LURING_CIFAR10, nb_iter=20, eps_iter=0.05),
+}
+"""Settings by preset and attack: the luring paper's figures and Tables 2 to 4.
+
+DIM's probability and the kernel of the others are one of `LURING_SWEEPS`. The paper's
+figures have MIM with 1000 steps on SVHN too.
+"""
+
+_LURING_NOTES: dict[str, str] = {
+    "luring_mnist_cpu": (
+        "100 steps where the paper makes 1000; MIML2's steps are 0.1 long, not 0.01, "
+        "so that they reach as far."
+    ),
+    "luring_svhn_cpu": (
+        "50 steps where the paper makes 500 or 1000; MIML2's steps are 0.02 long, not "
+        "0.01, so that they reach its radius."
+    ),
+    "luring_cifar10_cpu": (
+        "20 steps where the paper makes 100 or 1000; MIML2's steps are 0.05 long, not "
+        "0.01, so that they reach its radius."
+    ),
+}
+"""What a preset for a small machine does otherwise than the paper."""
 
 _BPDA = {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100}
 _SPSA = {"eps": 0.3, "nb_iter": 500, "learning_rate": 0.1}
@@ -146,7 +237,7 @@ def _notes_on_cpu(name: str, whole_name: str) -> str:
         )
 
     return (
-        "The dear attacks make fewer steps. "
+        "The costly attacks make fewer steps. "
         f"SPSA: {short['SPSA']['nb_iter']} for {whole['SPSA']['nb_iter']}, each of "
         f"{short['SPSA']['spsa_samples']} samples for 128. "
         f"CW2: {searches('CW2')}, EAD: {searches('EAD')}, from c = 0.1 for 0.001. "
@@ -168,6 +259,6 @@ PRESET_NOTES: dict[str, str] = {
         "PGD and BPDA stop where they have succeeded. SPSA makes 100 steps for 500, "
         "each of 32 samples for 128."
     ),
-    **LURING_NOTES,
+    **_LURING_NOTES,
 }
 """What a preset for a small machine does otherwise than the paper."""

@@ -5,50 +5,59 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from keras_traps.attacks import (
-    blb,
     bpda,
     carlini_wagner,
+    cleverhans,
     deepfool,
     elastic_net,
-    iterative,
+    gradient,
     jsma,
+    lbfgs,
+    noise,
     optmargin,
-    single_step,
     spsa,
     transfer,
     uap,
 )
 from keras_traps.attacks.base import Attack, Kind
-from keras_traps.attacks.presets import PRESETS
-from keras_traps.attacks.presets_luring import LURING
+from keras_traps.attacks.loop import Loss
+from keras_traps.attacks.presets import LURING, PRESETS
 
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
-        single_step.FGSM,
-        single_step.RFGSM,
-        iterative.BIM,
-        iterative.PGD,
-        iterative.UMIFGSM,
+        gradient.FGSM,
+        gradient.RFGSM,
+        gradient.BIM,
+        gradient.PGD,
+        gradient.UMIFGSM,
         uap.UAP,
         deepfool.DeepFool,
         optmargin.OptMargin,
         bpda.BPDA,
         spsa.SPSA,
-        single_step.LLC,
-        single_step.RLLC,
-        iterative.ILLC,
-        iterative.TMIFGSM,
+        gradient.LLC,
+        gradient.RLLC,
+        gradient.ILLC,
+        gradient.TMIFGSM,
         jsma.JSMA,
-        blb.BLB,
+        lbfgs.BLB,
         carlini_wagner.CW2,
         elastic_net.EAD,
-        iterative.MIM,
+        gradient.MIM,
         transfer.MIML2,
         transfer.DIM,
         transfer.MIMTI,
         transfer.DIMTI,
         carlini_wagner.UCW2,
+        noise.Noise,
+        cleverhans.CleverhansFGM,
+        cleverhans.CleverhansBIM,
+        cleverhans.CleverhansPGD,
+        cleverhans.CleverhansMadry,
+        cleverhans.CleverhansMIM,
+        cleverhans.CleverhansCW2,
+        cleverhans.CleverhansSPSA,
     )
 }
 
@@ -72,19 +81,22 @@ def register(attack: type[Attack]) -> type[Attack]:
         `attack`.
 
     Raises:
-        TypeError: If it is no such class, or lacks a name or a kind.
+        TypeError: If it is no such class, lacks a name or a kind, or names a loss that
+            there is not.
         ValueError: If there is one of its name already.
     """
-    # Said here: without a name or a kind the table of attacks would fail later.
+    # Said here: the table of attacks would fail later.
     if (
         not (isinstance(attack, type) and issubclass(attack, Attack))
         or inspect.isabstract(attack)
         or not isinstance(getattr(attack, "name", None), str)
         or getattr(attack, "kind", None) not in get_args(Kind)
+        or not set(attack.losses) <= set(get_args(Loss))
     ):
         raise TypeError(
             "Invalid value for argument `attack`. Expected a concrete subclass of "
-            f"`Attack` with a `name` and a `kind` of {get_args(Kind)}. "
+            f"`Attack` with a `name`, a `kind` of {get_args(Kind)} and `losses` of "
+            f"{get_args(Loss)}. "
             f"Received: attack={attack!r}"
         )
     if attack.name in _ATTACKS:

@@ -5,15 +5,30 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from keras_traps._checks import check_count, check_number, check_positive, is_number
+from keras_traps._checks import (
+    FloatArray,
+    check_count,
+    check_number,
+    check_positive,
+    is_number,
+)
 from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.diversity import draw_variants, show_variants
-from keras_traps.attacks.gradient_loop import Recipe, Settings, run_gradient_loop
-from keras_traps.attacks.iterative import MIM
-from keras_traps.attacks.linf import LinfAttack
-from keras_traps.attacks.norms import L2
-from keras_traps.attacks.translation import gaussian_kernel, smooth
+from keras_traps.attacks.gradient import (
+    MIM,
+    GradientAttack,
+    LoopSettings,
+    Recipe,
+    check_steps,
+)
+from keras_traps.attacks.loop import L2, Stream, per_example
+
+# By how much smaller, and how many zeros come before, in height and in width. The last
+# of the zeros that a size leaves room for is never drawn as an offset in the authors'
+# code, whose upper bound is not drawn itself.
+_VARIANTS = ((0, 0, 0), (1, 0, 0), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1))
+_LARGEST_LESS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +66,10 @@ class DIM(MIM):
             )
 
     def _recipe(self) -> Recipe:
-        return dataclasses.replace(super()._recipe(), look=show_variants)
+        return dataclasses.replace(super()._recipe(), look=_show_variants)
 
     def _draws(self, batch: Batch) -> npt.NDArray[np.int32]:
-        return draw_variants(batch, self.prob, self.nb_iter)
+        return _draw_variants(batch, self.prob, self.nb_iter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,10 +98,10 @@ class MIMTI(MIM):
         check_positive("nsig", self.nsig)
 
     def _recipe(self) -> Recipe:
-        return dataclasses.replace(super()._recipe(), smooth=smooth)
+        return dataclasses.replace(super()._recipe(), transform_gradient=_smooth)
 
-    def _loop_settings(self) -> Settings:
-        kernel = gaussian_kernel(self.kernlen, self.nsig)
+    def _loop_settings(self) -> LoopSettings:
+        kernel = _gaussian_kernel(self.kernlen, self.nsig)
         return super()._loop_settings()._replace(kernel=kernel)
 
 
@@ -103,7 +118,7 @@ class DIMTI(DIM, MIMTI):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MIML2(LinfAttack):
+class MIML2(GradientAttack):
     """MIM with L2 steps in an L2 ball, whose result is then clipped to `eps`.
 
     Args:
@@ -129,13 +144,7 @@ class MIML2(LinfAttack):
         """Checks the settings."""
         super().__post_init__()
         check_positive("radius", self.radius)
-        check_positive("eps_iter", self.eps_iter)
-        if self.eps_iter > self.radius:
-            raise ValueError(
-                "Invalid value for argument `eps_iter`. Expected at most "
-                f"radius={self.radius}. Received: eps_iter={self.eps_iter}"
-            )
-        check_count("nb_iter", self.nb_iter)
+        check_steps(self.eps_iter, self.nb_iter, self.radius, name="radius")
         check_number(self.decay_factor, name="decay_factor", at_least=0)
 
     @property
@@ -143,21 +152,86 @@ class MIML2(LinfAttack):
         """The radius of the L2 ball."""
         return self.radius
 
+    def _recipe(self) -> Recipe:
+        return Recipe(norm=L2, momentum=True)
+
+    def _loop_settings(self) -> LoopSettings:
+        return LoopSettings(
+            eps=self.radius,
+            eps_iter=self.eps_iter,
+            nb_iter=self.nb_iter,
+            targeted=self.targeted,
+            decay_factor=self.decay_factor,
+        )
+
     def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image, then clips."""
-        moved = run_gradient_loop(
-            batch,
-            Recipe(norm=L2, momentum=True),
-            Settings(
-                eps=self.radius,
-                eps_iter=self.eps_iter,
-                nb_iter=self.nb_iter,
-                targeted=self.targeted,
-                decay_factor=self.decay_factor,
-            ),
-        )
+        moved = super().perturb(batch)
         eps = np.float32(self.eps)
-        clipped = np.clip(
-            np.asarray(moved.images), batch.images - eps, batch.images + eps
+        low, high = batch.images - eps, batch.images + eps
+        return Perturbed(np.clip(moved.images, low, high), moved.iterations)
+
+
+def _draw_variants(batch: Batch, prob: float, steps: int) -> npt.NDArray[np.int32]:
+    """Returns `(batch, steps)`: which of `_VARIANTS` the model is shown.
+
+    0, the image itself, but with probability `prob`; then height less 1 or 2, each as
+    likely, at each place that is drawn in padding it, as likely.
+    """
+    shortest = min(batch.images.shape[1:3])
+    if shortest <= _LARGEST_LESS:
+        raise ValueError(
+            "Invalid value for argument `x`. Input diversity makes images smaller by "
+            f"{_LARGEST_LESS} pixels: expected longer sides. Received: x with a side "
+            f"of {shortest}"
         )
-        return Perturbed(clipped, moved.iterations)
+
+    def draw(generator: np.random.Generator) -> npt.NDArray[np.int32]:
+        changed = generator.random(steps) < prob
+        by_two = generator.random(steps) < 0.5
+        place = generator.integers(2, len(_VARIANTS), steps)
+        return np.where(changed, np.where(by_two, place, 1), 0).astype(np.int32)
+
+    return per_example(draw, batch.ids, batch.seed, Stream.DIVERSITY).astype(np.int32)
+
+
+def _show_variants(images: tf.Tensor, variants: tf.Tensor) -> tf.Tensor:
+    """Returns each image resized by nearest neighbours, then padded with zeros."""
+    _, height, width, _ = images.shape
+    down = tf.gather(_selections(height, [row[:2] for row in _VARIANTS]), variants)
+    across = tf.gather(
+        _selections(width, [(less, left) for less, _, left in _VARIANTS]), variants
+    )
+    # Each product picks single values, so that it is exact; its gradient puts them
+    # back in their places.
+    return tf.einsum("nih,nhwc,njw->nijc", down, images, across)
+
+
+def _selections(size: int, variants: list[tuple[int, ...]]) -> FloatArray:
+    """Returns `(variants, size, size)`: which pixel, if any, comes to which place."""
+    matrices = np.zeros((len(variants), size, size), np.float32)
+    for matrix, (less, before) in zip(matrices, variants, strict=True):
+        smaller = size - less
+        # As TensorFlow 1 resizes, and in float32 as it does.
+        scale = np.float32(size / smaller)
+        chosen = np.floor(np.arange(smaller, dtype=np.float32) * scale).astype(int)
+        matrix[before + np.arange(smaller), np.minimum(chosen, size - 1)] = 1
+    return matrices
+
+
+def _smooth(gradients: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Convolves along height, then along width; beyond the edges there are zeros."""
+    filters = tf.tile(kernel[:, None, None, None], (1, 1, gradients.shape[-1], 1))
+    strides = (1, 1, 1, 1)
+    down = tf.nn.depthwise_conv2d(gradients, filters, strides, "SAME")
+    across = tf.transpose(filters, (1, 0, 2, 3))
+    return tf.nn.depthwise_conv2d(down, across, strides, "SAME")
+
+
+def _gaussian_kernel(kernlen: int, nsig: float) -> FloatArray:
+    """Returns the kernel along one axis, with sum 1.
+
+    That of the authors' code is its outer product with itself.
+    """
+    density = np.exp(-np.square(np.linspace(-nsig, nsig, kernlen)) / 2)
+    return (density / density.sum()).astype(np.float32)

@@ -1,18 +1,43 @@
 """Universal adversarial perturbations: one change for all images."""
 
+import copy
 import dataclasses
-from typing import ClassVar
+import hashlib
+from collections.abc import Hashable
+from typing import ClassVar, NamedTuple
 
+import keras
 import numpy as np
 
-from keras_traps._checks import check_count, check_number
-from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.linf import LinfAttack
-from keras_traps.attacks.universal import (
-    LearningSettings,
-    UniversalPerturbation,
-    learn_perturbation,
+from keras_traps._checks import FloatArray, IntArray, check_count, check_number
+from keras_traps.attacks.base import (
+    Batch,
+    Kind,
+    LinfAttack,
+    Perturbed,
+    naming_examples,
 )
+from keras_traps.attacks.deepfool import DeepFool
+from keras_traps.attacks.loop import once_per_model
+from keras_traps.models.inference import predict
+from keras_traps.provenance import weights_sha256
+
+# How many images the model is asked about at once where no gradient is taken.
+_ANSWER_BATCH = 500
+
+
+class UniversalPerturbation(NamedTuple):
+    """What was learnt.
+
+    Args:
+        perturbation: `(height, width, channels)`, float32, in the ball.
+        passes: How many passes were made through the images.
+        fooling_rate: The share of them that it fools.
+    """
+
+    perturbation: FloatArray
+    passes: int
+    fooling_rate: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +78,7 @@ class UAP(LinfAttack):
     nb_candidate: int | None = None
     name: ClassVar[str] = "UAP"
     kind: ClassVar[Kind] = "UA"
+    _known: ClassVar[UniversalPerturbation | None] = None
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -64,9 +90,25 @@ class UAP(LinfAttack):
         if self.nb_candidate is not None:
             check_count("nb_candidate", self.nb_candidate, at_least=2)
 
+    def with_known(self, known: UniversalPerturbation) -> "UAP":
+        """Returns the attack with a perturbation that is known: it learns nothing.
+
+        Args:
+            known: What `learn` returned, here or in another process.
+
+        Returns:
+            A copy of the same class and settings.
+        """
+        shared = copy.copy(self)
+        # On the copy alone, which is frozen: all else stays what the class makes of it.
+        object.__setattr__(shared, "_known", known)
+        return shared
+
     def perturb(self, batch: Batch) -> Perturbed:
         """Adds the perturbation, which the first batch learns."""
-        return self.add(self.learn(batch), batch)
+        learnt = self.learn(batch)
+        images = np.clip(batch.images + learnt.perturbation, 0, 1)
+        return Perturbed(images, learnt.passes)
 
     def learn(self, batch: Batch) -> UniversalPerturbation:
         """Learns the perturbation, or returns it if it was the last one learnt.
@@ -75,25 +117,78 @@ class UAP(LinfAttack):
             batch: Of which the model, the background and the seed count.
 
         Returns:
-            The perturbation with how it was come by.
+            The perturbation after the first pass that fools enough of the images; where
+            none does, after the one that fools most.
+
+        Raises:
+            RuntimeError: If a gradient is not finite; the message names the images.
         """
-        return learn_perturbation(
-            batch.model,
-            batch.background,
-            LearningSettings(**dataclasses.asdict(self)),
-            seed=batch.seed,
+        if self._known is not None:
+            return self._known
+        draw = np.random.default_rng(batch.seed)
+        chosen = draw.permutation(len(batch.background))[: self.nb_images]
+        images = batch.background[chosen]
+        # The images may be many, and live longer than the model: only a digest is kept.
+        digest = hashlib.sha256(images.data).hexdigest()
+        key = (self, batch.seed, digest, weights_sha256(batch.model))
+        last: dict[Hashable, UniversalPerturbation]
+        last = once_per_model(batch.model, "universal", lambda _: {})
+        if key not in last:
+            with naming_examples(
+                f"UAP on {batch.model.name!r}", of=" of the background"
+            ):
+                learnt = self._learn(batch.model, images, chosen, draw)
+            last.clear()
+            last[key] = learnt
+        return last[key]
+
+    def _learn(
+        self,
+        model: keras.Model,
+        images: FloatArray,
+        ids: IntArray,
+        draw: np.random.Generator,
+    ) -> UniversalPerturbation:
+        answers = _answers(model, images)
+        best = perturbation = np.zeros(images.shape[1:], np.float32)
+        best_rate, passes = 0.0, 0
+        while passes < self.max_iter and best_rate < self.fooling_rate:
+            order = draw.permutation(len(images))
+            for start in range(0, len(order), self.nb_at_once):
+                rows = order[start : start + self.nb_at_once]
+                step = self._step(
+                    model, images[rows], answers[rows], ids[rows], perturbation
+                )
+                perturbation = np.clip(perturbation + step, -self.eps, self.eps)
+            passes += 1
+            moved = _answers(model, np.clip(images + perturbation, 0, 1))
+            rate = float(np.mean(moved != answers))
+            # The passes go up and down; the published algorithm keeps the last.
+            if rate >= best_rate:
+                best, best_rate = perturbation, rate
+        return UniversalPerturbation(best, passes, best_rate)
+
+    def _step(
+        self,
+        model: keras.Model,
+        images: FloatArray,
+        answers: IntArray,
+        ids: IntArray,
+        perturbation: FloatArray,
+    ) -> FloatArray:
+        """Returns the sum of the steps that fool the images that are not yet fooled."""
+        moved = np.clip(images + perturbation, 0, 1)
+        search = DeepFool(
+            max_iter=self.deepfool_max_iter,
+            overshoot=self.overshoot,
+            nb_candidate=self.nb_candidate,
         )
+        found = search.cross(model, moved, answers, ids)
+        # An image that was fooled before, or could not be, comes back as it was.
+        step: FloatArray = (found.images.numpy() - moved).sum(axis=0)
+        return step
 
-    @staticmethod
-    def add(learnt: UniversalPerturbation, batch: Batch) -> Perturbed:
-        """Adds a perturbation to every image.
 
-        Args:
-            learnt: What `learn` returned, here or in another process.
-            batch: Of which the images count.
-
-        Returns:
-            The images, and as iterations the passes.
-        """
-        images = np.clip(batch.images + learnt.perturbation, 0, 1)
-        return Perturbed(images, learnt.passes)
+def _answers(model: keras.Model, images: FloatArray) -> IntArray:
+    answers = predict(model, images, batch_size=_ANSWER_BATCH)
+    return answers.argmax(axis=1).astype(np.int64)

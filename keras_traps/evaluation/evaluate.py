@@ -1,49 +1,156 @@
-"""One evaluation from a defence to its findings."""
+"""One evaluation of attractors, from a defence to its findings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
+from scipy.special import softmax
 
 from keras_traps._checks import FloatArray, check_count, check_distinct
+from keras_traps._files import keep_settings
 from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.candidates import Candidates, choose_candidates
-from keras_traps.evaluation.clean import clean_results
-from keras_traps.evaluation.defence import Defence
-from keras_traps.evaluation.engines import Engine, LocalEngine
-from keras_traps.evaluation.jobs import KEPT_PER_TASK, Job, Subject
-from keras_traps.evaluation.kept_calibration import (
-    check_calibration,
-    keep_calibration,
+from keras_traps.evaluation.metrics import (
+    attack_rows,
+    make_frame,
+    unnoticed,
+    worst_cases,
 )
-from keras_traps.evaluation.metrics import attack_row, worst_cases
-from keras_traps.evaluation.protocol import (
-    attack_all,
+from keras_traps.evaluation.paper import paper_clean, paper_row
+from keras_traps.evaluation.records import (
+    Record,
+    RecordStore,
+    Run,
+    check_workdir,
     record_settings,
 )
-from keras_traps.evaluation.records import Record, RecordStore
-from keras_traps.evaluation.results import (
-    INTEGRATED,
-    Evaluation,
-    Example,
-    Samples,
-    Unnoticed,
+from keras_traps.evaluation.runner import EngineName, attack_all, check_limits
+from keras_traps.evaluation.subjects import (
+    Defence,
+    Examples,
+    SubjectName,
     Variant,
+    Watermark,
+    attractor_subjects,
+    choose_examples,
 )
-from keras_traps.evaluation.suspicions import suspicions
-from keras_traps.evaluation.unnoticed import confidence, unnoticed
+from keras_traps.evaluation.warnings import find_warnings
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import check_outputs
+from keras_traps.rates import Rate
 
-_EXAMPLES = 6
+_SHOWN = 6
 
-# The paper's Tables I, V and VI show these beside the attack on C.
-_BESIDE_C = ("paper", *INTEGRATED)
+
+@dataclasses.dataclass(frozen=True)
+class CleanResults:
+    """The models on clean test images.
+
+    Args:
+        accuracy_classifier: Of the undefended classifier C.
+        accuracy_trapped: Of the trapped model M.
+        false_positives: By nominal rate, clean test images that are flagged.
+        paper_accuracy_classifier: The paper's number as a fraction, or `None`.
+        paper_accuracy_trapped: The same for M.
+    """
+
+    accuracy_classifier: Rate
+    accuracy_trapped: Rate
+    false_positives: dict[float, Rate]
+    paper_accuracy_classifier: float | None
+    paper_accuracy_trapped: float | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Attacked:
+    """One image before and after an attack.
+
+    Args:
+        attack: The attack's name.
+        clean: `(height, width, channels)`, in [0, 1].
+        adversarial: The same shape.
+        label: The true class.
+        predicted: The trapped model's answer on `adversarial`.
+        score: The analyzer's score of `adversarial`.
+        flagged: Whether the analyzer called it adversarial.
+        fired: Which of `"C1"`, `"C2"`, `"C3"` fired.
+        recovered: The class that the analyzer recovered.
+    """
+
+    attack: str
+    clean: FloatArray
+    adversarial: FloatArray
+    label: int
+    predicted: int
+    score: float
+    flagged: bool
+    fired: tuple[str, ...]
+    recovered: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """Arrays behind the pictures of a report.
+
+    Args:
+        clean_correlations: `(images, classes)`, W on clean test images.
+        clean_scores: `(images,)`, the analyzer's score of the same.
+        attacked_correlations: By attack, W on its successful images.
+        attacked_scores: By attack, their scores.
+        examples: A few images with what became of each.
+    """
+
+    clean_correlations: FloatArray
+    clean_scores: FloatArray
+    attacked_correlations: dict[str, FloatArray]
+    attacked_scores: dict[str, FloatArray]
+    examples: tuple[Attacked, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Everything that one evaluation found.
+
+    Args:
+        title: One line for the top of the report.
+        dataset: Its name, e.g. `"mnist"`.
+        class_names: One per class.
+        provenance: What a reader needs to run it again, in the order to show it.
+        calibration: The constants of the decoder and why they were chosen: the key
+            `"explanation"` holds sentences, the others numbers.
+        thresholds: By nominal false-positive rate, `U`, `L`, `sigma0`.
+        clean: The models on clean test images.
+        frame: What became of each image; see `make_frame`. Also `clean_score`, the
+            score of the image before the attack, and `lead`, by how much C's answer
+            leads on it.
+        rows: One per attack and variant; see `attack_rows`. Also `paper`, the paper's
+            numbers.
+        worst_cases: See `worst_cases`.
+        warnings: Signs that an attack may be weak or gradients masked, as sentences.
+        unnoticed: See `unnoticed`.
+        samples: Arrays for the pictures.
+    """
+
+    title: str
+    dataset: str
+    class_names: tuple[str, ...]
+    provenance: dict[str, Any]
+    calibration: dict[str, Any]
+    thresholds: dict[float, dict[str, float]]
+    clean: CleanResults
+    frame: pd.DataFrame
+    rows: list[dict[str, Any]]
+    worst_cases: list[dict[str, Any]]
+    warnings: list[str]
+    unnoticed: list[dict[str, Any]]
+    samples: Samples
 
 
 def evaluate(
@@ -54,14 +161,14 @@ def evaluate(
     *,
     workdir: str | Path,
     provenance: Mapping[str, Any],
-    background: npt.NDArray[np.float32],
+    background: FloatArray,
     num_examples: int = 1000,
     limits: Mapping[str, int] | None = None,
     variants: Sequence[Variant] = ("paper", "margin", "raw_sum", "integrated"),
     seed: int = 0,
     chunk_size: int = 250,
     resume: bool = False,
-    engine: Callable[[Job], Engine] = LocalEngine,
+    engine: EngineName = "local",
 ) -> Evaluation:
     """Attacks a defence and says what came of it.
 
@@ -70,7 +177,8 @@ def evaluate(
         calibration: How the traps' constants were chosen.
         test: Clean test images that neither the constants nor the thresholds were
             chosen on.
-        attacks: The attacks, each on C and on every variant; no two of one name.
+        attacks: The attacks, each on C and on every variant whose loss it follows; no
+            two of one name.
         workdir: Where the records are kept, and `calibration.json` beside them.
         provenance: What a reader needs to run it again.
         background: `(images, ...)`: training images, without labels, for attacks that
@@ -85,7 +193,7 @@ def evaluate(
         seed: Seed of targets and attacks. Defaults to `0`.
         chunk_size: How many images are attacked at once. Defaults to `250`.
         resume: Whether to go on from records in `workdir`. Defaults to `False`.
-        engine: Where the attacks are run. Defaults to this process.
+        engine: Where the attacks are run. Defaults to `"local"`, this process.
 
     Returns:
         The findings. With the same arguments they are the same, interrupted or not.
@@ -100,52 +208,59 @@ def evaluate(
     check_distinct("attacks", [attack.name for attack in attacks])
     if variants:
         check_distinct("variants", variants)
+    for variant in variants:
+        if variant not in get_args(Variant):
+            raise ValueError(
+                "Invalid value for argument `variants`. Expected of "
+                f"{', '.join(get_args(Variant))}. Received: {variant!r}"
+            )
     check_count("chunk_size", chunk_size)
-    _check_limits(limits or {}, attacks)
-    settings = record_settings(
-        defence, test, background, seed=seed, chunk_size=chunk_size
-    )
+    check_limits(limits or {}, attacks)
     outputs = predict(defence.classifier, test.images)
     check_outputs(outputs, defence.output)
-    candidates = choose_candidates(
-        outputs,
+    examples = choose_examples(
         test,
+        [outputs],
         num_examples=num_examples,
         seed=seed,
         logits=logits_model(defence.classifier, defence.output),
     )
-    check_calibration(calibration, workdir)
+    check_workdir(workdir, resume=resume)
+    keep_settings(
+        Path(workdir) / "calibration.json", calibration.to_dict(), resume=True
+    )
+    settings = record_settings(
+        test, seed=seed, chunk_size=chunk_size, background=background, defence=defence
+    )
     store = RecordStore(workdir, settings, resume=resume)
-    keep_calibration(calibration, workdir)
-    records = attack_all(
-        engine(Job(defence, candidates, background, seed)),
+    names: tuple[SubjectName, ...] = ("undefended", *variants) if variants else ()
+    subjects = attractor_subjects(defence, examples, names)
+    found = attack_all(
+        subjects,
         attacks,
         store,
-        subjects=("undefended", *variants) if variants else (),
-        limits=limits,
+        background=background,
+        seed=seed,
         chunk_size=chunk_size,
+        limits=limits,
+        engine=engine,
+        provenance=provenance,
     )
-
-    clean = defence.main_analyzer.correlations(test.images)
-    clean_scores = defence.main_analyzer.judge(clean).score
-    rows = tuple(
-        attack_row(
-            attack,
-            variant,
-            records[variant][attack.name],
-            records["undefended"][attack.name] if variant in _BESIDE_C else None,
-            defence.analyzers,
-            clean_scores[records[variant][attack.name].ids],
-            test.name,
-        )
-        for variant in variants
-        for attack in attacks
-    )
+    places = [attack.name for attack in attacks]
+    order = {name: place for place, name in enumerate(names)}
+    runs = sorted(found, key=lambda run: (order[run.subject], places.index(run.attack)))
+    correlations = defence.main_analyzer.correlations(test.images)
+    frame = make_frame(runs, store, Watermark(defence.analyzers))
+    scores = defence.main_analyzer.judge(correlations).score
+    if runs:
+        frame["clean_score"] = scores[frame["id"]]
+        frame["lead"] = _confidence(outputs, defence.output)[frame["id"]]
+    rows = attack_rows(frame, runs) if runs else []
     return Evaluation(
         title=f"Attractors on {test.name}",
         dataset=test.name,
         class_names=test.class_names,
-        provenance={**provenance, "images attacked": len(candidates.ids)},
+        provenance={**provenance, "images attacked": len(examples)},
         calibration={
             **calibration.settings.to_dict(),
             "changed_answers": calibration.changed_answers,
@@ -160,69 +275,62 @@ def evaluate(
             }
             for fpr, analyzer in defence.analyzers.items()
         },
-        clean=clean_results(defence, test, outputs, clean),
-        rows=rows,
-        worst_cases=worst_cases(
-            {variant: list(records[variant].values()) for variant in variants},
-            defence.analyzers,
-        ),
-        warnings=suspicions(rows, records, defence.analyzers),
-        samples=_samples(
-            defence, candidates, attacks, records, clean, clean_scores, chunk_size
-        ),
-        unnoticed=_unnoticed(
-            defence, attacks, records, confidence(outputs, defence.output)
-        ),
+        clean=_clean_results(defence, test, outputs, correlations),
+        frame=frame,
+        rows=[{**row, "paper": paper_row(row["attack"], test.name)} for row in rows],
+        worst_cases=worst_cases(frame) if runs else [],
+        warnings=find_warnings(frame),
+        unnoticed=unnoticed(frame) if runs else [],
+        samples=_samples(defence, examples, runs, store, correlations, scores),
     )
 
 
-def _unnoticed(
-    defence: Defence,
-    attacks: Sequence[Attack],
-    records: Mapping[Subject, Mapping[str, Record]],
-    lead: FloatArray,
-) -> tuple[Unnoticed, ...]:
-    found = (
-        unnoticed(attack, record, defence.analyzers, lead[record.ids])
-        for attack in attacks
-        if (record := records.get("paper", {}).get(attack.name)) is not None
+def _confidence(outputs: FloatArray, output: str) -> FloatArray:
+    """By how much C's answer leads: the largest probability less the second."""
+    shares = softmax(outputs, axis=1) if output == "logits" else outputs
+    ranked = np.sort(shares, axis=1)
+    lead: FloatArray = ranked[:, -1] - ranked[:, -2]
+    return lead
+
+
+def _clean_results(
+    defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
+) -> CleanResults:
+    def accuracy(found: FloatArray) -> Rate:
+        return Rate(int((found.argmax(axis=1) == test.labels).sum()), len(test))
+
+    flagged = {
+        fpr: analyzer.judge(correlations).is_adversarial
+        for fpr, analyzer in defence.analyzers.items()
+    }
+    return CleanResults(
+        accuracy(outputs),
+        accuracy(predict(defence.trapped, test.images)),
+        {fpr: Rate(int(each.sum()), len(test)) for fpr, each in flagged.items()},
+        *paper_clean(test.name),
     )
-    return tuple(one for one in found if one is not None)
-
-
-def _check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
-    known = [attack.name for attack in attacks]
-    for name, limit in limits.items():
-        if name not in known:
-            raise ValueError(
-                "Invalid value for argument `limits`. Expected names of the attacks, "
-                f"{', '.join(known)}. Received: {name!r}"
-            )
-        check_count(f"limits[{name!r}]", limit)
 
 
 def _samples(
     defence: Defence,
-    candidates: Candidates,
-    attacks: Sequence[Attack],
-    records: Mapping[Subject, Mapping[str, Record]],
+    examples: Examples,
+    runs: Sequence[Run],
+    store: RecordStore,
     clean: FloatArray,
     clean_scores: FloatArray,
-    chunk_size: int,
 ) -> Samples:
+    seen = [run.subject for run in runs if run.subject != "undefended"]
+    subject = "paper" if "paper" in seen else next(iter(seen), "")
     analyzer = defence.main_analyzer
     correlations: dict[str, FloatArray] = {}
-    examples: list[Example] = []
-    # The second subject is the first variant; the first one is C.
-    seen = "paper" if "paper" in records else next(iter([*records][1:]), None)
-    for attack in attacks if seen else ():
-        record = records[cast(Subject, seen)][attack.name]
-        success = record.succeeded(targeted=attack.targeted)
-        correlations[attack.name] = record.correlations[success]
-        if len(examples) < _EXAMPLES:
-            examples.append(
-                _example(defence, candidates, attack, record, success, chunk_size)
-            )
+    shown: list[Attacked] = []
+    for run in runs:
+        if run.subject == subject:
+            record = run.read(store)
+            success = record.succeeded(targeted=run.kind == "TA")
+            correlations[run.attack] = record.outputs["correlations"][success]
+            if len(shown) < _SHOWN:
+                shown.append(_attacked(defence, examples, run.attack, record, success))
     return Samples(
         clean_correlations=clean,
         clean_scores=clean_scores,
@@ -230,34 +338,25 @@ def _samples(
         attacked_scores={
             name: analyzer.judge(w).score for name, w in correlations.items()
         },
-        examples=tuple(examples),
+        examples=tuple(shown),
     )
 
 
-def _example(
-    defence: Defence,
-    candidates: Candidates,
-    attack: Attack,
-    record: Record,
-    success: npt.NDArray[np.bool_],
-    chunk_size: int,
-) -> Example:
+def _attacked(
+    defence: Defence, examples: Examples, attack: str, record: Record, success: Any
+) -> Attacked:
     """The first kept image on which the attack succeeded, else the first at all."""
-    kept = range(min(KEPT_PER_TASK, chunk_size, len(record.ids)))
-    row = int(next((index for index in kept if success[index]), 0))
-    verdict = defence.main_analyzer.judge(record.correlations[row : row + 1])
-    return Example(
-        attack=attack.name,
-        clean=candidates.images[row],
+    row = int(np.argmax(success[: len(record.kept)]))
+    w = record.outputs["correlations"][row : row + 1]
+    verdict = defence.main_analyzer.judge(w)
+    return Attacked(
+        attack=attack,
+        clean=examples.images[row],
         adversarial=record.kept[row],
         label=int(record.labels[row]),
-        predicted=int(record.answers[row]),
+        predicted=int(record.outputs["answer"][row]),
         score=float(verdict.score[0]),
         flagged=bool(verdict.is_adversarial[0]),
-        fired=tuple(
-            name
-            for name, fired in zip(CONDITIONS, verdict.fired[0], strict=True)
-            if fired
-        ),
+        fired=tuple(np.compress(verdict.fired[0], CONDITIONS).tolist()),
         recovered=int(verdict.recovered[0]),
     )

@@ -1,193 +1,391 @@
-"""Rates from records: Section VI-F1 of the paper, and the worst case per image."""
+"""One frame with a row for each attack on each image, and the tables that it holds.
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+Every number of a report is a view of the frame: it is grouped, and shares are counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from keras_traps._checks import FloatArray
-from keras_traps.attacks import Attack
-from keras_traps.attractors import ForensicAnalyzer
-from keras_traps.evaluation.paper import paper_row
-from keras_traps.evaluation.records import Record
-from keras_traps.evaluation.results import (
-    INTEGRATED,
-    AttackRow,
-    DetectionRates,
-    Variant,
-    WorstCase,
-)
+from keras_traps.evaluation.records import RecordStore, Run, read_runs
+from keras_traps.evaluation.subjects import Detector
+from keras_traps.luring.metrics import LuringMetrics, defended, luring_metrics
 from keras_traps.rates import Rate
 
+LEVEL = 0.05
+"""A pair whose `p_value` is below this is taken to be beyond chance."""
 
-def attack_row(
-    attack: Attack,
-    variant: Variant,
-    record: Record,
-    undefended: Record | None,
-    analyzers: Mapping[float, ForensicAnalyzer],
-    clean_scores: FloatArray,
-    dataset: str,
-) -> AttackRow:
-    """Makes one row of a report.
+ANY_LOSS = "any_loss"
+"""All subjects together that attack M itself, each with a loss of its own."""
 
-    Args:
-        attack: The attack.
-        variant: How it saw the model.
-        record: What it made of the candidates.
-        undefended: What the same attack made of them on C, or `None`.
-        analyzers: A fitted analyzer by nominal false-positive rate.
-        clean_scores: `(candidates,)`: scores of the clean candidates, in the order of
-            the record, by the analyzer of the largest rate.
-        dataset: Its name, to look up the paper's numbers.
-
-    Returns:
-        The row.
-    """
-    success = record.succeeded(targeted=attack.targeted)
-    integrated = variant in INTEGRATED
-    detection = tuple(
-        detection_rates(record, success, analyzer, fpr)
-        for fpr, analyzer in analyzers.items()
-    )
-    # The integrated model is made with the analyzer of the largest rate.
-    main = max(detection, key=lambda rates: rates.fpr)
-    # That of `clean_scores`: one that was fitted on other images has another scale.
-    scores = analyzers[max(analyzers)].judge(record.correlations).score
-    return AttackRow(
-        attack=attack.name,
-        kind=attack.kind,
-        variant=variant,
-        settings=attack.settings(),
-        note=attack.note,
-        success_classifier=None
-        if undefended is None
-        else _rate(undefended.succeeded(targeted=attack.targeted)),
-        success_trapped=_rate(success),
-        detection=() if integrated else detection,
-        auc=None if integrated else area_under_curve(scores, clean_scores, success),
-        mean_l2=_mean_l2(record, attack),
-        mean_l2_classifier=None if undefended is None else _mean_l2(undefended, attack),
-        paper=paper_row(attack.name, dataset),
-        unflagged=main.overall if integrated else None,
-    )
+_BESIDE_C = ("paper", "integrated", "integrated_label")
+"""The paper's Tables I, V and VI show these beside the attack on C."""
 
 
-def detection_rates(
-    record: Record,
-    success: npt.NDArray[np.bool_],
-    analyzer: ForensicAnalyzer,
-    fpr: float,
-) -> DetectionRates:
-    """Counts detection, recovery and overall success, columns (e) to (g) of Table I.
+def make_frame(
+    runs: Iterable[Run], store: RecordStore, detector: Detector | None = None
+) -> pd.DataFrame:
+    """Reads what became of each image.
 
     Args:
-        record: What an attack made of the candidates.
-        success: `(candidates,)`: on which it succeeded.
-        analyzer: A fitted analyzer.
-        fpr: Its nominal false-positive rate.
+        runs: What was run.
+        store: Where the records are.
+        detector: What judges the subjects whose records have what it asks for. Defaults
+            to `None`.
 
     Returns:
-        The three rates.
+        A row for each subject, attack, radius and image: `subject`, `attack`, `kind`,
+        `eps`, `integrated`, the columns that else name the subject, `id`, `label`,
+        `goal` (the class aimed at, else the label), `answer`, `success`,
+        `misclassified`, `l0`, `l2`, `linf`, `iterations`, and what else was recorded
+        with one number for each image. Of luring `defended`, which DAC counts. Of what
+        the detector judges `score`, `pull` where it has one, and for each of its rates
+        `flagged_<fpr>`, `recovered_<fpr>` (flagged, and given the true class) and
+        `through_<fpr>` (misclassified and not flagged; of an integrated model, where
+        flagging is part of the answer, misclassified).
+
+    Raises:
+        ValueError: If a record is damaged, or not there.
     """
-    verdict = analyzer.judge(record.correlations)
-    caught = success & verdict.is_adversarial
-    recovered = caught & (verdict.recovered == record.labels)
-    return DetectionRates(
-        fpr=fpr,
-        detected=Rate(int(caught.sum()), int(success.sum())),
-        recovered=Rate(int(recovered.sum()), int(caught.sum())),
-        overall=_rate(success & ~verdict.is_adversarial),
+    parts = [_part(run, store, detector) for run in runs]
+    if not parts:
+        return pd.DataFrame()
+    frame = pd.concat(parts, ignore_index=True)
+    for name in frame.columns:
+        # Beside subjects that nothing watches, those of the others have gaps.
+        if name.startswith(("flagged_", "recovered_")):
+            frame[name] = frame[name].eq(True)
+        elif name.startswith("through_"):
+            unwatched = frame[name].isna()
+            frame[name] = frame[name].eq(True) | (unwatched & frame["misclassified"])
+    return frame
+
+
+def read_frame(workdir: str | Path, detector: Detector | None = None) -> pd.DataFrame:
+    """Reads the frame of all that was run in a work directory.
+
+    Args:
+        workdir: The directory.
+        detector: See `make_frame`. Defaults to `None`.
+
+    Returns:
+        The frame.
+
+    Raises:
+        FileNotFoundError: If nothing was run there.
+        ValueError: If a file is damaged.
+    """
+    return make_frame(read_runs(workdir), RecordStore.open(workdir), detector)
+
+
+def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
+    record = run.read(store)
+    wrong = record.misclassified
+    columns: dict[str, Any] = {
+        "subject": run.subject,
+        "attack": run.attack,
+        "kind": run.kind,
+        "eps": run.eps,
+        "integrated": run.integrated,
+        **run.about,
+        "id": record.ids,
+        "label": record.labels,
+        "goal": record.targets,
+        "success": record.succeeded(targeted=run.kind == "TA"),
+        "misclassified": wrong,
+        "l0": record.l0,
+        "l2": record.l2,
+        "linf": record.linf,
+        "iterations": record.iterations,
+    }
+    outputs = record.outputs
+    columns |= {name: each for name, each in outputs.items() if each.ndim == 1}
+    if {"augmented", "target"} <= set(outputs):
+        columns["defended"] = defended(
+            augmented=outputs["augmented"],
+            target=outputs["target"],
+            labels=record.labels,
+        )
+    if detector is not None and set(detector.asked) <= set(outputs):
+        found = detector.judge(record)
+        columns["score"] = found.score
+        if found.pull is not None:
+            columns["pull"] = found.pull
+        for fpr, flagged in found.flagged.items():
+            columns[f"flagged_{fpr:g}"] = flagged
+            columns[f"through_{fpr:g}"] = wrong & (run.integrated | ~flagged)
+            if found.recovered is not None:
+                right = found.recovered == record.labels
+                columns[f"recovered_{fpr:g}"] = flagged & right
+    return pd.DataFrame(columns)
+
+
+def fprs_of(frame: pd.DataFrame) -> list[float]:
+    """Returns the false-positive rates that a frame has columns for, the largest first.
+
+    Args:
+        frame: A frame.
+
+    Returns:
+        The nominal rates.
+    """
+    found = [name for name in frame.columns if name.startswith("flagged_")]
+    return sorted(
+        (float(name.removeprefix("flagged_")) for name in found), reverse=True
     )
 
 
-def area_under_curve(
-    attacked: FloatArray, clean: FloatArray, success: npt.NDArray[np.bool_]
-) -> float | None:
+def rate_of(flags: pd.Series) -> Rate:
+    """Counts how often something holds.
+
+    Args:
+        flags: Truth values.
+
+    Returns:
+        The rate.
+    """
+    return Rate(int(flags.sum()), len(flags))
+
+
+def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Makes the rows of Tables I and III to VI, one for each attack on each variant.
+
+    Args:
+        frame: What became of each image; with `clean_score`, the score of the same
+            image before the attack.
+        runs: What was run, in the order of the rows.
+
+    Returns:
+        By name: `variant`, `attack`, `kind`, `settings`, `note`; `success_trapped`, on
+        the attacked model; `success_classifier` and `mean_l2_classifier`, of the same
+        attack on C, or `None`; `detection`, for each `fpr` how many of the successful
+        are `detected` and of those `recovered` (columns e and f of Table I), and how
+        many of all are successful and not flagged, `overall` (column g), which an
+        integrated model has not; its `unflagged`, success on what is not flagged; the
+        area `auc` under the ROC curve, of the successful images against the same
+        before the attack; and `mean_l2` of the successful.
+    """
+    cells = dict(iter(frame.groupby(["subject", "attack"])))
+    rows = []
+    for run in runs:
+        if run.subject == "undefended":
+            continue
+        part = cells[run.subject, run.attack]
+        beside = cells.get(("undefended", run.attack))
+        if run.subject not in _BESIDE_C:
+            beside = None
+        detection = [_detection(part, fpr) for fpr in fprs_of(frame)]
+        rows.append(
+            {
+                "variant": run.subject,
+                "attack": run.attack,
+                "kind": run.kind,
+                "settings": run.settings,
+                "note": run.note,
+                "success_classifier": None if beside is None else _success(beside),
+                "success_trapped": _success(part),
+                "detection": [] if run.integrated else detection,
+                "auc": None if run.integrated else area_under_curve(part),
+                "mean_l2": _mean_l2(part),
+                "mean_l2_classifier": None if beside is None else _mean_l2(beside),
+                # The integrated model is made with the analyzer of the largest rate.
+                "unflagged": detection[0]["overall"] if run.integrated else None,
+            }
+        )
+    return rows
+
+
+def _detection(part: pd.DataFrame, fpr: float) -> dict[str, Any]:
+    success, flagged = part["success"], part[f"flagged_{fpr:g}"]
+    caught = success & flagged
+    recovered = part.get(f"recovered_{fpr:g}", pd.Series(False, part.index))
+    return {
+        "fpr": fpr,
+        "detected": rate_of(flagged[success]),
+        "recovered": rate_of(recovered[caught]),
+        "overall": rate_of(success & ~flagged),
+    }
+
+
+def _success(part: pd.DataFrame) -> Rate:
+    return rate_of(part["success"])
+
+
+def _mean_l2(part: pd.DataFrame) -> float | None:
+    distances = part.loc[part["success"], "l2"].to_numpy()
+    return float(distances.mean()) if len(distances) else None
+
+
+def area_under_curve(part: pd.DataFrame) -> float | None:
     """Area under the ROC curve, as DEEPSEC takes it.
 
     Args:
-        attacked: `(candidates,)`: scores of the attacked images.
-        clean: `(candidates,)`: scores of the same images before the attack.
-        success: `(candidates,)`: on which the attack succeeded; the others are left
-            out on both sides.
+        part: Rows of one attack, with `score` and `clean_score`.
 
     Returns:
-        The area, or `None` where the attack never succeeded.
+        The area for the successful images against the same before the attack, or
+        `None` where there is none.
     """
-    if not success.any():
+    met = part[part["success"]]
+    if not len(met) or "clean_score" not in met:
         return None
-    scores = np.concatenate([attacked[success], clean[success]])
-    truth = np.repeat([1, 0], int(success.sum()))
-    return float(roc_auc_score(truth, scores))
+    truth = np.repeat([1, 0], len(met))
+    return float(roc_auc_score(truth, pd.concat([met["score"], met["clean_score"]])))
 
 
-def worst_cases(
-    records: Mapping[Variant, Sequence[Record]],
-    analyzers: Mapping[float, ForensicAnalyzer],
-) -> tuple[WorstCase, ...]:
-    """Counts the images that at least one attack got through with, by variant.
-
-    Args:
-        records: By variant, one per attack.
-        analyzers: A fitted analyzer by nominal false-positive rate.
-
-    Returns:
-        One for each variant; and, where several losses were taken on M itself, one for
-        who tries them all.
-    """
-    found = [worst_case(name, each, analyzers) for name, each in records.items()]
-    losses = [each for name, each in records.items() if name not in INTEGRATED]
-    if len(losses) > 1:
-        tried = [record for each in losses for record in each]
-        found.append(worst_case("any_loss", tried, analyzers))
-    return tuple(found)
-
-
-def worst_case(
-    variant: Variant | Literal["any_loss"],
-    records: Sequence[Record],
-    analyzers: Mapping[float, ForensicAnalyzer],
-) -> WorstCase:
+def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Counts the images that at least one attack got through with.
 
+    What is counted are the images that every attack met.
+
     Args:
-        variant: How the attacks saw the model, or all that see M itself.
-        records: One per attack, of the first candidates, not all equally many: what is
-            counted are the images that every attack met.
-        analyzers: A fitted analyzer by nominal false-positive rate.
+        frame: What became of each image.
 
     Returns:
-        Misclassified by any attack, and misclassified by any without being flagged.
-        In the integrated model flagging is part of the answer: both are the same, at
-        the largest rate, which it is made with; it is not attacked at any other.
+        For each variant, and where several losses were taken on M itself for who tries
+        them all (`"any_loss"`): `variant`, `misclassified` by some attack, and
+        `overall` by false-positive rate, misclassified by some without being flagged;
+        of an integrated model at the largest rate alone, which it is made with.
     """
-    wrong = [record.misclassified for record in records]
-    misclassified = _rate(_any(wrong))
-    if variant in INTEGRATED:
-        return WorstCase(variant, misclassified, {max(analyzers): misclassified})
-    overall = {}
-    for fpr, analyzer in analyzers.items():
-        unseen = [
-            missed & ~analyzer.judge(record.correlations).is_adversarial
-            for record, missed in zip(records, wrong, strict=True)
-        ]
-        overall[fpr] = _rate(_any(unseen))
-    return WorstCase(variant, misclassified, overall)
+    watched = frame[frame["subject"] != "undefended"]
+    found = [
+        _worst_case(variant, part)
+        for variant, part in watched.groupby("subject", sort=False)
+    ]
+    losses = watched[~watched["integrated"]]
+    if losses["subject"].nunique() > 1:
+        found.append(_worst_case(ANY_LOSS, losses))
+    return found
 
 
-def _any(parts: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
-    """Joins by "or", as far as the shortest array goes."""
-    shared = min(map(len, parts))
-    return np.any([part[:shared] for part in parts], axis=0)
+def _worst_case(variant: str, part: pd.DataFrame) -> dict[str, Any]:
+    fprs = fprs_of(part)
+    if part["integrated"].any():
+        fprs = fprs[:1]
+    by_image = part.groupby("id")
+    met = by_image.size() == len(part.groupby(["subject", "attack", "eps"]))
+    return {
+        "variant": variant,
+        "misclassified": rate_of(by_image["misclassified"].any()[met]),
+        "overall": {f: rate_of(by_image[f"through_{f:g}"].any()[met]) for f in fprs},
+    }
 
 
-def _mean_l2(record: Record, attack: Attack) -> float | None:
-    success = record.succeeded(targeted=attack.targeted)
-    return float(record.l2[success].mean()) if success.any() else None
+def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Compares the images that fool M unnoticed with those that are noticed.
+
+    Args:
+        frame: What became of each image; with `lead`, by how much C's answer leads on
+            the clean image.
+
+    Returns:
+        For each attack on `"paper"` that gets past the detector, at its largest rate:
+        `attack`, `fpr`, and of the `unnoticed` and the `noticed` images the `count` and
+        medians of C's `lead`, W's `pull` towards the answer and the distance `l2`.
+    """
+    rows: list[dict[str, Any]] = []
+    if "lead" not in frame:
+        return rows
+    [fpr, *_] = fprs_of(frame)
+    seen = frame[(frame["subject"] == "paper") & frame["success"]]
+    for attack, part in seen.groupby("attack", sort=False):
+        flagged = part[f"flagged_{fpr:g}"]
+        if flagged.all():
+            continue
+        row: dict[str, Any] = {"attack": attack, "fpr": fpr}
+        for name, chosen in (("unnoticed", ~flagged), ("noticed", flagged)):
+            medians = part.loc[chosen, ["lead", "pull", "l2"]].median()
+            row[name] = {
+                "count": int(chosen.sum()),
+                **{key: None if np.isnan(m) else m for key, m in medians.items()},
+            }
+        rows.append(row)
+    return rows
 
 
-def _rate(successes: npt.NDArray[np.bool_]) -> Rate:
-    return Rate(int(successes.sum()), len(successes))
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two outcomes on the images that both met.
+
+    Args:
+        images: How many these are.
+        ahead: On how many of them the first alone did well.
+        behind: On how many the second alone did.
+        share_first: The share on which the first did.
+        share_second: That on which the second did.
+        p_value: How likely at least so uneven a split is if neither is better: the
+            exact test of McNemar, two-sided.
+    """
+
+    images: int
+    ahead: int
+    behind: int
+    share_first: float
+    share_second: float
+    p_value: float
+
+
+def compare(first: pd.Series, second: pd.Series) -> Pair:
+    """Compares two outcomes image by image.
+
+    Args:
+        first: Truth values by image: where the first went well.
+        second: Where the second did; the images may be others, in another order.
+
+    Returns:
+        The counts, over the images that are in both.
+    """
+    both = pd.concat([first, second], axis=1, join="inner").astype(bool)
+    one, other = both.iloc[:, 0], both.iloc[:, 1]
+    ahead, behind = int((one & ~other).sum()), int((other & ~one).sum())
+    differ = ahead + behind
+    # Where they never differ nothing speaks for either.
+    p_value = float(binomtest(ahead, differ).pvalue) if differ else 1.0
+    return Pair(
+        len(both), ahead, behind, float(one.mean()), float(other.mean()), p_value
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanVariant:
+    """A row of luring's Table 1: clean test images.
+
+    Args:
+        variant: `"target"` for M, or how M∘P was made.
+        test: On how many the model is right.
+        agree: On how many M and M∘P both are; `None` for M.
+        same: On how many they give one class, right or wrong; `None` for M.
+        parameters: How many weights were trained.
+        facts: What it was trained with.
+    """
+
+    variant: str
+    test: Rate
+    agree: Rate | None
+    same: Rate | None
+    parameters: int
+    facts: Mapping[str, Any]
+
+
+def luring_rates(part: pd.DataFrame) -> LuringMetrics:
+    """Counts what the luring paper measures of an attack's images.
+
+    Args:
+        part: Rows of one attack of one radius on one subject of luring.
+
+    Returns:
+        The rates of Tables 2 to 4, and those of Figure 4.
+    """
+    return luring_metrics(
+        augmented=part["augmented"].to_numpy(),
+        target=part["target"].to_numpy(),
+        labels=part["label"].to_numpy(),
+    )

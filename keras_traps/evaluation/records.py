@@ -1,94 +1,117 @@
 """What each attack made of each image, on disk, so that a run can go on.
 
-A record is one attack on one model over one chunk of the candidates: a small `.npz`
+A record is one attack on one subject over one chunk of the examples: a small `.npz`
 file that appears whole or not at all. A run that is interrupted loses the chunk it was
-at, and nothing else.
+at, and nothing else. What was run to its end is told in a small JSON file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps._files import make_writable, write_atomically
+from keras_traps._files import keep_settings, make_writable, write_atomically
+from keras_traps.attacks import Attack
+from keras_traps.datasets import Dataset
+from keras_traps.provenance import (
+    architecture_sha256,
+    array_sha256,
+    rounding_environment,
+    weights_sha256,
+)
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    from keras_traps.evaluation.subjects import Defence
 
-_Kind = TypeVar("_Kind", bound="DataclassInstance")
-
-_RECORDS = "records"
-_SETTINGS = "settings.json"
-_FORMAT = 2
+_RECORDS, _RUNS, _SETTINGS = "records", "runs", "settings.json"
+_OUTPUT = "output."
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Record:
     """What one attack made of some images; arrays have one row per image.
 
     Args:
         ids: Index in the test set.
         labels: True class.
-        goals: Target of a targeted attack, else the true class.
-        answers: What the attacked model answers on the adversarial image.
-        correlations: `(images, classes)`: W on the adversarial image.
+        targets: Target of a targeted attack, else the true class.
         l0: How many values changed.
         l2: L2 distance to the clean image, pixels in [0, 1].
         linf: Largest change of a value.
         iterations: How many steps the attack spent.
         kept: `(at most images, ...)`: the first adversarial images themselves.
+        outputs: What was asked of the adversarial images, by name; `"answer"` is the
+            class that the attacked model answers with.
     """
 
     ids: IntArray
     labels: IntArray
-    goals: IntArray
-    answers: IntArray
-    correlations: FloatArray
+    targets: IntArray
     l0: IntArray
     l2: FloatArray
     linf: FloatArray
     iterations: IntArray
     kept: FloatArray
+    outputs: Mapping[str, npt.NDArray[Any]]
 
-    def succeeded(self, *, targeted: bool) -> npt.NDArray[np.bool_]:
-        """Returns which attacks met their goal, `(images,)`."""
-        reached: npt.NDArray[np.bool_] = (
-            self.answers == self.goals if targeted else self.misclassified
-        )
-        return reached
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @property
     def misclassified(self) -> npt.NDArray[np.bool_]:
         """Which images the model now takes for another class, `(images,)`."""
-        wrong: npt.NDArray[np.bool_] = self.answers != self.labels
-        return wrong
+        return np.not_equal(self.outputs["answer"], self.labels)
+
+    def succeeded(self, *, targeted: bool) -> npt.NDArray[np.bool_]:
+        """Returns which attacks met their goal, `(images,)`."""
+        if targeted:
+            return np.equal(self.outputs["answer"], self.targets)
+        return self.misclassified
+
+    def take(self, count: int) -> Record:
+        """Returns the record of the first images."""
+        return _from_arrays({k: v[:count] for k, v in _arrays_of(self).items()})
 
     @staticmethod
-    def join(records: Sequence[Record]) -> Record:
-        """Joins the records of an attack's chunks into one."""
-        return Record(
-            *(
-                np.concatenate([getattr(record, field.name) for record in records])
-                for field in dataclasses.fields(Record)
-            )
-        )
+    def join(records: Sequence[Record], *, kept: int) -> Record:
+        """Joins records into one that keeps some of the first images whole."""
+        parts = [_arrays_of(record) for record in records]
+        joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        joined["kept"] = joined["kept"][:kept]
+        return _from_arrays(joined)
 
 
-class ArrayStore(Generic[_Kind]):
-    """Records of one kind, in a directory of their own.
+def _arrays_of(record: Record) -> dict[str, npt.NDArray[Any]]:
+    arrays = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    outputs = arrays.pop("outputs")
+    return {**arrays, **{_OUTPUT + name: value for name, value in outputs.items()}}
+
+
+def _from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Record:
+    fields = {name: arrays[name] for name in arrays if not name.startswith(_OUTPUT)}
+    outputs = {
+        name.removeprefix(_OUTPUT): arrays[name]
+        for name in arrays
+        if name.startswith(_OUTPUT)
+    }
+    return Record(**fields, outputs=outputs)
+
+
+class RecordStore:
+    """Records in a directory of their own, which is for one kind of work.
 
     Args:
-        kind: A dataclass whose fields are all arrays.
         workdir: The directory; made if it does not exist.
-        settings: All that the records depend on, as plain data.
+        settings: All that the records depend on, as plain data; see `record_settings`.
         resume: Whether records that are already there are to be kept. Defaults to
             `False`.
 
@@ -96,115 +119,80 @@ class ArrayStore(Generic[_Kind]):
         OSError: If the directory cannot be written to.
         FileExistsError: If it holds records and `resume` is false.
         ValueError: If its records were made with other settings (the message names
-            them), or its settings are damaged.
+            them), or its settings are damaged or missing.
     """
 
     def __init__(
         self,
-        kind: type[_Kind],
         workdir: str | Path,
-        settings: dict[str, Any],
+        settings: Mapping[str, Any],
         *,
         resume: bool = False,
     ) -> None:
-        self._kind = kind
-        self._directory = Path(workdir) / _RECORDS
-        wanted = json.loads(json.dumps({"format": _FORMAT, **settings}))
         check_workdir(workdir, resume=resume)
+        self.workdir = Path(workdir)
         path = self._directory / _SETTINGS
-        if path.exists():
-            _check_settings(path, wanted)
-        elif any(self._directory.rglob("*.npz")):
+        if not path.exists() and any(self._directory.rglob("*.npz")):
             raise ValueError(
                 f"The directory {self._directory} holds records without their "
                 f"{_SETTINGS}, so that what made them is unknown. Choose another "
                 "`--workdir`."
             )
-        else:
-            write_atomically(path, json.dumps(wanted, indent=1).encode())
+        keep_settings(path, settings, resume=resume)
 
-    def has(self, variant: str, attack: str, chunk: int) -> bool:
-        """Says whether a chunk is done."""
-        return self._path(variant, attack, chunk).exists()
+    @classmethod
+    def open(cls, workdir: str | Path) -> RecordStore:
+        """Opens records to read them, whatever the settings they were made with.
 
-    def write(self, variant: str, attack: str, chunk: int, record: _Kind) -> None:
-        """Writes a chunk that is done."""
-        path = self._path(variant, attack, chunk)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        arrays = {
-            field.name: getattr(record, field.name)
-            for field in dataclasses.fields(self._kind)
-        }
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomically(path, buffer.getvalue())
+        Args:
+            workdir: The directory that they are in.
 
-    def read(self, variant: str, attack: str, chunk: int) -> _Kind:
-        """Reads a chunk that is done.
+        Returns:
+            The records.
 
         Raises:
-            ValueError: If its file is damaged; the message names it.
+            FileNotFoundError: If there are none.
         """
-        path = self._path(variant, attack, chunk)
+        store = object.__new__(cls)
+        store.workdir = Path(workdir)
+        if not (store._directory / _SETTINGS).is_file():
+            raise FileNotFoundError(f"The directory {workdir} holds no records.")
+        return store
+
+    def has(self, folder: str, chunk: int) -> bool:
+        """Says whether there is a record of a chunk."""
+        return self._path(folder, chunk).exists()
+
+    def write(self, folder: str, chunk: int, record: Record) -> None:
+        """Writes a record."""
+        path = self._path(folder, chunk)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **_arrays_of(record))
+        write_atomically(path, buffer.getvalue())
+
+    def read(self, folder: str, chunk: int) -> Record:
+        """Reads a record.
+
+        Raises:
+            ValueError: If its file is damaged or not there; the message names it.
+        """
+        path = self._path(folder, chunk)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return self._kind(
-                    *(archive[field.name] for field in dataclasses.fields(self._kind))
-                )
+                return _from_arrays({name: archive[name] for name in archive.files})
         except Exception as error:  # zipfile, zlib and NumPy each raise their own.
             raise ValueError(
                 f"The record {path} is damaged ({error}). Delete it; with `--resume` "
                 "it is made again."
             ) from error
 
-    def _path(self, variant: str, attack: str, chunk: int) -> Path:
-        return self._directory / variant / attack / f"{chunk:05d}.npz"
+    @property
+    def _directory(self) -> Path:
+        return self.workdir / _RECORDS
 
-
-class RecordStore(ArrayStore[Record]):
-    """The records of one evaluation, in a directory of their own.
-
-    Args:
-        workdir: The directory; made if it does not exist.
-        settings: All that the records depend on, as plain data.
-        resume: Whether records that are already there are to be kept. Defaults to
-            `False`.
-
-    Raises:
-        OSError: If the directory cannot be written to.
-        FileExistsError: If it holds records and `resume` is false.
-        ValueError: If its records were made with other settings (the message names
-            them), or its settings are damaged.
-    """
-
-    def __init__(
-        self, workdir: str | Path, settings: dict[str, Any], *, resume: bool = False
-    ) -> None:
-        super().__init__(Record, workdir, settings, resume=resume)
-
-
-def open_records(kind: type[_Kind], workdir: str | Path) -> ArrayStore[_Kind]:
-    """Opens records to read them, whatever the settings they were made with.
-
-    Args:
-        kind: The dataclass that they are of.
-        workdir: The directory that they are in.
-
-    Returns:
-        The records.
-
-    Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If their settings are damaged.
-    """
-    path = Path(workdir) / _RECORDS / _SETTINGS
-    if not path.is_file():
-        raise FileNotFoundError(f"The directory {workdir} holds no records.")
-    try:
-        settings = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"The settings in {path} are damaged: {error}") from error
-    return ArrayStore(kind, workdir, settings, resume=True)
+    def _path(self, folder: str, chunk: int) -> Path:
+        return self._directory / folder / f"{chunk:05d}.npz"
 
 
 def check_workdir(workdir: str | Path, *, resume: bool) -> None:
@@ -227,18 +215,202 @@ def check_workdir(workdir: str | Path, *, resume: bool) -> None:
         )
 
 
-def _check_settings(path: Path, wanted: dict[str, Any]) -> None:
+def record_settings(
+    test: Dataset,
+    *,
+    seed: int,
+    chunk_size: int,
+    background: FloatArray | None = None,
+    defence: Defence | None = None,
+) -> dict[str, Any]:
+    """Returns what all records of an evaluation depend on.
+
+    Args:
+        test: The test images.
+        seed: Seed of targets and attacks.
+        chunk_size: How many images make a record.
+        background: `(images, ...)`: what attacks that learn from many images get.
+            Defaults to `None`.
+        defence: The traps of the subjects. Defaults to `None`, for subjects whose
+            folders tell which models they are of.
+
+    Returns:
+        Plain data: the same where the records would be. The attacks' own settings are
+        in the names of their folders.
+    """
+    settings: dict[str, Any] = {
+        "test_data": test.sha256,
+        "seed": seed,
+        "chunk_size": chunk_size,
+        **rounding_environment(),
+    }
+    if background is not None:
+        settings["background"] = array_sha256(background)
+    if defence is not None:
+        thresholds = defence.main_analyzer.thresholds
+        settings |= {
+            "classifier": weights_sha256(defence.classifier),
+            # Equal weights may compute something else: with other preprocessing, or
+            # without M's softmax. How the models are made is compared, not what they
+            # answer, which each machine rounds in its own way.
+            "architectures": [
+                architecture_sha256(model)
+                for model in (defence.classifier, defence.trapped)
+            ],
+            "output": defence.output,
+            "decoder": defence.main_analyzer.decoder.fingerprint,
+            "norm": defence.trapped.get_layer("normalized_sum").ord,
+            "thresholds": [thresholds.upper, thresholds.lower, thresholds.deviation],
+        }
+    return settings
+
+
+def attack_folder(attack: Attack, *before: Attack) -> str:
+    """Returns the folder of an attack's records: its name and a hash of its settings.
+
+    Args:
+        attack: The attack.
+        *before: Attacks whose outcome the records depend on.
+
+    Returns:
+        A name that settings of another value do not share.
+
+    Raises:
+        TypeError: If a setting is no plain data.
+    """
+    settings = [[one.name, one.settings()] for one in (*before, attack)]
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        different = [
-            name
-            for name in sorted({*found, *wanted})
-            if found.get(name) != wanted.get(name)
-        ]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"The settings in {path} are damaged: {error}") from error
-    if different:
-        raise ValueError(
-            f"The records in {path.parent} were made with other settings: "
-            f"{', '.join(different)} differ. Choose another `--workdir`."
+        return f"{attack.name}-{_digest(settings)}"
+    except TypeError as error:
+        raise TypeError(
+            f"Invalid settings of the attack {attack.name!r}. Expected numbers, "
+            "strings, truth values, and lists of them, by which its records are kept. "
+            f"Received: {attack.settings()!r}"
+        ) from error
+
+
+def subject_folder(name: str, *facts: Mapping[str, Any]) -> str:
+    """Returns the folder of a subject's records, which no other facts share."""
+    told = [dict(each) for each in facts if each]
+    return f"{name}-{_digest(told)}" if told else name
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One setting of a sweep, on the first of the images.
+
+    Args:
+        settings: What was tried.
+        images: On how many images.
+        standing: On how many of these the attack failed; of luring, on how many M was
+            still right.
+        defended: The same; of luring, on how many M was right, or M and M∘P differed.
+    """
+
+    settings: dict[str, Any]
+    images: int
+    standing: int
+    defended: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An attack that was run to its end on a subject, and where its records are.
+
+    Args:
+        subject: The subject's name.
+        attack: The attack's name.
+        kind: `"UA"` (untargeted) or `"TA"` (targeted).
+        eps: The radius of its L-infinity ball, pixels in [0, 1], or 0 without one.
+        settings: The attack's hyper-parameters; the best of a sweep.
+        note: What is to be said of the attack, or empty.
+        trials: What was tried in a sweep, or nothing.
+        images: How many images were attacked.
+        integrated: Whether flagging is part of the subject's answer.
+        about: What else names the subject.
+        facts: What the records depend on, such as hashes of weights.
+        folder: The folder of the records.
+        chunks: How many records there are.
+        provenance: What a reader needs to make it again.
+    """
+
+    subject: str
+    attack: str
+    kind: str
+    eps: float
+    settings: dict[str, Any]
+    note: str
+    trials: tuple[Trial, ...]
+    images: int
+    integrated: bool
+    about: dict[str, str]
+    facts: dict[str, Any]
+    folder: str
+    chunks: int
+    provenance: dict[str, Any]
+
+    def read(self, store: RecordStore) -> Record:
+        """Reads what became of each image.
+
+        Args:
+            store: Where the records are.
+
+        Returns:
+            The record of all images.
+
+        Raises:
+            ValueError: If a record is damaged, or not there.
+        """
+        parts = [store.read(self.folder, chunk) for chunk in range(self.chunks)]
+        return Record.join(parts, kept=max(len(part.kept) for part in parts)).take(
+            self.images
         )
+
+    def write(self, workdir: Path) -> None:
+        """Writes what was run; what was written of the same cell before is replaced."""
+        path = workdir / _RUNS / self.subject / f"{self.attack}_{self.eps:g}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(dataclasses.asdict(self), indent=1).encode())
+
+
+def read_runs(workdir: str | Path, order: Sequence[str] = ()) -> list[Run]:
+    """Reads all that was run in a work directory.
+
+    Args:
+        workdir: The directory.
+        order: The attacks, in the order to list them in; others come after them.
+            Defaults to none.
+
+    Returns:
+        The runs, by subject, attack and radius.
+
+    Raises:
+        ValueError: If a file is damaged; the message names it.
+    """
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(
+        (_read_run(path) for path in (Path(workdir) / _RUNS).rglob("*.json")),
+        key=lambda run: (
+            run.subject,
+            places.get(run.attack, len(places)),
+            run.attack,
+            run.eps,
+        ),
+    )
+
+
+def _read_run(path: Path) -> Run:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        trials = tuple(Trial(**trial) for trial in content.pop("trials"))
+        return Run(**content, trials=trials)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The run {path} is damaged ({error}). Delete it, and attack again with "
+            "`--resume`."
+        ) from error

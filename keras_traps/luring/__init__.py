@@ -1,12 +1,12 @@
 """Luring: a trainable component that draws attacks away from a frozen classifier."""
 
-from keras_traps.luring.answers import (
+from keras_traps.luring.classifier import (
     FrozenAnswers,
+    LuredClassifier,
     answered_dataset,
+    batch_order,
     frozen_answers,
 )
-from keras_traps.luring.batches import batch_order
-from keras_traps.luring.classifier import LuredClassifier
 from keras_traps.luring.metrics import (
     CleanMetrics,
     LuringMetrics,
@@ -18,7 +18,7 @@ from keras_traps.luring.metrics import (
     l0_distortion,
     luring_metrics,
 )
-from keras_traps.luring.schemes import agreement_model, target_model
+from keras_traps.luring.schemes import agreed_class, agreement_model, target_model
 
 __all__ = [
     "CleanMetrics",
@@ -27,6 +27,7 @@ __all__ = [
     "LuringMetrics",
     "adequation_rate",
     "adversarial_accuracy",
+    "agreed_class",
     "agreement_model",
     "answered_dataset",
     "batch_order",

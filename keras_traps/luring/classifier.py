@@ -1,27 +1,37 @@
 """A frozen classifier behind a network that is trained to lure attacks away from it."""
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import check_images
-from keras_traps.layers import LuringInput
-from keras_traps.luring.answers import (
-    answer_arrays,
-    check_told,
-    is_array,
-    only_images,
-    read_batch,
-)
-from keras_traps.luring.checks import check_roles, check_target
+from keras_traps._checks import FloatArray, check_count, check_images, check_labels
 from keras_traps.luring.losses import LuringLoss, check_loss, make_loss
-from keras_traps.luring.measures import RunningMeasures
+from keras_traps.luring.schemes import check_target, lure_of
+from keras_traps.models.inference import predict
 from keras_traps.models.input_gradients import input_gradient_model
 from keras_traps.models.logits import TellsLogits, logits_model
-from keras_traps.models.loss_scaling import scaling_optimizer
-from keras_traps.models.outputs import Output
+from keras_traps.models.outputs import Output, check_outputs
+from keras_traps.models.training import scaling_optimizer
+
+Int32Array = npt.NDArray[np.int32]
+
+_PROBED = 32
+
+
+class FrozenAnswers(NamedTuple):
+    """What M says of some images.
+
+    Args:
+        answer: c, the class of the largest logit, `(images,)`, int32.
+        runner_up: b, that of the second largest, `(images,)`, int32.
+    """
+
+    answer: Int32Array
+    runner_up: Int32Array
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -85,13 +95,8 @@ class LuredClassifier(TellsLogits, keras.Model):
         probe: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_target(target, output, probe=probe)
-        if not isinstance(lure, keras.layers.Layer):
-            raise TypeError(
-                "Invalid value for argument `lure`. Expected a Keras layer or model. "
-                f"Received: {type(lure).__name__}"
-            )
-        lure = LuringInput.of(lure)
+        check_target(target, output, probe=probe, of_images=True)
+        lure = lure_of(lure)
         inputs = keras.Input(target.input_shape[1:], name="image")
         super().__init__(inputs, target(lure(inputs), training=False), **kwargs)
         self.target = target
@@ -99,7 +104,9 @@ class LuredClassifier(TellsLogits, keras.Model):
         self.output_kind: Output = output
         self._loss_name: LuringLoss = "luring"
         self._luring_weight: float | None = 1.0
-        self._measures = RunningMeasures()
+        self._measures = {
+            name: keras.metrics.Mean(name) for name in ("loss", "agreement", "accuracy")
+        }
 
     def compile(
         self,
@@ -145,14 +152,14 @@ class LuredClassifier(TellsLogits, keras.Model):
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns M(P(x)); `training` is passed on to P alone."""
-        images = only_images(images)
+        images = _only_images(images)
         # A functional model would pass its own `training` on to M as well.
         return self.target(self.lure(images, training=training), training=False)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The loss, the agreement with M, and the accuracy where labels are given."""
-        return self._measures.metrics
+        return list(self._measures.values())
 
     # Methods, not properties: saving walks over those, into models without end.
     def to_logits(self) -> keras.Model:
@@ -197,46 +204,44 @@ class LuredClassifier(TellsLogits, keras.Model):
             ValueError: If M is trainable or P is not, images in an array are not those
                 that M takes, or their labels are not its classes.
         """
-        check_roles(self.target, self.lure)
+        self._check_roles()
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "Invalid value for argument `class_weight`. Expected none: every image "
                 "counts alike."
             )
-        x = only_images(x)
-        x, y = answer_arrays(self.target, x, y, output=self.output_kind)
+        x, y = self._checked_arrays(x, y)
+        if _is_array(x) and not isinstance(y, Mapping):
+            found = frozen_answers(self.target, x, output=self.output_kind)._asdict()
+            y = found if y is None else {**found, "label": y}
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Measures without training; as in Keras, of data as `fit` takes them."""
-        x = only_images(x)
-        if is_array(x):
-            x = check_images(x, self.target.input_shape[1:], name="x")
-            y = check_told(y, len(x), self.target.output_shape[-1])
-        return super().evaluate(x, y, *args, **kwargs)
+        return super().evaluate(*self._checked_arrays(x, y), *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Refuses to train while M is trainable or P is not; else as in Keras."""
-        check_roles(self.target, self.lure)
+        self._check_roles()
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of P; see the class for the kinds of data."""
-        images, answers, labels = read_batch(data, self._logits)
+        images, answers, labels = _read_batch(data, self._logits)
         variables = self.lure.trainable_variables
         with tf.GradientTape() as tape:
             logits = self._logits(self.lure(images, training=True))
             loss = self._total_loss(logits, answers)
             scaled = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        return self._measures.update(loss, logits, answers, labels)
+        return self._measured(loss, logits, answers, labels)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures without training; see the class for the kinds of data."""
-        images, answers, labels = read_batch(data, self._logits)
+        images, answers, labels = _read_batch(data, self._logits)
         logits = self._logits(self.lure(images, training=False))
         loss = self._total_loss(logits, answers)
-        return self._measures.update(loss, logits, answers, labels)
+        return self._measured(loss, logits, answers, labels)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this model again."""
@@ -284,6 +289,37 @@ class LuredClassifier(TellsLogits, keras.Model):
         # So that its state can be loaded.
         self.optimizer.build(self.lure.trainable_variables)
 
+    def _check_roles(self) -> None:
+        """Refuses to train anything but P."""
+        target, lure = self.target, self.lure
+        if target.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `target`. Expected a frozen classifier: "
+                "luring trains P alone, so that M stays the model that is deployed. "
+                "Set `target.trainable = False`. Received: "
+                f"{target.name!r} with {len(target.trainable_variables)} "
+                "trainable variables"
+            )
+        if not lure.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `lure`. Expected a network with trainable "
+                "weights; thaw a frozen one by `lure.trainable = True`. Received: "
+                f"{lure.name!r} without any"
+            )
+
+    def _checked_arrays(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Images and labels in arrays, checked; any other data as they are."""
+        x = _only_images(x)
+        if not _is_array(x):
+            return x, y
+        x = check_images(x, self.target.input_shape[1:], name="x")
+        if y is None or isinstance(y, Mapping):
+            return x, y
+        labels = np.asarray(y)
+        if labels.shape == (len(x), 1):
+            labels = labels[:, 0]
+        return x, check_labels(labels, len(x), self.target.output_shape[-1], name="y")
+
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
         """M's logits, float32."""
         model = input_gradient_model(logits_model(self.target, self.output_kind))
@@ -297,3 +333,241 @@ class LuredClassifier(TellsLogits, keras.Model):
         # In half precision a regularizer's part is, too.
         added = [tf.cast(part, tf.float32) for part in self.lure.losses]
         return tf.add_n([tf.reduce_mean(loss(logits, answers)), *added])
+
+    def _measured(
+        self,
+        loss: tf.Tensor,
+        logits: tf.Tensor,
+        answers: Mapping[str, tf.Tensor],
+        labels: tf.Tensor | None,
+    ) -> dict[str, Any]:
+        """Counts a batch, and returns the means of the epoch so far."""
+        classes = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        count = tf.shape(classes)[0]
+        self._measures["loss"].update_state(loss, sample_weight=count)
+        known = {"agreement": answers["answer"], "accuracy": labels}
+        for name, right in known.items():
+            if right is not None:
+                same = tf.equal(classes, tf.cast(right, tf.int32))
+                self._measures[name].update_state(same)
+        return {
+            name: mean.result()
+            for name, mean in self._measures.items()
+            if name != "accuracy" or labels is not None
+        }
+
+
+def frozen_answers(
+    target: keras.Model,
+    images: npt.ArrayLike,
+    *,
+    output: Output,
+    batch_size: int = 256,
+) -> FrozenAnswers:
+    """Asks the classifier M for its answer and its runner-up.
+
+    Args:
+        target: M, called with `training=False`.
+        images: `(images, height, width, channels)`, floating point, in [0, 1].
+        output: What M returns.
+        batch_size: How many images at once. Defaults to `256`.
+
+    Returns:
+        The two classes of each image; of equal logits, the lower class comes first.
+
+    Raises:
+        TypeError: If `target` is no Keras model or the images are not floating point.
+        ValueError: If `target` is not a built classifier of such images, or does not
+            return what `output` says.
+    """
+    check_target(target, output, probe=False)
+    pixels = check_images(images, target.input_shape[1:])
+    check_outputs(predict(target, pixels[:_PROBED]), output)
+    logits = predict(logits_model(target, output), pixels, batch_size=batch_size)
+    return FrozenAnswers(*(np.asarray(part) for part in _top_two(logits)))
+
+
+def answered_dataset(
+    target: keras.Model,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    output: Output,
+    batch_size: int = 64,
+    order: npt.NDArray[np.integer] | None = None,
+) -> tf.data.Dataset:
+    """Joins images with M's answers, for `LuredClassifier.fit` and `evaluate`.
+
+    Training on it, a step never calls M on the images themselves. `fit` makes the like
+    of images in an array; this is for an order of one's own. `fit` does not shuffle a
+    data set: without `order` every epoch has the same batches.
+
+    Args:
+        target: M, called with `training=False`, here and never again.
+        images: `(images, height, width, channels)`, floating point, in [0, 1].
+        labels: Integer classes `(images,)`, for the metric `accuracy` and for nothing
+            else. Defaults to none.
+        output: What M returns.
+        batch_size: How many images a batch has where there is no `order`. Defaults
+            to `64`.
+        order: Which images each batch has, `(batches, batch_size)`, as `batch_order`
+            draws it. Defaults to all images in their order.
+
+    Returns:
+        Batches `(images, {"answer", "runner_up"[, "label"]})`.
+
+    Raises:
+        TypeError: If `target` is no Keras model or the images are not floating point.
+        ValueError: If `target` is not a built classifier of such images, or there is
+            not one label for each.
+    """
+    answers = frozen_answers(target, images, output=output)
+    pixels = check_images(images, target.input_shape[1:])
+    told: dict[str, npt.NDArray[np.integer]] = answers._asdict()
+    if labels is not None:
+        told["label"] = check_labels(
+            labels, len(pixels), target.output_shape[1], name="labels"
+        )
+    return batches(pixels, told, batch_size=batch_size, order=order)
+
+
+def batch_order(count: int, batch_size: int, steps: int, *, seed: int) -> Int32Array:
+    """Draws which images each step of a training sees.
+
+    Every image is seen once before any is seen again; a batch may hold the last images
+    of one pass and the first of the next.
+
+    Args:
+        count: How many images there are.
+        batch_size: How many a step sees.
+        steps: How many steps there are.
+        seed: Of the order of each pass. The first steps of a longer training are those
+            of a shorter one.
+
+    Returns:
+        Indices `(steps, batch_size)`, int32.
+
+    Raises:
+        ValueError: If a number is not an integer of at least 1.
+    """
+    for name, value in (("count", count), ("batch_size", batch_size), ("steps", steps)):
+        check_count(name, value)
+    passes = -(-steps * batch_size // count)
+    drawn = [
+        np.random.default_rng([seed, number]).permutation(count)
+        for number in range(passes)
+    ]
+    rows = np.concatenate(drawn)[: steps * batch_size]
+    return rows.reshape(steps, batch_size).astype(np.int32)
+
+
+def batches(
+    images: FloatArray | tf.Tensor,
+    told: Any,
+    *,
+    batch_size: int = 64,
+    order: npt.NDArray[np.integer] | None = None,
+) -> tf.data.Dataset:
+    """Cuts arrays that are held in memory into batches.
+
+    Args:
+        images: `(images, ...)`. Who cuts the same ones again and again, each time in
+            another order, gives tensors: a data set copies arrays, and the copy lives
+            until Python looks for cycles.
+        told: What goes with each, an array or several by name, images first.
+        batch_size: How many images a batch has where there is no `order`. Defaults
+            to `64`.
+        order: Which images each batch has, `(batches, batch_size)`. Defaults to all
+            in their order.
+
+    Returns:
+        Batches of `(images, told)`.
+    """
+    if order is None:
+        data = tf.data.Dataset.from_tensor_slices((images, told)).batch(batch_size)
+    else:
+        held = tf.nest.map_structure(tf.convert_to_tensor, (images, told))
+        data = tf.data.Dataset.from_tensor_slices(order).map(
+            lambda rows: tf.nest.map_structure(lambda one: tf.gather(one, rows), held)
+        )
+    # What tunes a pipeline sleeps for up to a minute at a time, and `fit`, when it is
+    # done with the data, waits until it wakes. Here is nothing to tune.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.prefetch(2).with_options(options)
+
+
+def _top_two(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The classes of the largest and of the second largest logit, int32."""
+    ranked = tf.math.top_k(logits, k=2).indices
+    return ranked[:, 0], ranked[:, 1]
+
+
+def _is_array(data: Any) -> bool:
+    """Whether images are held in memory, and are no data set of batches."""
+    return isinstance(data, np.ndarray | tf.Tensor)
+
+
+def _only_images(data: Any) -> Any:
+    """Takes images out of a list or dict of nothing else, as Keras models do."""
+    if not isinstance(data, list | tuple | Mapping):
+        return data
+    parts = list(data.values() if isinstance(data, Mapping) else data)
+    if len(parts) != 1:
+        what = sorted(map(str, data)) if isinstance(data, Mapping) else len(parts)
+        raise TypeError(
+            "Invalid value for argument `x`. Expected images, or batches (images, "
+            f"labels). Received: a {type(data).__name__} of {what}"
+        )
+    return parts[0]
+
+
+def _read_batch(
+    data: Any, ask: Callable[[tf.Tensor], tf.Tensor]
+) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
+    """Takes apart what `fit` hands to a step: images, M's answers, labels or none."""
+    images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
+    images = _checked(_only_images(images))
+    if weights is not None:
+        raise ValueError(
+            "Invalid value for argument `sample_weight`. Expected none: every image "
+            "counts alike."
+        )
+    names = FrozenAnswers._fields
+    if isinstance(told, Mapping):
+        if missing := [name for name in names if name not in told]:
+            raise ValueError(
+                f"Invalid value for argument `y`. Expected M's answers by the names "
+                f"{names}, as `answered_dataset` gives them. Received: none of the "
+                f"name {missing[0]!r}"
+            )
+        answers = {name: told[name] for name in names}
+        labels = told.get("label")
+    else:
+        answers = dict(zip(names, _top_two(ask(images)), strict=True))
+        labels = told
+    if labels is None:
+        return images, answers, None
+    shape = tf.convert_to_tensor(labels).shape
+    # A shape that is not known passes here.
+    if not any(shape.is_compatible_with(known) for known in ([None], [None, 1])):
+        raise ValueError(
+            "Invalid value for argument `y`. Expected integer classes of shape "
+            f"(batch,), not one-hot rows. Received: shape {tuple(shape)}"
+        )
+    return images, answers, tf.reshape(labels, [-1])
+
+
+def _checked(images: tf.Tensor) -> tf.Tensor:
+    images = tf.convert_to_tensor(images)
+    if not images.dtype.is_floating:
+        raise TypeError(
+            "Invalid value for argument `x`. Expected floating-point images in [0, 1]. "
+            f"Received: dtype {images.dtype.name}"
+        )
+    # NaN is neither.
+    inside = tf.reduce_all((images >= 0) & (images <= 1))
+    told = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
+    limits = [told, tf.reduce_min(images), "to", tf.reduce_max(images)]
+    with tf.control_dependencies([tf.debugging.Assert(inside, limits)]):
+        return tf.identity(images)

@@ -7,8 +7,7 @@ import keras
 from keras import ops
 
 from keras_traps.layers import LuringInput
-from keras_traps.models.outputs import Output, check_classifier
-from keras_traps.models.probe import check_on_noise
+from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 
 NO_CLASS = -1
 """The class id where no answer is given."""
@@ -23,12 +22,10 @@ class DeployedScheme(keras.Model):
     """
 
     def call(
-        self,
-        inputs: Any,
-        training: bool | None = None,  # noqa: ARG002
-        mask: Any = None,
+        self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> dict[str, Any]:
         """Returns the answers by name."""
+        del training
         answers: dict[str, Any] = super().call(inputs, training=False, mask=mask)
         return answers
 
@@ -57,12 +54,11 @@ def target_model(target: keras.Model, *, output: Output) -> keras.Model:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
         scheme (1).
     """
-    check_classifier(target, output, name="target")
-    check_on_noise(target, output)
+    check_target(target, output)
     images = keras.Input(target.input_shape[1:], name="image")
     probabilities = _probabilities(target(images, training=False), output)
     answers = {
-        "class_id": _answer(probabilities, _are_finite(images, probabilities)),
+        "class_id": _answer(probabilities, finite_rows(images, probabilities)),
         "probabilities": probabilities,
     }
     return DeployedScheme(images, answers, name="target_scheme")
@@ -103,28 +99,108 @@ def agreement_model(
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
         scheme (2).
     """
-    check_classifier(target, output, name="target")
-    check_on_noise(target, output)
-    if not isinstance(lure, keras.layers.Layer):
-        raise TypeError(
-            "Invalid value for argument `lure`. Expected a Keras layer or model. "
-            f"Received: {type(lure).__name__}"
-        )
+    check_target(target, output)
+    lure = lure_of(lure)
     images = keras.Input(target.input_shape[1:], name="image")
-    mapped = LuringInput.of(lure)(images, training=False)
     probabilities = _probabilities(target(images, training=False), output)
+    mapped = lure(images, training=False)
     lured = _probabilities(target(mapped, training=False), output)
-    agreed = ops.logical_and(
-        ops.equal(ops.argmax(probabilities, axis=-1), ops.argmax(lured, axis=-1)),
-        _are_finite(images, probabilities, lured),
-    )
+    class_id = agreed_class(probabilities, lured, images)
     answers = {
-        "class_id": _answer(probabilities, agreed),
-        "agreed": agreed,
+        "class_id": class_id,
+        "agreed": ops.greater(class_id, NO_CLASS),
         "probabilities": probabilities,
         "lured_probabilities": lured,
     }
     return DeployedScheme(images, answers, name="agreement_scheme")
+
+
+def agreed_class(
+    target_outputs: Any, augmented_outputs: Any, images: Any = None
+) -> Any:
+    """Gives M's answer where M∘P agrees with it: the rule of the second scheme.
+
+    Args:
+        target_outputs: What M returns, `(batch, num_classes)`, float32: logits or
+            probabilities. TensorFlow's tensors, or Keras' of a model that is built.
+        augmented_outputs: What M∘P returns, of the same kind.
+        images: Where they are given, those with a pixel that is not finite get no
+            answer. Defaults to `None`.
+
+    Returns:
+        `(batch,)`, int32: the class that both rank first, of equals the lowest; -1
+        where these differ, or a number is not finite.
+    """
+    given = [target_outputs, augmented_outputs]
+    agreed = ops.equal(*(ops.argmax(one, axis=-1) for one in given))
+    finite = finite_rows(*given, *(() if images is None else (images,)))
+    return _answer(target_outputs, ops.logical_and(agreed, finite))
+
+
+def finite_rows(*given: Any) -> Any:
+    """Says of each row whether all of its numbers are finite.
+
+    Not a number has a largest class as well, the first.
+
+    Args:
+        *given: Tensors `(batch, ...)` of one batch, floating point.
+
+    Returns:
+        `(batch,)`, bool: whether those of all tensors are.
+    """
+    finite = [
+        ops.all(ops.isfinite(one), axis=tuple(range(1, len(one.shape))))
+        for one in given
+    ]
+    return functools.reduce(ops.logical_and, finite)
+
+
+def check_target(
+    target: keras.Model, output: Output, *, probe: bool = True, of_images: bool = False
+) -> None:
+    """Refuses what is no classifier M.
+
+    Args:
+        target: M.
+        output: What it returns.
+        probe: Whether it is shown noise, to see that it does. Defaults to `True`.
+        of_images: Whether it has to take images of a known size. Defaults to `False`.
+
+    Raises:
+        TypeError: If it is no Keras model.
+        ValueError: If it is not built, has fewer than 2 classes, is not one of images
+            of a known size, or does not return what `output` says.
+    """
+    check_classifier(target, output, name="target")
+    shape = target.input_shape[1:]
+    if of_images and (len(shape) != 3 or None in shape):
+        raise ValueError(
+            "Invalid value for argument `target`. Expected a classifier of images "
+            "(height, width, channels) whose size is known. Received: input shape "
+            f"{target.input_shape}"
+        )
+    if probe:
+        check_on_noise(target, output)
+
+
+def lure_of(network: keras.layers.Layer) -> LuringInput:
+    """Makes a P of a network, or says that it is none.
+
+    Args:
+        network: What the caller passed for `lure`.
+
+    Returns:
+        P.
+
+    Raises:
+        TypeError: If it is no Keras layer.
+    """
+    if not isinstance(network, keras.layers.Layer):
+        raise TypeError(
+            "Invalid value for argument `lure`. Expected a Keras layer or model. "
+            f"Received: {type(network).__name__}"
+        )
+    return LuringInput.of(network)
 
 
 def _probabilities(outputs: keras.KerasTensor, output: Output) -> keras.KerasTensor:
@@ -133,20 +209,9 @@ def _probabilities(outputs: keras.KerasTensor, output: Output) -> keras.KerasTen
     return ops.softmax(outputs, axis=-1) if output == "logits" else outputs
 
 
-def _answer(
-    probabilities: keras.KerasTensor, given: keras.KerasTensor
-) -> keras.KerasTensor:
-    classes = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
+def _answer(outputs: Any, given: Any) -> Any:
+    classes = ops.cast(ops.argmax(outputs, axis=-1), "int32")
     # Arithmetic, for a constant in a graph of Keras does not survive a file: c where
     # the answer is given, and -1 where it is not.
     kept = ops.cast(given, "int32")
     return ops.add(ops.multiply(kept, ops.add(classes, 1)), NO_CLASS)
-
-
-def _are_finite(*given: keras.KerasTensor) -> keras.KerasTensor:
-    # Not a number has a largest class as well, the first.
-    finite = [
-        ops.all(ops.isfinite(one), axis=tuple(range(1, len(one.shape))))
-        for one in given
-    ]
-    return functools.reduce(ops.logical_and, finite)

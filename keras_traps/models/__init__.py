@@ -1,12 +1,14 @@
 """Classifiers to put traps into, and how to train them."""
 
-from keras_traps.models.deepsec import (
+from keras_traps.models.architectures import (
     cifar10_resnet20,
+    cifar10_vgg,
+    digits_cnn,
     load_deepsec_weights,
+    madry_mnist_cnn,
     mnist_cnn,
+    svhn_vgg,
 )
-from keras_traps.models.digits import digits_cnn
-from keras_traps.models.luring_victims import cifar10_vgg, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.training import train
 
 __all__ = [

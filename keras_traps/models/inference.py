@@ -1,17 +1,51 @@
-"""Batched inference with one trace per model."""
+"""Batched inference with one trace per model, and what a model is made of."""
 
 import typing
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray, check_count
-from keras_traps.models.per_model import PerModel
 
-_functions: PerModel[Callable[[tf.Tensor], tf.Tensor]] = PerModel()
+Made = TypeVar("Made")
+
+
+def _functional() -> type[keras.Model]:
+    image = keras.Input((1,))
+    return type(keras.Model(image, image))
+
+
+_KINDS = (_functional(), keras.Sequential)
+
+
+def predict(
+    model: keras.Model, images: FloatArray, *, batch_size: int = 256
+) -> FloatArray:
+    """Runs a model over images, batch by batch.
+
+    Args:
+        model: A built model with one input and one output.
+        images: `(batch, ...)`, float32.
+        batch_size: How many images at once. Defaults to `256`.
+
+    Returns:
+        The outputs, float32.
+
+    Raises:
+        ValueError: If `batch_size` is not an integer of at least 1.
+    """
+    check_count("batch_size", batch_size)
+    infer = inference_function(model)
+    return np.concatenate(
+        [
+            infer(tf.constant(images[start : start + batch_size])).numpy()
+            for start in range(0, len(images), batch_size)
+        ]
+    )
 
 
 def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -47,27 +81,134 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return _functions.get(model, make)
 
 
-def predict(
-    model: keras.Model, images: FloatArray, *, batch_size: int = 256
-) -> FloatArray:
-    """Runs a model over images, batch by batch.
+def inner_layers(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """Lists the layers of a model, those of a model within it behind that.
+
+    Args:
+        model: The model, or a layer, which has none.
+
+    Yields:
+        Each layer.
+    """
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from inner_layers(layer)
+
+
+def is_its_graph(model: keras.layers.Layer) -> bool:
+    """Tells whether all that a model does is in the graph of its layers.
+
+    Args:
+        model: The model, or a layer, which has no such graph.
+
+    Returns:
+        Whether it is functional or sequential, of a class that does not change how it
+        is called. A class with a `call` of its own may do more than the graph tells.
+    """
+    kind = type(model)
+    return any(
+        isinstance(model, plain)
+        and kind.call is plain.call
+        and kind.__call__ is plain.__call__
+        for plain in _KINDS
+    )
+
+
+def as_graph(model: keras.Model, *, name: str) -> keras.Model:
+    """Returns a functional model that computes the same under another name.
 
     Args:
         model: A built model with one input and one output.
-        images: `(batch, ...)`, float32.
-        batch_size: How many images at once. Defaults to `256`.
+        name: The name of what is returned.
 
     Returns:
-        The outputs, float32.
-
-    Raises:
-        ValueError: If `batch_size` is not an integer of at least 1.
+        A model that shares the layers of `model` where these are all that it does, and
+        else has `model` for its only layer.
     """
-    check_count("batch_size", batch_size)
-    infer = inference_function(model)
-    return np.concatenate(
-        [
-            infer(tf.constant(images[start : start + batch_size])).numpy()
-            for start in range(0, len(images), batch_size)
-        ]
+    if is_its_graph(model):
+        return keras.Model(model.inputs[0], model.outputs[0], name=name)
+    image = keras.Input(
+        model.input_shape[1:], dtype=model.inputs[0].dtype, name=model.inputs[0].name
     )
+    # A model that was made with lists answers with one.
+    (answer,) = keras.tree.flatten(model(image))
+    return keras.Model(image, answer, name=name)
+
+
+class PerModel(Generic[Made]):
+    """Keeps one thing for each model, as long as the model lives and stays as it is.
+
+    What was traced of a model goes on computing what the model was. New values of its
+    weights are seen; other layers, other weights, and an `activation`, a quantization
+    or a LoRA that has changed are not: with any of these what is kept is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._kept: weakref.WeakKeyDictionary[keras.Model, tuple[_Structure, Made]]
+        self._kept = weakref.WeakKeyDictionary()
+
+    def get(self, model: keras.Model, make: Callable[[], Made]) -> Made:
+        """Returns what is kept for a model.
+
+        Args:
+            model: A built model, which is not kept alive by its entry.
+            make: Makes what is to be kept, if there is nothing or the model has
+                changed. It must not hold the model itself.
+
+        Returns:
+            What `make` returned; the same at every call for a model that stays as it
+            is.
+        """
+        kept = self._kept.get(model)
+        if kept is not None and kept[0].is_of(model):
+            return kept[1]
+        made = make()
+        # Afterwards, for a model may be built only when it is called.
+        self._kept[model] = _Structure(model), made
+        return made
+
+
+class _Structure:
+    """What a trace of a model depends on, without holding any of it."""
+
+    def __init__(self, model: keras.Model) -> None:
+        objects, self._values = _parts(model)
+        # Numbers of objects are given again once these are gone; references are not.
+        self._references = [_reference(part) for part in objects]
+
+    def is_of(self, model: keras.Model) -> bool:
+        objects, values = _parts(model)
+        return (
+            values == self._values
+            and len(objects) == len(self._references)
+            and all(
+                reference() is part
+                for reference, part in zip(self._references, objects, strict=True)
+            )
+        )
+
+
+def _parts(model: keras.Model) -> tuple[list[Any], list[Any]]:
+    objects, values = list(model.weights), []
+    for layer in _layers(model):
+        # Of an instance's own: a method of that name is another object each time.
+        own = vars(layer)
+        objects += [layer, own.get("activation")]
+        values += [getattr(layer, "quantization_mode", None), own.get("lora_enabled")]
+    return objects, values
+
+
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    # Not public, but only this tells the layer within one such as `TimeDistributed`.
+    flatten = getattr(model, "_flatten_layers", None)
+    return list(inner_layers(model) if flatten is None else flatten(include_self=False))
+
+
+def _reference(part: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(part)
+    except TypeError:  # `None`, and what has slots
+        return lambda: part
+
+
+_functions: PerModel[Callable[[tf.Tensor], tf.Tensor]] = PerModel()

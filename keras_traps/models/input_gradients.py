@@ -5,8 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_traps.models.graphs import as_graph, is_its_graph
-from keras_traps.models.per_model import PerModel
+from keras_traps.models.inference import PerModel, as_graph, is_its_graph
 
 _views: PerModel[keras.Model] = PerModel()
 

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_traps.models.graphs import as_graph, is_its_graph
-from keras_traps.models.inner_layers import inner_layers
+from keras_traps.models.inference import PerModel, as_graph, inner_layers, is_its_graph
 from keras_traps.models.outputs import AttackedOutput
-from keras_traps.models.per_model import PerModel
-from keras_traps.models.softmax import before_tail, has_softmax, is_softmax
+
+# Functions of logits that an `activation` may be.
+_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 _models: PerModel[keras.Model] = PerModel()
 
@@ -39,12 +39,13 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
     Returns:
         `model` itself where it returns logits or scores. Else a model that shares its
-        layers, also where the softmax is the last of a functional or sequential model
-        that is its last layer. Behind it there may be what leaves its values as they
-        are, such as a cast. A model of a class with a `call` of its own is not looked
-        into and not let go again; a lured classifier tells its logits itself.
-        Where no softmax is found it returns the logarithm of the probabilities. The
-        same one at every call, until the model has other layers or weights.
+        layers. The softmax is found where it is the last of them: a `Softmax` or an
+        `Activation` over the classes, or that of a `Dense` layer, also in a functional
+        or sequential model that is the last layer. A model of a class with a `call` of
+        its own is not looked into; a lured classifier tells its logits itself. Where
+        no softmax is found it returns the logarithm of the probabilities: give such a
+        model without its softmax, and `output="logits"`. The same one at every call,
+        until the model has other layers or weights.
     """
     if output != "probabilities":
         return model
@@ -68,33 +69,50 @@ def _without_softmax(model: keras.Model) -> keras.Model:
     if isinstance(model, TellsLogits):
         return model.to_logits()
     graph = as_graph(model, name=f"logits_of_{model.name}")
-    # A layer's own `input` is that of its first call, which may be in another model; a
-    # model's is where it begins itself.
-    answers = graph.outputs[0]
-    last, index, _ = before_tail(answers)._keras_history
-    call = last._inbound_nodes[index]
-    if is_softmax(last, call):
-        logits = call.input_tensors[0]
-    elif (
-        # A subclass may compute something else.
-        type(last) is keras.layers.Dense
-        and has_softmax(last, len(call.input_tensors[0].shape))
+    last = graph.operations[-1]
+    linear = _linear(last)
+    if linear is None:
+        answers = graph.outputs[0]
+        logarithm = _LogProbabilities(name="log_probabilities", dtype="float32")
+        return keras.Model(graph.inputs[0], logarithm(answers), name=graph.name)
+    return keras.models.clone_model(
+        graph, clone_function=lambda layer: linear if layer is last else layer
+    )
+
+
+def _linear(last: keras.Operation) -> keras.layers.Layer | None:
+    """Returns what takes the place of a layer with a softmax; `None` for any other."""
+    # A subclass of a known layer may compute something else.
+    kind = type(last)
+    if kind is keras.layers.Softmax:
+        return _Before(name=last.name) if last.axis in (-1, 1, [-1], [1]) else None
+    if kind is keras.layers.Activation and _is_softmax(last.activation):
+        return _Before(name=last.name)
+    if kind is keras.layers.Dense and _is_softmax(last.activation):
         # Quantized, the kernel is no longer what inputs are multiplied by.
-        and last.quantization_mode is None
-    ):
-        logits = _Linear(last, name=last.name)(call.input_tensors[0])
-    elif is_its_graph(last) and len(last.outputs) == 1:
+        quantized = last.quantization_mode is not None
+        return None if quantized else _BeforeDense(last, name=last.name)
+    if is_its_graph(last) and len(last.outputs) == 1:
         # A classifier behind preprocessing.
-        inner = _without_softmax(last)
-        logits = inner(*call.arguments.args, **call.arguments.kwargs)
-    else:
-        logits = _LogProbabilities(name="log_probabilities", dtype="float32")(answers)
-    if logits.shape != answers.shape:
-        logits = keras.layers.Reshape(answers.shape[1:], dtype=logits.dtype)(logits)
-    return keras.Model(graph.inputs[0], logits, name=graph.name)
+        return _without_softmax(last)
+    return None
 
 
-class _Linear(keras.layers.Layer):
+def _is_softmax(activation: Any) -> bool:
+    return any(activation is function for function in _FUNCTIONS)
+
+
+class _Before(keras.layers.Layer):
+    """What a softmax is given, in the precision that it had."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, logits: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        return logits if mask is None else tf.where(mask, logits, logits.dtype.min)
+
+
+class _BeforeDense(keras.layers.Layer):
     """A dense layer before its activation, with the same weights."""
 
     def __init__(self, dense: keras.layers.Dense, **kwargs: Any) -> None:

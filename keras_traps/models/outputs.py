@@ -8,6 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_traps._checks import FloatArray
+from keras_traps.models.inference import predict
+
+# Shown to a classifier: how many images, and of what size where that is not known.
+_IMAGES, _SIDE = 8, 32
 
 Output = Literal["logits", "probabilities"]
 """`"logits"` go into a softmax; `"probabilities"` came out of one."""
@@ -136,3 +140,31 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
             f"{output}: those of the first image are {row}, sum "
             f"{outputs[0].sum():.4g}. Received: output={output!r}"
         )
+
+
+def check_on_noise(model: keras.Model, output: str) -> None:
+    """Refuses a classifier that does not return what is declared.
+
+    Args:
+        model: A built classifier; it is asked about uniform noise in [0, 1], fixed by a
+            seed.
+        output: `"logits"` or `"probabilities"`.
+
+    Raises:
+        ValueError: As `check_outputs` does.
+    """
+    check_outputs(answers_to_noise(model), output)
+
+
+def answers_to_noise(model: keras.Model) -> FloatArray:
+    """Asks a classifier about uniform noise in [0, 1], fixed by a seed.
+
+    Args:
+        model: A built classifier.
+
+    Returns:
+        `(8, num_classes)`: what it returns.
+    """
+    shape = tuple(size or _SIDE for size in model.input_shape[1:])
+    noise = np.random.default_rng(0).random((_IMAGES, *shape), np.float32)
+    return predict(model, noise)

@@ -1,18 +1,31 @@
-"""Plain training of a classifier that returns logits."""
+"""The training of classifiers: on one device, on several, or on several machines."""
 
 import contextlib
 import dataclasses
 import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Literal, get_args
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_traps._checks import check_count, check_flag, check_number, check_positive
 from keras_traps.datasets import Dataset
-from keras_traps.models.distribution import fit_on_workers
+from keras_traps.models.inference import inner_layers, predict
+from keras_traps.models.outputs import output_of
 
 Optimizer = Literal["adam", "sgd"]
+
+StrategyName = Literal["none", "mirrored", "multiworker"]
+"""`"mirrored"`: all GPUs of this machine, or all logical CPUs where it has none.
+
+`"multiworker"`: the machines that the environment variable `TF_CONFIG` lists, where
+the same script is started on each.
+"""
 
 _MOMENTUM = 0.9
 _CHECKED_IMAGES = 32
@@ -54,13 +67,13 @@ def train(
         falling: Whether the learning rate falls to 0 along half a cosine. Defaults to
             `False`.
         augment: What changes images for training alone, such as
-            `keras_traps.layers.RandomNoise`, Keras' own random layers, or a
+            `keras.layers.GaussianNoise`, Keras' random layers, or a
             `keras.Sequential` of them; images in [0, 1] to images. It is no part of
             `model` afterwards. Its layers go on with their own random numbers: for the
             same training make them anew, with seeds that differ, or they draw alike.
             Defaults to `None`.
         validation_split: The share of images, chosen at random, that is only
-            evaluated. Defaults to `0.1`.
+            evaluated, at least 0 and below 1. Defaults to `0.1`.
         seed: Of the validation images, the order of images and the like. Defaults to
             `0`.
         verbose: `0` silent, `1` a progress bar, `2` a line per epoch. Defaults to
@@ -75,28 +88,34 @@ def train(
         ValueError: If an argument is out of its range, the model does not take these
             images or has another number of classes, or it returns probabilities.
     """
-    _check_settings(
-        epochs, batch_size, learning_rate, optimizer, weight_decay, validation_split
-    )
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
+    check_positive("learning_rate", learning_rate)
+    if optimizer not in get_args(Optimizer):
+        raise _invalid("optimizer", "'adam' or 'sgd'", optimizer)
+    check_number(weight_decay, name="weight_decay", at_least=0.0)
+    check_flag("falling", falling)
+    check_number(validation_split, name="validation_split", at_least=0.0, below=1.0)
+    check_count("seed", seed, at_least=0)
     _check_model(model, dataset_train)
+    # At least one image to learn from.
+    kept = max(1, math.floor(len(dataset_train) * (1 - validation_split)))
     keras.utils.set_random_seed(seed)
-    # Keras keeps the last images for validation, which may all be of one class.
-    shuffled = dataset_train.take(len(dataset_train), seed=seed)
-    kept = math.floor(len(shuffled) * (1 - validation_split))
+    data, held = hold_out(dataset_train, len(dataset_train) - kept, seed=seed)
     on_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     rate: float | keras.optimizers.schedules.LearningRateSchedule = learning_rate
     if falling:
         # Of an epoch's last batch several machines leave out what does not fill it.
         steps = kept // batch_size if on_workers else math.ceil(kept / batch_size)
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    with _scope(strategy):
         learner = model if augment is None else _behind(augment, model)
-        _compile(learner, _optimizer(optimizer, rate, weight_decay))
+        compile_classifier(learner, _optimizer(optimizer, rate, weight_decay))
     if on_workers:
         history = fit_on_workers(
             learner,
-            _part(shuffled, slice(kept)),
-            _part(shuffled, slice(kept, None)) if kept < len(shuffled) else None,
+            data,
+            held,
             strategy,
             epochs=epochs,
             batch_size=batch_size,
@@ -105,17 +124,191 @@ def train(
         )
     else:
         history = learner.fit(
-            shuffled.images,
-            shuffled.labels,
+            data.images,
+            data.labels,
             batch_size=batch_size,
             epochs=epochs,
-            validation_split=validation_split,
+            validation_data=(held.images, held.labels) if held else None,
             verbose=verbose,
         )
     if learner is not model:
-        with strategy.scope() if strategy else contextlib.nullcontext():
+        with _scope(strategy):
             # Its loss is scaled already where that is called for.
-            _compile(model, learner.optimizer, auto_scale_loss=False)
+            compile_classifier(model, learner.optimizer, auto_scale_loss=False)
+    return history
+
+
+def hold_out(data: Dataset, count: int, *, seed: int) -> tuple[Dataset, Dataset | None]:
+    """Puts images aside, chosen at random.
+
+    Args:
+        data: All images.
+        count: How many; fewer than there are.
+        seed: Of the choice, and of the order of the others.
+
+    Returns:
+        The images to train on, and those that are held out, `None` for none.
+    """
+    # Keras would keep the last images, which may all be of one class.
+    shuffled = data.take(len(data), seed=seed)
+    if count == 0:
+        return shuffled, None
+    held = dataclasses.replace(
+        shuffled, pixels=shuffled.pixels[-count:], labels=shuffled.labels[-count:]
+    )
+    return shuffled.take(len(data) - count), held
+
+
+def compile_classifier(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, **settings: bool
+) -> None:
+    """Compiles a classifier for cross-entropy from its logits.
+
+    Args:
+        model: From images to logits.
+        optimizer: What makes its steps.
+        **settings: As in `keras.Model.compile`.
+    """
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        # XLA's convolutions are slow on a CPU.
+        jit_compile=False,
+        **settings,
+    )
+
+
+def scaling_optimizer(
+    optimizer: str | keras.optimizers.Optimizer, parts: Iterable[keras.layers.Layer]
+) -> str | keras.optimizers.Optimizer:
+    """Lets an optimizer scale its loss where small gradients would round to 0.
+
+    Args:
+        optimizer: As `keras.Model.compile` takes it.
+        parts: The models and layers that the gradient comes through.
+
+    Returns:
+        The optimizer; where a part, or a layer within one, computes in float16, a
+        `LossScaleOptimizer` of it.
+    """
+    layers = (layer for part in parts for layer in (part, *inner_layers(part)))
+    if not any(layer.compute_dtype == "float16" for layer in layers):
+        return optimizer
+    found = keras.optimizers.get(optimizer)
+    if isinstance(found, keras.optimizers.LossScaleOptimizer):
+        return found
+    return keras.optimizers.LossScaleOptimizer(found)
+
+
+def save_atomically(write: Callable[[Path], None], path: Path) -> None:
+    """Lets Keras write a file beside its place, and renames it.
+
+    Args:
+        write: Such as `model.save`; takes a path with the same ending.
+        path: Where to; a file there is replaced.
+    """
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def make_strategy(name: StrategyName) -> tf.distribute.Strategy | None:
+    """Makes what a model is built and trained under.
+
+    Args:
+        name: Which; call it before anything runs on a device.
+
+    Returns:
+        The strategy, or `None` for `"none"`.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    match name:
+        case "none":
+            return None
+        case "mirrored":
+            kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+            devices = [device.name for device in tf.config.list_logical_devices(kind)]
+            return tf.distribute.MirroredStrategy(devices)
+        case "multiworker":
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    raise _invalid("name", "'none', 'mirrored' or 'multiworker'", name)
+
+
+def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+    """Says whether this process is the one that saves the model.
+
+    Args:
+        strategy: What the model is trained under.
+
+    Returns:
+        `True` but on all machines of several save one: the task `"chief"`, or the first
+        `"worker"` where no task has that name.
+    """
+    resolver = getattr(strategy, "cluster_resolver", None)
+    if resolver is None or resolver.task_type is None:
+        return True
+    if "chief" in resolver.cluster_spec().jobs:
+        return resolver.task_type == "chief"
+    return resolver.task_type == "worker" and resolver.task_id in (None, 0)
+
+
+def fit_on_workers(
+    model: keras.Model,
+    data: Dataset,
+    validation: Dataset | None,
+    strategy: tf.distribute.Strategy,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    verbose: int,
+) -> keras.callbacks.History:
+    """Does what `model.fit` does, which Keras 3 cannot do on several machines.
+
+    Its trainer reduces the first batch by a call that fails there.
+
+    Args:
+        model: Compiled with an optimizer, built and compiled in the strategy's scope.
+        data: The images to learn from.
+        validation: Images that are only evaluated, or `None`.
+        strategy: Of several machines.
+        epochs: How often each image is seen.
+        batch_size: Images per step, of all machines together. What does not fill the
+            last batch of an epoch is left out.
+        seed: Of the order of images.
+        verbose: 0 for silence; else the chief prints a line per epoch.
+
+    Returns:
+        The history, as `fit` gives it.
+
+    Raises:
+        ValueError: If there are fewer images than one batch.
+    """
+    if len(data) < batch_size:
+        wanted = f"at most the number of training images, {len(data)}"
+        raise _invalid("batch_size", wanted, batch_size)
+    history = keras.callbacks.History()
+    history.set_model(model)
+    history.on_train_begin()
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+    step = _step(model, strategy)
+    for epoch, batches in enumerate(_epochs(data, strategy, epochs, batch_size, seed)):
+        seen = [step(images, labels) for images, labels in batches]
+        logs = dict(zip(("loss", "accuracy"), np.mean(seen, axis=0), strict=True))
+        if validation is not None:
+            answers = predict(model, validation.images).argmax(axis=1)
+            logs["val_accuracy"] = (answers == validation.labels).mean()
+        history.on_epoch_end(epoch, {name: float(logs[name]) for name in logs})
+        if verbose and is_chief(strategy):
+            told = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
+            sys.stdout.write(f"Epoch {epoch + 1}/{epochs}: {told}\n")
     return history
 
 
@@ -140,20 +333,10 @@ def _behind(augment: keras.Layer, model: keras.Model) -> keras.Model:
     return learner
 
 
-def _compile(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, **settings: bool
-) -> None:
-    model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,
-        **settings,
-    )
-
-
-def _part(data: Dataset, rows: slice) -> Dataset:
-    return dataclasses.replace(data, pixels=data.pixels[rows], labels=data.labels[rows])
+def _scope(
+    strategy: tf.distribute.Strategy | None,
+) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _optimizer(
@@ -169,40 +352,70 @@ def _optimizer(
     )
 
 
-def _check_settings(
+def _epochs(
+    data: Dataset,
+    strategy: tf.distribute.Strategy,
     epochs: int,
     batch_size: int,
-    learning_rate: float,
-    optimizer: str,
-    weight_decay: float,
-    validation_split: float,
-) -> None:
-    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
-        if count != int(count) or count < 1:
-            _fail(name, "a positive integer", count)
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        _fail("learning_rate", "a positive float", learning_rate)
-    if optimizer not in get_args(Optimizer):
-        _fail("optimizer", "'adam' or 'sgd'", optimizer)
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        _fail("weight_decay", "a float from 0", weight_decay)
-    if not 0 <= validation_split < 1:
-        _fail("validation_split", "a float from 0 to below 1", validation_split)
+    seed: int,
+) -> Iterator[tf.distribute.DistributedDataset]:
+    draw = np.random.default_rng(seed)
+    options = tf.data.Options()
+    # Each machine takes its share of every batch; there are no files to share out.
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
+    for _ in range(epochs):
+        order = draw.permutation(len(data))
+        batches = tf.data.Dataset.from_tensor_slices(
+            (data.images[order], data.labels[order])
+        ).batch(batch_size, drop_remainder=True)
+        yield strategy.experimental_distribute_dataset(batches.with_options(options))
+
+
+def _step(
+    model: keras.Model, strategy: tf.distribute.Strategy
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    variables = [variable.value for variable in model.trainable_variables]
+    # The optimizer sums the gradients of all replicas.
+    share = 1.0 / strategy.num_replicas_in_sync
+
+    def replica(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            # In half precision the logarithm of a small probability is lost.
+            logits = tf.cast(model(images, training=True), tf.float32)
+            entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            # What regularizes the weights is the same on all replicas, of which each
+            # adds its share: together they count it once.
+            loss = tf.reduce_mean(entropies)
+            for added in model.losses:
+                loss += tf.reduce_sum(tf.cast(added, tf.float32))
+            scaled = model.optimizer.scale_loss(loss * share)
+        gradients = tape.gradient(scaled, variables)
+        model.optimizer.apply(gradients, model.trainable_variables)
+        right = tf.equal(tf.argmax(logits, axis=-1), labels)
+        return tf.stack([loss, tf.reduce_mean(tf.cast(right, loss.dtype))])
+
+    @tf.function(autograph=False)
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        results = strategy.run(replica, (images, labels))
+        return strategy.reduce("MEAN", results, axis=None)
+
+    return step
 
 
 def _check_model(model: keras.Model, dataset: Dataset) -> None:
     images = dataset.take(min(_CHECKED_IMAGES, len(dataset))).images
-    if tuple(model.input_shape[1:]) != images.shape[1:]:
-        _fail("model", f"a model of images {images.shape[1:]}", model.input_shape)
-    if tuple(model.output_shape[1:]) != (dataset.num_classes,):
-        _fail("model", f"a model of {dataset.num_classes} classes", model.output_shape)
-    outputs = np.asarray(model(images, training=False))
-    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3):
-        _fail("model", "a model that returns logits", "probabilities")
+    shape, classes = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+    if shape != images.shape[1:]:
+        raise _invalid("model", f"a model of images {images.shape[1:]}", shape)
+    if classes != (dataset.num_classes,):
+        raise _invalid("model", f"a model of {dataset.num_classes} classes", classes)
+    if output_of(np.asarray(model(images, training=False))) == "probabilities":
+        raise _invalid("model", "a model that returns logits", "probabilities")
 
 
-def _fail(name: str, expected: str, received: object) -> None:
-    raise ValueError(
+def _invalid(name: str, expected: str, received: object) -> ValueError:
+    return ValueError(
         f"Invalid value for argument `{name}`. Expected {expected}. "
         f"Received: {name}={received!r}"
     )

@@ -1,23 +1,70 @@
 """Writes a defended model as a versioned SavedModel for TF Serving."""
 
+import contextlib
 import dataclasses
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+)
 
-from keras_traps._checks import check_images
+from keras_traps._checks import check_images, is_integer
 from keras_traps.attractors import ForensicAnalyzer
 from keras_traps.models.outputs import Output
-from keras_traps.serving import graph, versions
-from keras_traps.serving.commands import command_lines
-from keras_traps.serving.metadata import check_metadata, write_metadata
+from keras_traps.serving import signatures as graph
+from keras_traps.serving.metadata import check_metadata, command_lines, write_metadata
 from keras_traps.serving.selftest import SelfTest, self_test
-from keras_traps.serving.subject import Deploy, Signature, Subject
-from keras_traps.serving.warmup import check_batch_sizes, write_warmup
+from keras_traps.serving.signatures import Deploy, Signature, Subject
+
+WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
+"""Where TF Serving looks, in a version's folder, for requests to begin with."""
+
+# TF Serving refuses a file of more.
+_MAX_RECORDS = 1000
+
+# What a record of that file needs of TF Serving's protocol buffers, so that an export
+# does without the package that defines them. An entry of the map from names to tensors
+# is a message of its key and its value.
+_RECORD = """
+name: "record.proto"
+package: "record"
+message_type {
+  name: "ModelSpec"
+  field { name: "name" number: 1 type: TYPE_STRING }
+  field { name: "signature_name" number: 3 type: TYPE_STRING }
+}
+message_type {
+  name: "Input"
+  field { name: "key" number: 1 type: TYPE_STRING }
+  field { name: "value" number: 2 type: TYPE_BYTES }
+}
+message_type {
+  name: "PredictRequest"
+  field { name: "model_spec" number: 1 type_name: "ModelSpec" }
+  field { name: "inputs" number: 2 type_name: "Input" label: LABEL_REPEATED }
+}
+message_type {
+  name: "PredictLog"
+  field { name: "request" number: 1 type_name: "PredictRequest" }
+}
+message_type {
+  name: "PredictionLog"
+  field { name: "predict_log" number: 6 type_name: "PredictLog" }
+}
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +165,8 @@ def export(
     >>> exported.version
     1
     """
-    versions.check_version(version)
-    subject = Subject.checked(
+    _check_version(version)
+    subject = graph.check_subject(
         model,
         output=output,
         analyzer=analyzer,
@@ -129,27 +176,24 @@ def export(
         input_name=input_name,
         signatures=signatures,
     )
-    check_batch_sizes(warmup_batch_sizes, subject.signatures)
+    _check_batch_sizes(warmup_batch_sizes, len(subject.signatures))
     check_metadata(metrics, data_sha256)
     own = None
     if examples is not None:
         own = check_images(examples, subject.image_shape, name="examples")
     place = Path(directory).expanduser()
-    versions.check_free(place, version)
+    check_free(place, version)
 
-    with versions.staging(place) as folder:
+    with staging(place) as folder:
         graph.save(subject, folder)
         if warmup_batch_sizes:
-            write_warmup(
-                subject, folder, name=place.name, batch_sizes=warmup_batch_sizes
-            )
+            write_warmup(subject, folder, place.name, warmup_batch_sizes)
         write_metadata(subject, folder, metrics=metrics, data_sha256=data_sha256)
         result = self_test(subject, folder, own)
-        number = versions.publish(folder, place, version)
+        number = publish(folder, place, version)
     path = place / str(number)
-    exported = Exported(
-        path, number, subject.signatures, result, command_lines(subject, path)
-    )
+    commands = command_lines(subject, path)
+    exported = Exported(path, number, subject.signatures, result, commands)
     if verbose:
         sys.stdout.write(_summary(exported))
     return exported
@@ -166,3 +210,129 @@ def _summary(exported: Exported) -> str:
         *(f"  {command}" for command in exported.commands),
     ]
     return "\n".join(lines) + "\n"
+
+
+def versions(directory: Path) -> tuple[int, ...]:
+    """Every number that names something in a model's folder, as TF Serving reads it."""
+    if not directory.is_dir():
+        return ()
+    names = (path.name for path in directory.iterdir())
+    return tuple(
+        sorted({int(name) for name in names if name.isascii() and name.isdecimal()})
+    )
+
+
+def check_free(directory: Path, version: int | None) -> None:
+    """Refuses a version that is there, and a place that is not a folder."""
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(
+            "Invalid value for argument `directory`. Expected a folder. "
+            f"Received a file: {str(directory)!r}"
+        )
+    if version in versions(directory):
+        raise FileExistsError(
+            f"Invalid value for argument `version`. Expected a version that is not in "
+            f"{str(directory)!r}. Received: version={version}; there are "
+            f"{', '.join(map(str, versions(directory)))}"
+        )
+
+
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """Gives a folder beside the versions, whose name no server takes for one.
+
+    It is removed at the end if it was not published; so is `directory` if it was made
+    for it and nothing else is in it.
+    """
+    made = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    folder = directory / f".exporting-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+
+def publish(folder: Path, directory: Path, version: int | None) -> int:
+    """Renames a finished folder to a version, in one step, and returns its number."""
+    while True:
+        check_free(directory, version)
+        number = version or max(versions(directory), default=0) + 1
+        try:
+            # Refused by the system where a folder with something in it is there.
+            folder.rename(directory / str(number))
+        except OSError:
+            if number not in versions(directory) or version is not None:
+                check_free(directory, version)
+                raise
+        else:
+            return number
+
+
+def write_warmup(
+    subject: Subject, directory: Path, name: str, batch_sizes: Sequence[int]
+) -> None:
+    """Writes a request of noise for every signature and batch size.
+
+    TF Serving runs them before it lets a version take real ones.
+    """
+    path = directory / WARMUP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature in subject.signatures:
+            for size in batch_sizes:
+                shape = (size, *subject.image_shape)
+                levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+                batch = tf.constant(graph.as_taken(signature, levels))
+                key = subject.input_key(signature)
+                writer.write(prediction_log(name, signature, key, batch))
+
+
+def prediction_log(
+    name: str, signature: str, input_name: str, batch: tf.Tensor
+) -> bytes:
+    """Returns a serialised `tensorflow.serving.PredictionLog` with one request."""
+    log = _record_class()()
+    request = log.predict_log.request
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    tensor = tf.make_tensor_proto(batch).SerializeToString()
+    request.inputs.add(key=input_name, value=tensor)
+    return log.SerializeToString()
+
+
+def _record_class() -> Any:
+    file = text_format.Parse(_RECORD, descriptor_pb2.FileDescriptorProto())
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    message = pool.FindMessageTypeByName("record.PredictionLog")
+    return message_factory.GetMessageClass(message)
+
+
+def _check_version(version: int | None) -> None:
+    if version is None:
+        return
+    if not is_integer(version):
+        raise TypeError(
+            "Invalid value for argument `version`. Expected an integer or None. "
+            f"Received: version={version!r}"
+        )
+    if not 1 <= version < 2**63:
+        raise ValueError(
+            "Invalid value for argument `version`. Expected an integer from 1 to "
+            f"2**63 - 1. Received: version={version}"
+        )
+
+
+def _check_batch_sizes(batch_sizes: Sequence[int], num_signatures: int) -> None:
+    wrong = [s for s in batch_sizes if not is_integer(s) or s < 1]
+    if wrong or len(batch_sizes) * num_signatures > _MAX_RECORDS:
+        raise ValueError(
+            "Invalid value for argument `warmup_batch_sizes`. Expected positive "
+            f"integers, at most {_MAX_RECORDS // num_signatures}. "
+            f"Received: warmup_batch_sizes={tuple(batch_sizes)}"
+        )

@@ -1,16 +1,26 @@
 """ONNX, OpenVINO and TFLite files of a model, checked before they appear."""
 
+import contextlib
+import dataclasses
+import importlib
 import os
 import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from keras_traps._checks import check_images
+from keras_traps._checks import FloatArray, check_images
 from keras_traps.models.inference import predict
-from keras_traps.serving.formats import FORMATS, FileFormat
+
+Format = Literal["onnx", "openvino", "tflite"]
+"""`"onnx"` and `"openvino"` need the packages of the extra of that name; `"tflite"`
+needs TensorFlow alone."""
 
 PORTABLE_TOLERANCE = 1e-4
 """How far an output may lie from the live model's."""
@@ -20,6 +30,24 @@ _NOISE_IMAGES = 16
 
 class PortableError(RuntimeError):
     """A model cannot be written in a format, or answers otherwise in it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFormat:
+    """What `export_portable` has to know of a format.
+
+    Args:
+        suffix: How the file's name ends.
+        packages: What has to be installed beside TensorFlow.
+        convert: Writes a model to a path.
+        run: Returns what the file at a path answers, float32, for
+            `(batch, height, width, channels)`, float32.
+    """
+
+    suffix: str
+    packages: tuple[str, ...]
+    convert: Callable[[keras.Model, Path], None]
+    run: Callable[[Path, FloatArray], FloatArray]
 
 
 def export_portable(
@@ -56,7 +84,6 @@ def export_portable(
     """
     place = Path(path).expanduser()
     form = _form_of(place)
-    form.require()
     shape = model.input_shape[1:]
     images = np.random.default_rng(0).random((_NOISE_IMAGES, *shape), np.float32)
     if examples is not None:
@@ -66,7 +93,14 @@ def export_portable(
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.stem}-") as new:
         unchecked = Path(new, place.name)
-        _convert(model, form, unchecked)
+        try:
+            form.convert(model, unchecked)
+        except OSError:
+            raise
+        except Exception as error:  # Each converter raises its own.
+            raise PortableError(
+                f"{model.name!r} cannot be converted to {form.suffix}: {error}"
+            ) from error
         difference = float(np.abs(form.run(unchecked, images) - expected).max())
         # Written so that a NaN is refused too.
         if not difference <= PORTABLE_TOLERANCE:
@@ -80,25 +114,25 @@ def export_portable(
 
 
 def _form_of(place: Path) -> FileFormat:
-    for form in FORMATS.values():
-        if place.suffix == form.suffix:
-            return form
+    """The format that an ending names, with its packages imported."""
+    for name, form in FORMATS.items():
+        if place.suffix != form.suffix:
+            continue
+        try:
+            with _unreported():
+                for package in form.packages:
+                    importlib.import_module(package)
+        except ImportError as error:
+            raise ImportError(
+                f"A file {form.suffix} needs {', '.join(form.packages)}: install "
+                f'keras-traps with the extra "{name}". ({error})'
+            ) from error
+        return form
     endings = ", ".join(form.suffix for form in FORMATS.values())
     raise ValueError(
         "Invalid value for argument `path`. Expected a file name that ends in one of "
         f"{endings}. Received: {place.name!r}"
     )
-
-
-def _convert(model: keras.Model, form: FileFormat, path: Path) -> None:
-    try:
-        form.convert(model, path)
-    except OSError:
-        raise
-    except Exception as error:  # Each converter raises its own.
-        raise PortableError(
-            f"{model.name!r} cannot be converted to {form.suffix}: {error}"
-        ) from error
 
 
 def _publish(unchecked: Path, place: Path) -> None:
@@ -109,3 +143,76 @@ def _publish(unchecked: Path, place: Path) -> None:
     for file in beside:
         file.replace(place.with_name(file.name))
     unchecked.replace(place)
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """Keeps OpenVINO from reporting its use to its maker.
+
+    Unless it finds itself in continuous integration it does so unasked when it is
+    imported and when it converts, and leaves an identifier in the home folder.
+    """
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        del os.environ["CI"]
+        if before is not None:
+            os.environ["CI"] = before
+
+
+def _to_onnx(model: keras.Model, path: Path) -> None:
+    with warnings.catch_warnings():
+        # Keras looks for np.object, of which NumPy warns.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.export(str(path), format="onnx", verbose=False)
+
+
+def _run_onnx(path: Path, images: FloatArray) -> FloatArray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return session.run(None, {given.name: images})[0]
+
+
+def _to_openvino(model: keras.Model, path: Path) -> None:
+    with _unreported():
+        model.export(str(path), format="openvino", verbose=False)
+
+
+def _run_openvino(path: Path, images: FloatArray) -> FloatArray:
+    import openvino
+
+    # Left to itself it computes in bfloat16 where the CPU can.
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    (answer,) = openvino.Core().compile_model(path, "CPU", hint)(images).values()
+    return answer
+
+
+def _to_tflite(model: keras.Model, path: Path) -> None:
+    # Keras would let in TensorFlow's own operations, which few runtimes have.
+    builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    model.export(str(path), format="litert", verbose=False, target_spec=builtins)
+
+
+def _run_tflite(path: Path, images: FloatArray) -> FloatArray:
+    with warnings.catch_warnings():
+        # It is told that it will go; TensorFlow 2.21 has it.
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = tf.lite.Interpreter(model_path=str(path))
+    ((name, keys),) = interpreter.get_signature_list().items()
+    answers = interpreter.get_signature_runner(name)(**{keys["inputs"][0]: images})
+    return answers[keys["outputs"][0]]
+
+
+FORMATS: dict[Format, FileFormat] = {
+    "onnx": FileFormat(
+        ".onnx", ("tf2onnx", "onnx", "onnxruntime"), _to_onnx, _run_onnx
+    ),
+    # The weights lie beside it, in a file that ends in .bin.
+    "openvino": FileFormat(".xml", ("openvino",), _to_openvino, _run_openvino),
+    "tflite": FileFormat(".tflite", (), _to_tflite, _run_tflite),
+}
+"""By name, every format."""

@@ -1,10 +1,10 @@
 """Proof, after every export, that what was written answers as the live model does."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras_traps._checks import FloatArray
 from keras_traps.attractors import integrate
 from keras_traps.layers import SoftLabels
+from keras_traps.luring.schemes import NO_CLASS
 from keras_traps.models.inference import predict
-from keras_traps.serving.graph import NO_CLASS
-from keras_traps.serving.subject import Signature, Subject
+from keras_traps.serving.signatures import Signature, Subject, as_taken
 
 TOLERANCE = 1e-6
 """How far a probability may lie from the live model's. A score is measured in standard
@@ -57,67 +57,61 @@ def self_test(
 ) -> SelfTest:
     """Reloads a model in a fresh process without this package, and compares.
 
-    Args:
-        subject: What was exported.
-        directory: The SavedModel.
-        examples: Images of the user's own, `(batch, ...)`, or `None`. Noise, black
-            and white are tried in any case.
-
-    Returns:
-        The differences.
+    Noise, black and white are tried, and what images of the user's own are given.
 
     Raises:
         SelfTestError: If the model cannot be loaded, an answer differs, or the live
             model's own answer is not finite.
     """
     levels = _probes(subject, examples)
+    images = np.divide(levels, 255, dtype=np.float32)
+    tolerances = _tolerances(subject)
+    live, alone = {}, {}
     with tempfile.TemporaryDirectory(prefix="keras_traps_selftest_") as folder:
-        for signature in subject.signatures:
-            probe = _probe(subject, signature, levels)
-            np.savez(Path(folder, f"probe_{signature}.npz"), **probe)  # type: ignore[arg-type]
-        report = _run(directory, Path(folder))
-    result = SelfTest(
-        live={name: found["live"] for name, found in report.items()},
-        alone={name: found["alone"] for name, found in report.items()},
-        num_images=len(levels),
-    )
-    for told, found in (
-        ("the live model", result.live),
-        ("the same image alone", result.alone),
-    ):
-        for name, difference in found.items():
+        for name in subject.signatures:
+            np.save(Path(folder, f"{name}.npy"), as_taken(name, levels))
+        expected = {n: live_answers(subject, n, images) for n in subject.signatures}
+        _check_finite(expected)
+        _reload(directory, Path(folder))
+        for name, answer in expected.items():
+            batch, rows, none = (
+                dict(np.load(Path(folder, f"{name}.{kind}.npz")))
+                for kind in ("batch", "rows", "none")
+            )
+            if any(map(len, none.values())):
+                raise SelfTestError(f"{name!r} answers an empty batch with rows.")
+            live[str(name)] = _difference(batch, answer, tolerances)
+            alone[str(name)] = _difference(batch, rows, tolerances)
+    for other, found in ("the live model", live), ("the same image alone", alone):
+        for signature, difference in found.items():
             if not difference <= 1.0:
                 raise SelfTestError(
-                    f"The exported signature {name!r} does not answer as {told}: "
+                    f"The exported signature {signature!r} does not answer as {other}: "
                     f"the largest difference is {difference:.3g} times the tolerance."
                 )
-    return result
+    return SelfTest(live, alone, num_images=len(levels))
 
 
 def live_answers(subject: Subject, signature: Signature, images: FloatArray) -> Arrays:
-    """Returns what a signature has to answer, from the models themselves.
-
-    Args:
-        subject: What is served.
-        signature: The signature.
-        images: `(batch, ...)`, float32, pixels in [0, 1].
-
-    Returns:
-        By the name of an output, its value.
-    """
-    if signature == "integrated":
-        if subject.analyzer is None:
-            raise ValueError("The signature 'integrated' needs an analyzer.")
-        return _named(
-            subject, predict(integrate(subject.model, subject.analyzer), images)
-        )
-    if subject.lure is not None:
-        return _lured_answers(subject, signature, images)
-    answer = _named(subject, _probabilities(subject, images))
-    if signature == "analyze":
-        if subject.analyzer is None:
-            raise ValueError("The signature 'analyze' needs an analyzer.")
-        verdict = subject.analyzer.detect(images)
+    """Returns by name what a signature has to answer, from the models themselves."""
+    analyzer, lure = subject.analyzer, subject.lure
+    if signature == "integrated" and analyzer is not None:
+        return _named(subject, predict(integrate(subject.model, analyzer), images))
+    own = _probabilities(subject, images)
+    answer = _named(subject, own)
+    if lure is not None:
+        lured = _probabilities(subject, predict(lure, images))
+        if signature == "predict_agreed" or subject.deploy == "agreed":
+            agreed = own.argmax(axis=1) == lured.argmax(axis=1)
+            answer["probabilities"] = np.where(agreed[:, np.newaxis], own, 0)
+            answer["class_id"] = np.where(agreed, answer["class_id"], NO_CLASS)
+            answer["label"] = np.where(agreed, answer["label"], "")
+            if signature == "predict_agreed":
+                answer["agreed"] = agreed
+        elif subject.deploy == "augmented":
+            answer = _named(subject, lured)
+    if signature == "analyze" and analyzer is not None:
+        verdict = analyzer.detect(images)
         answer |= {
             "score": verdict.score,
             "is_adversarial": verdict.is_adversarial,
@@ -125,26 +119,6 @@ def live_answers(subject: Subject, signature: Signature, images: FloatArray) -> 
             "recovered_class_id": verdict.recovered,
             "recovered_label": np.array(subject.class_names)[verdict.recovered],
         }
-    return answer
-
-
-def _lured_answers(
-    subject: Subject, signature: Signature, images: FloatArray
-) -> Arrays:
-    if subject.lure is None:
-        raise ValueError("The subject has no lure.")
-    lured = _probabilities(subject, predict(subject.lure, images))
-    if subject.deploy == "augmented" and signature != "predict_agreed":
-        return _named(subject, lured)
-    probabilities = _probabilities(subject, images)
-    answer = _named(subject, probabilities)
-    if subject.deploy == "agreed" or signature == "predict_agreed":
-        agreed = probabilities.argmax(axis=1) == lured.argmax(axis=1)
-        answer["probabilities"] = np.where(agreed[:, np.newaxis], probabilities, 0)
-        answer["class_id"] = np.where(agreed, answer["class_id"], NO_CLASS)
-        answer["label"] = np.where(agreed, answer["label"], "")
-        if signature == "predict_agreed":
-            answer["agreed"] = agreed
     return answer
 
 
@@ -175,28 +149,13 @@ def _probes(subject: Subject, examples: FloatArray | None) -> npt.NDArray[np.uin
     return np.concatenate(parts)
 
 
-def _probe(
-    subject: Subject, signature: Signature, levels: npt.NDArray[np.uint8]
-) -> Arrays:
-    """What the fresh process asks, what it expects, and what it tolerates."""
-    images = np.divide(levels, 255, dtype=np.float32)
-    given: npt.NDArray[Any] = images
-    if signature == "serving_uint8":
-        given = levels
-    elif signature == "image_bytes":
-        given = np.array([tf.io.encode_png(image).numpy() for image in levels])
-    expected = live_answers(subject, signature, images)
-    _check_finite(signature, expected)
-    probe: Arrays = {"input": given}
-    for name, value in expected.items():
-        if value.dtype.kind == "U":
-            value = np.array([text.encode() for text in value])
-        probe[name] = value
-    probe["tolerance/probabilities"] = np.array(TOLERANCE * _rounding(subject.model))
-    if signature == "analyze" and subject.analyzer is not None:
+def _tolerances(subject: Subject) -> dict[str, float]:
+    """By output, how far it may be off; what is not named has to be equal."""
+    tolerances = {"probabilities": TOLERANCE * _rounding(subject.model)}
+    if subject.analyzer is not None:
         spread = min(subject.analyzer.thresholds.scale)
-        probe["tolerance/score"] = np.array(TOLERANCE / min(spread, 1.0))
-    return probe
+        tolerances["score"] = TOLERANCE / min(spread, 1.0)
+    return tolerances
 
 
 def _rounding(model: keras.Model) -> float:
@@ -207,19 +166,20 @@ def _rounding(model: keras.Model) -> float:
     return 1 / min([1.0, *temperatures])
 
 
-def _check_finite(signature: Signature, answer: Arrays) -> None:
+def _check_finite(answers: Mapping[Signature, Arrays]) -> None:
     """Raises `SelfTestError` where there is nothing that an answer could equal."""
-    for name, value in answer.items():
-        if value.dtype.kind != "f":
-            continue
-        finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
-        wrong = np.flatnonzero(~finite)
-        if wrong.size:
-            raise SelfTestError(
-                f"Expected finite answers of the live model. Its {name!r} in the "
-                f"signature {signature!r} is not finite for {wrong.size} of "
-                f"{len(value)} images, the first of them {_image_name(wrong[0])}."
-            )
+    for signature, answer in answers.items():
+        for name, value in answer.items():
+            if value.dtype.kind != "f":
+                continue
+            finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
+            wrong = np.flatnonzero(~finite)
+            if wrong.size:
+                raise SelfTestError(
+                    f"Expected finite answers of the live model. Its {name!r} in the "
+                    f"signature {signature!r} is not finite for {wrong.size} of "
+                    f"{len(value)} images, the first of them {_image_name(wrong[0])}."
+                )
 
 
 def _image_name(index: int) -> str:
@@ -230,14 +190,37 @@ def _image_name(index: int) -> str:
     return {-1: "white", -2: "black"}.get(own, "noise")
 
 
-def _run(directory: Path, probes: Path) -> dict[str, dict[str, float]]:
+def _reload(directory: Path, folder: Path) -> None:
     script = Path(__file__).with_name("_reload.py")
     # -P: the folder of the script, which is in this package, is not searched.
-    command = [sys.executable, "-P", str(script), str(directory), str(probes)]
+    command = [sys.executable, "-P", str(script), str(directory), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SelfTestError(
             "The exported model cannot be loaded and run without keras_traps:\n"
             f"{done.stderr[-2000:]}"
         )
-    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _difference(
+    got: Arrays, expected: Arrays, tolerances: Mapping[str, float]
+) -> float:
+    """The largest difference, in units of what is tolerated."""
+    if got.keys() != expected.keys():
+        return float("inf")
+    largest = 0.0
+    for name, value in got.items():
+        other = expected[name]
+        if other.dtype.kind == "U":
+            other = np.char.encode(other, "utf-8")
+        if value.shape != other.shape or value.dtype.kind != other.dtype.kind:
+            return float("inf")
+        if name in tolerances:
+            difference = float(np.abs(value.astype(np.float64) - other).max())
+            # Told apart here, for `max` would pass over a NaN.
+            if not np.isfinite(difference):
+                return float("inf")
+            largest = max(largest, difference / tolerances[name])
+        elif not (value == other).all():
+            return float("inf")
+    return largest

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps.attacks import AttackResult, compiled, create
+from keras_traps.attacks import AttackResult, create, loop
 from keras_traps.attacks.losses import Loss, rivals_lead
 
 Settings = dict[str, Any]
@@ -78,7 +78,7 @@ def compiled_parts(model: keras.Model) -> dict[Hashable, Any]:
     """Returns the `tf.function`s that are kept for a model."""
     return {
         key: part
-        for key, part in compiled._parts.get(model, dict).items()
+        for key, part in loop._parts.get(model, dict).items()
         if isinstance(part, tf.types.experimental.PolymorphicFunction)
     }
 

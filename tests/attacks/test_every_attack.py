@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import blb, create, names, optmargin
-from keras_traps.attacks.compiled import NON_FINITE
+from keras_traps.attacks import create, lbfgs, names, optmargin
+from keras_traps.attacks.loop import NON_FINITE
 from tests.attacks.calling import EVERY, Settings, compiled_parts, run
 from tests.attacks.victims import Root
 
@@ -127,7 +127,7 @@ def test_the_example_whose_gradient_is_not_finite_is_named(
 ) -> None:
     # Two examples at once, of which OM shows the model three images each.
     monkeypatch.setattr(optmargin, "_IMAGES_AT_ONCE", 6)
-    monkeypatch.setattr(blb, "_AT_ONCE", 2)
+    monkeypatch.setattr(lbfgs, "_AT_ONCE", 2)
     model, shown = steep_model(), 0.2 * images(6)
     shown[4, 1, 2] = 1
     answers = model(shown).numpy().argmax(axis=1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks.compiled import watched
+from keras_traps.attacks.loop import watched
 from keras_traps.attacks.promises import check_result, naming_examples
 from tests.attacks.victims import some_images
 

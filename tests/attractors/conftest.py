@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_traps._checks import FloatArray
 from keras_traps.attractors import Calibration, ForensicAnalyzer, calibrate, inject
 from keras_traps.datasets import Dataset
-from tests.attractors.cases import clean, decoder
+from keras_traps.layers import QIMDecoder
 
 
 @pytest.fixture
@@ -46,12 +46,24 @@ def least_squares_classifier(data: Dataset, activation: str) -> keras.Model:
     return model
 
 
-def nan_on_black_images(classifier: keras.Model) -> keras.Model:
-    """The same on images whose brightest pixel is scaled to 1: 0 / 0 on black ones."""
-    inputs = keras.Input((8, 8, 1))
-    brightest = keras.ops.max(inputs, axis=(1, 2, 3), keepdims=True)
-    return keras.Model(inputs, classifier(inputs / brightest))
-
-
 def softmax(logits: FloatArray) -> FloatArray:
     return np.asarray(tf.nn.softmax(logits))
+
+
+def decoder(seed: int = 1, size: int = 6) -> QIMDecoder:
+    """For images of `size` by `size`; half of the sum of steps lies at u = 0.3."""
+    middle = 65.5 * size * size / 2
+    return QIMDecoder.from_seed(
+        seed, num_classes=5, shape=(size, size, 1), a0=-1 / middle, a1=-1.3
+    )
+
+
+def clean(count: int, seed: int = 0, size: int = 6) -> FloatArray:
+    return np.random.default_rng(seed).random((count, size, size, 1), np.float32)
+
+
+def noise(count: int, seed: int = 0) -> FloatArray:
+    """Correlations without ties, with a part that all classes share."""
+    rng = np.random.default_rng(seed)
+    own, shared = rng.normal(size=(count, 5)), rng.normal(size=(count, 1))
+    return (0.03 + 0.02 * own + 0.01 * shared).astype(np.float32)

@@ -182,15 +182,9 @@ def test_results_are_printed_and_written(
     assert str(tmp_path) not in written
 
 
+@pytest.mark.slow
 def test_an_export_and_its_signatures_are_measured(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow_serving.apis")
-    run(
-        serving,
-        "--repeats=1",
-        "--batch_size=2",
-        "--requests=8",
-        f"--output={tmp_path / 'serving'}",
-    )
+    run(serving, "--repeats=1", "--batch_size=2", f"--output={tmp_path / 'serving'}")
     rows = json.loads((tmp_path / "serving.json").read_text("utf-8"))["rows"]
     assert [row["name"] for row in rows] == [
         "export with self-test",
@@ -201,12 +195,6 @@ def test_an_export_and_its_signatures_are_measured(tmp_path: Path) -> None:
     assert rows[0]["seconds"] > 0
     assert all(row["image_ms"] > 0 for row in rows[1:])
     assert all(row["ratio"] > 0 for row in rows[2:])
-    for row in rows[1:]:
-        # A client that is done goes on until the last one is.
-        assert row["requests"] >= 8
-        assert row["failed"] == 0
-        assert row["per_second"] > 0
-        assert 0 < row["p50_ms"] <= row["p99_ms"]
 
 
 @pytest.mark.parametrize("module", [qim, overhead, luring, serving])

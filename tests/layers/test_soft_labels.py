@@ -22,7 +22,7 @@ def test_it_does_what_a_layer_does(from_logits: bool, tmp_path: Path) -> None:
 def test_it_is_the_op(from_logits: bool) -> None:
     expected = ops.soft_labels(SHARES, 0.25, from_logits=from_logits)
     result = SoftLabels(0.25, from_logits=from_logits)(SHARES)
-    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_the_example_of_its_docstring() -> None:

@@ -8,7 +8,7 @@ import pytest
 from keras_traps.ops import draw_messages, draw_steps
 
 # Odd sizes leave parts of blocks at the right and at the bottom.
-SHAPES = [(4,), (9,), (4, 6), (5, 7), (28, 28, 1), (5, 4, 3), (2, 3, 2, 2)]
+SHAPES = [(9,), (5, 7), (28, 28, 1), (2, 3, 2, 2)]
 LARGEST_SEED = 2**64 - 1
 
 
@@ -33,10 +33,8 @@ def whole_blocks(
     ("seed", "kind", "expected"),
     [
         (0, "balanced", "6eb39e071b1424f6"),
-        (7, "balanced", "34c123ad15bcae55"),
         (LARGEST_SEED, "balanced", "7a6969271a818345"),
         (0, "random", "d8cad81d96439c93"),
-        (7, "random", "37f73311ac10f8c8"),
         (LARGEST_SEED, "random", "2e26847c366c99b5"),
     ],
 )
@@ -50,7 +48,6 @@ def test_messages_are_the_same_on_every_machine(
     ("seed", "expected"),
     [
         (0, "c9d2a35754c9f757"),
-        (7, "11cc5789c093449d"),
         (LARGEST_SEED, "53b79aa7342b47d7"),
     ],
 )
@@ -77,17 +74,15 @@ def test_messages_are_bits_one_row_per_class(shape: tuple[int, ...], kind: Any) 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("seed", range(3))
-def test_every_whole_block_is_balanced(seed: int, shape: tuple[int, ...]) -> None:
-    for message in draw_messages(shape, 6, seed=seed):
+def test_every_whole_block_is_balanced(shape: tuple[int, ...]) -> None:
+    for message in draw_messages(shape, 6, seed=2):
         blocks = whole_blocks(message, shape)
         assert len(blocks) > 0
         assert (blocks.sum(axis=1) == 2).all()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_six_balanced_blocks_are_equally_likely(seed: int) -> None:
-    bits = draw_messages((64, 64, 3), 4, seed=seed)
+def test_the_six_balanced_blocks_are_equally_likely() -> None:
+    bits = draw_messages((64, 64, 3), 4, seed=1)
     blocks = np.concatenate([whole_blocks(m, (64, 64, 3)) for m in bits])
     _, counts = np.unique(blocks @ [8, 4, 2, 1], return_counts=True)
     expected = len(blocks) / 6
@@ -96,9 +91,8 @@ def test_the_six_balanced_blocks_are_equally_likely(seed: int) -> None:
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected * 5 / 6)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_random_bits_are_fair_and_alone(seed: int) -> None:
-    bits = draw_messages((40, 40, 3), 10, seed=seed, kind="random").astype(float)
+def test_random_bits_are_fair_and_alone() -> None:
+    bits = draw_messages((40, 40, 3), 10, seed=1, kind="random").astype(float)
     deviation = 5 * 0.5 / np.sqrt(bits.size)
     assert abs(bits.mean() - 0.5) < deviation
     centred = bits - bits.mean()
@@ -108,21 +102,13 @@ def test_random_bits_are_fair_and_alone(seed: int) -> None:
     assert set(blocks) == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("kind", ["balanced", "random"])
-def test_messages_of_classes_and_of_seeds_differ_in_half_of_the_bits(kind: Any) -> None:
-    first = draw_messages((32, 32), 3, seed=0, kind=kind)
-    second = draw_messages((32, 32), 3, seed=1, kind=kind)
-    for one, other in [(first[0], first[1]), (first[1], first[2]), (first, second)]:
-        assert 0.4 < (one != other).mean() < 0.6
-
-
 def test_more_classes_do_not_change_the_first_messages() -> None:
     few = draw_messages((8, 8), 3, seed=5)
     np.testing.assert_array_equal(draw_messages((8, 8), 1000, seed=5)[:3], few)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 3])
 def test_pixels_of_a_block_share_a_step(shape: tuple[int, ...], count: int) -> None:
     index = draw_steps(shape, [1.0] * count, seed=2)
     assert index.shape == (np.prod(shape),)
@@ -131,18 +117,12 @@ def test_pixels_of_a_block_share_a_step(shape: tuple[int, ...], count: int) -> N
     assert (blocks == blocks[:, :1]).all()
 
 
-@pytest.mark.parametrize("shape", [(32,), (8, 6), (28, 28, 1), (32, 32, 3)])
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(32,), (32, 32, 3)])
+@pytest.mark.parametrize("count", [2, 5])
 def test_steps_are_used_evenly(shape: tuple[int, ...], count: int) -> None:
     index = draw_steps(shape, [1.0] * count, seed=3)
     blocks = np.bincount(index, minlength=count) / 4
     assert blocks.max() - blocks.min() <= 1
-
-
-def test_where_steps_lie_depends_on_the_seed_and_not_on_their_sizes() -> None:
-    first = draw_steps((16, 16), (3.0, 128.0), seed=0)
-    np.testing.assert_array_equal(draw_steps((16, 16), (9.0, 1.0), seed=0), first)
-    assert 0.2 < (draw_steps((16, 16), (3.0, 128.0), seed=1) != first).mean() < 0.8
 
 
 @pytest.mark.parametrize(
@@ -164,16 +144,16 @@ def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
 
 
 def test_numpys_integers_are_integers() -> None:
-    shape, count, seed = np.array([4, 6], np.uint8), np.uint8(3), np.uint64(7)
-    sizes: Any = (shape, list(shape))
-    for size in sizes:
+    shape: Any = np.array([4, 6], np.uint8)
+    count: Any = np.uint8(3)
+    seed: Any = np.uint64(7)
+    steps: Any = np.array([3.0, 128.0])
+    for size in (shape, list(shape)):
         np.testing.assert_array_equal(
-            draw_messages(size, count, seed=seed),  # type: ignore[arg-type]
-            draw_messages((4, 6), 3, seed=7),
+            draw_messages(size, count, seed=seed), draw_messages((4, 6), 3, seed=7)
         )
         np.testing.assert_array_equal(
-            draw_steps(size, np.array([3.0, 128.0]), seed=seed),  # type: ignore[arg-type]
-            draw_steps((4, 6), (3.0, 128.0), seed=7),
+            draw_steps(size, steps, seed=seed), draw_steps((4, 6), (3.0, 128.0), seed=7)
         )
 
 
@@ -184,12 +164,13 @@ def test_what_is_no_number_of_classes_is_refused(count: Any) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
+    kind: Any = "even"
     with pytest.raises(ValueError, match=r"argument `kind`.*'even'"):
-        draw_messages((4,), 2, seed=0, kind="even")  # type: ignore[arg-type]
+        draw_messages((4,), 2, seed=0, kind=kind)
 
 
 def test_no_steps_are_refused() -> None:
-    with pytest.raises(ValueError, match="argument `steps`"):
-        draw_steps((4,), (), seed=0)
-    with pytest.raises(ValueError, match="argument `steps`"):
-        draw_steps((4,), np.array([]), seed=0)  # type: ignore[arg-type]
+    nothing: Any = np.array([])
+    for steps in ((), nothing):
+        with pytest.raises(ValueError, match="argument `steps`"):
+            draw_steps((4,), steps, seed=0)

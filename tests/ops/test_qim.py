@@ -14,7 +14,6 @@ MODES: dict[str, Callable[[Any], Any]] = {
     "graph": tf.function,
     "xla": lambda function: tf.function(function, jit_compile=True),
 }
-SHAPES = [(7,), (5, 3), (5, 3, 2), (3, 2, 1, 3)]
 
 
 class Case(NamedTuple):
@@ -22,6 +21,9 @@ class Case(NamedTuple):
     messages: npt.NDArray[np.uint8]
     steps: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32]
+
+    def __str__(self) -> str:
+        return f"{self.images.shape}, {len(self.messages)} messages"
 
     @property
     def secrets(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -83,30 +85,18 @@ def distance_and_gradient(case: Case, upstream: Any, mode: str) -> Any:
     return MODES[mode](run)(tf.constant(case.images))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("seed", range(3))
-def test_distance_is_that_of_the_paper(seed: int, shape: tuple[int, ...]) -> None:
-    case = random_case(seed, shape)
-    result = ops.qim_distance(case.images, *case.secrets).numpy()
-    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
-
-
-@pytest.mark.parametrize("case", KINKS)
-def test_distance_is_that_of_the_paper_at_kinks(case: Case) -> None:
-    result = ops.qim_distance(case.images, *case.secrets).numpy()
-    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
-
-
-@pytest.mark.parametrize("classes", [2, 3, 1000])
-def test_any_number_of_classes(classes: int) -> None:
-    case = random_case(classes, (3, 3), count=1, classes=classes)
-    result = ops.qim_distance(case.images, *case.secrets)
-    assert result.shape == (1, classes)
-    np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
-
-
-def test_precision_holds_for_thousands_of_pixels() -> None:
-    case = random_case(5, (32, 32, 3), count=2)
+@pytest.mark.parametrize(
+    "case",
+    [
+        random_case(0, (7,)),
+        random_case(1, (3, 2, 1, 3)),
+        random_case(2, (3, 3), count=1, classes=1000),
+        # Thousands of terms do not lose the last digits.
+        random_case(5, (32, 32, 3), count=2),
+    ],
+    ids=str,
+)
+def test_distance_is_that_of_the_paper(case: Case) -> None:
     result = ops.qim_distance(case.images, *case.secrets).numpy()
     np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
 
@@ -123,44 +113,17 @@ def test_codewords_go_on_below_0_and_above_255() -> None:
     np.testing.assert_allclose(result, reference.distance(*case), rtol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_distances_to_a_message_and_its_complement_add_up_to_the_steps(
-    seed: int,
-) -> None:
-    case = random_case(seed)
-    _, steps, weights = case.secrets
-    direct = ops.qim_distance(case.images, case.messages, steps, weights)
-    complement = ops.qim_distance(case.images, 1 - case.messages, steps, weights)
-    total = float(np.sum(case.steps.astype(np.float64) * case.weights))
-    np.testing.assert_allclose(direct + complement, total, rtol=1e-6)
-
-
-def test_one_pixel_at_a_time_makes_up_the_whole() -> None:
-    case = random_case(1, (6,), count=2)
-    parts = [
-        ops.qim_distance(
-            case.images[:, [i]],
-            case.messages[:, [i]],
-            case.steps[[i]],
-            tf.constant(case.weights[[i]]),
-        ).numpy()
-        for i in range(6)
-    ]
-    whole = ops.qim_distance(case.images, *case.secrets)
-    np.testing.assert_allclose(np.sum(parts, axis=0), whole, rtol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.int32, np.float64])
 def test_bits_may_have_any_numeric_dtype(dtype: type) -> None:
     case = random_case(2)
     _, steps, weights = case.secrets
     expected = ops.qim_distance(case.images, *case.secrets)
     result = ops.qim_distance(case.images, case.messages.astype(dtype), steps, weights)
-    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("case", [random_case(3), random_case(4, (11,)), *KINKS])
+@pytest.mark.parametrize("case", [random_case(3), *KINKS], ids=str)
 def test_gradient_is_the_derivative_from_the_right(case: Case, mode: str) -> None:
     shape = (len(case.images), len(case.messages))
     upstream = np.random.default_rng(9).normal(size=shape).astype(np.float32)
@@ -173,7 +136,7 @@ def test_gradient_is_the_derivative_from_the_right(case: Case, mode: str) -> Non
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", KINKS)
+@pytest.mark.parametrize("case", KINKS, ids=str)
 @pytest.mark.parametrize("bit", [0, 1])
 def test_a_black_and_a_white_pixel_are_pulled_by_each_bit_alone(
     case: Case, bit: int
@@ -194,7 +157,7 @@ def test_messages_steps_and_weights_are_constants_to_the_gradient() -> None:
     assert tape.gradient(result, (steps, weights)) == (None, None)
 
 
-@pytest.mark.parametrize("u", [-1e6, -50.0, -1.0, -0.3, 0.0, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("u", [-1e6, -1.0, 0.0, 0.3, 0.95])
 def test_correlation_is_equation_3(u: float) -> None:
     a0, a1, a2 = -0.004, -1.7, 0.3
     r = np.array([(u + a1) / a0], np.float32)
@@ -203,7 +166,7 @@ def test_correlation_is_equation_3(u: float) -> None:
     np.testing.assert_allclose(result, expected, rtol=2e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("u", [0.998, 0.9999, 1.0, 1.0001, 1.5, 2.0, 1e6, -1e30])
+@pytest.mark.parametrize("u", [0.9999, 1.0, 1.0001, 2.0, 1e6, -1e30])
 def test_correlation_at_and_beyond_the_pole_is_finite_with_a_finite_gradient(
     u: float,
 ) -> None:
@@ -258,3 +221,106 @@ def test_decode_is_equation_3_of_the_distance_forth_and_back(
         rtol=1e-3,
         atol=1e-5 * np.abs(expected).max(),
     )
+
+
+def grey_images(
+    seed: int, shape: tuple[int, ...], count: int = 3
+) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(0, 255, (count, *shape)).astype(np.float32)
+    images.ravel()[::4] = rng.choice([0, 255, 64, 1.5], images.ravel()[::4].shape)
+    return images
+
+
+def nearest_level(x: float, bit: int, step: float) -> float:
+    """By trying: the nearest codeword in [0, 255], or the end nearest to one."""
+    words = reference.codewords(bit, step, 0, 255)
+    inside = words[(words >= 0) & (words <= 255)]
+    if len(inside):
+        return float(inside[np.abs(inside - x).argmin()])
+    gaps = [np.abs(words - end).min() for end in (0.0, 255.0)]
+    return (0.0, 255.0)[int(np.argmin(gaps))]
+
+
+@pytest.mark.parametrize("step", [3.0, 7.5, 128.0, 171.0, 256.0])
+def test_the_image_is_the_nearest_that_holds_the_message(step: float) -> None:
+    images = grey_images(1, (3, 3, 2))
+    pixels = 18
+    message = np.random.default_rng(2).integers(0, 2, pixels, np.uint8)
+    steps = np.full(pixels, step, np.float32)
+    result = ops.qim_embed(images, message, steps).image.numpy()
+
+    assert result.shape == images.shape
+    assert (result.min(), result.max()) >= (0, 0)
+    assert result.max() <= 255
+    flat, moved = images.reshape(-1, pixels), result.reshape(-1, pixels)
+    for (image, pixel), x in np.ndenumerate(flat):
+        expected = nearest_level(float(x), int(message[pixel]), step)
+        # At a cell's border two codewords are equally near.
+        assert abs(moved[image, pixel] - x) == pytest.approx(
+            abs(expected - x), abs=1e-4
+        )
+        end = pytest.approx(expected, abs=1e-4)
+        assert moved[image, pixel] == end or abs(x - expected) == pytest.approx(
+            step, abs=1e-4
+        )
+
+
+def test_the_image_decodes_to_distance_0() -> None:
+    rng = np.random.default_rng(0)
+    images = grey_images(0, (6, 5))
+    messages = rng.integers(0, 2, (4, 30), np.uint8)
+    # Up to 170 grey levels, each bit has a codeword in [0, 255].
+    steps = rng.choice([3.0, 128.0, 41.7, 170.0], 30).astype(np.float32)
+    weights = tf.ones(30)
+    for label, message in enumerate(messages):
+        image = ops.qim_embed(images, message, steps).image
+        result = ops.qim_distance(image, messages, steps, weights).numpy()
+        np.testing.assert_allclose(result[:, label], 0, atol=2e-3)
+        assert (np.delete(result, label, axis=1) > steps.min()).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "bit", "step", "expected"),
+    [
+        (0, 0, 3, 1.5),
+        (0, 1, 3, 4.5),
+        (255, 0, 3, 253.5),
+        (255, 1, 3, 250.5),
+        (255, 1, 128, 192),
+        (200, 1, 200, 255),
+        (10, 0, 510, 255),
+        (250, 0, 400, 200),
+        (250, 1, 400, 0),
+        (7, 0, 2000, 255),
+    ],
+)
+def test_a_pixel_goes_where_the_paper_says(
+    x: float, bit: int, step: float, expected: float
+) -> None:
+    result = ops.qim_embed(
+        tf.constant([[x]], tf.float32), [bit], tf.constant([step], tf.float32)
+    )
+    assert result.image.numpy() == expected
+    assert result.distance.numpy() == abs(expected - x)
+
+
+def test_each_image_may_have_a_message_of_its_own() -> None:
+    images = grey_images(3, (4, 4))
+    messages = np.random.default_rng(4).integers(0, 2, (3, 16), np.uint8)
+    steps = np.resize(np.array([3, 128], np.float32), 16)
+    together = ops.qim_embed(images, messages, steps)
+    for i in range(3):
+        alone = ops.qim_embed(images[i : i + 1], messages[i], steps)
+        np.testing.assert_allclose(together.image[i], alone.image[0], rtol=1e-6)
+        np.testing.assert_allclose(together.distance[i], alone.distance[0], rtol=1e-6)
+
+
+def test_an_image_that_holds_the_message_stays() -> None:
+    images = grey_images(7, (6, 6))
+    message = np.random.default_rng(8).integers(0, 2, 36, np.uint8)
+    steps = np.resize(np.array([3, 128], np.float32), 36)
+    once = ops.qim_embed(images, message, steps)
+    again = ops.qim_embed(once.image, message, steps)
+    np.testing.assert_allclose(again.image, once.image, atol=1e-4)
+    np.testing.assert_allclose(again.distance, 0, atol=1e-3)

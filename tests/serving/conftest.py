@@ -1,9 +1,11 @@
-"""A small trapped model and one export of it with every signature."""
+"""Small models, one export with every signature, and servers."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -13,6 +15,9 @@ import tensorflow as tf
 
 from keras_traps import ForensicAnalyzer, TrapSettings, datasets, inject, serving
 from keras_traps.models import digits_cnn
+from keras_traps.serving import Client
+from tests.serving.foreign_server import Script, start
+from tests.serving.tiny_model import Offline, write_version
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -24,18 +29,7 @@ SETTINGS = TrapSettings(
     step_weights=(19.4, 1.0),
     seed=20_261_122,
 )
-CLASS_NAMES = (
-    "zero",
-    "one",
-    "two",
-    "drei",
-    "vier",
-    "fünf",
-    "sechs",
-    "七",
-    "eight",
-    "nine",
-)
+CLASS_NAMES = ("zero", "one", "two", "drei", "vier", "fünf", "sechs", "七", "8", "nine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +54,7 @@ def trapped() -> Trapped:
 def exported(
     trapped: Trapped, tmp_path_factory: pytest.TempPathFactory
 ) -> serving.Exported:
+    """With its self-test in a fresh process."""
     return serving.export(
         trapped.model,
         tmp_path_factory.mktemp("saved_models") / "digits",
@@ -96,14 +91,22 @@ def lure() -> keras.Model:
     return keras.Model(images, moved)
 
 
+@pytest.fixture(scope="session")
+def reload() -> Callable[[Path, Path], None]:
+    """What the self-test runs in a fresh process, as a function in this one."""
+    # The script hides Keras and this package.
+    with mock.patch.dict("sys.modules"):
+        script = importlib.import_module("keras_traps.serving._reload")
+    main: Callable[[Path, Path], None] = script.main
+    return main
+
+
 @pytest.fixture
-def no_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_self_test(
+    monkeypatch: pytest.MonkeyPatch, reload: Callable[[Path, Path], None]
+) -> None:
     """Leaves the fresh process out, for tests of other things."""
-
-    def skip(*_: Any) -> serving.SelfTest:
-        return serving.SelfTest(live={"x": 0.0}, alone={"x": 0.0}, num_images=0)
-
-    monkeypatch.setattr("keras_traps.serving.exporter.self_test", skip)
+    monkeypatch.setattr("keras_traps.serving.selftest._reload", reload)
 
 
 def load(path: Path) -> Mapping[str, Callable[..., Outputs]]:
@@ -134,3 +137,51 @@ def operations(path: Path) -> list[Any]:
     for function in meta.graph_def.library.function:
         nodes.extend(function.node_def)
     return nodes
+
+
+@pytest.fixture(scope="session")
+def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("served") / "tiny"
+    write_version(path, 3)
+    return path
+
+
+@pytest.fixture(scope="session")
+def offline(base_path: Path) -> Offline:
+    return Offline(base_path, 3)
+
+
+@pytest.fixture(scope="session")
+def addresses(base_path: Path) -> Iterator[tuple[str, str]]:
+    """A reference server of the tiny model in this process: over gRPC, over REST."""
+    pytest.importorskip("tensorflow_serving.apis")
+    from tests.serving.reference_server import serving
+
+    with serving("tiny", base_path) as both:
+        yield both
+
+
+@pytest.fixture(scope="session", params=["grpc", "rest"])
+def address(addresses: tuple[str, str], request: pytest.FixtureRequest) -> str:
+    return addresses[request.param == "rest"]
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address, "tiny") as client:
+        yield client
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Script], str]]:
+    """Starts servers that answer as scripts say, and returns their addresses."""
+    servers = []
+
+    def address_of(script: Script) -> str:
+        servers.append(start(script))
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield address_of
+    for server in servers:
+        server.shutdown()
+        server.server_close()

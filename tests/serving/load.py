@@ -16,12 +16,7 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked again and again.
-
-    Args:
-        signature: The signature's name.
-        images: `(batch, height, width, channels)`, float32.
-    """
+    """What is asked again and again: a signature, and float32 images."""
 
     signature: str
     images: npt.NDArray[np.float32]
@@ -29,18 +24,8 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What came of one request.
+    """What came of one request; no outputs after an error, or if not to be kept."""
 
-    Args:
-        client: Which client asked.
-        request: The request's index.
-        outputs: The answer; empty after an error, or where it was not to be kept.
-        version: The version that gave it, where it is known.
-        seconds: From asking to the answer.
-        error: What was raised, or `None`.
-    """
-
-    client: int
     request: int
     outputs: Outputs
     version: int | None
@@ -55,16 +40,15 @@ def agree(one: Outputs, other: Outputs) -> bool:
     on everything but the last bits of a float.
     """
     return one.keys() == other.keys() and all(
-        _agree(one[name], other[name]) for name in one
+        value.shape == other[name].shape
+        and value.dtype.kind == other[name].dtype.kind
+        and (
+            np.allclose(value, other[name], rtol=1e-4, atol=1e-5)
+            if value.dtype.kind == "f"
+            else bool((value == other[name]).all())
+        )
+        for name, value in one.items()
     )
-
-
-def _agree(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    if one.shape != other.shape or one.dtype.kind != other.dtype.kind:
-        return False
-    if one.dtype.kind == "f":
-        return np.allclose(one, other, rtol=1e-4, atol=1e-5)
-    return bool((one == other).all())
 
 
 class Load:
@@ -74,10 +58,9 @@ class Load:
         clients: One per thread.
         requests: What they ask, each beginning at another place.
         least: How many requests each makes at least.
-        keep: Whether answers are kept; without it only their times are. Defaults to
-            `True`.
+        keep: Whether answers are kept; without it only their times are.
         lasting: Whether the clients go on until `finish`; else each makes `least`
-            requests and no more. Defaults to `True`.
+            requests and no more.
     """
 
     def __init__(
@@ -132,16 +115,13 @@ class Load:
         replies = self._replies[number]
         while len(replies) < self._least or not self._may_stop.is_set():
             index = (number * 7 + len(replies)) % len(self._requests)
-            replies.append(self._reply(number, index, client))
-
-    def _reply(self, number: int, index: int, client: Client) -> Reply:
-        request = self._requests[index]
-        start = time.perf_counter()
-        try:
-            answer = client.predict(request.images, signature=request.signature)
-        except Exception as error:  # It is what the test looks for.
-            taken = time.perf_counter() - start
-            return Reply(number, index, {}, None, taken, error)
-        taken = time.perf_counter() - start
-        outputs = dict(answer) if self._keep else {}
-        return Reply(number, index, outputs, answer.version, taken, None)
+            request, start = self._requests[index], time.perf_counter()
+            outputs: Outputs = {}
+            version, failed = None, None
+            try:
+                answer = client.predict(request.images, signature=request.signature)
+                outputs, version = answer if self._keep else {}, answer.version
+            except Exception as error:  # It is what the test looks for.
+                failed = error
+            seconds = time.perf_counter() - start
+            replies.append(Reply(index, outputs, version, seconds, failed))

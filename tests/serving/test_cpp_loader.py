@@ -19,6 +19,8 @@ from tensorflow.python.framework import op_def_registry
 from keras_traps.serving import Exported, Signature, export
 from tests.serving.conftest import Outputs, Trapped, load, operations
 
+pytestmark = pytest.mark.slow
+
 _SOURCE = Path(__file__).with_name("loader.cc")
 
 
@@ -76,7 +78,7 @@ def test_the_cpp_loader_answers_bit_for_bit_as_python(
     assert 0 < answers["analyze"]["is_adversarial"].mean() < 1
 
 
-@pytest.mark.usefixtures("no_self_test")
+@pytest.mark.usefixtures("quick_self_test")
 def test_the_cpp_loader_answers_for_a_lured_model_as_python(
     loader: Path,
     target: keras.Model,
@@ -98,25 +100,16 @@ def test_the_cpp_loader_answers_for_a_lured_model_as_python(
     assert 0 < answers["predict_agreed"]["agreed"].mean() < 1
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "nothing"),
-    [
-        ("serving_default", "image", np.zeros((0, 8, 8, 1), np.float32)),
-        ("analyze", "image", np.zeros((0, 8, 8, 1), np.float32)),
-        ("image_bytes", "image_bytes", np.zeros(0, object)),
-    ],
-    ids=["serving_default", "analyze", "image_bytes"],
-)
 def test_the_cpp_loader_answers_an_empty_batch(
-    loader: Path,
-    exported: Exported,
-    name: Signature,
-    key: str,
-    nothing: np.ndarray,
-    tmp_path: Path,
+    loader: Path, exported: Exported, tmp_path: Path
 ) -> None:
-    answers = answers_of_both(loader, exported, {name: (key, nothing)}, tmp_path)
-    assert answers[name]["probabilities"].shape == (0, 10)
+    inputs: dict[Signature, tuple[str, np.ndarray]] = {
+        "serving_default": ("image", np.zeros((0, 8, 8, 1), np.float32)),
+        "analyze": ("image", np.zeros((0, 8, 8, 1), np.float32)),
+        "image_bytes": ("image_bytes", np.zeros(0, object)),
+    }
+    for answer in answers_of_both(loader, exported, inputs, tmp_path).values():
+        assert answer["probabilities"].shape == (0, 10)
 
 
 def answers_of_both(

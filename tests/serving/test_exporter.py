@@ -1,25 +1,22 @@
-import json
-import re
-import shutil
-import subprocess
-import sys
+"""Version folders, the warm-up file, and what is left after a failure."""
+
+import functools
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps import ForensicAnalyzer, inject, serving
-from keras_traps.models import digits_cnn
-from keras_traps.serving import selftest
+from keras_traps import serving
+from keras_traps.serving import exporter
 from tests.serving.conftest import SETTINGS, Trapped, load, operations
 
+export = functools.partial(serving.export, warmup_batch_sizes=(), verbose=False)
 
-def quick(model: keras.Model, directory: Path, **arguments: Any) -> serving.Exported:
-    arguments.setdefault("warmup_batch_sizes", ())
-    return serving.export(model, directory, verbose=False, **arguments)
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_the_self_test_reports_every_signature(exported: serving.Exported) -> None:
@@ -29,118 +26,51 @@ def test_the_self_test_reports_every_signature(exported: serving.Exported) -> No
     assert found.num_images == 12
 
 
-def test_the_self_test_refuses_a_model_that_answers_otherwise(
-    trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def other(*arguments: Any) -> Any:
-        answers = live_answers(*arguments)
-        answers["probabilities"] = answers["probabilities"] + np.float32(1e-5)
-        return answers
-
-    live_answers = selftest.live_answers
-    monkeypatch.setattr(selftest, "live_answers", other)
-    with pytest.raises(serving.SelfTestError, match="as the live model"):
-        quick(trapped.model, tmp_path / "new" / "model")
-    assert not (tmp_path / "new" / "model").exists()
-
-
-def test_the_reload_fails_where_this_package_would_be_imported(tmp_path: Path) -> None:
-    script = Path(selftest.__file__).with_name("_reload.py")
-    assert "import keras_traps" not in script.read_text()
-    program = (
-        "import runpy, sys\n"
-        f"try: runpy.run_path({str(script)!r}, run_name='loaded')\n"
-        "finally:\n"
-        "  for name in ('keras_traps', 'keras'):\n"
-        "    try: __import__(name)\n"
-        "    except ImportError: print(name, 'cannot be imported')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    )
-    assert done.stdout.split("\n")[:2] == [
-        "keras_traps cannot be imported",
-        "keras cannot be imported",
-    ]
-
-
 def test_a_full_disk_leaves_no_half_version(
     trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     (tmp_path / "model" / "1").mkdir(parents=True)
     for where in ("write_warmup", "write_metadata", "self_test"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"keras_traps.serving.exporter.{where}", fail)
+            patch.setattr(exporter, where, full_disk)
             with pytest.raises(OSError, match="No space left"):
-                quick(trapped.model, tmp_path / "model", warmup_batch_sizes=(1,))
+                export(trapped.model, tmp_path / "model", warmup_batch_sizes=(1,))
         assert [path.name for path in (tmp_path / "model").iterdir()] == ["1"]
 
     def half(holder: Any, directory: str, **_: Any) -> None:
         Path(directory, "saved_model.pb").write_bytes(b"half")
-        fail()
+        full_disk()
 
     monkeypatch.setattr(tf.saved_model, "save", half)
     with pytest.raises(OSError, match="No space left"):
-        quick(trapped.model, tmp_path / "other")
+        export(trapped.model, tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.usefixtures("no_self_test")
+@pytest.mark.usefixtures("quick_self_test")
 def test_what_is_not_asked_for_is_not_in_the_graph(
-    trapped: Trapped, tmp_path: Path
+    trapped: Trapped, exported: serving.Exported, tmp_path: Path
 ) -> None:
-    quick(
+    path = export(
         trapped.model,
-        tmp_path / "model",
+        tmp_path,
         analyzer=trapped.analyzer,
         signatures=("serving_default",),
-    )
-    path = tmp_path / "model" / "1"
-    signatures = load(path)
-    assert set(signatures) == {"serving_default"}
-    answer = signatures["serving_default"](image=trapped.images[:2])
-    assert set(answer) == {"probabilities", "class_id", "label"}
+    ).path
+    assert set(load(path)) == {"serving_default"}
     content = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
-    for number in _thresholds(trapped.analyzer):
+    found = trapped.analyzer.thresholds
+    limits = (found.upper, -found.lower, found.deviation, found.score)
+    for number in (*limits, *found.centre, *found.scale):
         assert np.float64(number).tobytes() not in content
         assert np.float32(number).tobytes() not in content
     # The recovered class is the one of lowest correlation.
     assert "ArgMin" not in {node.op for node in operations(path)}
-    assert "false_positive_rate" not in _defense(path)
-
-
-def test_an_analysis_does_hold_its_thresholds(
-    exported: serving.Exported, trapped: Trapped
-) -> None:
+    assert not (path / exporter.WARMUP_FILE).exists()
+    # They are in an analysis, so that their absence says something.
     content = (exported.path / "saved_model.pb").read_bytes()
-    limits = [trapped.analyzer.thresholds.upper, -trapped.analyzer.thresholds.lower]
-    # So that their absence elsewhere says something.
-    assert np.array(limits).tobytes() in content
+    assert np.array(limits[:2]).tobytes() in content
     assert "ArgMin" in {node.op for node in operations(exported.path)}
-
-
-def test_metadata_tells_no_secret(exported: serving.Exported, trapped: Trapped) -> None:
-    text = (exported.path / "assets.extra" / "defense.json").read_text()
-    content = json.loads(text)
-    assert content["false_positive_rate"] == 0.05
-    assert content["metrics"] == {"accuracy": 0.97}
-    assert content["data_sha256"] == "ab" * 32
-    assert content["versions"]["keras"] == keras.__version__
-    assert content["signatures"] == list(exported.signatures)
-    assert content["defence"] == "attractors"
-    assert str(SETTINGS.seed) not in text
-    assert "seed" not in text
-    assert "threshold" not in text
-    assert trapped.analyzer.decoder.fingerprint[:8] not in text
-    numbers = [float(n) for n in re.findall(r"-?\d+\.\d+(?:e-?\d+)?", text)]
-    assert not set(numbers) & set(_thresholds(trapped.analyzer))
 
 
 def test_no_seed_and_no_path_is_in_any_file(exported: serving.Exported) -> None:
@@ -152,35 +82,22 @@ def test_no_seed_and_no_path_is_in_any_file(exported: serving.Exported) -> None:
             assert str(Path(__file__).parents[2]).encode() not in content, file
 
 
-@pytest.mark.usefixtures("no_self_test")
-def test_versions_count_up(trapped: Trapped, tmp_path: Path) -> None:
-    (tmp_path / "model" / "41").mkdir(parents=True)
-    assert quick(trapped.model, tmp_path / "model").version == 42
-    with pytest.raises(FileExistsError, match="there are 41, 42"):
-        quick(trapped.model, tmp_path / "model", version=42)
-    assert quick(trapped.model, tmp_path / "model", version=7).path.name == "7"
-
-
-def test_an_analyzer_of_another_decoder_is_refused(
-    trapped: Trapped, tmp_path: Path
+@pytest.mark.usefixtures("quick_self_test")
+def test_versions_count_up_and_what_is_written_is_told(
+    trapped: Trapped, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import dataclasses
-
-    other = inject(digits_cnn(), dataclasses.replace(SETTINGS, seed=1))
-    foreign = ForensicAnalyzer(other).fit(trapped.images)
-    with pytest.raises(ValueError, match="fitted for the decoder of"):
-        quick(trapped.model, tmp_path / "model", analyzer=foreign)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_unfitted_analyzer_is_refused(trapped: Trapped, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="call `fit` first"):
-        quick(
-            trapped.model,
-            tmp_path / "model",
-            analyzer=ForensicAnalyzer(trapped.model),
-        )
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "41").mkdir()
+    exported = serving.export(
+        trapped.model, tmp_path, warmup_batch_sizes=(), verbose=True
+    )
+    assert exported.version == 42
+    printed = capsys.readouterr().out
+    assert f"Exported {exported.path} with serving_default.\n" in printed
+    assert "8 images answered as by the live model" in printed
+    assert all(f"\n  {line}\n" in printed for line in exported.commands)
+    with pytest.raises(FileExistsError, match="there are 41, 42"):
+        export(trapped.model, tmp_path, version=42)
+    assert export(trapped.model, tmp_path, version=7).path.name == "7"
 
 
 @pytest.mark.parametrize(
@@ -191,19 +108,6 @@ def test_an_unfitted_analyzer_is_refused(trapped: Trapped, tmp_path: Path) -> No
         ({"version": True}, "argument `version`"),
         ({"version": 0}, "argument `version`"),
         ({"version": 2**63}, "argument `version`"),
-        ({"class_names": ["a", "b"]}, "one string for each of 10 classes"),
-        ({"class_names": "0123456789"}, "argument `class_names`"),
-        ({"class_names": ["a"] * 10}, "no two the same"),
-        ({"class_names": range(10)}, "argument `class_names`"),
-        ({"input_name": "an image"}, "argument `input_name`"),
-        ({"signatures": ()}, "argument `signatures`"),
-        ({"signatures": "serving_default"}, "argument `signatures`"),
-        ({"signatures": ("classify",)}, "argument `signatures`"),
-        ({"signatures": ("serving_default",) * 2}, "none twice"),
-        ({"signatures": ("analyze",)}, "a fitted `analyzer`"),
-        ({"signatures": ("predict_agreed",)}, "a `lure`"),
-        ({"deploy": "agreed"}, "argument `deploy`"),
-        ({"output": "logits"}, "Expected nothing for a trapped"),
         ({"warmup_batch_sizes": (0,)}, "argument `warmup_batch_sizes`"),
         ({"warmup_batch_sizes": (1.5,)}, "argument `warmup_batch_sizes`"),
         ({"warmup_batch_sizes": range(1, 1002)}, "at most 1000"),
@@ -216,23 +120,8 @@ def test_a_wrong_argument_is_told_and_nothing_is_made(
     trapped: Trapped, tmp_path: Path, arguments: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=expected):
-        quick(trapped.model, tmp_path / "model", **arguments)
+        export(trapped.model, tmp_path / "model", **arguments)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_unbuilt_model_is_refused(tmp_path: Path) -> None:
-    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
-    with pytest.raises(ValueError, match="Expected a built model"):
-        quick(model, tmp_path / "model", output="logits")
-    with pytest.raises(TypeError, match="Expected a Keras model"):
-        quick("model.keras", tmp_path / "model")
-
-
-def test_a_plain_model_has_to_say_what_it_returns(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="argument `output`"):
-        quick(digits_cnn(), tmp_path / "model")
-    with pytest.raises(ValueError, match="do not look like probabilities"):
-        quick(digits_cnn(), tmp_path / "model", output="probabilities")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(
@@ -240,30 +129,110 @@ def test_a_file_in_the_place_of_the_folder_is_refused(
 ) -> None:
     (tmp_path / "model").write_text("precious")
     with pytest.raises(NotADirectoryError):
-        quick(trapped.model, tmp_path / "model")
+        export(trapped.model, tmp_path / "model")
     assert (tmp_path / "model").read_text() == "precious"
 
 
-def test_a_damaged_version_does_not_pass_the_self_test(
-    exported: serving.Exported, tmp_path: Path
+def test_only_numbers_are_versions(tmp_path: Path) -> None:
+    for name in ("1", "10", "007", "v2", ".exporting-3", "-4", "1.5", "٣", "README.md"):
+        (tmp_path / name).mkdir()
+    assert exporter.versions(tmp_path) == (1, 7, 10)
+    assert exporter.versions(tmp_path / "missing") == ()
+    # Under any spelling of its number.
+    with pytest.raises(FileExistsError):
+        exporter.check_free(tmp_path, 7)
+
+
+def test_staging_leaves_nothing_unless_published(tmp_path: Path) -> None:
+    model = tmp_path / "a" / "model"
+    with exporter.staging(model) as folder:
+        (folder / "file").write_text("half")
+        assert exporter.versions(model) == ()
+    assert not model.exists()
+    with exporter.staging(model) as folder:
+        (folder / "file").write_text("whole")
+        assert exporter.publish(folder, model, None) == 1
+    assert (model / "1" / "file").read_text() == "whole"
+    assert [path.name for path in model.iterdir()] == ["1"]
+
+
+def test_a_version_that_came_meanwhile_is_never_replaced(tmp_path: Path) -> None:
+    with exporter.staging(tmp_path) as folder:
+        (folder / "file").write_text("ours")
+        (tmp_path / "3").mkdir()
+        (tmp_path / "3" / "file").write_text("theirs")
+        with pytest.raises(FileExistsError):
+            exporter.publish(folder, tmp_path, 3)
+        assert exporter.publish(folder, tmp_path, None) == 4
+    assert (tmp_path / "3" / "file").read_text() == "theirs"
+
+
+def test_the_next_number_is_taken_where_another_exporter_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(exported.path, tmp_path / "1")
-    (tmp_path / "1" / "saved_model.pb").write_bytes(b"damaged")
-    with pytest.raises(serving.SelfTestError, match="cannot be loaded"):
-        selftest._run(tmp_path / "1", tmp_path)
+    rename = Path.rename
+
+    def race(self: Path, target: Path) -> Path:
+        if not (tmp_path / "1").exists():
+            target.mkdir()
+            (target / "file").write_text("theirs")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", race)
+    with exporter.staging(tmp_path) as folder:
+        (folder / "file").write_text("ours")
+        assert exporter.publish(folder, tmp_path, None) == 2
+    assert (tmp_path / "1" / "file").read_text() == "theirs"
+    assert (tmp_path / "2" / "file").read_text() == "ours"
 
 
-def _thresholds(analyzer: ForensicAnalyzer) -> list[float]:
-    found = analyzer.thresholds
-    return [
-        found.upper,
-        found.lower,
-        found.deviation,
-        found.score,
-        *found.centre,
-        *found.scale,
-    ]
+def test_a_rename_that_fails_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "rename", full_disk)
+    with (
+        pytest.raises(OSError, match="No space left"),
+        exporter.staging(tmp_path) as folder,
+    ):
+        exporter.publish(folder, tmp_path, None)
+    assert not list(tmp_path.iterdir())
 
 
-def _defense(path: Path) -> dict[str, Any]:
-    return json.loads((path / "assets.extra" / "defense.json").read_text())
+@pytest.fixture(scope="module")
+def logs() -> Any:
+    return pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2",
+        reason="no tensorflow-serving-api: install it with --no-deps",
+    )
+
+
+def test_each_warmup_record_parses_and_runs(
+    logs: Any, exported: serving.Exported
+) -> None:
+    signatures = load(exported.path)
+    seen = []
+    for record in tf.data.TFRecordDataset(str(exported.path / exporter.WARMUP_FILE)):
+        log = logs.PredictionLog.FromString(record.numpy())
+        assert log.WhichOneof("log_type") == "predict_log"
+        request = log.predict_log.request
+        assert request.model_spec.name == "digits"
+        name = request.model_spec.signature_name
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        answer = signatures[name](**inputs)
+        (batch,) = inputs.values()
+        assert len(answer["class_id"]) == len(batch)
+        seen.append((name, len(batch)))
+    assert sorted(seen) == sorted(
+        (name, size) for name in exported.signatures for size in (1, 3)
+    )
+
+
+def test_a_warmup_record_has_the_bytes_of_the_official_classes(logs: Any) -> None:
+    batch = tf.constant(np.random.default_rng(0).random((100, 2), np.float32))
+    log = logs.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name = "modèle"
+    request.model_spec.signature_name = "serving_default"
+    request.inputs["image"].CopyFrom(tf.make_tensor_proto(batch))
+    ours = exporter.prediction_log("modèle", "serving_default", "image", batch)
+    assert ours == log.SerializeToString(deterministic=True)

@@ -1,29 +1,120 @@
+"""What a trapped model answers in each format, and what a format needs."""
+
 import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
 import pytest
 
+from keras_traps import integrate
 from keras_traps.models.inference import predict
-from keras_traps.serving.formats import FORMATS, FileFormat
-from keras_traps.serving.portable import PortableError, export_portable
+from keras_traps.serving import FORMATS, Format, PortableError, export_portable
+from keras_traps.serving.portable import FileFormat
 from tests.serving.conftest import Trapped
+
+
+def skip_without(name: Format) -> None:
+    for package in FORMATS[name].packages:
+        # Found and not imported: OpenVINO reports that it was.
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f'no {package}: install the extra "{name}"')
+
+
+def test_every_format_is_there_and_has_an_ending_of_its_own() -> None:
+    assert set(FORMATS) == set(get_args(Format))
+    assert len({form.suffix for form in FORMATS.values()}) == len(FORMATS)
+
+
+@pytest.mark.parametrize("part", ["trapped", "integrated"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("onnx", marks=pytest.mark.slow),
+        pytest.param("openvino", marks=pytest.mark.slow),
+        "tflite",
+    ],
+)
+def test_a_file_answers_as_the_live_model(
+    name: Format, part: str, trapped: Trapped, tmp_path: Path
+) -> None:
+    skip_without(name)
+    form, model = FORMATS[name], trapped.model
+    if part == "integrated":
+        model = integrate(model, trapped.analyzer)
+    file = tmp_path / "new" / f"m{form.suffix}"
+    difference = export_portable(model, file, examples=trapped.images[:3])
+    assert difference <= 1e-4
+    images = trapped.images[3:8]
+    answers = form.run(file, images)
+    assert answers.dtype == np.float32
+    np.testing.assert_allclose(answers, predict(model, images), rtol=0, atol=1e-4)
+    expected = {file.name} | ({"m.bin"} if form.suffix == ".xml" else set())
+    assert {path.name for path in file.parent.iterdir()} == expected
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_missing_package_is_named(
+    trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Format
+) -> None:
+    form = FORMATS[name]
+    monkeypatch.setitem(sys.modules, form.packages[0], None)
+    for before in (None, "before"):
+        monkeypatch.delenv("CI", raising=False)
+        if before is not None:
+            monkeypatch.setenv("CI", before)
+        expected = f'{form.packages[0]}.*the extra "{name}"'
+        with pytest.raises(ImportError, match=expected):
+            export_portable(trapped.model, tmp_path / f"m{form.suffix}")
+        # It is set meanwhile, so that OpenVINO reports nothing.
+        assert os.environ.get("CI") == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_openvino_reports_its_use_to_nobody(tmp_path: Path) -> None:
+    skip_without("openvino")
+    program = (
+        "import keras, sys\n"
+        "from keras_traps.serving import export_portable\n"
+        "images = keras.Input((2, 2, 1))\n"
+        "model = keras.Model(images, keras.layers.Flatten()(images))\n"
+        "print(export_portable(model, 'm.xml'))\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: os.environ[name] for name in os.environ if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**environment, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0.0\n"
+    # It would leave an identifier there.
+    assert not list(home.rglob("*openvino*"))
 
 
 @pytest.mark.parametrize("off", [2e-4, np.nan])
 def test_a_file_that_answers_otherwise_is_refused(
     trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
-    tflite = FORMATS["tflite"]
     spoilt = dataclasses.replace(
-        tflite, run=lambda path, images: tflite.run(path, images) + off
+        two_files(trapped),
+        run=lambda path, images: predict(trapped.model, images) + off,
     )
-    monkeypatch.setitem(FORMATS, "tflite", spoilt)
-    (tmp_path / "m.tflite").write_text("old")
+    monkeypatch.setitem(FORMATS, "openvino", spoilt)
+    (tmp_path / "m.xml").write_text("old")
     with pytest.raises(PortableError, match="the largest difference is"):
-        export_portable(trapped.model, tmp_path / "m.tflite")
-    assert (tmp_path / "m.tflite").read_text() == "old"
+        export_portable(trapped.model, tmp_path / "m.xml")
+    assert (tmp_path / "m.xml").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -31,7 +122,7 @@ def test_a_model_that_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     inputs = keras.Input((4, 4, 1))
     flat = keras.layers.Flatten()(inputs)
     model = keras.Model(inputs, keras.ops.erfinv(flat))
-    with pytest.raises(PortableError, match=r"cannot be converted to \.tflite"):
+    with pytest.raises(PortableError, match=r"cannot be converted to \.tflite.*Erfinv"):
         export_portable(model, tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
 
@@ -41,17 +132,22 @@ def test_another_ending_is_refused(trapped: Trapped, tmp_path: Path) -> None:
         export_portable(trapped.model, tmp_path / "m.pb")
 
 
-def test_files_of_a_format_replace_those_of_before_but_no_others(
-    trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def two_files(trapped: Trapped) -> FileFormat:
+    """A format as OpenVINO's, without its package."""
+
     def convert(model: keras.Model, path: Path) -> None:
         path.write_text("new graph")
         path.with_suffix(".bin").write_text("new weights")
 
-    form = FileFormat(
+    return FileFormat(
         ".xml", (), convert, lambda path, images: predict(trapped.model, images)
     )
-    monkeypatch.setitem(FORMATS, "openvino", form)
+
+
+def test_files_of_a_format_replace_those_of_before_but_no_others(
+    trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "openvino", two_files(trapped))
     for name in ("m.xml", "m.bin", "n.bin"):
         (tmp_path / name).write_text("old")
     assert export_portable(trapped.model, tmp_path / "m.xml") == 0
@@ -62,17 +158,10 @@ def test_files_of_a_format_replace_those_of_before_but_no_others(
 def test_an_old_graph_never_stands_beside_new_weights(
     trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def convert(model: keras.Model, path: Path) -> None:
-        path.write_text("new graph")
-        path.with_suffix(".bin").write_text("new weights")
-
     def full(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    form = FileFormat(
-        ".xml", (), convert, lambda path, images: predict(trapped.model, images)
-    )
-    monkeypatch.setitem(FORMATS, "openvino", form)
+    monkeypatch.setitem(FORMATS, "openvino", two_files(trapped))
     (tmp_path / "m.xml").write_text("old graph")
     (tmp_path / "m.bin").write_text("old weights")
     monkeypatch.setattr(Path, "replace", full)

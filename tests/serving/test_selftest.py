@@ -1,5 +1,10 @@
-"""Answers that are not finite, of the live model and of the exported one."""
+"""The self-test refuses what does not answer as the live model does."""
 
+import functools
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,11 @@ import pytest
 from keras_traps import serving
 from keras_traps.attractors import TrapSettings, inject
 from keras_traps.serving import selftest
+from tests.serving.conftest import Trapped
+
+export = functools.partial(serving.export, warmup_batch_sizes=(), verbose=False)
+
+Spoil = Callable[[np.ndarray], np.ndarray]
 
 
 def standardising() -> keras.Model:
@@ -21,16 +31,6 @@ def standardising() -> keras.Model:
     return keras.Model(images, keras.layers.Dense(3)(flat))
 
 
-def export(directory: Path) -> serving.Exported:
-    return serving.export(
-        standardising(),
-        directory,
-        output="logits",
-        warmup_batch_sizes=(),
-        verbose=False,
-    )
-
-
 def test_a_model_that_answers_nan_is_refused_and_the_image_named(
     tmp_path: Path,
 ) -> None:
@@ -39,23 +39,86 @@ def test_a_model_that_answers_nan_is_refused_and_the_image_named(
         "images, the first of them black"
     )
     with pytest.raises(serving.SelfTestError, match=expected):
-        export(tmp_path / "new" / "model")
-    assert not (tmp_path / "new" / "model").exists()
+        export(standardising(), tmp_path / "model", output="logits")
+    assert not list(tmp_path.iterdir())
 
 
+def spoil(monkeypatch: pytest.MonkeyPatch, name: str, change: Spoil) -> None:
+    """Changes what the live model is said to answer."""
+    live_answers = selftest.live_answers
+
+    def other(*arguments: Any) -> Any:
+        answers = live_answers(*arguments)
+        return {**answers, name: change(answers[name])}
+
+    monkeypatch.setattr(selftest, "live_answers", other)
+
+
+@pytest.mark.usefixtures("quick_self_test")
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("probabilities", lambda value: value + np.float32(1e-5)),
+        ("probabilities", lambda value: value[:, :-1]),
+        ("class_id", lambda value: value + 1),
+        ("label", lambda value: np.roll(value, 1)),
+    ],
+    ids=["another number", "another shape", "another class", "another label"],
+)
+def test_a_model_that_answers_otherwise_is_refused(
+    trapped: Trapped,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    change: Spoil,
+) -> None:
+    spoil(monkeypatch, name, change)
+    with pytest.raises(serving.SelfTestError, match="as the live model"):
+        export(trapped.model, tmp_path / "model", examples=trapped.images[:4])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick_self_test")
 def test_a_nan_of_the_exported_model_alone_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def finite(*arguments: Any) -> Any:
-        answers = live_answers(*arguments)
-        answers["probabilities"] = np.nan_to_num(answers["probabilities"])
-        return answers
-
-    live_answers = selftest.live_answers
-    monkeypatch.setattr(selftest, "live_answers", finite)
+    spoil(monkeypatch, "probabilities", np.nan_to_num)
     with pytest.raises(serving.SelfTestError, match="difference is inf times"):
-        export(tmp_path / "new" / "model")
-    assert not (tmp_path / "new" / "model").exists()
+        export(standardising(), tmp_path / "model", output="logits")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_damaged_version_does_not_pass(
+    exported: serving.Exported, tmp_path: Path
+) -> None:
+    shutil.copytree(exported.path, tmp_path / "1")
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(serving.SelfTestError, match="cannot be loaded"):
+        selftest._reload(tmp_path / "1", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_reload_fails_where_this_package_would_be_imported(tmp_path: Path) -> None:
+    script = Path(selftest.__file__).with_name("_reload.py")
+    program = (
+        "import runpy\n"
+        f"runpy.run_path({str(script)!r}, run_name='loaded')\n"
+        "for name in ('keras_traps', 'keras'):\n"
+        "    try: __import__(name)\n"
+        "    except ImportError: print(name, 'cannot be imported')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "keras_traps cannot be imported",
+        "keras cannot be imported",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +129,7 @@ def test_an_image_of_the_self_test_has_a_name(index: int, name: str) -> None:
     assert selftest._image_name(index) == name
 
 
+@pytest.mark.usefixtures("quick_self_test")
 def test_what_a_low_temperature_makes_of_rounding_is_tolerated(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     layers = keras.layers
@@ -90,9 +154,5 @@ def test_what_a_low_temperature_makes_of_rounding_is_tolerated(tmp_path: Path) -
         temperature=0.002,
     )
     images = np.random.default_rng(0).random((100, 32, 32, 3), np.float32)
-    trapped = inject(model, settings)
-    done = serving.export(trapped, tmp_path, examples=images, verbose=False)
+    done = export(inject(model, settings), tmp_path, examples=images)
     assert done.self_test.num_images > 100
-    # Nor does it tolerate more where there is none.
-    assert selftest._rounding(model) == 1.0
-    assert selftest._rounding(trapped) == pytest.approx(500.0)

@@ -15,18 +15,12 @@ Outputs = dict[str, npt.NDArray[Any]]
 
 
 class TinyModel(tf.Module):
-    """A random linear classifier beside another one that plays the watermark.
-
-    Args:
-        seed: Of the weights.
-    """
+    """A random linear classifier beside another one that plays the watermark."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        rng = np.random.default_rng(seed)
-        size = int(np.prod(SHAPE))
-        self.weights = tf.Variable(rng.normal(size=(size, 10)).astype("float32"))
-        self.watermark = tf.Variable(rng.normal(size=(size, 10)).astype("float32"))
+        drawn = np.random.default_rng(seed).normal(size=(2, 64, 10)).astype("float32")
+        self.weights, self.watermark = map(tf.Variable, drawn)
         self.names = tf.constant(NAMES)
 
     def serving_default(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -36,16 +30,15 @@ class TinyModel(tf.Module):
     def analyze(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         correlations = tf.matmul(tf.reshape(image, (-1, 64)), self.watermark)
         recovered = self._classify("recovered_", correlations)
-        top = tf.math.top_k(correlations, 2).values
-        score = top[:, 0]
-        fired = tf.stack([score > 4.0, top[:, 0] - top[:, 1] > 1.0, score > 6.0], 1)
+        del recovered["recovered_probabilities"]
+        score = tf.reduce_max(correlations, axis=1)
+        fired = tf.stack([score > 4.0, score > 5.0, score > 6.0], 1)
         return {
             **self.serving_default(image),
             "score": score,
             "is_adversarial": tf.reduce_any(fired, axis=1),
             "fired": fired,
-            "recovered_class_id": recovered["recovered_class_id"],
-            "recovered_label": recovered["recovered_label"],
+            **recovered,
         }
 
     def serving_uint8(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -72,16 +65,8 @@ class TinyModel(tf.Module):
         }
 
 
-def write_version(
-    base_path: Path, version: int, *, only: tuple[str, ...] | None = None
-) -> None:
-    """Writes a version beside its place and renames it; its number is its seed.
-
-    Args:
-        base_path: The folder of versions.
-        version: The version.
-        only: The signatures that it has, or `None` for all.
-    """
+def write_version(base_path: Path, version: int) -> None:
+    """Writes a version beside its place and renames it; its number is its seed."""
     model = TinyModel(version)
     image = tf.TensorSpec((None, *SHAPE), tf.float32, "image")
     specs = {
@@ -94,7 +79,6 @@ def write_version(
     signatures = {
         name: tf.function(getattr(model, name)).get_concrete_function(spec)
         for name, spec in specs.items()
-        if only is None or name in only
     }
     base_path.mkdir(parents=True, exist_ok=True)
     temporary = base_path / f".{version}.{os.getpid()}"
@@ -103,12 +87,7 @@ def write_version(
 
 
 class Offline:
-    """Runs the signatures of a version without a server.
-
-    Args:
-        base_path: The folder of versions.
-        version: The version.
-    """
+    """Runs the signatures of a version without a server."""
 
     def __init__(self, base_path: Path, version: int) -> None:
         self._model = tf.saved_model.load(str(base_path / str(version)))
@@ -126,12 +105,11 @@ def images(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def assert_same(actual: Any, expected: Outputs) -> None:
-    """Compares outputs bit for bit, with their dtypes."""
+    """Compares outputs bit for bit, with their dtypes; text of any length."""
     assert set(actual) == set(expected)
     for name, array in expected.items():
         assert actual[name].dtype.kind == array.dtype.kind, name
-        if array.dtype.kind != "U":
-            assert actual[name].dtype == array.dtype, name
+        assert array.dtype.kind == "U" or actual[name].dtype == array.dtype, name
         np.testing.assert_array_equal(actual[name], array, err_msg=name)
 
 

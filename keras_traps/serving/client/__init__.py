@@ -1,19 +1,17 @@
 """A client of any server of the TensorFlow Serving API; NumPy in and out."""
 
-from keras_traps.serving.client.arrays import Answer
 from keras_traps.serving.client.client import Client
-from keras_traps.serving.client.errors import (
+from keras_traps.serving.client.protocol import (
+    Answer,
     DeadlineExceededError,
     InvalidArgumentError,
+    Metadata,
     NotFoundError,
     ResponseError,
     ServingError,
-    UnavailableError,
-)
-from keras_traps.serving.client.signatures import (
-    Metadata,
     Signature,
     TensorSpec,
+    UnavailableError,
     VersionStatus,
 )
 

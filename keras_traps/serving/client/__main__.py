@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_traps.serving.client.arrays import Answer
 from keras_traps.serving.client.client import Client
-from keras_traps.serving.client.errors import ServingError
-from keras_traps.serving.client.signatures import Array, TensorSpec
+from keras_traps.serving.client.protocol import (
+    Answer,
+    Array,
+    ServingError,
+    TensorSpec,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,30 +73,27 @@ def _parser() -> argparse.ArgumentParser:
         description="Asks a server of the TensorFlow Serving API.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    predict = commands.add_parser(
-        "predict", parents=[common], help="run a signature on images"
-    )
-    predict.add_argument(
-        "files",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="one .npy file of a batch, or PNG and JPEG files of one image each, "
-        "8 bits per channel",
-    )
-    predict.add_argument("--signature", default="serving_default", help="e.g. analyze")
-    predict.add_argument(
-        "--output", type=Path, help="also write the outputs to this .npz file"
-    )
-    predict.set_defaults(command=_predict)
-    status = commands.add_parser(
-        "status", parents=[common], help="show the versions and their states"
-    )
-    status.set_defaults(command=_status)
-    signatures = commands.add_parser(
-        "signatures", parents=[common], help="show what the model takes and gives"
-    )
-    signatures.set_defaults(command=_signatures)
+    for name, run, about in (
+        ("predict", _predict, "run a signature on images"),
+        ("status", _status, "show the versions and their states"),
+        ("signatures", _signatures, "show what the model takes and gives"),
+    ):
+        command = commands.add_parser(name, parents=[common], help=about)
+        command.set_defaults(command=run)
+        if run is not _predict:
+            continue
+        command.add_argument(
+            "files",
+            nargs="+",
+            type=Path,
+            metavar="FILE",
+            help="one .npy file of a batch, or PNG and JPEG files of one image each, "
+            "8 bits per channel",
+        )
+        command.add_argument("--signature", default="serving_default")
+        command.add_argument(
+            "--output", type=Path, help="also write the outputs to this .npz file"
+        )
     return parser
 
 
@@ -139,20 +139,18 @@ def _rows(answer: Answer, count: int) -> list[dict[str, Any]]:
 
 def _read(files: Sequence[Path], spec: TensorSpec) -> Array | list[bytes]:
     if len(files) == 1 and files[0].suffix == ".npy":
-        return _array(files[0])
+        try:
+            with files[0].open("rb") as file:
+                # `np.load` guesses at other formats, and raises the errors of each.
+                array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(
+                f"{files[0]}: expected an array of images ({error})"
+            ) from error
+        return array
     if spec.dtype == "string":
         return [path.read_bytes() for path in files]
     return np.stack([_decode(path, spec) for path in files])
-
-
-def _array(path: Path) -> Array:
-    try:
-        with path.open("rb") as file:
-            # `np.load` guesses at other formats, and raises the errors of each.
-            array: Array = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: expected an array of images ({error})") from error
-    return array
 
 
 def _decode(path: Path, spec: TensorSpec) -> Array:

@@ -2,40 +2,38 @@
 
 import functools
 import time
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import urlsplit
 
-from keras_traps.serving.client.arrays import (
+from keras_traps._checks import check_count
+from keras_traps.serving.client.protocol import (
     Answer,
+    Deadline,
+    DeadlineExceededError,
     Inputs,
+    InvalidArgumentError,
+    Metadata,
+    NotFoundError,
     Outputs,
+    ServingError,
+    Signature,
+    UnavailableError,
+    VersionStatus,
+    describe,
     join,
     to_inputs,
 )
-from keras_traps.serving.client.catalogue import (
-    Catalogue,
-    describe_states,
-    with_expectation,
-)
-from keras_traps.serving.client.connection import connect
-from keras_traps.serving.client.errors import (
-    DeadlineExceededError,
-    InvalidArgumentError,
-    NotFoundError,
-    ServingError,
-    UnavailableError,
-)
-from keras_traps.serving.client.retries import Backoff, Deadline
-from keras_traps.serving.client.signatures import (
-    Array,
-    Metadata,
-    Signature,
-    Target,
-    VersionStatus,
-)
+
+if TYPE_CHECKING:
+    from keras_traps.serving.client.grpc_api import GrpcTransport
+    from keras_traps.serving.client.rest import RestTransport
 
 # A roll-out can take the version from under a split batch, or change the signature.
 _MOST_RESTARTS = 5
+
+_T = TypeVar("_T")
 
 
 class Client:
@@ -50,9 +48,12 @@ class Client:
         model: The model's name on the server.
         version: One version, or `None` for the latest. Defaults to `None`.
         timeout: The deadline of a call in seconds, over all its parts and attempts.
-            Defaults to `30.0`.
+            Over REST it bounds how long the client waits for the next bytes of an
+            answer, not for the last: a server that sends its answer in many small
+            pieces, each of them in time, can go on beyond it. Defaults to `30.0`.
         retries: How often a request is made again while the server is unavailable,
-            with growing pauses of at most 2 s. Defaults to `8`.
+            with the pauses of `urllib3.Retry`: none, then growing to at most 2 s.
+            Defaults to `8`.
         max_batch_size: A longer batch goes in parts of as many images, all of them
             answered by one version. Defaults to `64`.
 
@@ -82,19 +83,17 @@ class Client:
                 "Invalid value for argument `model`. Expected a name. "
                 f"Received: {model!r}"
             )
-        if isinstance(max_batch_size, bool) or max_batch_size < 1:
-            raise ValueError(
-                "Invalid value for argument `max_batch_size`. Expected an integer of "
-                f"at least 1. Received: {max_batch_size!r}"
-            )
+        check_count("max_batch_size", max_batch_size)
+        check_count("retries", retries, at_least=0)
         Deadline(timeout)
-        self._target = _target(model, version)
+        self._model = model
+        self._version = _checked_version(version)
         self._timeout = timeout
-        self._backoff = Backoff(retries)
+        self._retries = retries
         self._max_batch_size = max_batch_size
         self._address = address
-        self._transport = connect(address)
-        self._catalogue = Catalogue(self._transport, self._backoff)
+        self._transport = _connect(address, model)
+        self._known: dict[int | None, Metadata] = {}
 
     def predict(
         self,
@@ -132,27 +131,23 @@ class Client:
             ResponseError: If what answers is no such server.
             ServingError: If the server fails in another way.
         """
-        target = self._target_of(version)
+        version = self._version_of(version)
         deadline = self._deadline(timeout)
         for _ in range(_MOST_RESTARTS):
-            served = self._catalogue.signature(target, signature, deadline)
+            served = self._signature(version, signature, deadline)
             try:
-                arrays = to_inputs(images, served)
-            except (TypeError, ValueError):
-                if not self._catalogue.has_changed(target, signature, served, deadline):
-                    raise
-                continue
-            try:
-                return self._predict(target, signature, served, arrays, deadline)
-            except InvalidArgumentError as error:
-                if not self._catalogue.has_changed(target, signature, served, deadline):
-                    raise with_expectation(error, signature, served, arrays) from error
+                return self._predict(version, signature, served, images, deadline)
             except _ChangedError:
-                self._catalogue.forget(target)
+                self._known.pop(version, None)
             except NotFoundError as error:
-                raise self._catalogue.explain(error, target, deadline) from error
+                raise self._explained(error, deadline) from error
+            except (TypeError, ValueError):
+                # They may fit another signature than the one that was known.
+                if not self._has_changed(version, signature, served, deadline):
+                    raise
         raise ServingError(
-            f"the versions or outputs of {target} kept changing", code="ABORTED"
+            f"the versions or outputs of {self._name(version)} kept changing",
+            code="ABORTED",
         )
 
     def signatures(
@@ -172,9 +167,7 @@ class Client:
             NotFoundError: If there is no such model or version.
             ServingError: As `predict` does.
         """
-        return self._catalogue.refresh(
-            self._target_of(version), self._deadline(timeout)
-        )
+        return self._refresh(self._version_of(version), self._deadline(timeout))
 
     def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
         """Asks which versions there are and whether they are served.
@@ -190,10 +183,8 @@ class Client:
             NotFoundError: If there is no such model.
             ServingError: As `predict` does.
         """
-        return self._backoff.run(
-            functools.partial(self._transport.status, self._target),
-            self._deadline(timeout),
-        )
+        ask = functools.partial(self._transport.status, self._version)
+        return self._retried(ask, self._deadline(timeout))
 
     def wait_until_available(self, *, timeout: float = 60.0) -> int:
         """Waits for a server to come up and to have loaded the model.
@@ -209,23 +200,22 @@ class Client:
             ServingError: If the server fails in a way that does not pass.
         """
         deadline = Deadline(timeout)
-        attempt, seen = 1, "nothing"
+        seen, attempts, pauses = "nothing", 0, _pauses()
         while (seconds := deadline.remaining()) > 0:
+            attempts += 1
             try:
-                states = self._transport.status(self._target, seconds)
-            except (UnavailableError, NotFoundError) as error:
+                states = self._transport.status(self._version, seconds)
+            except (DeadlineExceededError, UnavailableError, NotFoundError) as error:
                 seen = str(error)
             else:
                 versions = [s.version for s in states if s.state == "AVAILABLE"]
                 if versions:
                     return max(versions)
-                seen = describe_states(states)
-            pause = self._backoff.pause(attempt)
-            time.sleep(max(0.0, min(pause, deadline.remaining())))
-            attempt += 1
+                seen = _listed(states)
+            time.sleep(max(0.0, min(next(pauses), deadline.remaining())))
         raise DeadlineExceededError(
-            f"{self._target} is not available after {timeout:g} s: {seen}",
-            attempts=attempt,
+            f"{self._name(self._version)} is not available after {timeout:g} s: {seen}",
+            attempts=attempts,
         )
 
     def close(self) -> None:
@@ -244,56 +234,176 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({self._address!r}, {self._target.model!r})"
+        return f"Client({self._address!r}, {self._model!r})"
 
-    def _target_of(self, version: int | None) -> Target:
-        if version is None:
-            return self._target
-        return _target(self._target.model, version)
+    def _version_of(self, version: int | None) -> int | None:
+        return self._version if version is None else _checked_version(version)
+
+    def _name(self, version: int | None) -> str:
+        of_version = "" if version is None else f", version {version}"
+        return f"model {self._model!r}{of_version}"
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
 
+    def _retried(self, call: Callable[[float], _T], deadline: Deadline) -> _T:
+        """Makes a call again while the server is unavailable, until the deadline."""
+        for attempt, pause in enumerate(_pauses(), start=1):
+            seconds = deadline.remaining()
+            if seconds <= 0:
+                break
+            try:
+                return call(seconds)
+            except DeadlineExceededError as error:
+                error.attempts = attempt
+                raise
+            except UnavailableError as error:
+                error.attempts = attempt
+                if attempt > self._retries or pause >= deadline.remaining():
+                    raise
+            time.sleep(pause)
+        raise DeadlineExceededError(
+            f"no answer within {deadline.seconds:g} s", attempts=attempt
+        )
+
+    def _refresh(self, version: int | None, deadline: Deadline) -> Metadata:
+        """Asks for a version's signatures, whatever is known."""
+        ask = functools.partial(self._transport.metadata, version)
+        try:
+            metadata = self._retried(ask, deadline)
+        except NotFoundError as error:
+            raise self._explained(error, deadline) from error
+        self._known[version] = metadata
+        return metadata
+
+    def _signature(
+        self, version: int | None, name: str, deadline: Deadline
+    ) -> Signature:
+        """Returns a signature, which the server is asked for once."""
+        known = self._known.get(version)
+        if known is None or name not in known.signatures:
+            known = self._refresh(version, deadline)
+        if name not in known.signatures:
+            raise NotFoundError(
+                f"no signature {name!r} in version {known.version} of model "
+                f"{self._model!r}; it has {sorted(known.signatures)}"
+            )
+        return known.signatures[name]
+
+    def _has_changed(
+        self, version: int | None, name: str, known: Signature, deadline: Deadline
+    ) -> bool:
+        """Says whether the server now has another signature of this name.
+
+        It is asked once. What led here says more than its failure would.
+        """
+        try:
+            seconds = max(0.1, deadline.remaining())
+            metadata = self._transport.metadata(version, seconds)
+        except ServingError:
+            return False
+        self._known[version] = metadata
+        return metadata.signatures.get(name) != known
+
+    def _explained(self, error: NotFoundError, deadline: Deadline) -> NotFoundError:
+        """Returns the error with the state of the versions that there are."""
+        try:
+            seconds = max(0.1, deadline.remaining())
+            states = self._transport.status(None, seconds)
+        except ServingError:
+            return error
+        message = f"{error.message}. Versions there: {_listed(states)}"
+        return NotFoundError(message, attempts=error.attempts)
+
     def _predict(
         self,
-        target: Target,
+        version: int | None,
         name: str,
         served: Signature,
-        arrays: dict[str, Array],
+        images: Inputs,
         deadline: Deadline,
     ) -> Answer:
+        arrays = to_inputs(images, served)
         total = len(next(iter(arrays.values())))
         step = self._max_batch_size
-        pinned = target
-        if total > step and target.version is None:
-            pinned = _target(
-                target.model, self._catalogue.refresh(target, deadline).version
-            )
+        pinned = version
+        if total > step and version is None:
+            pinned = self._refresh(version, deadline).version
         parts: list[tuple[int, Outputs]] = []
         answered: int | None = None
         for start in range(0, total, step):
             part = {key: array[start : start + step] for key, array in arrays.items()}
             ask = functools.partial(self._transport.predict, pinned, name, served, part)
             try:
-                outputs, answered = self._backoff.run(ask, deadline)
+                outputs, answered = self._retried(ask, deadline)
+            except InvalidArgumentError as error:
+                # The server's own message may come from within the graph.
+                expected = ", ".join(f"{k!r}: {v}" for k, v in served.inputs.items())
+                raise InvalidArgumentError(
+                    f"{error.message}. Signature {name!r} expects {expected}. "
+                    f"Received: {describe(arrays)}",
+                    attempts=error.attempts,
+                ) from error
             except NotFoundError as error:
-                if pinned == target:
+                if pinned == version:
                     raise
                 raise _ChangedError(error.message) from error
             if set(outputs) != set(served.outputs):
                 raise _ChangedError("other outputs")
             parts.append((min(step, total - start), outputs))
-        return Answer(join(parts), pinned.version if answered is None else answered)
+        return Answer(join(parts), pinned if answered is None else answered)
 
 
 class _ChangedError(ServingError):
     """The version of the first part of a batch is gone, or has other outputs."""
 
 
-def _target(model: str, version: int | None) -> Target:
-    if version is not None and (isinstance(version, bool) or version < 0):
+def _checked_version(version: int | None) -> int | None:
+    if version is not None:
+        check_count("version", version, at_least=0)
+    return version
+
+
+def _connect(address: str, model: str) -> "RestTransport | GrpcTransport":
+    """Returns the transport that an address asks for; nothing is sent yet."""
+    parts = urlsplit(address)
+    # Without what follows the host another service would be asked.
+    further = parts.path not in ("", "/") or parts.query or parts.fragment
+    known = parts.scheme in ("http", "https", "grpc", "grpcs")
+    if not (known and parts.hostname) or further:
         raise ValueError(
-            "Invalid value for argument `version`. Expected an integer of at least 0. "
-            f"Received: {version!r}"
+            "Invalid value for argument `address`. Expected 'http://host:port' or "
+            "'grpc://host:port', or the same with https or grpcs, and nothing after "
+            f"it. Received: {address!r}"
         )
-    return Target(model, version)
+    if parts.scheme.startswith("http"):
+        from keras_traps.serving.client.rest import RestTransport
+
+        return RestTransport(f"{parts.scheme}://{parts.netloc}", model)
+    try:
+        from keras_traps.serving.client.grpc_api import GrpcTransport
+    except ImportError as error:
+        raise ImportError(
+            "gRPC needs the packages grpcio and tensorflow-serving-api. Install the "
+            "latter with `pip install --no-deps tensorflow-serving-api`: otherwise it "
+            "brings the full tensorflow, which does not work beside tensorflow-cpu. "
+            f"REST needs neither. ({error})"
+        ) from error
+    return GrpcTransport(parts.netloc, model, secure=parts.scheme == "grpcs")
+
+
+def _pauses() -> Iterator[float]:
+    """Yields the seconds between attempts: ever more, at most 2, some by chance."""
+    # Of the extra `serving`, which an export does without.
+    from urllib3 import Retry
+
+    retry = Retry(total=None, backoff_factor=0.1, backoff_jitter=0.1, backoff_max=2.0)
+    while True:
+        retry = retry.increment()
+        yield retry.get_backoff_time()
+        # As many as lead to the longest pause; of thousands it would overflow.
+        retry = retry.new(history=retry.history[-8:])
+
+
+def _listed(states: Sequence[VersionStatus]) -> str:
+    return ", ".join(map(str, states)) or "none"

@@ -15,15 +15,15 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_traps.serving.client.errors import ResponseError, error_of
-from keras_traps.serving.client.signatures import (
+from keras_traps.serving.client.protocol import (
     Array,
     Metadata,
+    Outputs,
+    ResponseError,
     Signature,
-    Target,
     TensorSpec,
     VersionStatus,
-    dtype_of,
+    error_of,
 )
 
 _OPTIONS = [
@@ -46,10 +46,12 @@ class GrpcTransport:
 
     Args:
         address: `host:port`.
+        model: The model's name on the server.
         secure: Whether to use TLS, with the system's certificates.
     """
 
-    def __init__(self, address: str, *, secure: bool = False) -> None:
+    def __init__(self, address: str, model: str, *, secure: bool) -> None:
+        self._model = model
         self._channel = (
             grpc.secure_channel(address, grpc.ssl_channel_credentials(), _OPTIONS)
             if secure
@@ -63,15 +65,16 @@ class GrpcTransport:
 
     def predict(
         self,
-        target: Target,
+        version: int | None,
         name: str,
-        signature: Signature,  # noqa: ARG002, tensors carry their types
+        signature: Signature,
         inputs: Mapping[str, Array],
         timeout: float,
-    ) -> tuple[dict[str, Array], int | None]:
-        """Runs a signature; see `Transport`."""
+    ) -> tuple[Outputs, int | None]:
+        """Runs a signature; returns its outputs and the version that gave them."""
+        del signature  # Tensors carry their types.
         request = predict_pb2.PredictRequest()
-        _fill(request.model_spec, target)
+        self._fill(request.model_spec, version)
         request.model_spec.signature_name = name
         for key, value in inputs.items():
             request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
@@ -85,12 +88,12 @@ class GrpcTransport:
         spec = response.model_spec
         return outputs, spec.version.value if spec.HasField("version") else None
 
-    def metadata(self, target: Target, timeout: float) -> Metadata:
-        """Asks for a version's signatures; see `Transport`."""
+    def metadata(self, version: int | None, timeout: float) -> Metadata:
+        """Asks for a version's signatures."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             metadata_field=["signature_def"]
         )
-        _fill(request.model_spec, target)
+        self._fill(request.model_spec, version)
         response = self._call(self._prediction.GetModelMetadata, request, timeout)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         try:
@@ -107,10 +110,10 @@ class GrpcTransport:
         except (DecodeError, ValueError) as error:
             raise ResponseError(f"the metadata cannot be read ({error!r})") from error
 
-    def status(self, target: Target, timeout: float) -> list[VersionStatus]:
-        """Asks for the state of a model's versions; see `Transport`."""
+    def status(self, version: int | None, timeout: float) -> list[VersionStatus]:
+        """Asks for the state of a model's versions."""
         request = get_model_status_pb2.GetModelStatusRequest()
-        _fill(request.model_spec, target)
+        self._fill(request.model_spec, version)
         response = self._call(self._models.GetModelStatus, request, timeout)
         states = get_model_status_pb2.ModelVersionStatus.State
         return [
@@ -124,6 +127,11 @@ class GrpcTransport:
         """Closes the connection."""
         self._channel.close()
 
+    def _fill(self, spec: Any, version: int | None) -> None:
+        spec.name = self._model
+        if version is not None:
+            spec.version.value = version
+
     def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:
         try:
             return method(request, timeout=timeout)
@@ -134,22 +142,10 @@ class GrpcTransport:
             raise error_of(code, details) from error
 
 
-def _fill(spec: Any, target: Target) -> None:
-    spec.name = target.model
-    if target.version is not None:
-        spec.version.value = target.version
-
-
 def _specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(
-            dtype_of(types_pb2.DataType.Name(value.dtype)), _shape(value.tensor_shape)
-        )
-        for name, value in tensors.items()
-    }
-
-
-def _shape(shape: Any) -> tuple[int | None, ...] | None:
-    if shape.unknown_rank:
-        return None
-    return tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
+    specs = {}
+    for name, value in tensors.items():
+        shape = value.tensor_shape
+        sizes = None if shape.unknown_rank else [dim.size for dim in shape.dim]
+        specs[name] = TensorSpec.of(types_pb2.DataType.Name(value.dtype), sizes)
+    return specs

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,22 +10,18 @@ from urllib.parse import quote
 import numpy as np
 import urllib3
 
-from keras_traps.serving.client.bounded import bounded_pool
-from keras_traps.serving.client.errors import (
+from keras_traps.serving.client.protocol import (
+    Array,
     DeadlineExceededError,
+    Metadata,
+    Outputs,
     ResponseError,
     ServingError,
-    UnavailableError,
-    error_of,
-)
-from keras_traps.serving.client.signatures import (
-    Array,
-    Metadata,
     Signature,
-    Target,
     TensorSpec,
+    UnavailableError,
     VersionStatus,
-    dtype_of,
+    error_of,
 )
 
 _CODES: dict[int, str] = {
@@ -47,40 +42,55 @@ _CODES: dict[int, str] = {
     HTTPStatus.GATEWAY_TIMEOUT: "DEADLINE_EXCEEDED",
 }
 
+# How many are kept open.
+_CONNECTIONS = 16
+
 _NUMBER_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+
+# What reading an answer of another form raises.
+_OTHER_FORM = (AttributeError, KeyError, TypeError, ValueError)
 
 
 class RestTransport:
     """Talks JSON over connections that are kept open; threads may share it.
 
     Arrays go in the columnar format (`inputs`), binary values as base64. A NaN is
-    written as `NaN`, as TensorFlow Serving reads it; JSON itself has none.
+    written as `NaN`, as TensorFlow Serving reads it; JSON itself has none. The timeout
+    bounds connecting and each wait for a part of the answer, as urllib3 has it.
 
     Args:
         url: `http://host:port` or `https://host:port`.
-        connections: How many connections are kept open. Defaults to `16`.
+        model: The model's name on the server.
     """
 
-    def __init__(self, url: str, *, connections: int = 16) -> None:
+    def __init__(self, url: str, model: str) -> None:
         self._url = url
-        self._pool = bounded_pool(url, connections)
+        self._model = quote(model, safe="")
+        # Requests are made again by the client, over either way to a server.
+        self._pool = urllib3.connection_from_url(
+            url, maxsize=_CONNECTIONS, retries=False
+        )
 
     def predict(
         self,
-        target: Target,
+        version: int | None,
         name: str,
         signature: Signature,
         inputs: Mapping[str, Array],
         timeout: float,
-    ) -> tuple[dict[str, Array], int | None]:
-        """Runs a signature; see `Transport`. The version is not known."""
+    ) -> tuple[Outputs, int | None]:
+        """Runs a signature; which version it was is not told."""
         body = {
             "signature_name": name,
             "inputs": {key: _to_json(value) for key, value in inputs.items()},
         }
-        path = f"{_path(target)}:predict"
+        path = f"{self._path(version)}:predict"
         answer = self._request("POST", path, timeout, json.dumps(body).encode())
-        outputs = _member(answer, "outputs")
+        if "outputs" not in answer:
+            raise ResponseError(
+                f"expected 'outputs' in the answer, found {sorted(answer)}"
+            )
+        outputs = answer["outputs"]
         if len(signature.outputs) == 1:
             # One output comes without its name.
             outputs = dict.fromkeys(signature.outputs, outputs)
@@ -91,25 +101,25 @@ class RestTransport:
             for key, value in outputs.items()
         }, None
 
-    def metadata(self, target: Target, timeout: float) -> Metadata:
-        """Asks for a version's signatures; see `Transport`."""
-        answer = self._request("GET", f"{_path(target)}/metadata", timeout)
+    def metadata(self, version: int | None, timeout: float) -> Metadata:
+        """Asks for a version's signatures."""
+        answer = self._request("GET", f"{self._path(version)}/metadata", timeout)
         try:
             signatures = answer["metadata"]["signature_def"]["signature_def"]
             return Metadata(
                 int(answer["model_spec"]["version"]),
                 {
-                    name: Signature(_specs(value, "inputs"), _specs(value, "outputs"))
+                    name: Signature(_specs(value["inputs"]), _specs(value["outputs"]))
                     for name, value in signatures.items()
                     if not name.startswith("__")
                 },
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _OTHER_FORM as error:
             raise ResponseError(f"the metadata cannot be read ({error!r})") from error
 
-    def status(self, target: Target, timeout: float) -> list[VersionStatus]:
-        """Asks for the state of a model's versions; see `Transport`."""
-        answer = self._request("GET", _path(target), timeout)
+    def status(self, version: int | None, timeout: float) -> list[VersionStatus]:
+        """Asks for the state of a model's versions."""
+        answer = self._request("GET", self._path(version), timeout)
         try:
             return [
                 VersionStatus(
@@ -119,16 +129,20 @@ class RestTransport:
                 )
                 for entry in answer["model_version_status"]
             ]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _OTHER_FORM as error:
             raise ResponseError(f"the status cannot be read ({error!r})") from error
 
     def close(self) -> None:
         """Closes all connections."""
         self._pool.close()
 
+    def _path(self, version: int | None) -> str:
+        of_version = "" if version is None else f"/versions/{version}"
+        return f"/v1/models/{self._model}{of_version}"
+
     def _request(
         self, method: str, path: str, timeout: float, body: bytes | None = None
-    ) -> Any:
+    ) -> dict[str, Any]:
         try:
             response = self._pool.request(
                 method,
@@ -152,7 +166,7 @@ class RestTransport:
             raise ServingError(f"{self._url}: {error}") from error
         return self._read(response)
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> Any:
+    def _read(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         try:
             answer = json.loads(response.data)
         except ValueError:
@@ -171,29 +185,14 @@ class RestTransport:
         raise error_of(code, str(message))
 
 
-def _path(target: Target) -> str:
-    version = "" if target.version is None else f"/versions/{target.version}"
-    return f"/v1/models/{quote(target.model, safe='')}{version}"
-
-
-def _member(answer: dict[str, Any], name: str) -> Any:
-    if name not in answer:
-        raise ResponseError(f"expected {name!r} in the answer, found {sorted(answer)}")
-    return answer[name]
-
-
-def _specs(signature: dict[str, Any], which: str) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(dtype_of(value["dtype"]), _shape(value["tensor_shape"]))
-        for name, value in signature[which].items()
-    }
-
-
-def _shape(shape: dict[str, Any]) -> tuple[int | None, ...] | None:
-    if shape.get("unknown_rank"):
-        return None
-    sizes = [int(dim["size"]) for dim in shape.get("dim", [])]
-    return tuple(None if size < 0 else size for size in sizes)
+def _specs(tensors: dict[str, Any]) -> dict[str, TensorSpec]:
+    specs = {}
+    for name, value in tensors.items():
+        shape = value["tensor_shape"]
+        sizes = [int(dim["size"]) for dim in shape.get("dim", [])]
+        unknown = shape.get("unknown_rank")
+        specs[name] = TensorSpec.of(value["dtype"], None if unknown else sizes)
+    return specs
 
 
 def _to_json(array: Array) -> Any:
@@ -216,11 +215,9 @@ def _from_json(name: str, values: Any, spec: TensorSpec | None) -> Array:
         dtype = spec.numpy_dtype
         if array.size and array.dtype.kind not in _NUMBER_KINDS[dtype.kind]:
             raise ValueError(f"received {array.dtype}")
-        if dtype.kind == "f" and array.dtype.kind == "f":
-            # A number beyond float32 becomes infinite without a warning.
-            with np.errstate(over="ignore"):
-                return array.astype(dtype)
-        return array.astype(dtype)
+        # A number beyond float32 becomes infinite without a warning.
+        with np.errstate(over="ignore"):
+            return array.astype(dtype)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ResponseError(
             f"expected {spec} in output {name!r} of the answer ({error})"
@@ -228,24 +225,12 @@ def _from_json(name: str, values: Any, spec: TensorSpec | None) -> Array:
 
 
 def _strings(values: Any) -> Array:
-    shape = np.shape(_lengths(values))
-    flat = np.empty(math.prod(shape), object)
-    for index, value in enumerate(_leaves(values)):
+    array = np.array(values, object)
+    for index, value in np.ndenumerate(array):
         if isinstance(value, dict):
-            flat[index] = base64.b64decode(value["b64"], validate=True)
+            array[index] = base64.b64decode(value["b64"], validate=True)
         elif isinstance(value, str):
-            flat[index] = value.encode()
+            array[index] = value.encode()
         else:
             raise TypeError(f"received {value!r}")
-    return flat.reshape(shape)
-
-
-def _lengths(values: Any) -> Any:
-    # The same nesting without the strings, which NumPy would look into.
-    return [_lengths(v) for v in values] if isinstance(values, list) else 0
-
-
-def _leaves(values: Any) -> list[Any]:
-    if not isinstance(values, list):
-        return [values]
-    return [leaf for value in values for leaf in _leaves(value)]
+    return array

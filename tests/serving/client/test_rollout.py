@@ -7,9 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_traps import ForensicAnalyzer, inject, serving
 from keras_traps.models import digits_cnn
@@ -19,6 +17,8 @@ from tests.serving.conftest import SETTINGS, Trapped
 from tests.serving.load import Load, Outputs, Reply, Request, agree
 from tests.serving.server_process import ServerProcess
 from tests.serving.tiny_model import Offline
+
+pytestmark = pytest.mark.slow
 
 SIGNATURES: tuple[serving.Signature, ...] = ("serving_default", "analyze")
 REQUESTS = 20_000
@@ -210,39 +210,3 @@ def until_seen(client: Client, versions: set[int]) -> dict[int, VersionStatus]:
             return states
         assert time.monotonic() < end, states
         time.sleep(0.02)
-
-
-def test_another_model_of_the_same_name_is_learnt_anew(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow_serving.apis")
-
-    class Foreign(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32, "x")])
-        def double(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"twice": 2.0 * x}
-
-        @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.int32, "y")])
-        def triple(self, y: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"thrice": 3 * y, "as_they_were": y}
-
-    def publish(version: int, function: tf.types.experimental.GenericFunction) -> None:
-        tf.saved_model.save(foreign, str(tmp_path / ".new"), signatures=function)
-        (tmp_path / ".new").rename(tmp_path / "foreign" / str(version))
-
-    foreign = Foreign()
-    (tmp_path / "foreign").mkdir()
-    publish(1, foreign.double)
-    with (
-        ServerProcess(tmp_path / "foreign", "foreign") as server,
-        Client(server.grpc_address, "foreign") as first,
-        Client(server.rest_address, "foreign") as second,
-    ):
-        for client in (first, second):
-            answer = client.predict(np.ones((1, 2), np.float32))
-            assert answer["twice"].tolist() == [[2.0, 2.0]]
-        publish(2, foreign.triple)
-        wait_for(first, 2)
-        # The clients still know the first one's signature.
-        for client in (first, second):
-            answer = client.predict({"y": np.ones((1, 3), np.int32)})
-            assert answer["thrice"].tolist() == [[3, 3, 3]]
-            assert answer["thrice"].dtype == np.int32

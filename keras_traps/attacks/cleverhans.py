@@ -1,0 +1,338 @@
+"""cleverhans' own attacks as shipped, in the call form of all others.
+
+cleverhans' code is called, never copied or changed. What there is to know of it:
+
+- It keeps what it traces of a model, with the weights, as long as the process lives,
+  and traces anew for another batch size.
+- Its random starts come from TensorFlow's global generator, whose seed a call sets from
+  its own seed and the examples of a batch: a start belongs to an example in its batch.
+- Its sanity checks make one array of arrays and numbers, which NumPy 2 refuses; they
+  are turned off. What they ask is checked here.
+- Its `CarliniWagnerL2` calls the `variables` of its optimizer, which is no method in
+  Keras 3, and sets all of them to 0, also the learning rate, which was none of them
+  before. It has one constant for each pixel, which goes with one image at a time. It is
+  handed Keras' Adam in a shape that it knows.
+- Its `SPSAAdam` hands Keras' Adam a learning rate by the name of `lr`, which Keras 3
+  refuses, so that its `spsa` fails. Its `projected_optimization` is called with the
+  same loss, and with the same optimizer made otherwise.
+"""
+
+import abc
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.attacks import carlini_wagner_l2, spsa
+from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
+from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
+from cleverhans.tf2.attacks.madry_et_al import madry_et_al
+from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+from cleverhans.tf2.attacks.projected_gradient_descent import (
+    projected_gradient_descent,
+)
+
+from keras_traps._checks import check_number, check_positive
+from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed, TargetRule
+from keras_traps.attacks.carlini_wagner import CW2
+from keras_traps.attacks.gradient import check_steps
+from keras_traps.attacks.loop import Logits, Loss, Stream, once_per_model, rivals_lead
+from keras_traps.attacks.spsa import SPSA
+
+NormName = Literal["Linf", "L2"]
+"""The norm of steps and ball."""
+
+_BOX = {"clip_min": 0.0, "clip_max": 1.0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansAttack(Attack, abc.ABC):
+    """What cleverhans' attacks on the gradient share.
+
+    Args:
+        eps: The ball's radius in `norm`, above 0; pixels are in [0, 1].
+        norm: `"Linf"` or `"L2"`. Defaults to `"Linf"`.
+        aim: `"none"` leads away from the true class; `"random"` and `"least_likely"`
+            lead towards a given one, and name the rule by which an evaluation chooses
+            it. Defaults to `"none"`.
+    """
+
+    eps: float
+    norm: NormName = "Linf"
+    aim: TargetRule = "none"
+    kind: ClassVar[Kind] = "UA"
+    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy",)
+    function: ClassVar[Callable[..., tf.Tensor]]
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_positive("eps", self.eps)
+        for name, known in (("norm", NormName), ("aim", TargetRule)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected one of "
+                    f"{get_args(known)}. Received: {name}={getattr(self, name)!r}"
+                )
+        if self.aim != "none":
+            object.__setattr__(self, "kind", "TA")
+            object.__setattr__(self, "target_rule", self.aim)
+
+    @property
+    def linf_bound(self) -> float | None:
+        """The radius of the L-infinity ball, if it is one."""
+        return self.eps if self.norm == "Linf" else None
+
+    @property
+    def l2_bound(self) -> float | None:
+        """The radius of the L2 ball, if it is one."""
+        return self.eps if self.norm == "L2" else None
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Calls cleverhans' function on the whole batch."""
+        _set_seed(batch)
+        # The fields have the names of its arguments.
+        settings = self.settings() | {"norm": {"Linf": np.inf, "L2": 2}[self.norm]}
+        del settings["aim"]
+        if batch.loss == "margin":
+            settings["loss_fn"] = _margin
+        images = type(self).function(
+            _logits(batch),
+            tf.constant(batch.images),
+            y=tf.constant(batch.labels),
+            targeted=self.targeted,
+            sanity_checks=False,
+            **settings,
+            **_BOX,
+        )
+        return Perturbed(images, settings.get("nb_iter", 1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansFGM(CleverhansAttack):
+    """cleverhans' `fast_gradient_method`: one step of `eps`.
+
+    Reference:
+        Goodfellow et al., Explaining and harnessing adversarial examples, 2015.
+    """
+
+    name: ClassVar[str] = "cleverhans/FGM"
+    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
+    function: ClassVar[Callable[..., tf.Tensor]] = fast_gradient_method
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansBIM(CleverhansAttack):
+    """cleverhans' `basic_iterative_method`.
+
+    Args:
+        eps_iter: Length of a step in `norm`, above 0 and at most `eps`.
+        nb_iter: How many steps, at least 1.
+
+    Reference:
+        Kurakin et al., Adversarial examples in the physical world, 2017.
+    """
+
+    eps_iter: float
+    nb_iter: int
+    name: ClassVar[str] = "cleverhans/BIM"
+    function: ClassVar[Callable[..., tf.Tensor]] = basic_iterative_method
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_steps(self.eps_iter, self.nb_iter, self.eps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansPGD(CleverhansBIM):
+    """cleverhans' `projected_gradient_descent`.
+
+    Args:
+        rand_init: Whether it starts at a random point of the ball, as PGD does;
+            cleverhans' default is the clean image. Defaults to `True`.
+        rand_minmax: The radius of the ball that the start is drawn from; what lies
+            beyond `eps` is drawn back to the border. Above 0. Defaults to `None`:
+            `eps`.
+
+    Reference:
+        Madry et al., Towards deep learning models resistant to adversarial attacks,
+        2018.
+    """
+
+    rand_init: bool = True
+    rand_minmax: float | None = None
+    name: ClassVar[str] = "cleverhans/PGD"
+    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
+    function: ClassVar[Callable[..., tf.Tensor]] = projected_gradient_descent
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        if self.rand_minmax is not None:
+            check_positive("rand_minmax", self.rand_minmax)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansMadry(CleverhansBIM):
+    """cleverhans' `madry_et_al`: its PGD, always from a random start.
+
+    Args:
+        rand_minmax: The radius of the ball that the start is drawn from; what lies
+            beyond `eps` is drawn back to the border, which with a small `eps` is nearly
+            all. Above 0. Defaults to `0.3`, cleverhans'.
+
+    Reference:
+        Madry et al., Towards deep learning models resistant to adversarial attacks,
+        2018.
+    """
+
+    rand_minmax: float = 0.3
+    name: ClassVar[str] = "cleverhans/Madry"
+    function: ClassVar[Callable[..., tf.Tensor]] = madry_et_al
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_positive("rand_minmax", self.rand_minmax)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansMIM(CleverhansBIM):
+    """cleverhans' `momentum_iterative_method`.
+
+    Args:
+        decay_factor: How much of the earlier gradients' sum stays at each step, not
+            below 0. Defaults to `1.0`.
+
+    Reference:
+        Dong et al., Boosting adversarial attacks with momentum, 2018.
+    """
+
+    decay_factor: float = 1.0
+    name: ClassVar[str] = "cleverhans/MIM"
+    function: ClassVar[Callable[..., tf.Tensor]] = momentum_iterative_method
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_number(self.decay_factor, name="decay_factor", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansCW2(CW2):
+    """cleverhans' `CarliniWagnerL2` towards a given class, one image at a time.
+
+    The settings are those of `CW2`. Its constant counts once for every value of an
+    image, so that `initial_const` weighs as many times as much as there; and a success
+    need not lead by `confidence`.
+
+    Reference:
+        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017.
+    """
+
+    name: ClassVar[str] = "cleverhans/CW2"
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Searches image by image."""
+        method = carlini_wagner_l2.CarliniWagnerL2(
+            _logits(batch), y=batch.labels, batch_size=1, **_BOX, **self.settings()
+        )
+        images, steps = np.empty_like(batch.images), np.zeros(len(batch.ids), np.int64)
+        for row, image in enumerate(batch.images):
+            method.y = batch.labels[row : row + 1]
+            method.optimizer = _Adam(self.learning_rate)
+            images[row] = method.attack(image[None])[0]
+            steps[row] = method.optimizer.steps
+        return Perturbed(images, steps)
+
+
+class _Adam:
+    """Keras' Adam as `CarliniWagnerL2` knows optimizers; counts its steps."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.steps = 0
+        self._adam = keras.optimizers.Adam(learning_rate)
+
+    def variables(self) -> list[keras.Variable]:
+        return [each for each in self._adam.variables if each.name != "learning_rate"]
+
+    def apply_gradients(self, pairs: list[tuple[tf.Tensor, tf.Variable]]) -> None:
+        self.steps += 1
+        self._adam.apply_gradients(pairs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleverhansSPSA(SPSA):
+    """cleverhans' `spsa`, one image at a time; needs no gradient.
+
+    The settings are those of `SPSA`.
+
+    Reference:
+        Uesato et al., Adversarial risk and the dangers of evaluating against weak
+        attacks, 2018.
+    """
+
+    name: ClassVar[str] = "cleverhans/SPSA"
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Descends image by image."""
+        infer = _logits(batch)
+
+        def loss(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            logits = infer(images)
+            return -spsa.margin_logit_loss(logits, labels, logits.shape[-1])
+
+        images, steps = np.empty_like(batch.images), np.zeros(len(batch.ids), np.int64)
+        for row, image in enumerate(batch.images):
+            part = slice(row, row + 1)
+            _set_seed(dataclasses.replace(batch, ids=batch.ids[part]))
+            optimizer = _SPSAAdam(self)
+            images[row] = spsa.projected_optimization(
+                loss,
+                tf.constant(image[None]),
+                tf.constant(batch.labels[part]),
+                self.eps,
+                self.nb_iter,
+                optimizer,
+                early_stop_loss_threshold=self.early_stop_loss_threshold,
+                **_BOX,
+            )[0]
+            steps[row] = optimizer.steps
+        # What it adds up may round beyond 0 or 1.
+        return Perturbed(np.clip(images, 0, 1), steps)
+
+
+class _SPSAAdam(spsa.SPSAAdam):
+    """cleverhans' optimizer, whose own constructor Keras 3 refuses; counts its steps."""
+
+    def __init__(self, attack: SPSA) -> None:
+        keras.optimizers.Adam.__init__(self, attack.learning_rate)
+        self.lr = attack.learning_rate
+        self.steps = 0
+        self._delta = attack.delta
+        self._num_samples = attack.spsa_samples // 2
+        self._num_iters = attack.spsa_iters
+
+    def minimize(self, *arguments: Any) -> Any:
+        self.steps += 1
+        return super().minimize(*arguments)
+
+
+# One object, by which cleverhans tells what it has traced.
+def _margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return rivals_lead(logits, labels, "margin")
+
+
+def _logits(batch: Batch) -> Logits:
+    # The same object at every call, for the same reason.
+    return once_per_model(batch.model, "cleverhans", lambda infer: lambda x: infer(x))
+
+
+def _set_seed(batch: Batch) -> None:
+    numbers = np.array([batch.seed, Stream.CLEVERHANS, *batch.ids], np.int64)
+    digest = hashlib.sha256(numbers.tobytes()).digest()
+    tf.random.set_seed(int.from_bytes(digest[:4], "big"))

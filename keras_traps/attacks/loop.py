@@ -1,0 +1,428 @@
+"""What the compiled loops of attacks share: cache, rows, losses, norms and draws."""
+
+import enum
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_traps._checks import IntArray
+from keras_traps.models.inference import inference_function
+from keras_traps.models.per_model import PerModel
+
+Loss = Literal["cross_entropy", "margin"]
+"""`"cross_entropy"` of the softmax of the logits; `"margin"` between two classes.
+
+The margin is that of the given class to its strongest rival.
+"""
+
+Logits = Callable[[tf.Tensor], tf.Tensor]
+Part = TypeVar("Part")
+Rows = TypeVar("Rows")
+
+_parts: PerModel[dict[Hashable, Any]] = PerModel()
+
+# Some ten roundings of float32. An answer that is closer than this to another one may
+# be that other one when the image is looked at in a batch of another size.
+_ROUNDING = 1e-5
+# Of two classes that tie, a model that subtracts each row's largest logit leaves two
+# small numbers with the rounding of large ones. The other logits tell how large those
+# were; but one of -1e9 masks its class, and tells nothing.
+_LARGEST_OTHER = 10.0
+# Where all logits are 0 no answer is the one that is wanted either.
+_LEAST = np.finfo(np.float32).tiny
+
+NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
+"""How the message of a gradient that is not finite begins."""
+
+
+def once_per_model(
+    model: keras.Model, key: Hashable, build: Callable[[Logits], Part]
+) -> Part:
+    """Returns what `build` makes of a model, made once and kept as long as the model.
+
+    A model that has got other layers or weights since is taken for another.
+
+    Args:
+        model: A built model that returns logits or scores.
+        key: What tells this part from others of the same model. Hyper-parameters do
+            not belong here: they are arguments of the compiled function.
+        build: Makes the part from the model's logits function, usually a `tf.function`
+            with a None-batch signature, which is then traced. It must not hold the
+            model itself.
+
+    Returns:
+        The part.
+    """
+    parts = _parts.get(model, dict)
+    if key not in parts:
+        part = build(inference_function(model))
+        if isinstance(part, tf.types.experimental.PolymorphicFunction):
+            # Once and for all, and not counted among its callers' retracings.
+            part.get_concrete_function()
+        parts[key] = part
+    return parts[key]
+
+
+def apart(part: Callable[..., Part]) -> Callable[..., Part]:
+    """Returns a part of a compiled loop that keeps a graph of its own.
+
+    In a loop's own graph it is left to chance whether oneDNN takes the gradient of a
+    max pooling. Where it does not, a step of a small convolutional network takes 1.6
+    times as long.
+
+    Args:
+        part: A function of tensors, which takes all of its gradients itself.
+
+    Returns:
+        The same function, for a loop to call.
+    """
+    function: Callable[..., Part] = tf.function(
+        part, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    return function
+
+
+def watch(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Returns the same images; their gradient is checked wherever it is taken.
+
+    Args:
+        images: `(rows, height, width, channels)`, float32: what the model is shown.
+        ids: `(rows,)`, int64: which example each row is.
+
+    Returns:
+        The images. Where a gradient with respect to them is not finite,
+        `tf.errors.InvalidArgumentError` names the examples.
+    """
+    return tf.ensure_shape(_watch(images, ids), images.shape)
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec(None, tf.float32),
+        tf.TensorSpec((None,), tf.int64),
+    ],
+    autograph=False,
+)
+def _watch(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    # A graph of its own, traced once: TensorFlow registers each trace of a custom
+    # gradient for ever, with the graph that it is in, and with that the model.
+    @tf.custom_gradient
+    def unchanged(images: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
+        def backward(upstream: tf.Tensor) -> tf.Tensor:
+            rows = tf.reshape(upstream, (tf.shape(upstream)[0], -1))
+            finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
+            # An example may be shown in several rows.
+            bad, _ = tf.unique(tf.boolean_mask(ids, ~finite))
+            check = tf.debugging.Assert(
+                tf.reduce_all(finite), [NON_FINITE, bad], summarize=8
+            )
+            with tf.control_dependencies([check] if check is not None else []):
+                return tf.identity(upstream)
+
+        return tf.identity(images), backward
+
+    return unchanged(images)
+
+
+class Finished(NamedTuple):
+    """What became of each example of a batch.
+
+    Args:
+        images: The shape of the batch's images.
+        iterations: `(batch,)`, int32: how many steps were spent on each.
+    """
+
+    images: tf.Tensor
+    iterations: tf.Tensor
+
+    def write(
+        self, position: tf.Tensor, images: tf.Tensor, iterations: tf.Tensor
+    ) -> "Finished":
+        """Puts down what became of some examples.
+
+        Args:
+            position: `(rows,)`, int32: where in the batch they are.
+            images: `(rows, ...)`: their results.
+            iterations: `(rows,)` or scalar, int32: how many steps were spent on each.
+
+        Returns:
+            All results then.
+        """
+        steps = tf.broadcast_to(iterations, tf.shape(position))
+        return Finished(
+            tf.tensor_scatter_nd_update(self.images, position[:, None], images),
+            tf.tensor_scatter_nd_update(self.iterations, position[:, None], steps),
+        )
+
+
+def only(mask: tf.Tensor, rows: Rows) -> Rows:
+    """Returns some of the rows.
+
+    Args:
+        mask: `(rows,)`, bool: which.
+        rows: Tensors with a first axis of rows, in any structure.
+
+    Returns:
+        The same structure of those rows.
+    """
+    index = tf.where(mask)[:, 0]
+    return tf.nest.map_structure(lambda part: tf.gather(part, index), rows)
+
+
+def iterate(
+    rows: Rows,
+    advance: Callable[[tf.Tensor, Rows, Finished], tuple[tf.Tensor, Rows, Finished]],
+    *,
+    finished: Finished,
+    steps: tf.Tensor | int = 2**31 - 1,
+) -> tuple[tf.Tensor, Rows, Finished]:
+    """Works on rows, of which those that are done leave, as long as any is left.
+
+    Args:
+        rows: A tuple of tensors with a first axis of rows.
+        advance: Makes one step: from its number, from 0, the rows that stand and what
+            has become of the others to all three after it; see `sift`.
+        finished: What has become of the examples before.
+        steps: How many steps at most, int32. Defaults to no limit.
+
+    Returns:
+        How many steps were made, the rows that still stand, and what became of the
+        others.
+    """
+    return tf.while_loop(
+        lambda number, rows, _: (
+            (number < steps) & (tf.size(tf.nest.flatten(rows)[0]) > 0)
+        ),
+        advance,
+        (tf.constant(0), rows, finished),
+    )
+
+
+def sift(
+    done: tf.Tensor,
+    rows: Rows,
+    finished: Finished,
+    result: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+) -> tuple[Rows, Finished]:
+    """Takes rows out that are done, and puts down what became of them.
+
+    Args:
+        done: `(rows,)`, bool: which leave.
+        rows: Tensors with a first axis of rows, in any structure.
+        finished: What has become of the others before.
+        result: For every row its position in the batch, int32, its images, and how many
+            steps were spent on it, int32; of which a scalar will do.
+
+    Returns:
+        The rows that stand, and what became of the others.
+    """
+
+    def leave() -> tuple[Rows, Finished]:
+        position, images, iterations = result
+        steps = tf.broadcast_to(iterations, tf.shape(position))
+        written = finished.write(*only(done, (position, images, steps)))
+        return only(~done, rows), written
+
+    # Most steps see no row leave, and need copy none.
+    return tf.cond(tf.reduce_any(done), leave, lambda: (rows, finished))
+
+
+def rivals_lead(logits: tf.Tensor, labels: tf.Tensor, loss: Loss) -> tf.Tensor:
+    """Returns how far the other classes lie above the given one.
+
+    The cross-entropy is log(1 + exp(lead)) of the lead that is taken over all rivals
+    by log-sum-exp. Both have the same gradient up to a positive factor, which the
+    attacks here do not look at; but the cross-entropy's vanishes in float32 where the
+    model is sure, and the lead's does not.
+
+    Args:
+        logits: `(batch, num_classes)`, floating point.
+        labels: `(batch,)`, integers: the given classes.
+        loss: `"cross_entropy"` for the log-sum-exp over all rivals, `"margin"` for the
+            strongest rival alone.
+
+    Returns:
+        `(batch,)`: what an attack away from the class raises, and one towards it
+        lowers.
+    """
+    given = tf.one_hot(labels, tf.shape(logits)[-1], on_value=True, off_value=False)
+    # A quarter of the lowest number, so that differences of two are finite.
+    rivals = tf.where(given, logits.dtype.min / 4, logits)
+    if loss == "margin":
+        # One rival where several are alike: `reduce_max` shares the gradient out.
+        strongest = tf.argmax(rivals, axis=-1)
+        highest = tf.gather(logits, strongest, axis=-1, batch_dims=1)
+    else:
+        highest = tf.reduce_logsumexp(rivals, axis=-1)
+    return highest - tf.gather(logits, labels, axis=-1, batch_dims=1)
+
+
+def fooled(
+    logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor | bool
+) -> tf.Tensor:
+    """Returns which examples have succeeded, clear of rounding.
+
+    Args:
+        logits: `(rows, num_classes)`, float32, of any scale.
+        labels: `(rows,)`, int64: the targets, or the true classes.
+        targeted: Scalar, bool: whether `labels` are targets.
+
+    Returns:
+        `(rows,)`, bool: the answer is the target, or not the true class, and the next
+        one lies behind it by more than `rounding`.
+    """
+    lead = rivals_lead(logits, labels, "margin")
+    return tf.where(targeted, -lead, lead) > rounding(logits, labels)
+
+
+def rounding(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns how far apart two answers have to be to be told apart for sure.
+
+    Args:
+        logits: `(rows, num_classes)`, float32, of any scale.
+        labels: `(rows,)`, int64: the classes that are compared with their strongest
+            rivals.
+
+    Returns:
+        `(rows,)`, float32, above 0: 1e-5 of the larger of the two logits, or of the
+        row's largest, as far as that is not above 10; a constant to gradients.
+    """
+    given = tf.gather(logits, labels, axis=-1, batch_dims=1)
+    rival = given + rivals_lead(logits, labels, "margin")
+    compared = tf.maximum(tf.abs(given), tf.abs(rival))
+    others = tf.minimum(tf.reduce_max(tf.abs(logits), axis=-1), _LARGEST_OTHER)
+    largest = tf.stop_gradient(tf.maximum(compared, others))
+    return tf.maximum(_ROUNDING * largest, _LEAST)
+
+
+class Norm(NamedTuple):
+    """How far and where a gradient attack may go.
+
+    Args:
+        step: From a direction, of the images' shape, to the step of length 1 that goes
+            furthest along it; none where the direction is 0.
+        project: From images, the clean images and a radius to the images in the ball
+            around the clean ones and in [0, 1].
+    """
+
+    step: Callable[[tf.Tensor], tf.Tensor]
+    project: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def _project_linf(images: tf.Tensor, clean: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
+    inside = clean + tf.clip_by_value(images - clean, -eps, eps)
+    return tf.clip_by_value(inside, 0.0, 1.0)
+
+
+def _step_l2(direction: tf.Tensor) -> tf.Tensor:
+    # The square of a small number is none in float32.
+    largest = tf.reduce_max(tf.abs(direction), axis=(1, 2, 3), keepdims=True)
+    scaled = tf.math.divide_no_nan(direction, largest)
+    return tf.math.divide_no_nan(scaled, _length(scaled))
+
+
+def _project_l2(images: tf.Tensor, clean: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
+    way = images - clean
+    inside = clean + way * tf.minimum(1.0, tf.math.divide_no_nan(eps, _length(way)))
+    return tf.clip_by_value(inside, 0.0, 1.0)
+
+
+def _length(values: tf.Tensor) -> tf.Tensor:
+    squares = tf.reduce_sum(tf.square(values), axis=(1, 2, 3), keepdims=True)
+    return tf.sqrt(squares)
+
+
+LINF = Norm(tf.sign, _project_linf)
+"""Steps of the gradient's sign, in a box."""
+
+L2 = Norm(_step_l2, _project_l2)
+"""Steps along the gradient, in a sphere."""
+
+
+class Moments(NamedTuple):
+    """Adam's two averages, each of the shape of the variable; 0 before the first step.
+
+    Args:
+        mean: Of gradients.
+        square: Of their squares.
+    """
+
+    mean: tf.Tensor
+    square: tf.Tensor
+
+
+def adam(
+    gradient: tf.Tensor,
+    moments: Moments,
+    number: tf.Tensor,
+    *,
+    learning_rate: tf.Tensor,
+    epsilon: float,
+) -> tuple[tf.Tensor, Moments]:
+    r"""Returns Adam's step, which is to be subtracted from the variable.
+
+    $$\eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}
+    \frac{m}{\sqrt{v} + \hat\epsilon}$$
+
+    Args:
+        gradient: The gradient, float32.
+        moments: The averages before, of the same shape.
+        number: The step's number t, counted from 1, float32: a scalar, or of a shape
+            that broadcasts with the gradient's.
+        learning_rate: Eta, float32.
+        epsilon: What is added to the root of the averaged squares.
+
+    Returns:
+        The step, and the averages with this gradient.
+
+    Reference:
+        Kingma and Ba, Adam: a method for stochastic optimization, 2015, algorithm 1
+        in the form that ends section 2.
+    """
+    mean = 0.9 * moments.mean + (1 - 0.9) * gradient
+    square = 0.999 * moments.square + (1 - 0.999) * tf.square(gradient)
+    rate = tf.sqrt(1 - tf.pow(0.999, number)) / (1 - tf.pow(0.9, number))
+    step = learning_rate * rate * mean / (tf.sqrt(square) + epsilon)
+    return step, Moments(mean, square)
+
+
+@enum.unique
+class Stream(enum.IntEnum):
+    """What is drawn: each has draws of its own. Results depend on the numbers."""
+
+    TARGETS = 1
+    BALL_NOISE = 2
+    DIVERSITY = 3
+    SPSA_SEEDS = 4
+    OPTMARGIN_NOISES = 5
+    NOISE = 6
+    CLEVERHANS = 7
+
+
+def per_example(
+    draw: Callable[[np.random.Generator], npt.ArrayLike],
+    ids: IntArray,
+    seed: int,
+    stream: Stream,
+) -> npt.NDArray[np.generic]:
+    """Draws for each example from a generator of its own, whatever batch it is in.
+
+    Args:
+        draw: Draws one example's array from a generator.
+        ids: `(batch,)`: which example each is, not below 0.
+        seed: The attack's seed, not below 0.
+        stream: What it is drawn for.
+
+    Returns:
+        `(batch, ...)`: the same for an example in whatever batch it is.
+    """
+    return np.stack(
+        [
+            draw(np.random.default_rng(np.random.SeedSequence([seed, stream, int(i)])))
+            for i in ids
+        ]
+    )

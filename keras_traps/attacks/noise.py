@@ -1,0 +1,78 @@
+"""Random noise: what any attack in the same ball has to beat."""
+
+import dataclasses
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from keras_traps._checks import FloatArray, IntArray, check_count
+from keras_traps.attacks.base import Batch, Kind, LinfAttack, Perturbed
+from keras_traps.attacks.loop import Stream, per_example
+from keras_traps.models.inference import predict
+
+NoiseKind = Literal["uniform", "sign"]
+"""Each value drawn evenly from the ball, or at its border, up or down."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise(LinfAttack):
+    """Random noise in an L-infinity ball; asks for answers alone.
+
+    An attack in a ball of the same radius that does no better has not followed any
+    gradient, and a trap has had nothing to catch. An example stops at its first
+    success; where none is found it keeps the noise by which another class came nearest.
+    The tries are its iterations.
+
+    Args:
+        noise_kind: `"uniform"`: each value is drawn evenly from the ball; `"sign"`: it
+            is at the border, up or down. Defaults to `"uniform"`.
+        nb_restarts: How many times noise is drawn at most, at least 1. Defaults to `1`.
+    """
+
+    noise_kind: NoiseKind = "uniform"
+    nb_restarts: int = 1
+    name: ClassVar[str] = "Noise"
+    kind: ClassVar[Kind] = "UA"
+    needs_gradient: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        if self.noise_kind not in get_args(NoiseKind):
+            raise ValueError(
+                "Invalid value for argument `noise_kind`. Expected one of "
+                f"{get_args(NoiseKind)}. Received: noise_kind={self.noise_kind!r}"
+            )
+        check_count("nb_restarts", self.nb_restarts)
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Draws until an example is fooled."""
+        images, count = batch.images.copy(), len(batch.ids)
+        best, iterations = np.full(count, -np.inf), np.zeros(count, np.int64)
+        for number in range(self.nb_restarts):
+            rows = np.flatnonzero(best <= 0)
+            if not rows.size:
+                break
+            noise = self._noise(batch, rows, number)
+            tried = np.clip(batch.images[rows] + noise, 0, 1).astype(np.float32)
+            outputs = predict(batch.model, tried, batch_size=len(tried))
+            own = np.arange(outputs.shape[1]) == batch.labels[rows, None]
+            lead = np.where(own, -np.inf, outputs).max(axis=1) - outputs[own]
+            # An output that is not a number is kept too, for the caller to be told.
+            better = ~(lead <= best[rows])
+            images[rows[better]], best[rows[better]] = tried[better], lead[better]
+            iterations[rows] += 1
+        return Perturbed(images, iterations)
+
+    def _noise(self, batch: Batch, rows: IntArray, number: int) -> FloatArray:
+        """Returns the noise of a try, which no other try or example shares."""
+        shape = batch.images.shape[1:]
+
+        def draw(generator: np.random.Generator) -> FloatArray:
+            own = np.random.default_rng([generator.integers(2**63), number])
+            values = own.uniform(-1, 1, shape)
+            values = np.sign(values) if self.noise_kind == "sign" else values
+            return (self.eps * values).astype(np.float32)
+
+        noise = per_example(draw, batch.ids[rows], batch.seed, Stream.NOISE)
+        return noise.astype(np.float32)

@@ -1,0 +1,454 @@
+"""The template of optimisation attacks: a distance plus c times a penalty, for many c.
+
+An example whose loss no longer falls goes on to its next c, one that has had its last c
+leaves: each is at a c and a step of its own.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_traps._checks import FloatArray, check_count, check_number, check_positive
+from keras_traps.attacks.base import Attack, Batch, Perturbed
+from keras_traps.attacks.loop import (
+    Finished,
+    Logits,
+    apart,
+    fooled,
+    iterate,
+    once_per_model,
+    only,
+    rivals_lead,
+    rounding,
+    sift,
+    watch,
+)
+
+State = tuple[tf.Tensor, ...]
+"""What a method keeps from step to step, one row per example."""
+
+Settings = Mapping[str, tf.Tensor]
+"""Hyper-parameters by their names, scalars, and `targeted`."""
+
+_DTYPES: dict[Any, tf.DType] = {float: tf.float32, int: tf.int32, bool: tf.bool}
+_LARGEST_CONSTANT = 1e10
+# cleverhans' share of the loss that has to be left at most for the steps to go on.
+_PROGRESS = 0.9999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConstantSearchAttack(Attack, abc.ABC):
+    """An attack that minimises a distance plus c times a penalty, for several c.
+
+    Args:
+        initial_const: The first c, above 0.
+        binary_search_steps: How many c to try, at least 1.
+        max_iterations: How many steps with each c at most, at least 1.
+    """
+
+    initial_const: float
+    binary_search_steps: int
+    max_iterations: int
+    searches: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_positive("initial_const", self.initial_const)
+        check_count("binary_search_steps", self.binary_search_steps)
+        check_count("max_iterations", self.max_iterations)
+
+
+class Constant(NamedTuple):
+    """Where each example stands in its search over c.
+
+    Args:
+        value: `(rows,)`, float32: c as it is tried now, at most 1e10.
+        lower: `(rows,)`, float32: the largest c that failed, 0 before.
+        upper: `(rows,)`, float32: the smallest c that succeeded, infinity before.
+        number: `(rows,)`, int32: which search this is, from 0.
+    """
+
+    value: tf.Tensor
+    lower: tf.Tensor
+    upper: tf.Tensor
+    number: tf.Tensor
+
+    @classmethod
+    def first(cls, value: tf.Tensor, count: tf.Tensor) -> "Constant":
+        """Returns the start of the search.
+
+        Args:
+            value: Scalar, float32: the first c.
+            count: Scalar, int32: how many examples.
+
+        Returns:
+            One row for each.
+        """
+        shape = tf.reshape(count, (1,))
+        return cls(
+            value=tf.fill(shape, value),
+            lower=tf.zeros(shape),
+            upper=tf.fill(shape, np.float32(np.inf)),
+            number=tf.zeros(shape, tf.int32),
+        )
+
+    def next(self, found: tf.Tensor, searches: tf.Tensor) -> "Constant":
+        """Returns the c to try next.
+
+        Ten times the last one as long as none has succeeded, then the middle between
+        the largest that failed and the smallest that succeeded. The last of ten or more
+        searches takes 1e10 where none has succeeded, so that only the penalty counts;
+        where one has, cleverhans repeats that one, which finds the same again: here it
+        goes on to the middle.
+
+        Args:
+            found: `(rows,)`, bool: whether the c of now succeeded.
+            searches: Scalar, int32: how many there are in all.
+
+        Returns:
+            Where the search stands then.
+
+        Reference:
+            Carlini and Wagner, Towards evaluating the robustness of neural networks,
+            2017.
+        """
+        upper = tf.where(found, tf.minimum(self.upper, self.value), self.upper)
+        lower = tf.where(found, self.lower, tf.maximum(self.lower, self.value))
+        number = self.number + 1
+        desperate = (searches >= 10) & (number == searches - 1)
+        ten_times = tf.minimum(10 * self.value, _LARGEST_CONSTANT)
+        larger = tf.where(desperate, _LARGEST_CONSTANT, ten_times)
+        value = tf.where(tf.math.is_inf(upper), larger, (lower + upper) / 2)
+        return Constant(value, lower, upper, number)
+
+
+def hinge(
+    logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor, confidence: tf.Tensor
+) -> tf.Tensor:
+    r"""Returns how far the answer is from the one that is wanted.
+
+    $$f(x') = \max(\max_{i \ne t} Z(x')_i - Z(x')_t + \kappa, 0)$$
+
+    towards class t, and the same with the difference the other way round away from it.
+    Kappa is raised by `rounding`: where f is 0, the answer is the one that is wanted in
+    a batch of any size.
+
+    Args:
+        logits: `(rows, num_classes)`, float32, of any scale.
+        labels: `(rows,)`, int64: the targets, or the true classes.
+        targeted: Scalar, bool: whether `labels` are targets.
+        confidence: Scalar, float32: kappa, not below 0.
+
+    Returns:
+        `(rows,)`, float32: 0 where the answer is the one that is wanted, above
+        elsewhere.
+
+    Reference:
+        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017,
+        function f6.
+    """
+    lead = rivals_lead(logits, labels, "margin")
+    missing = tf.where(targeted, lead, -lead) + confidence + rounding(logits, labels)
+    return tf.maximum(missing, 0)
+
+
+class Rows(NamedTuple):
+    """The examples that are still worked on.
+
+    Args:
+        position: `(rows,)`, int32: where in the batch they are.
+        images: `(rows, height, width, channels)`, float32: the clean images.
+        labels: `(rows,)`, int64: their targets or true classes.
+        ids: `(rows,)`, int64: which examples they are.
+        draws: `(rows, ...)`, float32: what was drawn at random for each.
+    """
+
+    position: tf.Tensor
+    images: tf.Tensor
+    labels: tf.Tensor
+    ids: tf.Tensor
+    draws: tf.Tensor
+
+
+class Standing(NamedTuple):
+    """How far each example has come.
+
+    Args:
+        constant: Where its search over c stands.
+        step: `(rows,)`, int32: how many steps it has made with this c.
+        found: `(rows,)`, bool: whether this c has succeeded.
+        losses: `(rows,)`, float32: sum of the losses since they were looked at.
+        before: `(rows,)`, float32: that sum when it was looked at last.
+        best: The shape of the images: the best success with any c, or the clean image.
+        distance: `(rows,)`, float32: how far that is from the clean image in the
+            attack's own measure, or the largest number.
+        iterations: `(rows,)`, int32: all its steps.
+    """
+
+    constant: Constant
+    step: tf.Tensor
+    found: tf.Tensor
+    losses: tf.Tensor
+    before: tf.Tensor
+    best: tf.Tensor
+    distance: tf.Tensor
+    iterations: tf.Tensor
+
+    def weighted(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Returns c times the gradient of a penalty.
+
+        Not the gradient of c times the penalty: on its way back through a model of half
+        precision a large c is infinite, and a small one 0.
+
+        Args:
+            gradient: The shape of the images, float32.
+
+        Returns:
+            The same shape.
+        """
+        return self.constant.value[:, None, None, None] * gradient
+
+
+class Attempt(NamedTuple):
+    """What a step came to.
+
+    Args:
+        state: The method's next state.
+        images: The shape of the images: what was tried.
+        distance: `(rows,)`, float32: how far that is from the clean images.
+        success: `(rows,)`, bool: whether the answer to it is the one that is wanted.
+        loss: `(rows,)`, float32: what the method lowers.
+    """
+
+    state: State
+    images: tf.Tensor
+    distance: tf.Tensor
+    success: tf.Tensor
+    loss: tf.Tensor
+
+
+class Method(abc.ABC):
+    """How a step is made: the variable, the penalty and the optimiser.
+
+    Args:
+        logits: A function from a batch of images to `(batch, num_classes)`.
+        settings: The hyper-parameters.
+    """
+
+    def __init__(self, logits: Logits, settings: Settings) -> None:
+        self.logits = logits
+        self.settings = settings
+
+    @abc.abstractmethod
+    def start(self, rows: Rows) -> State:
+        """Returns the state before the first step with a c."""
+
+    @abc.abstractmethod
+    def step(self, rows: Rows, state: State, standing: Standing) -> Attempt:
+        """Makes one step for every row."""
+
+    def done(self, rows: Rows) -> tf.Tensor:
+        """Returns `(rows,)`: whether the clean images are successes, and are kept."""
+        logits, targeted = self.logits(rows.images), self.settings["targeted"]
+        paid = hinge(logits, rows.labels, targeted, self.settings["confidence"])
+        return fooled(logits, rows.labels, targeted) & (paid <= 0)
+
+    def hinge(self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+        """Returns `(batch,)`: 0 where the answer is the one wanted, above elsewhere.
+
+        Its gradient, if not finite, names the examples.
+        """
+        return hinge(
+            self.logits(watch(images, ids)),
+            labels,
+            self.settings["targeted"],
+            self.settings["confidence"],
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchAttack(ConstantSearchAttack, abc.ABC):
+    """One whose steps are made by a `Method` in the compiled loop.
+
+    Args:
+        learning_rate: Size of a step, above 0.
+        confidence: Kappa, by how much the answer that is wanted has to lead, in the
+            unit of the logits; not below 0. A clean image is kept where it does so
+            already. Defaults to `0.0`.
+        abort_early: Whether an example goes on to its next c when a tenth of the steps
+            has not lowered its mean loss by 0.01 %. Defaults to `True`.
+    """
+
+    learning_rate: float
+    confidence: float = 0.0
+    abort_early: bool = True
+    method: ClassVar[type[Method]]
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        check_positive("learning_rate", self.learning_rate)
+        check_number(self.confidence, name="confidence", at_least=0)
+
+    def draws(self, batch: Batch) -> FloatArray:
+        """Returns what is drawn at random, `(batch, count, ...)`. Here nothing."""
+        return np.zeros((len(batch.images), 0), np.float32)
+
+    def scalars(self) -> dict[str, Any]:
+        """Returns the hyper-parameters that are numbers, as the loop takes them."""
+        return {
+            field.name: tf.constant(getattr(self, field.name), _DTYPES[field.type])
+            for field in dataclasses.fields(self)
+            if field.type in _DTYPES
+        }
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Searches for the nearest success."""
+        settings = {**self.scalars(), "targeted": tf.constant(self.targeted)}
+        images, draws = tf.constant(batch.images), tf.constant(self.draws(batch))
+        row = tf.TensorSpec((None,), tf.int64)
+        search = once_per_model(
+            batch.model,
+            ("search", self.method),
+            lambda logits: tf.function(
+                _Search(self.method, logits).run,
+                input_signature=[
+                    tf.TensorSpec((None, *images.shape[1:]), tf.float32),
+                    row,
+                    row,
+                    tf.TensorSpec((None, None, *draws.shape[2:]), tf.float32),
+                    {
+                        name: tf.TensorSpec((), value.dtype)
+                        for name, value in settings.items()
+                    },
+                ],
+                autograph=False,
+            ),
+        )
+        labels, ids = tf.constant(batch.labels), tf.constant(batch.ids)
+        return Perturbed(*search(images, labels, ids, draws, settings))
+
+
+class _Search(NamedTuple):
+    """The search of a method on a model, as a graph."""
+
+    make: type[Method]
+    logits: Logits
+
+    def run(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        ids: tf.Tensor,
+        draws: tf.Tensor,
+        settings: Settings,
+    ) -> Finished:
+        rows = Rows(tf.range(tf.shape(images)[0]), images, labels, ids, draws)
+        method = self.make(self.logits, settings)
+        finished = Finished(images, tf.zeros_like(rows.position))
+        rows = only(~method.done(rows), rows)
+        standing = _fresh(rows, settings)
+        *_, finished = iterate(
+            (rows, method.start(rows), standing),
+            _Steps(method, settings).advance,
+            finished=finished,
+        )
+        return finished
+
+
+class _Steps(NamedTuple):
+    """What is done at each step, as a graph."""
+
+    method: Method
+    settings: Settings
+
+    def advance(
+        self,
+        number: tf.Tensor,
+        standing_rows: tuple[Rows, State, Standing],
+        finished: Finished,
+    ) -> tuple[tf.Tensor, tuple[Rows, State, Standing], Finished]:
+        """Makes one step, after which some examples go on to another c or leave."""
+        rows, state, standing = standing_rows
+        attempt = apart(self.method.step)(rows, state, standing)
+        better = attempt.success & (attempt.distance < standing.distance)
+        step = standing.step + 1
+        losses = standing.losses + attempt.loss
+        limit = self.settings["max_iterations"]
+        # cleverhans compares the loss at two moments. Their means over a tenth of the
+        # steps each are not misled by Adam's first steps, which raise the loss, nor by
+        # swings across the boundary.
+        looked = step % tf.maximum(limit // 10, 1) == 0
+        stuck = looked & (losses > _PROGRESS * standing.before)
+        ended = (step == limit) | (stuck & self.settings["abort_early"])
+        standing = Standing(
+            constant=standing.constant,
+            step=step,
+            found=standing.found | attempt.success,
+            losses=tf.where(looked, 0.0, losses),
+            before=tf.where(looked, losses, standing.before),
+            best=_choose(better, attempt.images, standing.best),
+            distance=tf.where(better, attempt.distance, standing.distance),
+            iterations=standing.iterations + 1,
+        )
+        after, finished = tf.cond(
+            tf.reduce_any(ended),
+            lambda: self.turn(ended, rows, attempt.state, standing, finished),
+            lambda: ((rows, attempt.state, standing), finished),
+        )
+        return number + 1, after, finished
+
+    def turn(
+        self,
+        ended: tf.Tensor,
+        rows: Rows,
+        state: State,
+        standing: Standing,
+        finished: Finished,
+    ) -> tuple[tuple[Rows, State, Standing], Finished]:
+        """Begins anew with another c where one has `ended`; the last ones leave."""
+        searches = self.settings["binary_search_steps"]
+        anew = _fresh(rows, self.settings)._replace(
+            constant=standing.constant.next(standing.found, searches),
+            best=standing.best,
+            distance=standing.distance,
+            iterations=standing.iterations,
+        )
+        state, standing = _choose(
+            ended, (self.method.start(rows), anew), (state, standing)
+        )
+        return sift(
+            standing.constant.number == searches,
+            (rows, state, standing),
+            finished,
+            (rows.position, standing.best, standing.iterations),
+        )
+
+
+def _fresh(rows: Rows, settings: Settings) -> Standing:
+    """Returns how far examples have come that have made no step."""
+    zeros = tf.zeros_like(rows.position)
+    largest = tf.fill(tf.shape(zeros), tf.float32.max)
+    return Standing(
+        constant=Constant.first(settings["initial_const"], tf.size(zeros)),
+        step=zeros,
+        found=tf.zeros_like(zeros, tf.bool),
+        losses=tf.zeros_like(largest),
+        before=largest,
+        best=rows.images,
+        distance=largest,
+        iterations=zeros,
+    )
+
+
+def _choose(mask: tf.Tensor, one: Any, other: Any) -> Any:
+    def choose(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        sizes = tf.concat([tf.shape(mask), tf.ones(one.shape.rank - 1, tf.int32)], 0)
+        return tf.where(tf.reshape(mask, sizes), one, other)
+
+    return tf.nest.map_structure(choose, one, other)

@@ -1,0 +1,634 @@
+"""Runs attacks in chunks that are recorded, here or on a Ray cluster.
+
+Each attack on each subject is a course: a generator that asks for tasks, gets their
+records, and ends with what came of it. One scheduler leads all courses at once, takes
+what is recorded already from the store, and gives the rest to an engine.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import heapq
+import importlib
+import itertools
+import uuid
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tqdm
+
+from keras_traps._checks import FloatArray, IntArray, check_count, check_distinct
+from keras_traps.attacks import Attack, Batch
+from keras_traps.attacks.distances import distances
+from keras_traps.attacks.uap import UAP
+from keras_traps.devices import hush_retracing, limit_threads, prepare_devices
+from keras_traps.evaluation.records import (
+    Record,
+    RecordStore,
+    Run,
+    Trial,
+    attack_folder,
+    subject_folder,
+)
+from keras_traps.evaluation.subjects import Subject
+from keras_traps.luring.metrics import luring_metrics
+from keras_traps.models.inference import predict
+from keras_traps.rates import Rate
+
+EngineName = Literal["local", "ray"]
+"""In this process, or on the cores and GPUs of a Ray cluster."""
+
+_RETRIES = 3
+_SUBJECTS_PER_WORKER = 4
+
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """What can be done by itself, anywhere.
+
+    Args:
+        subject: What is attacked.
+        attack: By which attack.
+        rows: Which of the subject's examples, by their position.
+        folder: The folder of the record.
+        chunk: The number of the record.
+    """
+
+    subject: Subject
+    attack: Attack
+    rows: IntArray
+    folder: str
+    chunk: int
+
+
+Course = Generator[list[Task], list[Record], _Result]
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstCase:
+    """What remains of the examples after many attacks.
+
+    Args:
+        subject: What was attacked.
+        tried: By attack, how many images still stood when it began.
+        felled: By attack, how many of these it got through with.
+        overall: How many images some attack got through with.
+    """
+
+    subject: str
+    tried: dict[str, int]
+    felled: dict[str, int]
+    overall: Rate
+
+
+def attack_all(
+    subjects: Sequence[Subject | Sequence[Subject]],
+    attacks: Sequence[Attack],
+    store: RecordStore,
+    *,
+    background: FloatArray | None = None,
+    seed: int = 0,
+    chunk_size: int = 250,
+    limits: Mapping[str, int] | None = None,
+    sweeps: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    num_examples_sweep: int | None = None,
+    engine: EngineName = "local",
+    provenance: Mapping[str, Any] | None = None,
+) -> Iterator[Run]:
+    """Runs every attack on every subject, going on from what is recorded.
+
+    Of an attack with a sweep every setting meets the first images, and the best of them
+    all: the one that fails on the fewest; of luring, the one that leaves M right on the
+    fewest, and of those the one with the smallest DAC. So does every choice that an
+    attacker has. An attack is left out on a subject whose loss it does not follow.
+
+    Args:
+        subjects: What is attacked. Several in a sequence of their own are one subject
+            with several choices of the attacker.
+        attacks: The attacks, no two of one name and radius.
+        store: Where records are kept; a run that is interrupted goes on from them.
+        background: `(images, ...)`: images without labels, for attacks that learn from
+            many. Defaults to the subject's examples.
+        seed: Seed of the attacks' randomness. Defaults to `0`.
+        chunk_size: How many images are attacked at once and recorded together. Defaults
+            to `250`.
+        limits: How many images an attack meets at most, by its name. Defaults to all.
+        sweeps: Changes of an attack's settings to try, by its name, such as
+            `keras_traps.attacks.LURING_SWEEPS`. Defaults to none.
+        num_examples_sweep: On how many images settings are compared. Defaults to all.
+        engine: Where the attacks run. Defaults to `"local"`.
+        provenance: What a reader needs to make it again. Defaults to nothing.
+
+    Yields:
+        What was run, as soon as it was, and then in `runs/` of the store's directory.
+
+    Raises:
+        ImportError: If Ray is asked for and not installed.
+        ValueError: If an argument is out of its range. Nothing is run.
+    """
+    check_distinct("attacks", [f"{one.name} {_radius(one):g}" for one in attacks])
+    check_count("chunk_size", chunk_size)
+    check_limits(limits or {}, attacks)
+    if num_examples_sweep is not None:
+        check_count("num_examples_sweep", num_examples_sweep)
+    courses: list[Course[Run]] = []
+    total = 0
+    for each in subjects:
+        choices = [each] if isinstance(each, Subject) else list(each)
+        for attack in filter(choices[0].follows, attacks):
+            count = min(
+                len(choices[0].examples), (limits or {}).get(attack.name, 2**62)
+            )
+            few = min(count, num_examples_sweep or count)
+            changes = (sweeps or {}).get(attack.name, [{}])
+            settings = [dataclasses.replace(attack, **change) for change in changes]
+            tried = list(itertools.product(choices, settings))
+            total += count + (few * len(tried) if len(tried) > 1 else 0)
+            courses.append(
+                _course(tried, count, few, chunk_size, dict(provenance or {}))
+            )
+    worker = _make_engine(engine, background, seed)
+    for _, run in _lead(courses, worker, store, total):
+        run.write(store.workdir)
+        yield run
+
+
+def worst_case(
+    subject: Subject,
+    attacks: Sequence[Attack],
+    store: RecordStore,
+    *,
+    background: FloatArray | None = None,
+    seed: int = 0,
+    chunk_size: int = 250,
+    engine: EngineName = "local",
+) -> WorstCase:
+    """Gives each attack the images that no attack before it got through with.
+
+    To get through is to be misclassified, and, where a detector watches, not flagged at
+    its largest false-positive rate. The worst case over all attacks costs so no more
+    than the images that still stand, as AutoAttack does it.
+
+    Args:
+        subject: What is attacked.
+        attacks: The attacks in their order, the cheap ones first; no two of one name.
+        store: Where records are kept; a run that is interrupted goes on from them.
+        background: See `attack_all`. Defaults to the subject's examples.
+        seed: Seed of the attacks' randomness. Defaults to `0`.
+        chunk_size: How many images are attacked at once. Defaults to `250`.
+        engine: Where the attacks run. Defaults to `"local"`.
+
+    Returns:
+        How many each attack felled, and how many fell in all.
+
+    Raises:
+        ImportError: If Ray is asked for and not installed.
+        ValueError: If there are no attacks or two of one name, or `chunk_size` is out
+            of its range. Nothing is run.
+    """
+    check_distinct("attacks", [attack.name for attack in attacks])
+    check_count("chunk_size", chunk_size)
+    known = [attack for attack in attacks if subject.follows(attack)]
+    count = len(subject.examples)
+    courses = [
+        _standing(subject, known, rows, chunk)
+        for chunk, rows in enumerate(_chunks(count, chunk_size))
+    ]
+    tried = {attack.name: 0 for attack in known}
+    felled = dict(tried)
+    worker = _make_engine(engine, background, seed)
+    for _, found in _lead(courses, worker, store, count * len(known)):
+        for name, standing, through in found:
+            tried[name] += standing
+            felled[name] += through
+    return WorstCase(subject.name, tried, felled, Rate(sum(felled.values()), count))
+
+
+def check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
+    """Refuses limits of attacks that are not run, and those that are no numbers.
+
+    Args:
+        limits: How many images an attack meets at most, by its name.
+        attacks: The attacks that are run.
+
+    Raises:
+        ValueError: If a name is not one of theirs, or a limit is below 1.
+    """
+    known = list(dict.fromkeys(attack.name for attack in attacks))
+    for name, limit in limits.items():
+        if name not in known:
+            raise ValueError(
+                "Invalid value for argument `limits`. Expected names of the attacks, "
+                f"{', '.join(known)}. Received: {name!r}"
+            )
+        check_count(f"limits[{name!r}]", limit)
+
+
+def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
+    """Does a task.
+
+    Args:
+        task: What to do.
+        background: See `attack_all`.
+        seed: Seed of the attack's randomness.
+
+    Returns:
+        What the attack made of each image; the same wherever, whenever and in whatever
+        pieces it is done, up to rounding.
+    """
+    subject, attack = task.subject, task.attack
+    examples = subject.examples.take(task.rows)
+    # Whatever the pieces, two change places.
+    crafted = subject.examples.take(task.rows ^ 1) if subject.exchanged else examples
+    targets = crafted.targets(attack)
+    losses = {} if subject.loss is None else {"loss": subject.loss}
+    result = attack(
+        subject.attacked,
+        crafted.images,
+        crafted.labels,
+        output=subject.output,
+        y_target=targets,
+        seed=seed,
+        ids=crafted.ids,
+        background=subject.examples.images if background is None else background,
+        batch_size=len(crafted),
+        **losses,
+    )
+    images, answers, moved = result.images, result.answers, result
+    if subject.exchanged:
+        images = np.clip(examples.images + (images - crafted.images), 0.0, 1.0)
+        answers = predict(subject.attacked, images).argmax(axis=1)
+        moved = cast(Any, distances(examples.images, images))
+    return Record(
+        ids=examples.ids,
+        labels=examples.labels,
+        targets=examples.labels if targets is None else targets,
+        l0=moved.l0,
+        l2=moved.l2,
+        linf=moved.linf,
+        iterations=result.iterations,
+        kept=images[: subject.kept],
+        outputs={
+            "answer": answers,
+            **{name: asked(images) for name, asked in subject.questions.items()},
+        },
+    )
+
+
+def _course(
+    tried: Sequence[tuple[Subject, Attack]],
+    count: int,
+    few: int,
+    chunk_size: int,
+    provenance: dict[str, Any],
+) -> Course[Run]:
+    """One attack on one subject, with all that the attacker may choose among."""
+    (subject, attack), trials = tried[0], []
+    if len(tried) > 1:
+        parts = [_tasks(*one, few, chunk_size) for one in tried]
+        records = iter((yield list(itertools.chain.from_iterable(parts))))
+        for one, part in zip(tried, parts, strict=True):
+            found = Record.join([next(records) for _ in part], kept=0)
+            trials.append(Trial(_settings(*one), few, *_unharmed(found, one[1])))
+        ranks = [(trial.standing, trial.defended) for trial in trials]
+        subject, attack = tried[ranks.index(min(ranks))]
+    tasks = _tasks(subject, attack, count, chunk_size)
+    yield tasks
+    return Run(
+        subject=subject.name,
+        attack=attack.name,
+        kind=attack.kind,
+        eps=_radius(attack),
+        settings=_settings(subject, attack),
+        note=attack.note,
+        trials=tuple(trials),
+        images=count,
+        integrated=subject.integrated,
+        about=dict(subject.about),
+        facts=dict(subject.facts),
+        folder=tasks[0].folder,
+        chunks=len(tasks),
+        provenance=provenance,
+    )
+
+
+def _standing(
+    subject: Subject, attacks: Sequence[Attack], rows: IntArray, chunk: int
+) -> Course[list[tuple[str, int, int]]]:
+    """All attacks on what stands of one chunk."""
+    found = []
+    for place, attack in enumerate(attacks):
+        if not len(rows):
+            break
+        folder = f"standing/{attack_folder(attack, *attacks[:place])}"
+        [record] = yield [Task(subject, attack, rows, _beneath(subject, folder), chunk)]
+        through = _through(subject, record)
+        found.append((attack.name, len(rows), int(through.sum())))
+        rows = rows[~through]
+    return found
+
+
+def _through(subject: Subject, record: Record) -> npt.NDArray[np.bool_]:
+    if subject.detector is None or subject.integrated:
+        return record.misclassified
+    flagged = subject.detector.judge(record).flagged
+    unnoticed: npt.NDArray[np.bool_] = record.misclassified & ~flagged[max(flagged)]
+    return unnoticed
+
+
+def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
+    """On how many images the attack failed, by what counts first and second."""
+    if {"augmented", "target"} <= set(record.outputs):
+        measured = luring_metrics(
+            augmented=record.outputs["augmented"],
+            target=record.outputs["target"],
+            labels=record.labels,
+        )
+        return measured.ac_m.count, measured.dac.count
+    failed = int((~record.succeeded(targeted=attack.targeted)).sum())
+    return failed, failed
+
+
+def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:
+    folder = _beneath(subject, attack_folder(attack))
+    return [
+        Task(subject, attack, rows, folder, chunk)
+        for chunk, rows in enumerate(_chunks(count, size))
+    ]
+
+
+def _beneath(subject: Subject, folder: str) -> str:
+    return f"{subject_folder(subject.name, subject.facts, subject.choice)}/{folder}"
+
+
+def _chunks(count: int, size: int) -> list[IntArray]:
+    return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _settings(subject: Subject, attack: Attack) -> dict[str, Any]:
+    return {**attack.settings(), **subject.choice}
+
+
+def _radius(attack: Attack) -> float:
+    return float(attack.linf_bound or 0)
+
+
+class _Engine(Protocol):
+    """Does tasks, in whatever order and place."""
+
+    def submit(self, task: Task, place: int, /) -> int:
+        """Takes a task of the course at a place; returns a handle."""
+
+    def finished(self) -> tuple[int, Record]:
+        """Waits until a task is done; returns its handle and its record."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Walk:
+    """A course on its way: the tasks that it waits for, and what is there of each."""
+
+    course: Course[Any]
+    tasks: list[Task] = dataclasses.field(default_factory=list)
+    records: list[Record | None] = dataclasses.field(default_factory=list)
+
+
+def _lead(
+    courses: Sequence[Course[_Result]],
+    engine: _Engine,
+    store: RecordStore,
+    total: int,
+) -> Iterator[tuple[int, _Result]]:
+    """Leads all courses to their ends, and yields the place and the result of each."""
+    walks = [_Walk(course) for course in courses]
+    waiting: dict[int, tuple[int, int]] = {}
+    with tqdm.tqdm(total=total, unit="image", smoothing=0.05) as bar:
+
+        def go_on(place: int) -> Iterator[tuple[int, _Result]]:
+            """Leads a course to where it has to wait, or to its end."""
+            walk = walks[place]
+            answer: list[Record] | None = cast(Any, walk.records or None)
+            while True:
+                try:
+                    walk.tasks = walk.course.send(cast(Any, answer))
+                except StopIteration as end:
+                    yield place, end.value
+                    return
+                walk.records = [_recorded(store, task) for task in walk.tasks]
+                for index, task in enumerate(walk.tasks):
+                    record = walk.records[index]
+                    done = 0 if record is None else len(record)
+                    if not bar.disable:
+                        # What an earlier run did says nothing of the rate of this one.
+                        bar.initial += done
+                        bar.n += done
+                    if done < len(task.rows):
+                        rest = dataclasses.replace(task, rows=task.rows[done:])
+                        waiting[engine.submit(rest, place)] = (place, index)
+                if any(one == place for one, _ in waiting.values()):
+                    return
+                answer = cast(Any, walk.records)
+
+        for place in range(len(walks)):
+            yield from go_on(place)
+        while waiting:
+            handle, record = engine.finished()
+            place, index = waiting.pop(handle)
+            walk, task = walks[place], walks[place].tasks[index]
+            bar.set_description(f"{task.attack.name} on {task.subject.name}")
+            bar.update(len(record))
+            if (known := walk.records[index]) is not None:
+                record = Record.join([known, record], kept=task.subject.kept)
+            store.write(task.folder, task.chunk, record)
+            walk.records[index] = record
+            if not any(one == place for one, _ in waiting.values()):
+                yield from go_on(place)
+
+
+def _recorded(store: RecordStore, task: Task) -> Record | None:
+    """Returns what is recorded of a task's first images, or `None`."""
+    if not store.has(task.folder, task.chunk):
+        return None
+    record = store.read(task.folder, task.chunk)
+    # A sweep, or a run over fewer images, ends with a shorter record; a run over more
+    # leaves a longer one.
+    common = min(len(record), len(task.rows))
+    same = np.array_equal(
+        record.ids[:common], task.subject.examples.ids[task.rows[:common]]
+    )
+    return record.take(common) if same else None
+
+
+def _make_engine(name: EngineName, background: FloatArray | None, seed: int) -> _Engine:
+    makers: dict[str, Any] = {"local": _LocalEngine, "ray": _RayEngine}
+    if name not in makers:
+        raise ValueError(
+            f"Invalid value for argument `engine`. Expected one of {tuple(makers)}. "
+            f"Received: engine={name!r}"
+        )
+    made: _Engine = makers[name](background, seed)
+    return made
+
+
+class _LocalEngine:
+    """Does one task after the other, in this process; those of early courses first."""
+
+    def __init__(self, background: FloatArray | None, seed: int) -> None:
+        self._background, self._seed = background, seed
+        self._count = 0
+        self._waiting: list[tuple[int, int, Task]] = []
+
+    def submit(self, task: Task, place: int) -> int:
+        self._count += 1
+        heapq.heappush(self._waiting, (place, self._count, task))
+        return self._count
+
+    def finished(self) -> tuple[int, Record]:
+        _, handle, task = heapq.heappop(self._waiting)
+        return handle, run_task(task, self._background, self._seed)
+
+
+class _RayEngine:
+    """Does tasks as Ray tasks, one per core, or one per GPU where there are any.
+
+    A cluster that runs already, named by the environment variable `RAY_ADDRESS`, is
+    used; else one is started on this machine and ends with the process. A task whose
+    worker dies is done again by another, up to three times. Models of a user's own
+    classes must be importable, and registered with Keras, on every machine.
+
+    A universal perturbation is learnt by the first task that needs it, and given to the
+    others of the same attack and subject: all images have the same one.
+    """
+
+    def __init__(self, background: FloatArray | None, seed: int) -> None:
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise ImportError(
+                'The engine "ray" needs Ray: pip install ".[ray]"'
+            ) from error
+        self._ray, self._seed = ray, seed
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False)
+        per_task = (
+            {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
+        )
+        self._work = ray.remote(max_retries=_RETRIES, num_returns=2, **per_task)(_work)
+        self._background = ray.put(background)
+        self._packed: dict[Subject, tuple[str, Any]] = {}
+        self._known: dict[tuple[Subject, Attack], Any] = {}
+        self._handles: dict[Any, int] = {}
+        self._count = 0
+
+    def submit(self, task: Task, _: int) -> int:
+        subject, attack = task.subject, task.attack
+        if subject not in self._packed:
+            packed = self._ray.put(pack(subject))
+            self._packed[subject] = (uuid.uuid4().hex, packed)
+        token, packed = self._packed[subject]
+        light = dataclasses.replace(task, subject=cast(Any, None))
+        # Ray holds a task back until what it is given is there.
+        same = (subject, attack) if can_share(attack) else None
+        known = self._known.get(same) if same else None
+        record, learnt = self._work.remote(
+            token, packed, light, self._background, self._seed, known
+        )
+        if same:
+            self._known.setdefault(same, learnt)
+        self._count += 1
+        self._handles[record] = self._count
+        return self._count
+
+    def finished(self) -> tuple[int, Record]:
+        (reference,), _ = self._ray.wait(list(self._handles), num_returns=1)
+        record: Record = self._ray.get(reference)
+        return self._handles.pop(reference), record
+
+
+def pack(subject: Subject) -> bytes:
+    """Makes a subject fit to be sent to another process.
+
+    Args:
+        subject: The subject.
+
+    Returns:
+        Its pickle. Keras models are in it as their `.keras` files, each once; verdicts
+        are not made elsewhere, so that its detector is only what it asks.
+    """
+    ray: Any = importlib.import_module("ray")
+    plain = dataclasses.replace(subject, asked=subject.questions, detector=None)
+    packed: bytes = ray.cloudpickle.dumps(plain)
+    return packed
+
+
+# The subjects of this worker, by their tokens, each with its traced models.
+_mine: dict[str, Subject] = {}
+
+
+def _work(
+    token: str,
+    packed: bytes,
+    task: Task,
+    background: FloatArray | None,
+    seed: int,
+    known: Any,
+) -> tuple[Record, Any]:
+    """Runs in a worker; the second result is what a universal attack has learnt."""
+    ray: Any = importlib.import_module("ray")
+    if not _mine:
+        if not tf.config.list_physical_devices("GPU"):
+            # Ray gave this task one core; TensorFlow would take all.
+            limit_threads(1)
+        prepare_devices()
+        hush_retracing()
+    if token not in _mine:
+        while len(_mine) >= _SUBJECTS_PER_WORKER:
+            del _mine[next(iter(_mine))]
+        _mine[token] = ray.cloudpickle.loads(packed)
+    attack = task.attack
+    learnt = [] if known is None else [known]
+    if can_share(attack):
+        attack = with_known(cast(UAP, attack), learnt)
+    task = dataclasses.replace(task, subject=_mine[token], attack=attack)
+    return run_task(task, background, seed), (learnt or [None])[0]
+
+
+def can_share(attack: Attack) -> bool:
+    """Tells whether all that an attack does with a batch is to learn and to add.
+
+    Args:
+        attack: Any attack.
+
+    Returns:
+        Whether it is UAP, or of a subclass that leaves `perturb` as it is: one of its
+        own may learn otherwise, more than once, or not at all.
+    """
+    return isinstance(attack, UAP) and type(attack).perturb is UAP.perturb
+
+
+def with_known(attack: UAP, known: list[Any]) -> UAP:
+    """Returns an attack that adds a perturbation that is known already.
+
+    Args:
+        attack: One that `can_share`.
+        known: The perturbation, alone; or empty, until the first batch has learnt it.
+
+    Returns:
+        A copy, of the same class and settings, that learns nothing but what goes into
+        `known`.
+    """
+
+    def learn(batch: Batch) -> Any:
+        if not known:
+            known.append(attack.learn(batch))
+        return known[0]
+
+    shared = copy.copy(attack)
+    # On the copy alone, which is frozen: all else stays what the class makes of it.
+    object.__setattr__(shared, "learn", learn)
+    return shared

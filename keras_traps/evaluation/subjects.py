@@ -1,0 +1,648 @@
+"""Who is attacked, as what, on which images, and what is asked of the outcome."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_traps._checks import FloatArray, IntArray, check_count
+from keras_traps.attacks import Attack, create, least_likely_targets, random_targets
+from keras_traps.attacks.losses import Loss
+from keras_traps.attractors import (
+    ForensicAnalyzer,
+    Thresholds,
+    TrapSettings,
+    inject,
+    integrate,
+    raw_sum,
+)
+from keras_traps.datasets import Dataset
+from keras_traps.layers import LuringInput
+from keras_traps.models.inference import predict
+from keras_traps.models.outputs import AttackedOutput, Output
+from keras_traps.provenance import architecture_sha256, weights_sha256
+
+if TYPE_CHECKING:
+    from keras_traps.evaluation.records import Record
+
+Variant = Literal["paper", "margin", "raw_sum", "integrated", "integrated_label"]
+"""How an attack sees the trapped model M.
+
+- `"paper"`: with its own loss on the normalised sum, as the paper's platform has it.
+- `"margin"`: with a logit-margin loss on the normalised sum.
+- `"raw_sum"`: with its own loss on C + W before its normalisation.
+- `"integrated"`: the classify-detect-recover model, whose recovered answer has a
+  gradient.
+- `"integrated_label"`: the same where it has none.
+"""
+
+SubjectName = Variant | Literal["undefended"]
+"""A variant of the trapped model, or the classifier C itself."""
+
+INTEGRATED: tuple[Variant, ...] = ("integrated", "integrated_label")
+"""The variants in which flagging is part of the answer."""
+
+Threat = Literal["luring", "whitebox", "surrogate", "identity", "softened", "exchanged"]
+"""What an attacker has, to fool what luring protects; see `THREATS`."""
+
+THREATS: dict[Threat, str] = {
+    "luring": "is given M∘P and attacks it, unaware of the defence, as in the paper",
+    "whitebox": "has M itself, its weights included",
+    "surrogate": "trains a classifier of M's architecture on M's training images, "
+    "without P, and attacks that",
+    "identity": "is given M∘P and knows what P is for: the gradient takes P for the "
+    "identity",
+    "softened": "is given M∘P and knows that P's last sigmoid saturates: the gradient "
+    "goes through a flatter one, of several the best",
+    "exchanged": "is a control: each image gets the change that `luring` made for "
+    "another one, with the attack's first settings",
+}
+"""What each attacker has and does, as the end of a sentence."""
+
+SOFTNESS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
+"""How much flatter the sigmoid is that `"softened"` tries; 1 is P's own."""
+
+Question = Callable[[FloatArray], npt.NDArray[Any]]
+"""From images in [0, 1] to one answer, or one row, for each."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """The images that are attacked.
+
+    Args:
+        ids: `(images,)`: index in the test set.
+        images: `(images, height, width, channels)`, in [0, 1].
+        labels: `(images,)`: true classes.
+        random: `(images,)`: a wrong class for each.
+        least_likely: `(images,)`: the class that the first model holds least likely.
+    """
+
+    ids: IntArray
+    images: FloatArray
+    labels: IntArray
+    random: IntArray
+    least_likely: IntArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def targets(self, attack: Attack) -> IntArray | None:
+        """Returns the targets of an attack, or `None` where it has none."""
+        by_rule = {"random": self.random, "least_likely": self.least_likely}
+        return by_rule.get(attack.target_rule)
+
+    def take(self, rows: IntArray | slice) -> Examples:
+        """Returns some of them, by their position."""
+        return Examples(
+            *(getattr(self, field.name)[rows] for field in dataclasses.fields(self))
+        )
+
+
+def choose_examples(
+    test: Dataset,
+    outputs: Sequence[FloatArray],
+    *,
+    num_examples: int,
+    seed: int = 0,
+    logits: keras.Model | None = None,
+) -> Examples:
+    """Chooses the images to attack: the first that all models are right on.
+
+    Args:
+        test: The test images.
+        outputs: `(images, classes)` each: what each model returns for all of them.
+        num_examples: How many at most.
+        seed: Seed of the random targets. Defaults to `0`.
+        logits: The first model up to its logits, as `logits_model` makes it, which is
+            asked for the least likely class where several have the lowest output, as
+            of a sure model's probabilities, which are 0. Defaults to the first of these
+            classes.
+
+    Returns:
+        The examples; fewer than asked for where there are fewer. Fewer are the first of
+        more.
+
+    Raises:
+        ValueError: If `num_examples` is below 1, or there is no such image.
+    """
+    check_count("num_examples", num_examples)
+    right = np.all([each.argmax(axis=1) == test.labels for each in outputs], axis=0)
+    ids = np.flatnonzero(right)[:num_examples]
+    if not len(ids):
+        who = "The classifier is" if len(outputs) == 1 else "All models together are"
+        raise ValueError(f"{who} right on none of the test images.")
+    labels, images = test.labels[ids], test.images[ids]
+    found = outputs[0][ids]
+    least_likely = least_likely_targets(found, labels)
+    # Only these: between close outputs rounding may have another order than logits.
+    lowest = found == found.min(axis=1, keepdims=True)
+    tied = np.flatnonzero(lowest.sum(axis=1) > 1)
+    if logits is not None and len(tied):
+        exact = predict(logits, images[tied])
+        least_likely[tied] = least_likely_targets(exact, labels[tied])
+    return Examples(
+        ids=ids,
+        images=images,
+        labels=labels,
+        random=random_targets(labels, test.num_classes, seed=seed, ids=ids),
+        least_likely=least_likely,
+    )
+
+
+class Finding(NamedTuple):
+    """What a detector says of a record's images.
+
+    Args:
+        score: `(images,)`, higher for more adversarial.
+        flagged: `(images,)` by nominal false-positive rate: taken to be adversarial.
+        recovered: `(images,)`: the class that a flagged image is given, or `None`.
+        pull: `(images,)`: by how much the detector's own evidence prefers the answer
+            to the true class, or `None`.
+    """
+
+    score: FloatArray
+    flagged: dict[float, npt.NDArray[np.bool_]]
+    recovered: IntArray | None = None
+    pull: FloatArray | None = None
+
+
+class Detector(abc.ABC):
+    """Tells attacked images from clean ones by what was asked of them."""
+
+    @property
+    @abc.abstractmethod
+    def asked(self) -> Mapping[str, Question]:
+        """What has to be asked of each image, by the names it is recorded by."""
+
+    @property
+    @abc.abstractmethod
+    def fprs(self) -> tuple[float, ...]:
+        """The nominal false-positive rates that it has thresholds for."""
+
+    @abc.abstractmethod
+    def judge(self, record: Record) -> Finding:
+        """Judges the images of a record from its outputs alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreDetector(Detector):
+    """Any detector that is a score and thresholds.
+
+    Args:
+        score: From images to `(images,)`, higher for more adversarial.
+        thresholds: By nominal false-positive rate: what a score has to exceed.
+    """
+
+    score: Question
+    thresholds: Mapping[float, float]
+
+    @property
+    def asked(self) -> Mapping[str, Question]:
+        """Its score."""
+        return {"score": self.score}
+
+    @property
+    def fprs(self) -> tuple[float, ...]:
+        """Those of the thresholds."""
+        return tuple(self.thresholds)
+
+    def judge(self, record: Record) -> Finding:
+        """Compares the scores with the thresholds."""
+        score = record.outputs["score"]
+        return Finding(score, {f: score > t for f, t in self.thresholds.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Watermark(Detector):
+    """The forensic analyzer of attractors.
+
+    Args:
+        analyzers: A fitted analyzer of one decoder by nominal false-positive rate.
+    """
+
+    analyzers: Mapping[float, ForensicAnalyzer]
+
+    @property
+    def asked(self) -> Mapping[str, Question]:
+        """W."""
+        return {"correlations": self.analyzers[self.fprs[0]].correlations}
+
+    @property
+    def fprs(self) -> tuple[float, ...]:
+        """Those of the analyzers."""
+        return tuple(self.analyzers)
+
+    def judge(self, record: Record) -> Finding:
+        """Asks each analyzer; the score is that of the largest rate's."""
+        w = record.outputs["correlations"]
+        verdicts = {fpr: each.judge(w) for fpr, each in self.analyzers.items()}
+        main, rows = verdicts[max(self.fprs)], np.arange(len(w))
+        return Finding(
+            main.score,
+            {fpr: verdict.is_adversarial for fpr, verdict in verdicts.items()},
+            main.recovered,
+            w[rows, record.outputs["answer"]] - w[rows, record.labels],
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What is attacked, and what is asked of the adversarial images.
+
+    Args:
+        name: Its name, of letters, digits, `_`, `-` and `.`.
+        model: The model that it is made from.
+        examples: The images.
+        output: What the attacked model returns. Defaults to `"logits"`.
+        loss: What an attacker follows; attacks that do not follow it are left out.
+            Defaults to `None`, each attack's own.
+        asked: What is asked of the adversarial images, by the names it is recorded by.
+            Defaults to nothing but the attacked model's answer.
+        detector: What watches the model. Defaults to `None`.
+        integrated: Whether flagging is part of the model's answer. Defaults to `False`.
+        view: How the attacked model is made from `model`. Defaults to `model` itself.
+        exchanged: Whether each image gets the change that was made for the one beside
+            it; the number of examples is even. Defaults to `False`.
+        about: What else names it, by column of the frame. Defaults to nothing.
+        facts: What its records depend on that the settings of the store do not tell.
+            Defaults to nothing.
+        choice: What this attacker chose among, as settings. Defaults to nothing.
+        kept: How many adversarial images are kept whole. Defaults to `4`.
+    """
+
+    name: str
+    model: keras.Model
+    examples: Examples
+    output: AttackedOutput = "logits"
+    loss: Loss | None = None
+    asked: Mapping[str, Question] = dataclasses.field(default_factory=dict)
+    detector: Detector | None = None
+    integrated: bool = False
+    view: Callable[[keras.Model], keras.Model] | None = None
+    exchanged: bool = False
+    about: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    choice: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    kept: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuses a name that no folder can have."""
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(
+                "Invalid value for argument `name`. Expected letters, digits, `_`, "
+                f"`-` and `.` alone. Received: name={self.name!r}"
+            )
+
+    @functools.cached_property
+    def attacked(self) -> keras.Model:
+        """The model that attacks see; kept, for a new one is traced anew."""
+        return self.model if self.view is None else self.view(self.model)
+
+    @property
+    def questions(self) -> dict[str, Question]:
+        """All that is asked of the adversarial images, by the detector too."""
+        return {**self.asked, **(self.detector.asked if self.detector else {})}
+
+    def follows(self, attack: Attack) -> bool:
+        """Says whether an attack follows the loss that the attacker has."""
+        losses = getattr(attack, "losses", ("cross_entropy", "margin"))
+        return self.loss is None or self.loss in losses
+
+
+def model_subject(
+    model: keras.Model,
+    examples: Examples,
+    *,
+    name: str = "model",
+    output: AttackedOutput = "logits",
+    loss: Loss | None = None,
+    detector: Detector | None = None,
+) -> Subject:
+    """Makes a subject of any classifier, with or without a detector.
+
+    Args:
+        model: A built classifier.
+        examples: The images to attack.
+        name: Its name. Defaults to `"model"`.
+        output: What it returns. Defaults to `"logits"`.
+        loss: What the attacker follows. Defaults to `None`, each attack's own.
+        detector: What watches it, such as a `ScoreDetector`. Defaults to `None`.
+
+    Returns:
+        The subject; models of other weights or layers do not share its records.
+    """
+    facts = {
+        "model": weights_sha256(model),
+        "architecture": architecture_sha256(model),
+        "output": output,
+        "loss": loss,
+    }
+    return Subject(name, model, examples, output, loss, detector=detector, facts=facts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Defence:
+    """A classifier with its traps.
+
+    Args:
+        classifier: The undefended classifier C.
+        output: What C returns.
+        trapped: The trapped model M.
+        analyzers: A fitted analyzer by nominal false-positive rate. The integrated
+            model is made with the one of the largest rate.
+    """
+
+    classifier: keras.Model
+    output: Output
+    trapped: keras.Model
+    analyzers: Mapping[float, ForensicAnalyzer]
+
+    @property
+    def main_analyzer(self) -> ForensicAnalyzer:
+        """The analyzer of the largest false-positive rate."""
+        return self.analyzers[max(self.analyzers)]
+
+
+def defend(
+    classifier: keras.Model,
+    settings: TrapSettings,
+    images: FloatArray,
+    *,
+    fprs: Sequence[float] = (0.05, 0.005),
+) -> Defence:
+    """Traps a classifier and fits an analyzer for each false-positive rate.
+
+    Args:
+        classifier: A built classifier.
+        settings: The traps' constants.
+        images: `(images, ...)`, float32, in [0, 1]: clean images for the thresholds.
+        fprs: Nominal false-positive rates. Defaults to `(0.05, 0.005)`, the paper's.
+
+    Returns:
+        The defence.
+
+    Raises:
+        ValueError: If there are no rates, or too few images for one of them.
+    """
+    if not fprs:
+        raise ValueError(
+            "Invalid value for argument `fprs`. Expected at least one rate. "
+            f"Received: fprs={tuple(fprs)}"
+        )
+    trapped = inject(classifier, settings)
+    analyzers = {fpr: ForensicAnalyzer(trapped) for fpr in fprs}
+    correlations = next(iter(analyzers.values())).correlations(images)
+    for fpr, analyzer in analyzers.items():
+        analyzer.fit_correlations(correlations, fpr=fpr)
+    return Defence(classifier, settings.output, trapped, analyzers)
+
+
+def attractor_subjects(
+    defence: Defence,
+    examples: Examples,
+    names: Sequence[SubjectName],
+) -> list[Subject]:
+    """Makes the subjects of an evaluation of attractors.
+
+    Args:
+        defence: The classifier C and its traps.
+        examples: The images to attack.
+        names: `"undefended"` for C, and variants of the trapped model.
+
+    Returns:
+        One for each name. Their records depend on what `record_settings` tells of the
+        defence.
+    """
+    return [_attractor_subject(defence, examples, name) for name in names]
+
+
+def _attractor_subject(defence: Defence, examples: Examples, name: str) -> Subject:
+    if name == "undefended":
+        return Subject(name, defence.classifier, examples, defence.output)
+    views: dict[str, Callable[[keras.Model], keras.Model]] = {"raw_sum": raw_sum}
+    for one in INTEGRATED:
+        thresholds = defence.main_analyzer.thresholds
+        views[one] = functools.partial(_integrated, thresholds, one == "integrated")
+    return Subject(
+        name,
+        defence.trapped,
+        examples,
+        "scores",
+        "margin" if name == "margin" else None,
+        asked={"correlations": _Correlations(defence.trapped)},
+        detector=Watermark(defence.analyzers),
+        integrated=name in INTEGRATED,
+        view=views.get(name),
+    )
+
+
+def _integrated(
+    thresholds: Thresholds, differentiable: bool, trapped: keras.Model
+) -> keras.Model:
+    analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
+    return integrate(
+        trapped, analyzer, recovery="correlation" if differentiable else "label"
+    )
+
+
+class _Correlations:
+    """W of a trapped model. An analyzer cannot be sent to another process; this can."""
+
+    def __init__(self, trapped: keras.Model) -> None:
+        self._trapped = trapped
+        self._analyzer = ForensicAnalyzer(trapped)
+
+    def __call__(self, images: FloatArray) -> FloatArray:
+        return self._analyzer.correlations(images)
+
+    def __reduce__(self) -> tuple[type[_Correlations], tuple[keras.Model]]:
+        return _Correlations, (self._trapped,)
+
+
+class _Classes:
+    """The classes that a model answers with."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+
+    def __call__(self, images: FloatArray) -> IntArray:
+        return predict(self._model, images).argmax(axis=1)
+
+
+def luring_subjects(
+    threat: Threat,
+    variant: str,
+    *,
+    target: keras.Model,
+    augmented: keras.Model,
+    examples: Examples,
+    weights: Mapping[str, str],
+    surrogate: keras.Model | None = None,
+    softness: Sequence[float] = SOFTNESS,
+) -> list[Subject]:
+    """Makes what one kind of attacker attacks of luring.
+
+    Whatever is attacked, what counts is what M and M∘P answer to the images.
+
+    Args:
+        threat: What the attacker has; see `THREATS`.
+        variant: How M∘P was made.
+        target: M; all models return logits.
+        augmented: M∘P.
+        examples: The images to attack; `"exchanged"` leaves out the last of an odd
+            number.
+        weights: Hashes of the weights of all models that the images depend on, by name.
+        surrogate: The attacker's own classifier, for `"surrogate"`.
+        softness: What `"softened"` tries, each at least 1. Defaults to `SOFTNESS`.
+
+    Returns:
+        One subject; for `"softened"` one for each softness, of which the best counts.
+
+    Raises:
+        ValueError: If the surrogate is missing, `"exchanged"` has no two images, or a
+            softness is below 1.
+    """
+    if threat == "surrogate" and surrogate is None:
+        raise ValueError(
+            "Invalid value for argument `surrogate`. Expected a model for "
+            "threat='surrogate'. Received: None"
+        )
+    if threat == "softened" and min(softness) < 1:
+        raise ValueError(
+            "Invalid value for argument `softness`. Expected numbers of at least 1. "
+            f"Received: {min(softness):g}"
+        )
+    exchanged = threat == "exchanged"
+    if exchanged:
+        if len(examples) < 2:
+            raise ValueError(
+                "Changes are exchanged within pairs of images: expected two that M and "
+                f"M∘P are right on. Received: {len(examples)}"
+            )
+        examples = examples.take(slice(len(examples) // 2 * 2))
+    base = Subject(
+        f"{threat}-{variant}",
+        {"whitebox": target, "surrogate": surrogate}.get(threat) or augmented,
+        examples,
+        asked={"augmented": _Classes(augmented), "target": _Classes(target)},
+        exchanged=exchanged,
+        about={"threat": threat, "variant": variant},
+        facts=weights,
+        kept=0,
+    )
+    if threat != "softened":
+        return [base]
+    return [
+        dataclasses.replace(
+            base,
+            view=functools.partial(soften, softness=each),
+            choice={"softness": each},
+        )
+        for each in softness
+    ]
+
+
+def past_the_lure(attack: Attack) -> Attack:
+    """Returns PGD with a gradient that goes past P, for the threat `"identity"`.
+
+    Args:
+        attack: PGD with its settings.
+
+    Returns:
+        The attack; it does not stop where M∘P is fooled, for it is after M.
+
+    Raises:
+        ValueError: If it is another attack than PGD.
+    """
+    if attack.name != "PGD":
+        raise ValueError(
+            "Invalid value for argument `attack`. Only PGD has a form whose gradient "
+            f"goes past P. Received: {attack.name}"
+        )
+    settings = {**attack.settings(), "abort_early": False, "through": ("lure",)}
+    return create("BPDA", **settings)
+
+
+def soften(augmented: keras.Model, softness: float) -> keras.Model:
+    """Makes M∘P a model with the same answers and a gradient that does not vanish.
+
+    P ends in a sigmoid. Trained long, it returns pixels near 0 and 1, where the slope
+    of a sigmoid is nearly 0: what is made on M∘P by its own gradient may fail for that
+    alone. Here the gradient goes through `sigmoid(z / softness)` in place of
+    `sigmoid(z)`, but for the factor `1 / softness`, which no attack that takes the sign
+    of a gradient, or divides by its size, can see.
+
+    Args:
+        augmented: M∘P, with a `LuringInput` of a preset in it.
+        softness: At least 1; 1 leaves the gradient as it is.
+
+    Returns:
+        A model that shares the weights of M and P.
+
+    Raises:
+        ValueError: If there is no such layer in it, or one whose network was brought.
+    """
+    if not _has_lure(augmented):
+        raise ValueError(
+            "Invalid value for argument `augmented`. Expected a model with a "
+            f"`LuringInput` in it. Received: {augmented.name!r}"
+        )
+
+    def softer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, LuringInput):
+            return _SoftLure(layer, softness)
+        if isinstance(layer, keras.Model) and _has_lure(layer):
+            return keras.models.clone_model(layer, clone_function=softer)
+        return layer
+
+    return keras.models.clone_model(augmented, clone_function=softer)
+
+
+def _has_lure(model: keras.Model) -> bool:
+    return any(
+        isinstance(layer, LuringInput)
+        or (isinstance(layer, keras.Model) and _has_lure(layer))
+        for layer in model.layers
+    )
+
+
+class _SoftLure(keras.layers.Layer):
+    """P with another gradient."""
+
+    def __init__(self, lure: LuringInput, softness: float) -> None:
+        super().__init__(name=lure.name, autocast=False)
+        self.until_sigmoid = lure.until_sigmoid()
+        self.softness = softness
+        self.built = True
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        z = tf.cast(self.until_sigmoid(images, training=False), tf.float32)
+        return tf.ensure_shape(_soft_sigmoid(z, self.softness), z.shape)
+
+    def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(images.shape, "float32")
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec(None, tf.float32), tf.TensorSpec((), tf.float32)],
+    autograph=False,
+)
+def _soft_sigmoid(z: tf.Tensor, softness: tf.Tensor) -> tf.Tensor:
+    # A graph of its own, traced once: TensorFlow registers each trace of a custom
+    # gradient for ever, with the graph that it is in, and with that the model.
+    @tf.custom_gradient
+    def sigmoid(z: tf.Tensor) -> tuple[tf.Tensor, object]:
+        flat = tf.sigmoid(z / softness)
+        return tf.sigmoid(z), lambda upstream: upstream * flat * (1.0 - flat)
+
+    return sigmoid(z)

@@ -1,0 +1,187 @@
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.optimize import fmin_l_bfgs_b
+
+from keras_traps.attacks import AttackResult, blb, create
+from keras_traps.attacks.lbfgs import BLB
+from tests.attacks.nearest import distance_to_plane, nearest_answer
+from tests.attacks.victims import (
+    PIXELS,
+    SHAPE,
+    TWO_CLASSES,
+    linear,
+    some_images,
+    tanh_net,
+    two_classes,
+)
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+
+def towards_1(images: Floats, **settings: Any) -> AttackResult:
+    count = len(images)
+    return BLB(**settings)(two_classes(), images, [0] * count, y_target=[1] * count)
+
+
+def next_class(images: Floats, **more: Any) -> AttackResult:
+    model = tanh_net().model
+    seen = model(images).numpy().argmax(axis=1)
+    settings = more.pop("settings", {})
+    return BLB(**settings)(model, images, seen, y_target=(seen + 1) % 3, **more)
+
+
+def plain_search(clean: Doubles, target: int, searches: int) -> float:
+    """Returns the L2 distance that SciPy reaches for one image of the tanh net."""
+    net = tanh_net()
+
+    def logits(pixels: Doubles) -> Doubles:
+        return np.tanh(pixels @ net.first) @ net.second
+
+    def objective(pixels: Doubles, const: float) -> tuple[float, Doubles]:
+        values = logits(pixels)
+        cost = np.log(np.exp(values - values[target]).sum())
+        slope = net.gradient(pixels.reshape(1, *SHAPE), np.array([target])).reshape(-1)
+        change = pixels - clean
+        return change @ change + const * cost, 2 * change + const * slope
+
+    const, lower, upper, best = 0.01, 0.0, np.inf, np.inf
+    for _ in range(searches):
+        end, *_ = fmin_l_bfgs_b(
+            objective, clean, args=(const,), bounds=[(0, 1)] * PIXELS
+        )
+        if logits(end).argmax() == target:
+            upper, best = const, min(best, float(np.linalg.norm(end - clean)))
+        else:
+            lower = const
+        const = 10 * const if np.isinf(upper) else (lower + upper) / 2
+    return best
+
+
+def test_no_image_is_farther_than_where_a_plain_search_ends() -> None:
+    images = some_images(12, seed=1)
+    result = next_class(images)
+    seen = tanh_net().model(images).numpy().argmax(axis=1)
+    plain = np.array(
+        [
+            plain_search(image.reshape(-1).astype(np.float64), (own + 1) % 3, 5)
+            for image, own in zip(images, seen, strict=True)
+        ]
+    )
+    assert np.isfinite(plain).sum() >= 6
+    assert result.success[np.isfinite(plain)].all()
+    ratio = result.l2[np.isfinite(plain)] / plain[np.isfinite(plain)]
+    assert ratio.max() <= 1.01
+
+
+def test_with_many_searches_the_change_is_the_shortest_way_to_the_boundary() -> None:
+    images = some_images(4)
+    result = towards_1(images, binary_search_steps=12)
+    assert result.success.all()
+    shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
+    np.testing.assert_allclose(result.l2, shortest, rtol=0.01)
+
+
+def test_pixels_stop_at_the_bounds_and_others_make_up_for_it() -> None:
+    image = np.array([[0.9, 0.1, 0.5, 0.1, 0.05, 0.3]], np.float32).reshape(1, *SHAPE)
+    nearest = nearest_answer(image[0], TWO_CLASSES, 1)
+    assert nearest[1, 1, 0] < 1e-6
+    result = towards_1(image, binary_search_steps=12)
+    assert result.success.all()
+    assert result.images[0, 1, 1, 0] == 0
+    np.testing.assert_allclose(result.images[0], nearest, atol=0.02)
+
+
+@pytest.mark.parametrize(("batch_size", "at_once"), [(1, 64), (3, 64), (7, 2)])
+def test_an_example_fares_alike_however_many_are_attacked_at_once(
+    batch_size: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_images(7)
+    whole = next_class(images)
+    monkeypatch.setattr(blb, "_AT_ONCE", at_once)
+    parts = next_class(images, batch_size=batch_size)
+    np.testing.assert_allclose(parts.images, whole.images, atol=1e-3)
+    np.testing.assert_array_equal(parts.success, whole.success)
+    # Not their iterations: float32 products round otherwise in a batch of another size,
+    # and L-BFGS goes on until its line search is lost in that rounding.
+
+
+def test_what_is_repeated_is_the_same_to_the_last_bit() -> None:
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, activation="relu") for _ in range(2)]
+    last = [keras.layers.Flatten(), keras.layers.Dense(10)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, *last])
+    images = np.random.default_rng(0).random((40, 8, 8, 1), np.float32)
+    seen = model(images).numpy().argmax(axis=1)
+    attack = BLB(binary_search_steps=2, max_iterations=20, initial_const=1.0)
+
+    first, *others = (
+        attack(model, images, seen, y_target=(seen + 1) % 10) for _ in range(3)
+    )
+
+    assert 10 < first.success.sum() < 40
+    for other in others:
+        for field in dataclasses.fields(first):
+            one, same = getattr(first, field.name), getattr(other, field.name)
+            np.testing.assert_array_equal(one, same)
+
+
+def test_fewer_iterations_look_at_the_model_less_often() -> None:
+    images = some_images(4)
+    short = next_class(images, settings={"max_iterations": 1})
+    long = next_class(images)
+    assert (short.iterations < long.iterations).all()
+    assert (short.iterations >= 5).all()
+
+
+def test_what_cannot_be_reached_leaves_the_clean_image() -> None:
+    # The second class is never above the first: pixels are not below 0.
+    images = some_images(3)
+    model = linear(np.full((PIXELS, 2), [2.0, 1.0], np.float32))
+    result = BLB()(model, images, [0] * 3, y_target=[1] * 3)
+    assert not result.success.any()
+    np.testing.assert_array_equal(result.images, images)
+
+
+def test_what_is_the_target_already_comes_back_as_it_was() -> None:
+    images = some_images(2)
+    result = BLB()(two_classes(), images, [1] * 2, y_target=[0] * 2)
+    assert result.success.all()
+    np.testing.assert_array_equal(result.images, images)
+    np.testing.assert_array_equal(result.iterations, [0, 0])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_the_scale_of_the_outputs_does_not_matter(scale: float) -> None:
+    # At 1e4 a softmax has no gradient left; at 1e-3 small c are too small.
+    images = some_images(3)
+    model = linear(TWO_CLASSES * np.float32(scale))
+    attack = BLB(binary_search_steps=14)
+    result = attack(model, images, [0] * 3, y_target=[1] * 3, output="scores")
+    assert result.success.all()
+    shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
+    np.testing.assert_allclose(result.l2, shortest, rtol=0.05)
+
+
+def test_defaults_are_those_of_cleverhans() -> None:
+    assert create("BLB").settings() == {
+        "binary_search_steps": 5,
+        "max_iterations": 1000,
+        "initial_const": 1e-2,
+    }
+    assert (BLB.kind, BLB.target_rule) == ("TA", "random")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"initial_const": 0}, {"binary_search_steps": 0}, {"max_iterations": 0.5}],
+)
+def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(ValueError, match=rf"argument `{name}`.*Received: {name}="):
+        BLB(**setting)

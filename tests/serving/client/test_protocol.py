@@ -1,0 +1,123 @@
+"""Errors, deadlines, and arrays that fit a signature."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_traps.serving.client import (
+    ResponseError,
+    ServingError,
+    Signature,
+    TensorSpec,
+    UnavailableError,
+)
+from keras_traps.serving.client.protocol import Deadline, error_of, join, to_inputs
+
+
+def test_errors_pass_between_processes() -> None:
+    error = UnavailableError("away", attempts=4)
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) == "UNAVAILABLE: away (4 attempts)"
+    assert (copy.code, copy.attempts) == ("UNAVAILABLE", 4)
+
+
+def test_a_status_without_a_class_keeps_its_code() -> None:
+    assert isinstance(error_of("UNAVAILABLE", "away"), ConnectionError)
+    assert type(error_of("DATA_LOSS", "torn")) is ServingError
+    assert str(error_of("DATA_LOSS", "torn")) == "DATA_LOSS: torn"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 2_147_484])
+def test_a_deadline_that_is_no_time_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="`timeout`"):
+        Deadline(seconds)
+
+
+def test_the_longest_deadline_is_what_a_socket_can_wait() -> None:
+    deadline = Deadline(2_147_483)
+    assert deadline.remaining() > 2_147_000
+    assert deadline.seconds * 1000 < 2**31 <= (deadline.seconds + 1) * 1000
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        (None, "float32 of any shape"),
+        ((), "float32 ()"),
+        ((None,), "float32 (batch,)"),
+        ((None, 8, None), "float32 (batch, 8, ?)"),
+    ],
+)
+def test_a_spec_is_told_in_words(
+    shape: tuple[int | None, ...] | None, text: str
+) -> None:
+    assert str(TensorSpec("float32", shape)) == text
+
+
+def test_a_type_that_no_array_holds_is_refused() -> None:
+    assert TensorSpec.of("DT_HALF", [-1, 2]) == TensorSpec("float16", (None, 2))
+    assert TensorSpec.of("DT_INT64", None) == TensorSpec("int64", None)
+    with pytest.raises(ValueError, match="DT_QINT8 are not supported"):
+        TensorSpec.of("DT_QINT8", [1])
+
+
+def signature(*dtypes: str) -> Signature:
+    return Signature({f"x{i}": TensorSpec(d, None) for i, d in enumerate(dtypes)}, {})
+
+
+def test_what_fits_is_cast_to_the_signatures_dtype() -> None:
+    for dtype, given in (
+        ("float32", np.ones(2)),
+        ("uint8", [0, 255]),
+        ("int64", np.ones(2, np.uint8)),
+        ("bool", [True, False]),
+    ):
+        (array,) = to_inputs(given, signature(dtype)).values()
+        assert array.dtype == dtype
+    (array,) = to_inputs([b"a\x00", "ü"], signature("string")).values()
+    assert array.tolist() == [b"a\x00", "ü".encode()]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "error", "expected"),
+    [
+        ("float32", np.zeros(1, np.uint8), TypeError, "divide integer pixels by 255"),
+        ("bool", [0, 1], TypeError, "Expected bool"),
+        ("uint8", [256], ValueError, "from 0 to 255. Received values from 256"),
+        ("float32", [[1.0], [1.0, 2.0]], ValueError, "images of one shape"),
+        ("float32", [], ValueError, "at least one image"),
+        ("float32", np.float32(0), ValueError, "at least one image"),
+        ("string", b"png", TypeError, "list of encoded images"),
+        ("string", [1], TypeError, "each bytes. Received: int"),
+        ("float32", {"x": [1.0]}, ValueError, r"keys \['x0'\]. Received: \['x'\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    dtype: str, given: Any, error: type[Exception], expected: str
+) -> None:
+    with pytest.raises(error, match=expected):
+        to_inputs(given, signature(dtype))
+
+
+def test_several_inputs_are_named_and_as_many() -> None:
+    two = signature("float32", "int32")
+    both = to_inputs({"x0": [1.0], "x1": [1]}, two)
+    assert {name: array.dtype.name for name, array in both.items()} == {
+        "x0": "float32",
+        "x1": "int32",
+    }
+    with pytest.raises(ValueError, match=r"dictionary with the keys \['x0', 'x1'\]"):
+        to_inputs([1.0], two)
+    with pytest.raises(ValueError, match="as many in every input"):
+        to_inputs({"x0": [1.0], "x1": [1, 2]}, two)
+
+
+def test_parts_are_joined_in_order_and_text_is_decoded() -> None:
+    parts = [np.array(["七".encode()], object), np.array([b"\xff"], object)]
+    joined = join([(1, {"a": part, "a_bytes": part}) for part in parts])
+    assert joined["a"].tolist() == ["七", "\ufffd"]
+    assert joined["a_bytes"].tolist() == ["七".encode(), b"\xff"]
+    with pytest.raises(ResponseError, match="one row per example in output 'a'"):
+        join([(1, {"a": np.zeros(2)}), (1, {"a": np.zeros(1)})])

@@ -1,0 +1,222 @@
+"""What answers at an address may be anything."""
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_traps.serving import Client
+from keras_traps.serving.client import (
+    DeadlineExceededError,
+    NotFoundError,
+    ResponseError,
+    ServingError,
+    UnavailableError,
+)
+from tests.serving.foreign_server import METADATA, Reply, Script, answering
+
+SCHEMES = pytest.mark.parametrize("scheme", ["http", "grpc"])
+
+
+def ask(address: str, **settings: Any) -> Any:
+    with Client(address, "m", **settings) as client:
+        return client.predict(np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, b"<html>Welcome</html>"),
+        (404, b"<html>Not found</html>"),
+        (200, b"[1, 2]"),
+        (302, b""),
+        (404, b'{"detail": "no such page"}'),
+    ],
+)
+def test_a_web_server_is_told_from_a_model_server(
+    serve: Callable[[Script], str], reply: Reply
+) -> None:
+    with pytest.raises(ResponseError, match="expected the REST API of TensorFlow"):
+        ask(serve(lambda path: reply))
+
+
+@pytest.mark.parametrize("reply", [b"{}", b'{"metadata": []}', b'{"metadata": 1}'])
+def test_metadata_of_another_form_is_refused(
+    serve: Callable[[Script], str], reply: bytes
+) -> None:
+    with pytest.raises(ResponseError, match="metadata cannot be read"):
+        ask(serve(lambda path: (200, reply)))
+    with (
+        Client(serve(lambda path: (200, reply)), "m") as client,
+        pytest.raises(ResponseError, match="status cannot be read"),
+    ):
+        client.status()
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [1.0, 2.0],
+        {"a": ["x", "y"], "b": ["x", "y"]},
+        {"a": [[1.0], [1.0, 2.0]], "b": ["x", "y"]},
+        {"a": [1.0, None], "b": ["x", "y"]},
+        {"a": [1.0, 2.0], "b": [1, 2]},
+        {"a": [1.0, 2.0], "b": [{"b64": "*"}, "y"]},
+        {"a": [1.0, 2.0], "b": [{"b65": ""}, "y"]},
+    ],
+)
+def test_outputs_that_are_not_the_signatures_are_refused(
+    serve: Callable[[Script], str], outputs: Any
+) -> None:
+    with pytest.raises(ResponseError, match="expected"):
+        ask(serve(answering(outputs)))
+
+
+def test_outputs_of_other_names_are_refused(serve: Callable[[Script], str]) -> None:
+    with pytest.raises(ServingError, match="kept changing"):
+        ask(serve(answering({"a": [1.0, 2.0], "c": ["x", "y"]})))
+
+
+def test_a_single_output_comes_without_its_name(serve: Callable[[Script], str]) -> None:
+    metadata = json.loads(json.dumps(METADATA))
+    signatures = metadata["metadata"]["signature_def"]["signature_def"]
+    del signatures["serving_default"]["outputs"]["b"]
+
+    def script(path: str) -> Reply:
+        answer = {"outputs": [1.0, 2.0]} if path.endswith(":predict") else metadata
+        return 200, json.dumps(answer).encode()
+
+    assert ask(serve(script))["a"].tolist() == [1.0, 2.0]
+
+
+def test_integers_may_stand_for_floats_in_json(serve: Callable[[Script], str]) -> None:
+    answer = ask(serve(answering({"a": [1, 2.5], "b": ["x", "y"]})))
+    assert answer["a"].dtype == np.float32
+    assert answer["a"].tolist() == [1.0, 2.5]
+
+
+def test_an_overloaded_server_is_asked_again(serve: Callable[[Script], str]) -> None:
+    replies = [(503, b'{"error": "queue full"}'), (502, b"<html>bad gateway</html>")]
+    well = answering({"a": [1.0, 2.0], "b": ["x", "y"]})
+    address = serve(lambda path: replies.pop() if replies else well(path))
+    # An address may end in a slash.
+    assert ask(f"{address}/")["a"].tolist() == [1.0, 2.0]
+    assert replies == []
+
+
+def test_a_server_that_fails_is_not_asked_again(serve: Callable[[Script], str]) -> None:
+    seen = []
+
+    def script(path: str) -> Reply:
+        seen.append(path)
+        return 500, b'{"error": "out of memory"}'
+
+    with pytest.raises(ServingError, match="INTERNAL: out of memory"):
+        ask(serve(script))
+    assert len(seen) == 1
+
+
+def test_an_error_of_a_model_that_could_not_be_loaded_is_shown(
+    serve: Callable[[Script], str],
+) -> None:
+    state = {"error_code": "DATA_LOSS", "error_message": "Can't parse saved_model.pb"}
+    status = {"version": "4", "state": "END", "status": state}
+
+    def script(path: str) -> Reply:
+        if path == "/v1/models/m":
+            return 200, json.dumps({"model_version_status": [status]}).encode()
+        return 404, b'{"error": "Servable not found for request: Latest(m)"}'
+
+    with pytest.raises(NotFoundError, match=r"4 END \(Can't parse saved_model.pb\)"):
+        ask(serve(script))
+
+
+@SCHEMES
+def test_nobody_at_the_address_is_unavailable(scheme: str) -> None:
+    pytest.importorskip("tensorflow_serving.apis")
+    with socket.socket() as unused:
+        # Bound, but nobody listens.
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(UnavailableError, match=str(port)) as caught:
+            ask(f"{scheme}://127.0.0.1:{port}", retries=1)
+    assert caught.value.attempts == 2
+    assert isinstance(caught.value, ConnectionError)
+
+
+@SCHEMES
+def test_a_server_that_never_answers_meets_the_deadline(scheme: str) -> None:
+    pytest.importorskip("tensorflow_serving.apis")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises((DeadlineExceededError, UnavailableError)):
+            ask(f"{scheme}://127.0.0.1:{port}", timeout=0.3)
+
+
+@SCHEMES
+def test_waiting_for_nobody_ends(scheme: str) -> None:
+    pytest.importorskip("tensorflow_serving.apis")
+    with (
+        Client(f"{scheme}://127.0.0.1:9", "m") as client,
+        pytest.raises(DeadlineExceededError, match=r"not available after 0\.3 s"),
+    ):
+        client.wait_until_available(timeout=0.3)
+
+
+def test_a_web_server_at_a_grpc_address_is_told(serve: Callable[[Script], str]) -> None:
+    pytest.importorskip("tensorflow_serving.apis")
+    address = serve(lambda path: (200, b"")).replace("http", "grpc")
+    with pytest.raises(ServingError):
+        ask(address, retries=0, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:8501",
+        "ftp://localhost",
+        "http://",
+        "",
+        "http://localhost:8501/serving/v2",
+        "http://localhost:8501?tenant=a",
+        "grpc://localhost:8500/serving",
+    ],
+)
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"`address`.*Expected 'http://host:port'"):
+        Client(address, "m")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_batch_size", 0),
+        ("timeout", 0.0),
+        ("timeout", float("inf")),
+        ("retries", -1),
+        ("retries", 1.5),
+        ("version", -1),
+        ("model", ""),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(setting: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"`{setting}`"):
+        Client("http://localhost:8501", **{"model": "m", setting: value})
+
+
+@pytest.mark.parametrize("missing", ["grpc", "tensorflow_serving.apis"])
+def test_grpc_that_is_not_installed_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.delitem(
+        sys.modules, "keras_traps.serving.client.grpc_api", raising=False
+    )
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match="pip install --no-deps tensorflow-serving"):
+        Client("grpc://localhost:8500", "m")
+    # REST needs none of it.
+    Client("http://localhost:8501", "m").close()

@@ -1,0 +1,408 @@
+"""A reference server of the TensorFlow Serving API: a test double, not a product.
+
+It has the official PredictionService and ModelService stubs, the REST paths, and a
+poll of the version folder, and runs the signatures by `tf.saved_model.load`. It
+imports nothing of keras_traps, so what it serves needs nothing of it either.
+
+What it cannot prove is whatever is TensorFlow Serving's own: its C++ loader, batching,
+model configuration, and the wording of its errors.
+
+Example:
+    python -m tests.serving.reference_server digits saved_models/digits 8500 8501
+"""
+
+import base64
+import contextlib
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
+from tensorflow_serving.apis import get_model_status_pb2 as status_pb2
+from tensorflow_serving.apis import (
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404}
+_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+_PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+))?"
+    r"(?P<what>|/metadata|:predict)"
+)
+# As TensorFlow Serving has it: no limit on messages.
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class StatusError(Exception):
+    """A request that is refused, with a canonical status name."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        # gRPC drops an answer whose status is above the limit for headers.
+        self.message = message[:1024]
+
+
+class Loaded:
+    """A version that is served."""
+
+    def __init__(self, folder: Path) -> None:
+        self.version = int(folder.name)
+        saved = saved_model_pb2.SavedModel()
+        saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+        graphs = [g for g in saved.meta_graphs if "serve" in g.meta_info_def.tags]
+        if not graphs:
+            raise ValueError("no graph has the tag 'serve'")
+        self.signature_defs = dict(graphs[0].signature_def)
+        self._model = tf.saved_model.load(str(folder))
+
+    def specs(self, signature: str) -> dict[str, tf.TensorSpec]:
+        """Returns the inputs of a signature by name."""
+        name = signature or "serving_default"
+        if name not in self._model.signatures:
+            raise StatusError(
+                "INVALID_ARGUMENT",
+                f"Serving signature name: {name!r} not found in signature def",
+            )
+        specs: dict[str, tf.TensorSpec]
+        specs = self._model.signatures[name].structured_input_signature[1]
+        return specs
+
+    def predict(self, signature: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Runs a signature, or raises a StatusError that says what it expects."""
+        specs = self.specs(signature)
+        if set(inputs) != set(specs):
+            raise StatusError(
+                "INVALID_ARGUMENT",
+                f"expected the inputs {sorted(specs)}, received {sorted(inputs)}",
+            )
+        for name, spec in specs.items():
+            value, string = inputs[name], spec.dtype == tf.string
+            dtype = np.dtype(object) if string else spec.dtype.as_numpy_dtype
+            if value.dtype != dtype or not spec.shape.is_compatible_with(value.shape):
+                raise StatusError(
+                    "INVALID_ARGUMENT",
+                    f"input {name!r}: expected {spec.dtype.name} of shape "
+                    f"{spec.shape}, received {value.dtype} of shape {value.shape}",
+                )
+        function = self._model.signatures[signature or "serving_default"]
+        try:
+            outputs = function(**{k: tf.constant(v) for k, v in inputs.items()})
+        except tf.errors.OpError as error:
+            code = _CODES.get(error.error_code, "UNKNOWN")
+            raise StatusError(code, error.message) from error
+        return {name: value.numpy() for name, value in outputs.items()}
+
+
+class Served:
+    """Serves the highest version of a folder that can be loaded.
+
+    The older one goes only when the newer one answers, and not before the requests
+    that it is answering are done.
+    """
+
+    def __init__(self, model: str, path: Path) -> None:
+        self.model = model
+        self._path = path
+        self._loaded: Loaded | None = None
+        # By version, its state and why it could not be loaded.
+        self._states: dict[int, tuple[str, str]] = {}
+
+    def get(self, model: str, version: int | None) -> Loaded:
+        """Returns the version that is served."""
+        loaded = self._loaded
+        if (
+            model != self.model
+            or loaded is None
+            or version not in (None, loaded.version)
+        ):
+            wanted = f"Latest({model})" if version is None else f"Specific({version})"
+            raise StatusError("NOT_FOUND", f"Servable not found for request: {wanted}")
+        return loaded
+
+    def metadata(
+        self, model: str, version: int | None
+    ) -> metadata_pb2.GetModelMetadataResponse:
+        """Returns the signatures of a version."""
+        loaded = self.get(model, version)
+        signatures = metadata_pb2.SignatureDefMap()
+        for key, value in loaded.signature_defs.items():
+            signatures.signature_def[key].CopyFrom(value)
+        response = metadata_pb2.GetModelMetadataResponse()
+        response.model_spec.name = model
+        response.model_spec.version.value = loaded.version
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    def status(
+        self, model: str, version: int | None
+    ) -> status_pb2.GetModelStatusResponse:
+        """Returns where the versions stand."""
+        if model != self.model or version not in (None, *self._states):
+            raise StatusError("NOT_FOUND", f"Could not find {model} {version}")
+        response = status_pb2.GetModelStatusResponse()
+        for number, (state, error) in sorted(self._states.items(), reverse=True):
+            if version in (None, number):
+                entry = response.model_version_status.add()
+                entry.version = number
+                entry.state = status_pb2.ModelVersionStatus.State.Value(state)
+                entry.status.error_code = 2 if error else 0
+                entry.status.error_message = error
+        return response
+
+    def look(self) -> None:
+        """Loads what is new and drops what is gone."""
+        names = [p.name for p in self._path.iterdir()] if self._path.is_dir() else []
+        before = self._loaded
+        for version in sorted((int(n) for n in names if n.isdecimal()), reverse=True):
+            if before is not None and version == before.version:
+                break
+            if version in self._states and self._states[version][1]:
+                continue
+            self._states[version] = "LOADING", ""
+            try:
+                self._loaded = Loaded(self._path / str(version))
+            except Exception as error:  # Whatever is wrong with it, go on serving.
+                self._states[version] = "END", f"{type(error).__name__}: {error}"
+                continue
+            self._states[version] = "AVAILABLE", ""
+            break
+        else:
+            self._loaded = None
+        if before is not None and self._loaded is not before:
+            self._states[before.version] = "END", ""
+
+
+class _Grpc(
+    prediction_service_pb2_grpc.PredictionServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+):
+    """Predict, GetModelMetadata and GetModelStatus of one model, as gRPC asks them."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self.Predict = self._answering(self._predict)
+        self.GetModelMetadata = self._answering(
+            lambda request: served.metadata(*_asked(request.model_spec))
+        )
+        self.GetModelStatus = self._answering(
+            lambda request: served.status(*_asked(request.model_spec))
+        )
+
+    def _predict(
+        self, request: predict_pb2.PredictRequest
+    ) -> predict_pb2.PredictResponse:
+        spec = request.model_spec
+        loaded = self._served.get(*_asked(spec))
+        try:
+            inputs = {key: tf.make_ndarray(v) for key, v in request.inputs.items()}
+        except (TypeError, ValueError) as error:
+            raise StatusError("INVALID_ARGUMENT", f"inputs: {error}") from error
+        outputs = loaded.predict(spec.signature_name, inputs)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = spec.name
+        response.model_spec.version.value = loaded.version
+        response.model_spec.signature_name = spec.signature_name or "serving_default"
+        for key, value in outputs.items():
+            if not request.output_filter or key in request.output_filter:
+                response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+        return response
+
+    @staticmethod
+    def _answering(answer: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+        def method(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return answer(request)
+            except StatusError as error:
+                context.abort(grpc.StatusCode[error.code], error.message)
+
+        return method
+
+
+def _asked(spec: Any) -> tuple[str, int | None]:
+    return spec.name, spec.version.value if spec.HasField("version") else None
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, port: int, served: Served) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.served = served
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # A head and a body in two packets would wait for each other's receipt.
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: _HttpServer
+
+    def do_GET(self) -> None:
+        self._answer(None)
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+    def _answer(self, body: bytes | None) -> None:
+        try:
+            code, answer = 200, self._make(body)
+        except StatusError as error:
+            code, answer = _HTTP.get(error.code, 500), {"error": error.message}
+        content = json.dumps(answer).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _make(self, body: bytes | None) -> Any:
+        match = _PATH.fullmatch(self.path)
+        if not match or (match["what"] == ":predict") != (body is not None):
+            raise StatusError("INVALID_ARGUMENT", f"Malformed request: {self.path}")
+        served = self.server.served
+        asked = match["name"], None if match["version"] is None else int(match[3])
+        if match["what"] == ":predict":
+            return _predict_json(served.get(*asked), body or b"")
+        if not match["what"]:
+            return _to_dict(served.status(*asked))
+        answer = _to_dict(served.metadata(*asked))
+        # The API nests the map under its own name and leaves out the type's address.
+        answer["metadata"]["signature_def"].pop("@type")
+        return answer
+
+
+def _predict_json(loaded: Loaded, body: bytes) -> Any:
+    try:
+        request = json.loads(body)
+    except ValueError as error:
+        raise StatusError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from None
+    if not isinstance(request, dict) or len({"inputs", "instances"} & {*request}) != 1:
+        raise StatusError("INVALID_ARGUMENT", "expected either 'instances' or 'inputs'")
+    signature = request.get("signature_name", "")
+    specs = loaded.specs(signature)
+    rows = "instances" in request
+    values = request["instances"] if rows else request["inputs"]
+    if rows:
+        if not isinstance(values, list) or not values:
+            raise StatusError("INVALID_ARGUMENT", "no values in 'instances' list")
+        if all(isinstance(row, dict) and set(row) == set(specs) for row in values):
+            values = {name: [row[name] for row in values] for name in specs}
+    if not (isinstance(values, dict) and set(values) == set(specs)):
+        values = dict.fromkeys(specs, values)
+    inputs = {name: _array(name, values[name], specs[name]) for name in specs}
+    outputs = {
+        name: _plain(name, value)
+        for name, value in loaded.predict(signature, inputs).items()
+    }
+    if not rows:
+        return {"outputs": outputs if len(outputs) > 1 else outputs.popitem()[1]}
+    if len(outputs) == 1:
+        return {"predictions": outputs.popitem()[1]}
+    columns = zip(*outputs.values(), strict=True)
+    return {"predictions": [dict(zip(outputs, r, strict=True)) for r in columns]}
+
+
+def _to_dict(message: Any) -> Any:
+    return json_format.MessageToDict(
+        message,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )
+
+
+def _array(name: str, values: Any, spec: tf.TensorSpec) -> npt.NDArray[Any]:
+    try:
+        if spec.dtype == tf.string:
+            encoded = [base64.b64decode(v["b64"], validate=True) for v in values]
+            return np.array(encoded, object)
+        array = np.asarray(values)
+        dtype = np.dtype(spec.dtype.as_numpy_dtype)
+        if array.dtype.kind not in _KINDS[dtype.kind]:
+            raise TypeError(f"received {array.dtype}")
+        return array.astype(dtype)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        expected = f"input {name!r}: expected {spec.dtype.name} of shape {spec.shape}"
+        raise StatusError("INVALID_ARGUMENT", f"{expected}: {error}") from error
+
+
+def _plain(name: str, array: npt.NDArray[Any]) -> Any:
+    if array.dtype != object:
+        return array.tolist()
+    if name.endswith("_bytes"):
+        return [{"b64": base64.b64encode(value).decode()} for value in array]
+    return [value.decode() for value in array]
+
+
+@contextlib.contextmanager
+def serving(
+    model: str, path: Path, *, grpc_port: int = 0, rest_port: int = 0
+) -> Iterator[tuple[str, str]]:
+    """Serves a folder of versions, and gives its addresses for gRPC and for REST."""
+    served = Served(model, path)
+    served.look()
+    ending = threading.Event()
+
+    def poll() -> None:
+        while not ending.wait(0.2):
+            served.look()
+
+    http = _HttpServer(rest_port, served)
+    with ThreadPoolExecutor(16) as pool:
+        server = grpc.server(pool, options=_OPTIONS)
+        methods = _Grpc(served)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            methods, server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(methods, server)
+        grpc_port = server.add_insecure_port(f"127.0.0.1:{grpc_port}")
+        server.start()
+        for work in (poll, lambda: http.serve_forever(0.05)):
+            threading.Thread(target=work, daemon=True).start()
+        try:
+            yield (
+                f"grpc://127.0.0.1:{grpc_port}",
+                f"http://127.0.0.1:{http.server_port}",
+            )
+        finally:
+            ending.set()
+            http.shutdown()
+            http.server_close()
+            server.stop(0)
+
+
+def main(model: str, path: str, grpc_port: str, rest_port: str) -> None:
+    """Serves until it is killed."""
+    with serving(model, Path(path), grpc_port=int(grpc_port), rest_port=int(rest_port)):
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

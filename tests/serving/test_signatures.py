@@ -1,0 +1,277 @@
+"""What the signatures answer, reloaded."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps import ForensicAnalyzer, inject, integrate, serving
+from keras_traps.models import digits_cnn
+from keras_traps.models.inference import predict
+from keras_traps.serving import Deploy
+from tests.serving.conftest import CLASS_NAMES, SETTINGS, Outputs, Trapped, load
+
+Signatures = Mapping[str, Callable[..., Outputs]]
+
+export = functools.partial(serving.export, warmup_batch_sizes=(), verbose=False)
+
+
+@pytest.fixture(scope="module")
+def served(exported: serving.Exported) -> Signatures:
+    return load(exported.path)
+
+
+@pytest.fixture(scope="module")
+def images(trapped: Trapped) -> np.ndarray:
+    noise = np.random.default_rng(5).random((60, 8, 8, 1), np.float32)
+    return np.concatenate([trapped.images[:60], noise])
+
+
+def test_the_answers_are_those_of_the_live_model(
+    served: Signatures, trapped: Trapped, images: np.ndarray
+) -> None:
+    answer = served["analyze"](image=images)
+    verdict = trapped.analyzer.detect(images)
+    live = predict(trapped.model, images)
+    np.testing.assert_allclose(answer["probabilities"], live, rtol=0, atol=1e-6)
+    assert (answer["class_id"] == live.argmax(axis=1)).all()
+    np.testing.assert_allclose(answer["score"], verdict.score, rtol=0, atol=1e-4)
+    assert (answer["is_adversarial"] == verdict.is_adversarial).all()
+    assert 0 < verdict.is_adversarial.mean() < 1
+    assert (answer["fired"] == verdict.fired).all()
+    assert (answer["recovered_class_id"] == verdict.recovered).all()
+    integrated = predict(integrate(trapped.model, trapped.analyzer), images)
+    answer = served["integrated"](image=images)
+    np.testing.assert_allclose(answer["probabilities"], integrated, rtol=0, atol=1e-6)
+
+
+def test_names_types_and_shapes_are_as_documented(
+    served: Signatures, images: np.ndarray
+) -> None:
+    answer = served["analyze"](image=images[:3])
+    found = {name: (value.dtype.name, value.shape) for name, value in answer.items()}
+    assert found == {
+        "probabilities": ("float32", (3, 10)),
+        "class_id": ("int64", (3,)),
+        "label": ("object", (3,)),
+        "score": ("float32", (3,)),
+        "is_adversarial": ("bool", (3,)),
+        "fired": ("bool", (3, 3)),
+        "recovered_class_id": ("int64", (3,)),
+        "recovered_label": ("object", (3,)),
+    }
+    for kind in ("", "recovered_"):
+        labels = [label.decode() for label in answer[f"{kind}label"]]
+        assert labels == [CLASS_NAMES[i] for i in answer[f"{kind}class_id"]]
+    for name in ("serving_default", "integrated"):
+        answer = served[name](image=images[:1])
+        assert set(answer) == {"probabilities", "class_id", "label"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_gets_no_class_and_spoils_no_other(
+    served: Signatures, images: np.ndarray, value: float
+) -> None:
+    spoilt = images[:3].copy()
+    spoilt[1, 2, 3, 0] = value
+    for name in ("serving_default", "analyze", "integrated"):
+        answer, clean = served[name](image=spoilt), served[name](image=images[:3])
+        assert answer["class_id"][1] == -1
+        assert answer["label"][1] == b""
+        assert (answer["probabilities"][1] == 0).all()
+        for key in answer:
+            assert (answer[key][[0, 2]] == clean[key][[0, 2]]).all(), key
+    answer = served["analyze"](image=spoilt)
+    assert answer["is_adversarial"][1]
+    assert answer["recovered_class_id"][1] == -1
+
+
+@pytest.mark.parametrize("value", [-1e-6, np.float32(1.0000001), 255.0])
+def test_an_image_out_of_range_is_flagged(
+    served: Signatures, trapped: Trapped, value: float
+) -> None:
+    answer = served["analyze"](image=trapped.images[:20])
+    clean = trapped.images[int(np.argmin(answer["is_adversarial"]))].copy()
+    assert not served["analyze"](image=clean[np.newaxis])["is_adversarial"][0]
+    clean[0, 0, 0] = value
+    answer = served["analyze"](image=clean[np.newaxis])
+    assert answer["is_adversarial"][0]
+    assert answer["score"][0] == np.finfo(np.float32).max
+
+
+def test_an_empty_batch_gets_an_empty_answer(served: Signatures) -> None:
+    pixels = {"image": np.zeros((0, 8, 8, 1), np.float32)}
+    inputs: dict[str, dict[str, Any]] = {
+        "serving_default": pixels,
+        "analyze": pixels,
+        "integrated": pixels,
+        "serving_uint8": {"image": np.zeros((0, 8, 8, 1), np.uint8)},
+        "image_bytes": {"image_bytes": np.zeros(0, "S1")},
+    }
+    assert set(inputs) == set(served)
+    for name, value in inputs.items():
+        answer = served[name](**value)
+        assert answer["probabilities"].shape == (0, 10)
+        assert {len(rows) for rows in answer.values()} == {0}
+
+
+def test_grey_levels_and_files_are_answered_as_pixels_are(
+    served: Signatures, images: np.ndarray
+) -> None:
+    levels = np.round(images * 255).astype(np.uint8)
+    pixels = served["serving_default"](image=np.divide(levels, 255, dtype=np.float32))
+    files = np.array([tf.io.encode_png(image).numpy() for image in levels], object)
+    for answer in (
+        served["serving_uint8"](image=levels),
+        served["image_bytes"](image_bytes=files),
+    ):
+        assert (answer["class_id"] == pixels["class_id"]).all()
+        np.testing.assert_allclose(
+            answer["probabilities"], pixels["probabilities"], rtol=0, atol=1e-6
+        )
+    grey = np.full((8, 8, 1), 128, np.uint8)
+    file = tf.io.encode_jpeg(grey, format="grayscale", quality=100).numpy()
+    jpeg = served["image_bytes"](image_bytes=np.array([file], object))
+    plain = served["serving_uint8"](image=grey[np.newaxis])
+    np.testing.assert_allclose(
+        jpeg["probabilities"], plain["probabilities"], rtol=0, atol=1e-6
+    )
+
+
+def test_what_is_no_image_of_the_size_is_refused(served: Signatures) -> None:
+    with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
+        served["analyze"](image=np.zeros((1, 8, 7, 1), np.float32))
+    file = tf.io.encode_png(np.zeros((8, 9, 1), np.uint8)).numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[8, ?8, ?1\]"):
+        served["image_bytes"](image_bytes=np.array([file], object))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        served["image_bytes"](image_bytes=np.array([b"no image"], object))
+
+
+@pytest.mark.usefixtures("quick_self_test")
+@pytest.mark.parametrize("deploy", ["augmented", "target", "agreed"])
+def test_each_deployment_answers_as_the_live_networks(
+    target: keras.Model, lure: keras.Model, tmp_path: Path, deploy: Deploy
+) -> None:
+    images = np.random.default_rng(0).random((50, 8, 8, 1), np.float32)
+    exported = export(
+        target,
+        tmp_path / "model",
+        lure=lure,
+        deploy=deploy,
+        output="logits",
+        signatures=("serving_default", "predict_agreed"),
+    )
+    plain = predict(target, images).argmax(axis=1)
+    lured = predict(target, predict(lure, images)).argmax(axis=1)
+    agreed = plain == lured
+    assert 0 < agreed.mean() < 1
+    served = load(exported.path)
+    expected = {
+        "augmented": lured,
+        "target": plain,
+        "agreed": np.where(agreed, plain, -1),
+    }
+    answer = served["serving_default"](image=images)
+    assert (answer["class_id"] == expected[deploy]).all()
+    assert set(answer) == {"probabilities", "class_id", "label"}
+
+    answer = served["predict_agreed"](image=images)
+    assert (answer["agreed"] == agreed).all()
+    assert (answer["class_id"] == expected["agreed"]).all()
+    assert (answer["probabilities"][~agreed] == 0).all()
+    np.testing.assert_allclose(answer["probabilities"][agreed].sum(axis=1), 1, 1e-5)
+    assert {*answer["label"][~agreed]} == {b""}
+    assert len(served["predict_agreed"](image=images[:0])["agreed"]) == 0
+
+
+@pytest.mark.usefixtures("quick_self_test")
+def test_the_target_alone_leaves_the_lure_out(
+    target: keras.Model, lure: keras.Model, tmp_path: Path
+) -> None:
+    sizes = {}
+    for deploy in ("target", "agreed"):
+        exported = export(
+            target, tmp_path / deploy, lure=lure, deploy=deploy, output="logits"
+        )
+        index = exported.path / "variables" / "variables.data-00000-of-00001"
+        sizes[deploy] = index.stat().st_size
+        assert ("predict_agreed" in exported.signatures) == (deploy == "agreed")
+    assert sizes["agreed"] - sizes["target"] >= 4 * lure.count_params()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"class_names": ["a", "b"]}, "one string for each of 10 classes"),
+        ({"class_names": "0123456789"}, "argument `class_names`"),
+        ({"class_names": ["a"] * 10}, "no two the same"),
+        ({"class_names": range(10)}, "argument `class_names`"),
+        ({"input_name": "an image"}, "argument `input_name`"),
+        ({"signatures": ()}, "argument `signatures`"),
+        ({"signatures": "serving_default"}, "argument `signatures`"),
+        ({"signatures": ("classify",)}, "argument `signatures`"),
+        ({"signatures": ("serving_default",) * 2}, "none twice"),
+        ({"signatures": ("analyze",)}, "a fitted `analyzer`"),
+        ({"signatures": ("predict_agreed",)}, "a `lure`"),
+        ({"deploy": "agreed"}, "argument `deploy`"),
+        ({"output": "logits"}, "Expected nothing for a trapped"),
+    ],
+)
+def test_a_wrong_argument_is_told_and_nothing_is_made(
+    trapped: Trapped, tmp_path: Path, arguments: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=expected):
+        export(trapped.model, tmp_path / "model", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_analyzer_has_to_be_fitted_for_the_models_decoder(
+    trapped: Trapped, tmp_path: Path
+) -> None:
+    other = inject(digits_cnn(), dataclasses.replace(SETTINGS, seed=1))
+    foreign = ForensicAnalyzer(other).fit(trapped.images)
+    with pytest.raises(ValueError, match="fitted for the decoder of"):
+        export(trapped.model, tmp_path / "model", analyzer=foreign)
+    unfitted = ForensicAnalyzer(trapped.model)
+    with pytest.raises(RuntimeError, match="call `fit` first"):
+        export(trapped.model, tmp_path / "model", analyzer=unfitted)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_served_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Expected a Keras model"):
+        export("model.keras", tmp_path)
+    layers = keras.layers
+    model = keras.Sequential([layers.Flatten(), layers.Dense(10)])
+    with pytest.raises(ValueError, match="Expected a built model"):
+        export(model, tmp_path, output="logits")
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(10)])
+    with pytest.raises(ValueError, match="whose size is known"):
+        export(model, tmp_path, output="logits")
+    with pytest.raises(ValueError, match="argument `output`"):
+        export(digits_cnn(), tmp_path)
+    with pytest.raises(ValueError, match="do not look like probabilities"):
+        export(digits_cnn(), tmp_path, output="probabilities")
+
+
+def test_a_lure_has_to_fit_its_classifier(
+    target: keras.Model, lure: keras.Model, trapped: Trapped, tmp_path: Path
+) -> None:
+    for deploy in (None, "both"):
+        with pytest.raises(ValueError, match='"augmented", "target", "agreed"'):
+            export(target, tmp_path, lure=lure, deploy=deploy, output="logits")
+    images = keras.Input((8, 8, 1))
+    wide = keras.Model(images, keras.layers.ZeroPadding2D(1)(images))
+    with pytest.raises(ValueError, match="to images of the same shape"):
+        export(target, tmp_path, lure=wide, deploy="agreed", output="logits")
+    with pytest.raises(TypeError, match="argument `lure`"):
+        export(target, tmp_path, lure="p.keras", deploy="agreed", output="logits")
+    with pytest.raises(ValueError, match="none for a trapped model"):
+        export(trapped.model, tmp_path, lure=lure, deploy="agreed")
