@@ -68,17 +68,10 @@ class DeepFool(Attack):
     def cross(
         self, model: keras.Model, images: FloatArray, labels: IntArray, ids: IntArray
     ) -> Finished:
-        """Leads images over the nearest boundary.
+        """Leads images over the nearest boundary of the classes to leave.
 
-        Args:
-            model: A built model of logits or scores.
-            images: `(batch, height, width, channels)`, float32, in [0, 1].
-            labels: `(batch,)`, int64: the classes to leave.
-            ids: `(batch,)`, int64: which examples they are.
-
-        Returns:
-            The images just beyond it; an image itself where it was there already, or
-            the search failed. As iterations, how many steps were made.
+        Returns the images just beyond it, an image itself where it was there already or
+        the search failed, and how many steps were made.
         """
         shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
         row = tf.TensorSpec((None,), tf.int64)

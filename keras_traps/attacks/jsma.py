@@ -220,26 +220,18 @@ def best_two(target: tf.Tensor, allowed: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 def best_pairs(
     target: tf.Tensor, others: tf.Tensor, allowed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    r"""Finds the two features that are most worth to raise.
+    r"""Finds the two features that are most worth to raise; returns as `best_two`.
 
     $$\arg\max_{p \ne q} (\alpha_p + \alpha_q) |\beta_p + \beta_q|
     \quad\text{among}\quad \alpha_p + \alpha_q > 0,\ \beta_p + \beta_q < 0$$
 
-    The map of all pairs has no place in memory, and needs none. The value grows with
-    alpha and with minus beta. In the order of falling alpha, let two features before q
-    have no larger beta than q: one of them is not p, and taken for q it makes the pair
-    no worse. So a best pair is among the features before which fewer than two are at
-    least as good in both; they are some dozens, and all of their pairs are compared.
-
-    Args:
-        target: `(rows, features)`, float32: alpha, the derivatives of the target's
-            output.
-        others: `(rows, features)`, float32: beta, the derivatives of the sum of the
-            other outputs.
-        allowed: `(rows, features)`, bool: which may be taken.
-
-    Returns:
-        As `best_two`; any of the best pairs where several are alike.
+    with alpha, the derivatives of the target's output, and beta, those of the sum of
+    the others. The map of all pairs has no place in memory, and needs none. The value
+    grows with alpha and with minus beta. In the order of falling alpha, let two
+    features before q have no larger beta than q: one of them is not p, and taken for q
+    it makes the pair no worse. So a best pair is among the features before which fewer
+    than two are at least as good in both; they are some dozens, and all of their pairs
+    are compared.
 
     Reference:
         Papernot et al., The limitations of deep learning in adversarial settings, 2016,
