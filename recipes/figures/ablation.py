@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
+
 from figures.drawing import Result
 from figures.trapdoor import examples_of, run
-
 from keras_traps.attacks import Attack
 from keras_traps.attractors import Calibration, TrapSettings, calibrate
 from keras_traps.datasets import Dataset
@@ -22,13 +22,7 @@ _SHARES = (0.03, 0.1, 0.5, 1.0, 2.0)
 
 
 class Choice(NamedTuple):
-    """One row of the table.
-
-    Args:
-        group: What is varied.
-        name: What it is here.
-        settings: Makes the constants.
-    """
+    """One row of the table: what is varied, what it is here, and what makes the constants."""
 
     group: str
     name: str
@@ -38,15 +32,9 @@ class Choice(NamedTuple):
 def choices(
     defence: Defence, calibration: Calibration, train: Dataset
 ) -> Iterator[Choice]:
-    """Lists the rows of the table.
+    """Lists the rows of the table; nothing is calibrated yet.
 
-    Args:
-        defence: The classifier.
-        calibration: The choices to vary one by one, with the budget.
-        train: Training images, for the constants.
-
-    Yields:
-        The rows; nothing is calibrated yet.
+    Each changes one thing of what the calibration was made with, on training images.
     """
     base, images = calibration.settings, train.images[:_CALIBRATED_ON]
 
@@ -112,18 +100,8 @@ def ablation(
 ) -> Result:
     """Calibrates, traps and attacks anew for every choice.
 
-    Args:
-        defence: The classifier.
-        rows: The choices.
-        chosen: The attacks.
-        train: Training images, for the thresholds.
-        test: Clean images, for accuracy and false positives; the first of them that C
-            gets right are attacked.
-        num_attacked: How many at most.
-        seed: Seed of targets and attacks. Defaults to `0`.
-
-    Returns:
-        The table.
+    Accuracy and false positives are those on the test images; the first of them that C gets
+    right are attacked.
     """
     images = train.images[:_CALIBRATED_ON]
     examples = examples_of(defence, test, num_attacked=num_attacked, seed=seed)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+
 from figures.directions import Scale, basin_share, find_ways
 from figures.drawing import MUTED, Result, blank, draw_densities, quantiles
 from figures.gradients import Scores, both_answers, cosine, map_batches
-
 from keras_traps._checks import FloatArray, check_count, check_positive
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
@@ -158,18 +158,15 @@ def density_cosines(
 
     Args:
         decoder: A built decoder.
-        scores: As for `density_gradient`, as are `delta`, `samples` and `seed`.
+        scores: As for `density_gradient`.
         images: `(images, ...)`, float32, pixels in [0, 1].
-        delta: The radius.
-        samples: How many points for each image.
+        delta: Radius, above 0, in L2 for pixels in [0, 1].
+        samples: How many points for each image, at least 2.
         scale: Which pixels hold the attractors' messages. Defaults to `"nearest"`.
         seed: Seed of the points. Defaults to `0`.
 
     Returns:
         The cosines. No gradient or attractor is kept beyond its batch.
-
-    Raises:
-        ValueError: If an argument is out of range.
 
     Reference:
         Zhang, Chang, Lee, Section VI-C3.
@@ -193,20 +190,9 @@ def density_cosines(
 def figure_7b(
     trapped: keras.Model, test: Dataset, *, delta: float, samples: int, seed: int = 0
 ) -> Result:
-    """Compares the gradient of the local density with the way to an attractor.
+    """Compares the gradient of the local density around clean images with the way to x_w.
 
-    Args:
-        trapped: M.
-        test: Clean images.
-        delta: Radius, above 0, in L2 for pixels in [0, 1].
-        samples: How many points for each image, at least 2.
-        seed: Seed of the points. Defaults to `0`.
-
-    Returns:
-        Figure 7 (b) of the attractor paper.
-
-    Raises:
-        ValueError: If an argument is out of range.
+    The radius `delta` is in L2 for pixels in [0, 1]; `samples` points are around each.
     """
     decoder = decoder_of(trapped)
     large = max(decoder.steps)

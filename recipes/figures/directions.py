@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from figures.drawing import MUTED, Result, blank, draw_densities, overlap, quantiles
 from figures.gradients import (
     Loss,
@@ -14,7 +15,6 @@ from figures.gradients import (
     scores_of,
     soft_label_loss,
 )
-
 from keras_traps import ops
 from keras_traps._checks import FloatArray
 from keras_traps.attractors import decoder_of
@@ -155,15 +155,7 @@ def basin_share(cosines: FloatArray, eps: float) -> float:
 
 
 def figure_7a(defence: Defence, test: Dataset) -> Result:
-    """Compares -grad J with the way to the nearest attractor, for C and for M.
-
-    Args:
-        defence: The classifier with its traps.
-        test: Clean images.
-
-    Returns:
-        Figure 7 (a) of the attractor paper.
-    """
+    """Compares -grad J with the way to the nearest attractor, for C and for M."""
     losses = [
         soft_label_loss(scores_of(defence.classifier, defence.output)),
         soft_label_loss(scores_of(defence.trapped, "scores")),

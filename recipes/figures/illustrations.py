@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from figures.drawing import HUES, INK, MUTED, Result, blank, style_axes
-from figures.gradients import both_answers
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from figures.drawing import HUES, INK, MUTED, Result, blank, style_axes
+from figures.gradients import both_answers
 from keras_traps import ops
 from keras_traps._checks import FloatArray
 from keras_traps.attacks import Attack
@@ -30,16 +30,7 @@ _SHOWN_PERIODS, _DOTS = 2.5, 7
 def figure_1(trapped: keras.Model, test: Dataset) -> Result:
     """Draws the soft label of one class over a patch between two images.
 
-    Args:
-        trapped: M.
-        test: Clean images; one that C answers with the first class and one that it
-            answers with the second are taken.
-
-    Returns:
-        Figure 1 of the attractor paper.
-
-    Raises:
-        ValueError: If C answers with fewer than two classes.
+    One is answered by C with the first class that there is, the other with the second.
     """
     decoder = decoder_of(trapped)
     scores = tf.function(both_answers(trapped), autograph=False)
@@ -87,17 +78,9 @@ def figure_1(trapped: keras.Model, test: Dataset) -> Result:
 def figure_2(
     trapped: keras.Model, analyzer: ForensicAnalyzer, test: Dataset, attack: Attack
 ) -> Result:
-    """Shows C, W and M on one image, before and after an attack on M.
+    """Shows C, W and M on one image, before and after an untargeted attack on M.
 
-    Args:
-        trapped: M.
-        analyzer: What looks at W.
-        test: Clean images; the first that C gets right and M, attacked, gets wrong is
-            taken, or the first.
-        attack: An untargeted attack.
-
-    Returns:
-        Figure 2 of the attractor paper.
+    It is the first that C gets right and M, attacked, gets wrong, or the first of all.
     """
     few = test.take(min(_FEW, len(test)))
     attacked = attack(trapped, few.images, few.labels, output="scores")
@@ -152,12 +135,7 @@ def figure_2(
 def figure_4(trapped: keras.Model, test: Dataset) -> Result:
     """Draws the distance to a codeword over the grey level, for both step sizes.
 
-    Args:
-        trapped: M.
-        test: Clean images; the pixels of the first are marked.
-
-    Returns:
-        Figure 4 of the attractor paper.
+    Pixels of the first image are marked.
     """
     steps = sorted(set(decoder_of(trapped).steps))
     grey = np.unique(np.round(255 * test.images[0]))
@@ -254,7 +232,8 @@ def _draw_scheme(
 ) -> Figure:
     figure = blank(9.6, 4.3)
     heads = ("x", "C(x), soft labels", "W(x), correlations", "M(x), what is seen")
-    for i, part in enumerate(figure.subfigures(2, 1, hspace=0.04)):
+    rows: Any = figure.subfigures(2, 1, hspace=0.04)
+    for i, part in enumerate(rows):
         part.suptitle(words[i], fontsize=10.5, x=0.01, ha="left")
         shown, *panels = part.subplots(1, 4, width_ratios=(0.8, 1, 1, 1))
         shown.imshow(np.squeeze(images[i]), cmap="gray", vmin=0, vmax=1)

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
 from figures.drawing import (
     HUES,
     MUTED,
@@ -16,9 +19,6 @@ from figures.drawing import (
     quantiles,
     style_axes,
 )
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
 from keras_traps.evaluation.paper import NAMES
 from keras_traps.luring import adequation_rate, detection_rate
 
@@ -32,13 +32,8 @@ VARIANT_HUES = dict(zip(("luring", "ce", "auto", "stack"), HUES, strict=True))
 def fooling_all(frame: pd.DataFrame) -> pd.DataFrame:
     """Keeps the images whose attacked forms fool every source model.
 
-    Args:
-        frame: Rows of one attack and radius, as `keras_traps.evaluation.metrics` has
-            them.
-
-    Returns:
-        The rows of those test images alone that were attacked on every variant, each
-        M∘P giving a wrong class; there may be none.
+    The rows are of one attack and radius, and what is kept may be nothing: the images that
+    were attacked on every variant, each M∘P giving a wrong class.
     """
     fooled = frame[frame.augmented != frame.label]
     ids = [set(rows.id) for _, rows in fooled.groupby("variant")]
@@ -52,9 +47,8 @@ def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
 
     Args:
         dataset: The data set's name.
-        frame: A row for each attacked image, as `keras_traps.evaluation.metrics` has
-            them; those of the attacks of the figure, made on M∘P without knowing of the
-            defence, are looked at.
+        frame: A row for each attacked image, as `keras_traps.evaluation.metrics` has them;
+            those of the figure's attacks on an M∘P, unaware of the defence, are drawn.
 
     Returns:
         The figure.
@@ -116,18 +110,7 @@ def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
 
 
 def figure_5(dataset: str, frame: pd.DataFrame) -> Result:
-    """Draws how many values PGD changes, by source model.
-
-    Args:
-        dataset: The data set's name.
-        frame: As for `figure_4`.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: If there are no rows of PGD.
-    """
+    """Draws how many values PGD changes, by source model; the frame is as in Figure 4."""
     shown = _shown(frame, ("PGD",))
     variants = _variants(shown)
     rows = []
@@ -205,7 +188,10 @@ def _draw_rates(rows: Sequence[Mapping[str, Any]], variants: Sequence[str]) -> F
         axes.set_ylim(-0.03, 1.03)
     panels[0].set_ylabel("Rate")
     lines = [Line2D([], [], color=VARIANT_HUES[variant]) for variant in variants]
-    lines += [Line2D([], [], color=MUTED, linestyle=dash) for dash in dashes.values()]
+    lines += [
+        Line2D([], [], color=MUTED),
+        Line2D([], [], color=MUTED, linestyle="dashed"),
+    ]
     names = [*(NAMES[variant] for variant in variants), "DR", "Adq"]
     figure.legend(lines, names, loc="outside right center", frameon=False, fontsize=9)
     return figure

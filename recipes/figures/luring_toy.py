@@ -7,13 +7,13 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
-from figures.drawing import HUES, MUTED, Result, blank
-from figures.sensitivity import opposite_directions, slopes
 from keras import layers
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from figures.drawing import HUES, MUTED, Result, blank
+from figures.sensitivity import opposite_directions, slopes
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import AttackResult, Kind, TargetRule
 from keras_traps.attacks.gradient import PGD
@@ -47,12 +47,9 @@ draws its zones without saying where they are.
 
 
 class ToyImages(NamedTuple):
-    """Images of the illustration with their classes.
+    """Images, `(images, 12, 12, 1)`, float32, and their classes, `(images,)`, int64.
 
-    Args:
-        images: `(images, 12, 12, 1)`, float32: 0.3 to 0.7 in the zone of the class,
-            0 elsewhere.
-        labels: `(images,)`, int64, from 0 to 2.
+    Pixels are 0.3 to 0.7 in the zone of the class, and 0 elsewhere.
     """
 
     images: FloatArray
@@ -108,17 +105,9 @@ def train_toy_lure(
     steps: int = 300,
     seed: int = 0,
 ) -> LuredClassifier:
-    """Trains a component P before M: the paper's for MNIST, at 12 by 12 pixels.
+    """Trains a component P before M, the paper's for MNIST, by steps of 32 images.
 
-    Args:
-        target: M, frozen.
-        data: The training images; their labels are not looked at.
-        loss: As in `LuredClassifier.compile`. Defaults to `"luring"`.
-        steps: How many, of 32 images each. Defaults to `300`.
-        seed: Of the first weights and the order of images. Defaults to `0`.
-
-    Returns:
-        M∘P, compiled.
+    It is not told the labels. The seed is of its first weights and the order of images.
     """
     keras.utils.set_random_seed(seed)
     model = LuredClassifier(target, LuringInput("mnist"), output="logits")
@@ -137,18 +126,10 @@ def luring_toy(
     nb_iter: int = 40,
     seed: int = 0,
 ) -> Result:
-    """Attacks M and M∘P, counts directions, and draws the two figures.
+    """Attacks M and M∘P, counts directions, and draws the paper's Figures 2 and 3.
 
-    Args:
-        model: M∘P, trained.
-        test: Clean images.
-        eps: The radii of PGD; the figure shows the last.
-        nb_iter: Its steps, of 0.02 each or of the radius if that is smaller. Defaults
-            to `40`.
-        seed: Of its random starts. Defaults to `0`.
-
-    Returns:
-        Figures 2 and 3 of the luring paper.
+    PGD makes `nb_iter` steps of 0.02, or of its radius if that is smaller; its results of
+    the last radius are drawn.
     """
     models = {"M": model.target, "M∘P": model}
     rows: list[dict[str, Any]] = []

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from matplotlib.figure import Figure
+
 from figures.drawing import (
     MUTED,
     Result,
@@ -16,8 +18,6 @@ from figures.drawing import (
     style_axes,
 )
 from figures.luring_curves import VARIANT_HUES
-from matplotlib.figure import Figure
-
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.evaluation.paper import NAMES
 from keras_traps.models.logits import logits_model
@@ -136,21 +136,12 @@ def figure_6(
 ) -> Result:
     """Draws which pixels M and the P of each variant depend on.
 
-    Args:
-        dataset: The data set's name.
-        target: M, which returns logits.
-        variants: M∘P by variant, each with P as its layer `lure`.
-        images: `(images, height, width, channels)`, float32, in [0, 1].
-        labels: `(images,)`.
-        seed: Of the random signs. Defaults to `0`.
-
-    Returns:
-        The figure.
+    M returns logits, and each M∘P has P as its layer `lure`. The seed is of random signs.
     """
     maps = {"target": _attention(target, images, labels)}
     for variant, augmented in variants.items():
         maps[variant] = sensitivity(_lure_of(augmented), images, seed=seed)
-    background = (images <= _BACKGROUND).all(axis=3)
+    background = np.all(images <= _BACKGROUND, axis=3)
     numbers: dict[str, dict[str, Any]] = {
         name: {
             "background_share": quantiles(_shares(found, background)),
@@ -193,16 +184,8 @@ def direction_counts(
 ) -> Result:
     """Counts, for each image, the directions along which logits go opposite ways.
 
-    Args:
-        dataset: The data set's name.
-        target: M, which returns logits.
-        variants: M∘P by variant, at least one.
-        images: `(images, height, width, channels)`, float32, in [0, 1], that all models
-            are right on.
-
-    Returns:
-        The counts, as shares of all directions, and how often luring has the most and
-        the fewest.
+    All models are right on the images. What is told are shares of all directions, and how
+    often luring has the most and the fewest.
     """
     size = images[0].size
     shares = {

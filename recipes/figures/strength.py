@@ -2,24 +2,16 @@
 
 import numpy as np
 import tensorflow as tf
+
 from figures.drawing import Result, draw_norms, quantiles
 from figures.gradients import Scores, gradient_norms, output_norms, scores_of
-
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence
 
 
 def figure_5(defence: Defence, test: Dataset) -> Result:
-    """Compares outputs and gradients of C and of W on clean images.
-
-    Args:
-        defence: The classifier with its traps.
-        test: Clean images with their classes.
-
-    Returns:
-        Figure 5 of the attractor paper.
-    """
+    """Compares outputs and gradients of C and of W on clean images."""
     classifier = scores_of(defence.classifier, defence.output)
     decoder = decoder_of(defence.trapped)
     loud: dict[str, Scores] = {

@@ -6,21 +6,20 @@ same, because on clean images its gradient is that of the classifier.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from figures.drawing import Result, draw_norms, quantiles
-from figures.gradients import gradient_norms, output_norms, scores_of
 from keras import layers
 
+from figures.drawing import Result, draw_norms, quantiles
+from figures.gradients import gradient_norms, output_norms, scores_of
 from keras_traps import ops
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import Attack, AttackResult
-from keras_traps.attractors import Thresholds
 from keras_traps.attractors.thresholds import set_thresholds
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence, Examples, choose_examples
@@ -36,6 +35,9 @@ _LARGEST_OUTPUT = 10.0
 _CALIBRATED_ON = 10_000
 _FPR = 0.05
 _WAYS = ("by_decoder", "by_signature", "by_detector")
+
+Detect = Callable[[FloatArray], dict[str, npt.NDArray[np.bool_]]]
+"""From images `(batch, ...)`, float32, in [0, 1], to flags by each way of looking."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,83 +158,54 @@ def make_counterexample(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrapdoorAnalyzer:
-    """Looks for attacks on the counter-example; `fit` makes one.
+def fit_analyzer(
+    subject: Counterexample, images: FloatArray, *, fpr: float = _FPR
+) -> Detect:
+    """Sets two ways of looking for attacks to a false-positive rate.
 
     Args:
         subject: The counter-example.
-        thresholds: U, L and sigma_0 for its decoder's output.
-        signatures: `(num_classes, num_classes)`, float32, rows of norm 1: the mean
-            activations of the images with each trapdoor. The activations are the
-            correlations, what the decoder's last layer sees.
-        limit: The cosine similarity above which an image is flagged.
+        images: `(images, ...)`, float32, pixels in [0, 1]: clean images, at least one
+            for each class's trapdoor.
+        fpr: Share of clean images that either way may flag. Defaults to `0.05`.
+
+    Returns:
+        A function from images to flags `(batch,)` by each way of looking.
+        `"by_decoder"`: the conditions C1 to C3 on the trapdoor decoder's output, as the
+        attractors' own analyzer has them on W. `"by_signature"`: the cosine similarity
+        of what the decoder's last layer sees, the correlations, with their mean over
+        the images with the trapdoor of the class that the model answers, as the
+        trapdoor's authors do it. `"by_detector"`: D is above 1/2.
+
+    Raises:
+        ValueError: If `fpr` is not between 0 and 1, or there are too few images for it.
     """
+    count = len(subject.trapdoors)
+    limits = set_thresholds(predict(subject.decoder, images), fpr)
+    classes: IntArray = np.arange(len(images)) % count
+    planted = predict(subject.correlations, subject.plant(images, classes))
+    signatures = _unit(
+        np.stack([planted[classes == k].mean(axis=0) for k in range(count)])
+    )
 
-    subject: Counterexample
-    thresholds: Thresholds
-    signatures: FloatArray
-    limit: float
+    def likeness(some: FloatArray) -> FloatArray:
+        answers = predict(subject.model, some).argmax(axis=1)
+        seen = _unit(predict(subject.correlations, some))
+        found: FloatArray = (seen * signatures[answers]).sum(axis=1)
+        return found
 
-    @classmethod
-    def fit(
-        cls, subject: Counterexample, images: FloatArray, *, fpr: float = _FPR
-    ) -> Self:
-        """Sets decoder and signatures to a false-positive rate.
+    highest = float(np.quantile(likeness(images), 1 - fpr, method="higher"))
 
-        Args:
-            subject: The counter-example.
-            images: `(images, ...)`, float32, pixels in [0, 1]: clean images, at least
-                one for each class's trapdoor.
-            fpr: Share of clean images that either way may flag. Defaults to `0.05`.
-
-        Returns:
-            The analyzer.
-
-        Raises:
-            ValueError: If `fpr` is not between 0 and 1, or there are too few images
-                for it.
-        """
-        count = len(subject.trapdoors)
-        thresholds = set_thresholds(predict(subject.decoder, images), fpr)
-        classes: IntArray = np.arange(len(images)) % count
-        planted = predict(subject.correlations, subject.plant(images, classes))
-        means = np.stack([planted[classes == k].mean(axis=0) for k in range(count)])
-        signatures = _unit(means)
-        scores = _cosines(subject, signatures, images)
-        limit = float(np.quantile(scores, 1 - fpr, method="higher"))
-        return cls(subject, thresholds, signatures, limit)
-
-    def detect(self, images: FloatArray) -> dict[str, npt.NDArray[np.bool_]]:
-        """Says which images are flagged, by each way of looking.
-
-        Args:
-            images: `(batch, ...)`, float32, pixels in [0, 1].
-
-        Returns:
-            `(batch,)` each. `"by_decoder"`: the conditions C1 to C3 on the trapdoor
-            decoder's output, as the attractors' own analyzer has them on W.
-            `"by_signature"`: the cosine similarity with the signature of the class that
-            the model answers, as the trapdoor's authors do it. `"by_detector"`: D is
-            above 1/2.
-        """
-        limits = self.thresholds
-        w = predict(self.subject.decoder, images)
-        judged = ops.judge(
-            tf.constant(w, tf.float64), limits.upper, limits.lower, limits.deviation
-        )
-        cosines = _cosines(self.subject, self.signatures, images)
+    def detect(some: FloatArray) -> dict[str, npt.NDArray[np.bool_]]:
+        w = tf.constant(predict(subject.decoder, some), tf.float64)
+        judged = ops.judge(w, limits.upper, limits.lower, limits.deviation)
         return {
             "by_decoder": judged.flagged.numpy(),
-            "by_signature": cosines > self.limit,
-            "by_detector": predict(self.subject.detector, images)[:, 0] > 0.5,
+            "by_signature": likeness(some) > highest,
+            "by_detector": predict(subject.detector, some)[:, 0] > 0.5,
         }
 
-    def rates(self, images: FloatArray) -> dict[str, float | None]:
-        """Returns the share of images that is flagged each way; `None` of no images."""
-        if not len(images):
-            return dict.fromkeys(_WAYS)
-        return {way: float(of.mean()) for way, of in self.detect(images).items()}
+    return detect
 
 
 def run(
@@ -277,23 +250,14 @@ def figure_6(
 ) -> Result:
     """Builds the trapdoored counter-example, measures its parts and attacks it.
 
-    Args:
-        defence: The classifier; its traps are attacked for comparison.
-        chosen: The attacks.
-        train: Training images, from which trapdoors and thresholds are set.
-        test: Clean images.
-        amplitude: How much a trapdoor changes a pixel, between 0 and 1.
-        num_attacked: How many images are attacked at most.
-        seed: Seed of trapdoors, targets and attacks. Defaults to `0`.
-
-    Returns:
-        Figure 6 of the attractor paper.
+    Trapdoors and thresholds are set from training images. The classifier with its traps is
+    attacked beside it. The seed is of trapdoors, targets and attacks.
     """
     clean = train.images[:_CALIBRATED_ON]
     subject = make_counterexample(
         defence.classifier, clean, output=defence.output, amplitude=amplitude, seed=seed
     )
-    analyzer = TrapdoorAnalyzer.fit(subject, clean)
+    detect = fit_analyzer(subject, clean)
     values = _magnitudes(subject, test)
     # A wrong class for each image.
     shift = np.random.default_rng(0).integers(1, test.num_classes, len(test))
@@ -306,10 +270,12 @@ def figure_6(
     }
     examples = examples_of(defence, test, num_attacked=num_attacked, seed=seed)
     unattacked = {
-        "clean": analyzer.rates(test.images),
-        "with a trapdoor": analyzer.rates(planted),
+        "clean": _rates(detect, test.images),
+        "with a trapdoor": _rates(detect, planted),
     }
-    rows = [_attacked(attack, defence, analyzer, examples, seed) for attack in chosen]
+    rows = [
+        _attacked(attack, defence, subject, detect, examples, seed) for attack in chosen
+    ]
     picture = draw_norms(
         {"N2 (C)": values["n2"], "N1 (W)": values["n1"]},
         {"M2 (C)": values["m2"], "M1 (W)": values["m1"]},
@@ -362,25 +328,32 @@ def _magnitudes(subject: Counterexample, test: Dataset) -> dict[str, FloatArray]
 def _attacked(
     attack: Attack,
     defence: Defence,
-    analyzer: TrapdoorAnalyzer,
+    subject: Counterexample,
+    detect: Detect,
     examples: Examples,
     seed: int,
 ) -> dict[str, Any]:
     """How many images fool each model, and how many of these are flagged."""
     alone = run(attack, defence.classifier, defence.output, examples, seed)
-    trapdoored = run(attack, analyzer.subject.model, "scores", examples, seed)
+    trapdoored = run(attack, subject.model, "scores", examples, seed)
     trapped = run(attack, defence.trapped, "scores", examples, seed)
     caught = defence.main_analyzer.detect(trapped.images).is_adversarial
     return {
         "attack": attack.name,
         "fools_c": float(alone.success.mean()),
         "fools_trapdoored": float(trapdoored.success.mean()),
-        **analyzer.rates(trapdoored.images[trapdoored.success]),
+        **_rates(detect, trapdoored.images[trapdoored.success]),
         "fools_attractors": float(trapped.success.mean()),
         "caught_by_attractors": float(caught[trapped.success].mean())
         if trapped.success.any()
         else None,
     }
+
+
+def _rates(detect: Detect, images: FloatArray) -> dict[str, float | None]:
+    if not len(images):
+        return dict.fromkeys(_WAYS)
+    return {way: float(flags.mean()) for way, flags in detect(images).items()}
 
 
 def _share(model: keras.Model, images: FloatArray, classes: IntArray) -> float:
@@ -395,16 +368,6 @@ def _fixed_dense(kernel: FloatArray) -> layers.Dense:
     layer.build((None, kernel.shape[0]))
     layer.set_weights([kernel])
     return layer
-
-
-def _cosines(
-    subject: Counterexample, signatures: FloatArray, images: FloatArray
-) -> FloatArray:
-    """Of each image's activations with the signature of the model's answer."""
-    answers = predict(subject.model, images).argmax(axis=1)
-    activations = _unit(predict(subject.correlations, images))
-    cosines: FloatArray = (activations * signatures[answers]).sum(axis=1)
-    return cosines
 
 
 def _unit(rows: FloatArray) -> FloatArray:

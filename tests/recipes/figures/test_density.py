@@ -138,7 +138,7 @@ def test_a_radius_that_is_not_above_zero_is_refused(delta: float) -> None:
 
 
 def test_too_few_points_are_refused(defence: Defence, digits_test: Dataset) -> None:
-    with pytest.raises(ValueError, match="`samples`.*at least 2.*samples=1"):
+    with pytest.raises(ValueError, match=r"`samples`.*at least 2.*samples=1"):
         figure_7b(defence.trapped, digits_test, delta=1.0, samples=1)
 
 

@@ -68,7 +68,10 @@ def test_what_is_added_to_all_logits_does_not_count() -> None:
     generator = np.random.default_rng(0)
     plain = [linear(generator.normal(size=(4, 5))) for _ in range(2)]
     shifted = [keras.Model(m.input, subtract_row_maximum(m.output)) for m in plain]
-    counts, same = (opposite_directions(*pair, images()) for pair in (plain, shifted))
+    counts, same = (
+        opposite_directions(first, second, images())
+        for first, second in (plain, shifted)
+    )
     assert counts.any()
     np.testing.assert_array_equal(same, counts)
 
