@@ -22,7 +22,7 @@ _SHARES = (0.03, 0.1, 0.5, 1.0, 2.0)
 
 
 class Choice(NamedTuple):
-    """One row of the table: what is varied, what it is here, and what makes the constants."""
+    """One row of the table: what is varied, what it is here, and the constants for it."""
 
     group: str
     name: str
@@ -100,8 +100,8 @@ def ablation(
 ) -> Result:
     """Calibrates, traps and attacks anew for every choice.
 
-    Accuracy and false positives are those on the test images; the first of them that C gets
-    right are attacked.
+    Accuracy and false positives are those on the test images; the first of them that C
+    gets right are attacked.
     """
     images = train.images[:_CALIBRATED_ON]
     examples = examples_of(defence, test, num_attacked=num_attacked, seed=seed)

@@ -190,7 +190,7 @@ def density_cosines(
 def figure_7b(
     trapped: keras.Model, test: Dataset, *, delta: float, samples: int, seed: int = 0
 ) -> Result:
-    """Compares the gradient of the local density around clean images with the way to x_w.
+    """Compares the gradient of the local density with the way to an attractor.
 
     The radius `delta` is in L2 for pixels in [0, 1]; `samples` points are around each.
     """

@@ -32,8 +32,8 @@ VARIANT_HUES = dict(zip(("luring", "ce", "auto", "stack"), HUES, strict=True))
 def fooling_all(frame: pd.DataFrame) -> pd.DataFrame:
     """Keeps the images whose attacked forms fool every source model.
 
-    The rows are of one attack and radius, and what is kept may be nothing: the images that
-    were attacked on every variant, each M∘P giving a wrong class.
+    The rows are of one attack and radius. Kept are the images that were attacked on
+    every variant, each M∘P giving a wrong class; there may be none.
     """
     fooled = frame[frame.augmented != frame.label]
     ids = [set(rows.id) for _, rows in fooled.groupby("variant")]
@@ -47,8 +47,8 @@ def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
 
     Args:
         dataset: The data set's name.
-        frame: A row for each attacked image, as `keras_traps.evaluation.metrics` has them;
-            those of the figure's attacks on an M∘P, unaware of the defence, are drawn.
+        frame: A row for each attacked image, as `keras_traps.evaluation.metrics` has
+            them; those of the figure's attacks on an M∘P, unaware of the defence, count.
 
     Returns:
         The figure.
@@ -110,7 +110,7 @@ def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
 
 
 def figure_5(dataset: str, frame: pd.DataFrame) -> Result:
-    """Draws how many values PGD changes, by source model; the frame is as in Figure 4."""
+    """Draws how many values PGD changes, by source model; the frame is Figure 4's."""
     shown = _shown(frame, ("PGD",))
     variants = _variants(shown)
     rows = []

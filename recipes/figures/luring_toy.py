@@ -107,7 +107,7 @@ def train_toy_lure(
 ) -> LuredClassifier:
     """Trains a component P before M, the paper's for MNIST, by steps of 32 images.
 
-    It is not told the labels. The seed is of its first weights and the order of images.
+    It is not told labels. The seed is of its first weights and the order of images.
     """
     keras.utils.set_random_seed(seed)
     model = LuredClassifier(target, LuringInput("mnist"), output="logits")
@@ -128,8 +128,8 @@ def luring_toy(
 ) -> Result:
     """Attacks M and M∘P, counts directions, and draws the paper's Figures 2 and 3.
 
-    PGD makes `nb_iter` steps of 0.02, or of its radius if that is smaller; its results of
-    the last radius are drawn.
+    PGD makes `nb_iter` steps of 0.02, or of its radius if that is smaller; what it made
+    of the last radius is drawn.
     """
     models = {"M": model.target, "M∘P": model}
     rows: list[dict[str, Any]] = []

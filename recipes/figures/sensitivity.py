@@ -136,7 +136,7 @@ def figure_6(
 ) -> Result:
     """Draws which pixels M and the P of each variant depend on.
 
-    M returns logits, and each M∘P has P as its layer `lure`. The seed is of random signs.
+    M returns logits, and M∘P has P as its layer `lure`. The seed is of random signs.
     """
     maps = {"target": _attention(target, images, labels)}
     for variant, augmented in variants.items():
@@ -184,8 +184,8 @@ def direction_counts(
 ) -> Result:
     """Counts, for each image, the directions along which logits go opposite ways.
 
-    All models are right on the images. What is told are shares of all directions, and how
-    often luring has the most and the fewest.
+    All models are right on the images. What is told are shares of all directions, and
+    how often luring has the most and the fewest.
     """
     size = images[0].size
     shares = {

@@ -250,8 +250,8 @@ def figure_6(
 ) -> Result:
     """Builds the trapdoored counter-example, measures its parts and attacks it.
 
-    Trapdoors and thresholds are set from training images. The classifier with its traps is
-    attacked beside it. The seed is of trapdoors, targets and attacks.
+    Trapdoors and thresholds are set from training images. The classifier with its traps
+    is attacked beside it. The seed is of trapdoors, targets and attacks.
     """
     clean = train.images[:_CALIBRATED_ON]
     subject = make_counterexample(
