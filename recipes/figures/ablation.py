@@ -22,7 +22,7 @@ _SHARES = (0.03, 0.1, 0.5, 1.0, 2.0)
 
 
 class Choice(NamedTuple):
-    """One row of the table: what is varied, what it is here, and the constants for it."""
+    """One row of the table: what is varied, what it is here, and the constants."""
 
     group: str
     name: str

@@ -48,7 +48,7 @@ def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
     Args:
         dataset: The data set's name.
         frame: A row for each attacked image, as `keras_traps.evaluation.metrics` has
-            them; those of the figure's attacks on an M∘P, unaware of the defence, count.
+            them; those of the figure's attacks on M∘P, unaware of the defence, count.
 
     Returns:
         The figure.

@@ -66,20 +66,6 @@ def test_the_gradient_is_that_of_the_density_within_its_error(offset: float) -> 
     assert np.linalg.norm(gradients[0, 0] - slope * normal) < 2.5 * error
 
 
-def test_repeated_estimates_spread_as_stated_around_the_truth() -> None:
-    scores, normal = half_space(0.2)
-    # Every image has points of its own.
-    x = np.repeat(MIDDLE, 400, axis=0)
-    gradients, hits = estimate(scores, x, [1] * 400, samples=60)
-    values = gradients[:, 0]
-    spread = np.sqrt(values.var(axis=0, ddof=1).sum())
-    slope, p = slope_beyond(0.2), float(hits.mean())
-    stated = np.sqrt(((PIXELS / DELTA) ** 2 * p * (1 - p) - slope**2) / 60)
-    assert stated == pytest.approx(spread, rel=0.1)
-    apart = np.linalg.norm(values.mean(axis=0) - slope * normal)
-    assert apart < 2.5 * spread / np.sqrt(400)
-
-
 def test_several_models_meet_the_same_points() -> None:
     first, second = linear(kernel(seed=4)), linear(kernel(seed=5))
     x, t = images(3), [0, 1, 2]

@@ -59,11 +59,6 @@ def test_products_below_zero_are_counted_and_zeros_are_not() -> None:
     assert not opposite_directions(linear(FIRST), linear(FIRST), images()).any()
 
 
-def test_batches_are_counted_apart() -> None:
-    counts = opposite_directions(linear(FIRST), linear(SECOND), images(103))
-    np.testing.assert_array_equal(counts, [[2, 0, 2]] * 103)
-
-
 def test_what_is_added_to_all_logits_does_not_count() -> None:
     generator = np.random.default_rng(0)
     plain = [linear(generator.normal(size=(4, 5))) for _ in range(2)]
