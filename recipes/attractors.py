@@ -62,9 +62,8 @@ def _parser() -> command_line.Parser:
         default=(),
         several=True,
     )
-    summary = parser.command(
-        "summary", "Puts the reports of several seeds into one table.", write_summary
-    )
+    about = "Puts the reports of several seeds into one table."
+    summary = parser.command("summary", about, write_summary)
     summary.flag(
         "report",
         "A report.json; one for each seed.",
@@ -79,14 +78,7 @@ def _parser() -> command_line.Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the sub-command.
-
-    Args:
-        argv: The words of the command line, without the script.
-
-    Raises:
-        CommandLineError: If the command line is wrong. Nothing is run.
-    """
+    """Runs the sub-command."""
     arguments = _parser().parse(argv)
     arguments.run(arguments)
 

@@ -126,14 +126,7 @@ def _parser() -> command_line.Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Traps, measures, exports, and tells how to serve.
-
-    Args:
-        argv: The words of the command line, without the script.
-
-    Raises:
-        CommandLineError: If the command line is wrong. Nothing is exported.
-    """
+    """Traps, measures, exports, and tells how to serve."""
     arguments = _parser().parse(argv)
     if (arguments.lure is None) != (arguments.deploy is None):
         raise CommandLineError("--lure and --deploy go together")
