@@ -15,7 +15,7 @@ import robustness
 import train
 from command_line import CommandLineError, Parser
 
-SCRIPTS = [attractors, export, luring, quickstart, robustness, train]
+SCRIPTS: list[Any] = [attractors, export, luring, quickstart, robustness, train]
 RECIPES = Path(command_line.__file__).parent
 
 
