@@ -105,8 +105,9 @@ def is_number(value: object) -> bool:
 
     NumPy's numbers are some; truth values are none.
     """
-    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def is_integer(value: object) -> bool:

@@ -6,6 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_traps._checks import (
+    check_count,
+    check_distinct,
+    check_flag,
     check_ids,
     check_images,
     check_labels,
@@ -31,29 +34,18 @@ def test_float32_images_are_not_copied_or_changed() -> None:
     np.testing.assert_array_equal(images, before)
 
 
-def test_nested_lists_are_images_too() -> None:
-    np.testing.assert_array_equal(check_images([[0.0, 1.0]]), [[0.0, 1.0]])
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "complex64", "object"])
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "object"])
 def test_images_that_are_not_floats_are_refused(dtype: str) -> None:
     with pytest.raises(TypeError, match=rf"argument `suspects`.*{dtype}"):
         check_images(np.zeros((2, 3), dtype), name="suspects")
 
 
-@pytest.mark.parametrize(
-    "pixel", [np.nan, np.inf, -np.inf, -1e-6, 1 + 1e-6, 255.0, -0.5]
-)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_pixel_outside_0_and_1_is_refused(pixel: float, dtype: str) -> None:
-    images = np.full((3, 4, 4), 0.5, dtype)
+@pytest.mark.parametrize("pixel", [np.nan, np.inf, -1e-6, 1 + 1e-6, 255.0])
+def test_a_pixel_outside_0_and_1_is_refused(pixel: float) -> None:
+    images = np.full((3, 4, 4), 0.5)
     images[1, 2, 3] = pixel
     with pytest.raises(ValueError, match=r"argument `images`.*finite pixels in \[0, 1"):
         check_images(images)
-
-
-def test_the_ends_of_the_range_belong_to_it() -> None:
-    assert check_images(np.array([[0.0, -0.0, 1.0]])).shape == (1, 3)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (None, 4), (None, None), None])
@@ -61,7 +53,7 @@ def test_shapes_that_fit_are_taken(shape: Any) -> None:
     assert check_images(np.zeros((3, 4, 4), np.float32), shape).shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4,), (4, 4, 1), (None,), (5, None), ()])
+@pytest.mark.parametrize("shape", [(4, 5), (4,), (5, None), ()])
 def test_another_shape_is_refused(shape: Any) -> None:
     with pytest.raises(ValueError, match=r"Expected images of shape.*\(3, 4, 4\)"):
         check_images(np.zeros((3, 4, 4), np.float32), shape)
@@ -73,15 +65,11 @@ def test_no_images_are_refused(shape: tuple[int, ...]) -> None:
         check_images(np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
 def test_labels_become_int64(dtype: str) -> None:
     result = check_labels(np.array([2, 0, 1], dtype), 3, 3)
     assert result.dtype == np.int64
     assert result.tolist() == [2, 0, 1]
-
-
-def test_no_labels_may_be_needed() -> None:
-    assert check_labels(np.zeros(0, np.int64), 0, 3).shape == (0,)
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -91,13 +79,13 @@ def test_one_hot_rows_are_named_as_such(count: int) -> None:
         check_labels(rows, count, 5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bool", "<U1", "object"])
+@pytest.mark.parametrize("dtype", ["float32", "bool", "object"])
 def test_labels_that_are_not_integers_are_refused(dtype: str) -> None:
     with pytest.raises(TypeError, match=r"argument `labels`.*integer class ids"):
         check_labels(np.array([1, 0], dtype), 2, 3, name="labels")
 
 
-@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (1, 3), ()])
+@pytest.mark.parametrize("shape", [(2,), (3, 1), ()])
 def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"Expected shape \(3,\)"):
         check_labels(np.zeros(shape, np.int64), 3, 4)
@@ -159,33 +147,14 @@ def test_another_share_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "limits"),
-    [
-        (-3, {}),
-        (np.float32(0.5), {}),
-        (np.int64(2), {"above": 1}),
-        (0.0, {"at_least": 0.0}),
-        (1e-9, {"above": 0.0, "below": 1.0}),
-        (1 - 1e-9, {"above": 0.0, "below": 1.0}),
-    ],
-)
-def test_a_number_within_its_limits_is_taken(
-    value: float, limits: dict[str, float]
-) -> None:
-    check_number(value, name="a0", **limits)
-
-
-@pytest.mark.parametrize(
     ("value", "limits", "expected"),
     [
         (np.nan, {}, "a finite number. Received"),
-        (np.inf, {"above": 0.0}, "a finite number above 0. Received"),
         (0.0, {"above": 0.0}, "a finite number above 0. Received"),
         (-1e-9, {"at_least": 0.0}, "a finite number of at least 0. Received"),
         (1.0, {"below": 1.0}, "a finite number below 1. Received"),
         (0, {"above": 0.0, "below": 0.5}, "above 0 and below 0.5. Received"),
         ("0.1", {}, "a finite number. Received"),
-        (None, {"above": 0.0}, "a finite number above 0. Received"),
         (True, {"above": 0.0}, "a finite number above 0. Received"),
     ],
 )
@@ -194,3 +163,23 @@ def test_a_number_out_of_its_limits_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"argument `a0`.*{expected}: a0={value!r}"):
         check_number(value, name="a0", **limits)
+
+
+def test_counts_and_flags_are_told_from_other_things() -> None:
+    wrong: Any = np.int64(1)
+    check_count("n", wrong)
+    check_flag("on", False)
+    for wrong in (2.0, True, "1", math.nan):
+        with pytest.raises(ValueError, match=f"argument `n`.*an integer.*n={wrong!r}"):
+            check_count("n", wrong)
+    with pytest.raises(ValueError, match=r"argument `n`.*at least 1.*n=0"):
+        check_count("n", 0)
+    wrong = 1
+    with pytest.raises(ValueError, match=r"argument `on`.*`False`.*on=1"):
+        check_flag("on", wrong)
+
+
+@pytest.mark.parametrize("names", [[], ["a", "b", "a"]])
+def test_names_that_are_none_or_come_twice_are_refused(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="argument `attacks`"):
+        check_distinct("attacks", names)

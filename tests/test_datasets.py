@@ -27,14 +27,6 @@ class TestDigits:
             grey[np.lexsort(grey.T)], expected[np.lexsort(expected.T)]
         )
 
-    def test_classes_are_balanced_in_the_test_split(self) -> None:
-        counts = np.bincount(load("digits", "test").labels)
-        assert counts.min() >= 48
-        assert counts.max() <= 51
-
-    def test_need_no_data_dir_to_exist(self, tmp_path: Path) -> None:
-        assert len(load("digits", "test", tmp_path / "none")) == 500
-
 
 class TestArchives:
     def test_both_splits_are_read_with_a_channel_axis(self, tmp_path: Path) -> None:
@@ -49,10 +41,6 @@ class TestArchives:
             assert data.num_classes == 10
             assert data.class_names == tuple("0123456789")
             assert data.source == "mnist.npz"
-
-    def test_the_other_split_is_neither_needed_nor_read(self, tmp_path: Path) -> None:
-        write(tmp_path / "mnist.npz", x_train=None, y_train=np.array(["no", "labels"]))
-        assert len(load("mnist", "test", tmp_path)) == 4
 
     def test_labels_in_a_column_are_read_as_keras_has_cifar10(
         self, tmp_path: Path
@@ -82,16 +70,11 @@ class TestArchives:
         ("changes", "expected"),
         [
             ({"x_test": None}, "x_test and y_test"),
-            ({"y_test": None}, "x_test and y_test"),
             ({"x_test": np.zeros((4, 28, 28), np.float32)}, "uint8 pixels"),
-            ({"x_test": np.zeros((4, 784), np.uint8)}, "images of"),
             ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "none empty"),
             ({"x_test": np.zeros((4, 32, 32), np.uint8)}, r"shape \(28, 28, 1\)"),
-            ({"x_test": np.zeros((4, 1, 28, 28), np.uint8)}, r"shape \(28, 28, 1\)"),
             ({"y_test": np.zeros(4, np.float32)}, "one integer class"),
-            ({"y_test": np.zeros(4, bool)}, "one integer class"),
             ({"y_test": np.eye(4, 10, dtype=np.uint8)}, "not one-hot rows"),
-            ({"y_test": np.array(3)}, "one integer class"),
             ({"y_test": np.zeros(3, np.uint8)}, "as many labels as images, 4"),
             ({"y_test": np.array([0, 1, -1, 2])}, "not from -1 to 2"),
             ({"y_test": np.array([1, 2, 10, 3])}, "not from 1 to 10"),
@@ -127,12 +110,6 @@ class TestArchives:
             load("mnist", "test", tmp_path)
         assert str(path) in str(caught.value)
 
-    def test_a_bare_array_is_no_archive(self, tmp_path: Path) -> None:
-        with (tmp_path / "mnist.npz").open("wb") as file:
-            np.save(file, np.zeros(3))
-        with pytest.raises(ValueError, match="cannot be read"):
-            load("mnist", "test", tmp_path)
-
     @pytest.mark.parametrize("compressed", [False, True])
     def test_a_flipped_byte_is_found(self, tmp_path: Path, compressed: bool) -> None:
         path = tmp_path / "mnist.npz"
@@ -142,13 +119,6 @@ class TestArchives:
             info = archive.getinfo("x_test.npy")
         content[info.header_offset + info.compress_size // 2 + 100] ^= 0xFF
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read"):
-            load("mnist", "test", tmp_path)
-
-    def test_a_cut_archive_is_found(self, tmp_path: Path) -> None:
-        path = tmp_path / "mnist.npz"
-        write(path)
-        path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(ValueError, match="cannot be read"):
             load("mnist", "test", tmp_path)
 
@@ -189,13 +159,6 @@ class TestDataset:
     @pytest.fixture
     def data(self) -> Dataset:
         return load("digits", "test")
-
-    def test_images_are_the_pixels_over_255(self, data: Dataset) -> None:
-        assert data.images.dtype == np.float32
-        assert data.images.min() == 0
-        assert data.images.max() == 1
-        np.testing.assert_array_equal(np.round(data.images * 255), data.pixels)
-        assert data.images is data.images
 
     def test_arrays_cannot_be_written_to(self, data: Dataset) -> None:
         for array in (data.images, data.pixels, data.labels):

@@ -12,12 +12,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_was_written_is_there_and_nothing_else(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a.json", b"new")
-    assert (tmp_path / "a.json").read_bytes() == b"new"
-    assert names(tmp_path) == ["a.json"]
-
-
 def test_a_file_there_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"something longer")
@@ -67,13 +61,6 @@ def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> Non
     for _ in range(2):
         make_writable(folder, name="workdir")
         assert names(folder) == []
-
-
-def test_a_folder_keeps_its_files(tmp_path: Path) -> None:
-    (tmp_path / "probe").write_text("mine")
-    make_writable(tmp_path, name="workdir")
-    assert names(tmp_path) == ["probe"]
-    assert (tmp_path / "probe").read_text() == "mine"
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

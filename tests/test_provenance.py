@@ -31,21 +31,9 @@ def test_only_the_last_part_of_an_absolute_path_is_kept() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "flag",
-    ["--seed=3", "--workdir=runs/mnist", "--model=a.npz", "--eps=-1", "--noseed"],
-)
-def test_what_is_no_absolute_path_is_kept_as_it_was(flag: str) -> None:
-    assert command(flag) == f"python recipes/attractors.py {flag}"
-
-
 def test_the_command_can_be_pasted_into_a_shell() -> None:
     words = ["--workdir=my runs/it's", "--attacks=FGSM,PGD", "--x=$HOME;*"]
     assert shlex.split(command(*words))[2:] == words
-
-
-def test_a_script_without_a_folder_is_a_recipe_too() -> None:
-    assert provenance(["quickstart.py"])["command"] == "python recipes/quickstart.py"
 
 
 def test_no_path_of_this_machine_is_left() -> None:

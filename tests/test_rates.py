@@ -17,12 +17,6 @@ def test_interval_is_wilsons(count: int, total: int, low: float, high: float) ->
     assert Rate(count, total).interval == pytest.approx((low, high), abs=5e-5)
 
 
-def test_interval_mirrors_when_successes_and_failures_swap() -> None:
-    low, high = Rate(3, 40).interval or (0.0, 0.0)
-
-    assert Rate(37, 40).interval == pytest.approx((1 - high, 1 - low))
-
-
 @pytest.mark.parametrize(("count", "total"), [(0, 1), (1, 1), (0, 7), (10**6, 10**6)])
 def test_interval_stays_within_zero_and_one_at_the_ends(count: int, total: int) -> None:
     low, high = Rate(count, total).interval or (-1.0, -1.0)

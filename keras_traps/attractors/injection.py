@@ -65,9 +65,16 @@ class TrapSettings:
         decoder = QIMDecoder(2, **self.decoder_config(), name="qim_decoder")
         for name in self.decoder_config():
             object.__setattr__(self, name, getattr(decoder, name))
-        self.head()
-        object.__setattr__(self, "temperature", float(self.temperature))
         check_ord(self.ord)
+        check_flag("soft_labels", self.soft_labels)
+        check_temperature(self.temperature)
+        object.__setattr__(self, "temperature", float(self.temperature))
+        if not self.soft_labels and self.temperature != 1:
+            raise ValueError(
+                "Invalid value for argument `temperature`. Expected 1 with "
+                "soft_labels=False: logits have none. "
+                f"Received: temperature={self.temperature}"
+            )
 
     def decoder_config(self) -> dict[str, Any]:
         """Returns the arguments of `QIMDecoder`, but for the number of classes.
@@ -95,14 +102,6 @@ class TrapSettings:
         Returns:
             A layer named `"soft_labels"`; `None` where the output is C(x) as it is.
         """
-        check_flag("soft_labels", self.soft_labels)
-        check_temperature(self.temperature)
-        if not self.soft_labels and self.temperature != 1:
-            raise ValueError(
-                "Invalid value for argument `temperature`. Expected 1 with "
-                "soft_labels=False: logits have none. "
-                f"Received: temperature={self.temperature}"
-            )
         if not self.soft_labels:
             return None
         from_logits = self.output == "logits"

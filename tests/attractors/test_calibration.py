@@ -13,7 +13,11 @@ from keras_traps.attractors.calibration_rules import temperature_for
 from keras_traps.datasets import Dataset
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
-from tests.attractors.conftest import least_squares_classifier, softmax
+from tests.attractors.conftest import (
+    least_squares_classifier,
+    nan_on_black_images,
+    softmax,
+)
 
 
 def changed_answers(
@@ -35,7 +39,7 @@ def with_a2(calibration: Calibration, factor: float) -> Calibration:
     return dataclasses.replace(calibration, settings=settings)
 
 
-@pytest.mark.parametrize(("seed", "budget"), [(0, 0.001), (1, 0.01), (5, 0.05)])
+@pytest.mark.parametrize(("seed", "budget"), [(0, 0.001), (5, 0.05)])
 def test_the_budget_is_kept_and_used_up(
     classifier: keras.Model, digits_train: Dataset, seed: int, budget: float
 ) -> None:
@@ -329,12 +333,8 @@ def test_a_classifier_that_is_not_finite_on_the_last_image_is_refused(
 ) -> None:
     images = digits_train.images[:1000].copy()
     images[-1] = 0
-    # 0 / 0 on a black image.
-    inputs = keras.Input((8, 8, 1))
-    brightest = keras.ops.max(inputs, axis=(1, 2, 3), keepdims=True)
-    broken = keras.Model(inputs, classifier(inputs / brightest))
     with pytest.raises(ValueError, match="numbers that are not finite"):
-        calibrate(broken, images, output="logits")
+        calibrate(nan_on_black_images(classifier), images, output="logits")
 
 
 def test_a_classifier_that_knows_nothing_has_no_answers_to_keep(

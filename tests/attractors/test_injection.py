@@ -92,10 +92,11 @@ KINDS = [
 
 
 def expected_answer(model: keras.Model, settings: TrapSettings, images: Any) -> Any:
-    c = np.asarray(model(images, training=False), np.float32)
+    c = np.array(model(images, training=False), np.float32)
     if settings.soft_labels:
-        logits = c if settings.output == "logits" else np.log(c)
-        c = softmax(logits / settings.temperature)
+        if settings.output == "probabilities":
+            np.log(c, out=c)
+        c = softmax(c / settings.temperature)
     decoder = settings.decoder(c.shape[1])
     total = c + np.asarray(decoder(images), np.float64)
     return total / np.linalg.norm(total, ord=settings.ord, axis=1, keepdims=True)
