@@ -260,12 +260,13 @@ class Attack(abc.ABC):
             once_per_model(
                 attacked, "differentiable", lambda _: check_differentiable(attacked)
             )
+        own: Loss = self.losses[0] if self.losses else "cross_entropy"
         images, iterations = [], []
         for start in range(0, len(clean), batch_size):
             part = slice(start, start + batch_size)
             batch = Batch(
                 model=attacked,
-                loss=loss or next(iter(self.losses), "cross_entropy"),
+                loss=loss or own,
                 images=clean[part],
                 labels=goals[part],
                 ids=numbers[part],
@@ -382,15 +383,7 @@ class LinfAttack(Attack):
 def ball_noise(
     batch: Batch, draw: Callable[[tuple[int, ...], np.random.Generator], npt.ArrayLike]
 ) -> FloatArray:
-    """Draws noise for each image of a batch, from a generator of its own.
-
-    Args:
-        batch: The batch.
-        draw: Draws an array of one image's shape from a generator.
-
-    Returns:
-        The shape of the images, float32.
-    """
+    """Draws noise for each image of a batch, `draw` given its shape and a generator."""
     shape = batch.images.shape[1:]
     drawn = per_example(
         lambda generator: draw(shape, generator),
@@ -402,15 +395,7 @@ def ball_noise(
 
 
 def uniform_start(batch: Batch, eps: float) -> FloatArray:
-    """Draws a uniformly random point of each image's L-infinity ball.
-
-    Args:
-        batch: The batch; each image's point is drawn by a generator of its own.
-        eps: The ball's radius.
-
-    Returns:
-        The shape of the images, float32, in [0, 1].
-    """
+    """Draws a uniformly random point of each image's L-infinity ball, in [0, 1]."""
     shift = ball_noise(batch, lambda shape, draw: draw.uniform(-1, 1, shape))
     radius = np.float32(eps)
     low, high = batch.images - radius, batch.images + radius
@@ -451,16 +436,7 @@ def distances(clean: FloatArray, images: FloatArray) -> Distances:
 
 
 def check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
-    """Refuses images that are not finite, or leave [0, 1] or their ball.
-
-    Args:
-        attack: What made them.
-        batch: The batch that they were made of.
-        images: What was made of its images, of their shape.
-
-    Raises:
-        RuntimeError: If they break the promise; the message names the examples.
-    """
+    """Refuses images that are not finite, or leave [0, 1] or their ball."""
     values = images.reshape(len(images), -1)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
@@ -500,16 +476,8 @@ def check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
 def naming_examples(who: str, *, of: str = "") -> Iterator[None]:
     """Says at which examples a gradient is not finite, if one within is not.
 
-    Args:
-        who: What takes the gradient, as the message is to call it.
-        of: What the examples belong to, where they are not those of the call. Defaults
-            to nothing.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        RuntimeError: Instead of the error by which `watch` stops a compiled loop.
+    `who` takes the gradient; `of` says what the examples belong to, where they are not
+    those of the call.
     """
     try:
         yield

@@ -78,29 +78,18 @@ class BPDA(IterativeAttack):
 class StraightThrough:
     """Makes of a model a function whose gradient takes some layers for the identity.
 
-    The answers are the model's own; so is the gradient, except that it goes through
-    the named layers as if they had returned their input.
-
-    Args:
-        layers: Names of layers that keep the shape of their input, in the model or in
-            a model that it contains; a model may be named too. May be empty.
+    The answers are the model's own; so is the gradient, except that it goes through the
+    named layers, in the model or in one that it contains, as if they had returned their
+    input.
     """
 
     layers: tuple[str, ...]
 
     def __call__(self, model: keras.Model) -> Logits:
-        """Compiles it, for any batch size.
+        """Returns it for any batch size; it does not keep the model alive.
 
-        Args:
-            model: A built model with one input.
-
-        Returns:
-            A function from a float32 batch to the model's output, float32. It does not
-            keep the model alive.
-
-        Raises:
-            ValueError: If the model has no layer of such a name, one of them changes
-                the shape, or there is no gradient none the less.
+        Refuses names that the model has not, layers that change the shape, and a
+        model that has no gradient none the less.
         """
         if not self.layers:
             check_differentiable(model)

@@ -307,7 +307,7 @@ class CleverhansSPSA(SPSA):
 
 
 class _SPSAAdam(spsa.SPSAAdam):
-    """cleverhans' optimizer, whose own constructor Keras 3 refuses; counts its steps."""
+    """cleverhans' optimizer, made as Keras 3 has it; counts its steps."""
 
     def __init__(self, attack: SPSA) -> None:
         keras.optimizers.Adam.__init__(self, attack.learning_rate)

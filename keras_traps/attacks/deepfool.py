@@ -1,6 +1,7 @@
 """DeepFool: step by step to the nearest boundary of the linearised model."""
 
 import dataclasses
+import functools
 from typing import ClassVar, NamedTuple
 
 import keras
@@ -68,17 +69,10 @@ class DeepFool(Attack):
     def cross(
         self, model: keras.Model, images: FloatArray, labels: IntArray, ids: IntArray
     ) -> Finished:
-        """Leads images over the nearest boundary.
+        """Leads images over the nearest boundary of the classes to leave.
 
-        Args:
-            model: A built model of logits or scores.
-            images: `(batch, height, width, channels)`, float32, in [0, 1].
-            labels: `(batch,)`, int64: the classes to leave.
-            ids: `(batch,)`, int64: which examples they are.
-
-        Returns:
-            The images just beyond it; an image itself where it was there already, or
-            the search failed. As iterations, how many steps were made.
+        Returns the images just beyond it, an image itself where it was there already or
+        the search failed, and how many steps were made.
         """
         shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
         row = tf.TensorSpec((None,), tf.int64)
@@ -150,18 +144,15 @@ class _Search(NamedTuple):
         rows = _Rows(position, images, labels, ids, rivals, images, total)
         step, rows, finished = iterate(
             only(~fooled(outputs, labels, False), rows),
-            lambda step, rows, finished: (
-                step + 1,
-                *self.advance(step, rows, finished, settings.overshoot),
-            ),
+            functools.partial(self.advance, settings.overshoot),
             finished=Finished(images, tf.zeros_like(position)),
             steps=settings.max_iter,
         )
         return finished.write(rows.position, rows.clean, step)
 
     def advance(
-        self, step: tf.Tensor, rows: _Rows, finished: Finished, overshoot: tf.Tensor
-    ) -> tuple[_Rows, Finished]:
+        self, overshoot: tf.Tensor, step: tf.Tensor, rows: _Rows, finished: Finished
+    ) -> tuple[tf.Tensor, _Rows, Finished]:
         """Makes one step, after which those that are over a boundary leave."""
         distance, normal = self.nearest(rows)
         # Without any slope there is no step, now or later.
@@ -172,12 +163,10 @@ class _Search(NamedTuple):
         way = tf.clip_by_value(rows.clean + way, 0.0, 1.0) - rows.clean
         there = tf.clip_by_value(rows.clean + (1 + overshoot) * way, 0.0, 1.0)
         over = fooled(self.logits(there), rows.labels, False)
-        return sift(
-            over | flat,
-            rows._replace(moved=there, total=way),
-            finished,
-            (rows.position, tf.where(_per_image(over), there, rows.clean), step + 1),
-        )
+        moved = rows._replace(moved=there, total=way)
+        images = tf.where(_per_image(over), there, rows.clean)
+        result = rows.position, images, step + 1
+        return step + 1, *sift(over | flat, moved, finished, result)
 
     def nearest(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the distance to the nearest linear boundary, and the unit normal.

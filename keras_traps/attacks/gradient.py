@@ -46,34 +46,28 @@ from keras_traps.attacks.loop import (
 )
 from keras_traps.models.inference import inference_function
 
-Look = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""From images and a draw for each, `(rows,)`, to the images that the model is shown."""
-
-TransformGradient = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""From gradients and the kernel to the gradients that are followed."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """What sets one gradient attack apart from another; fixed when it is compiled.
 
     Args:
-        norm: Steps and projection. Defaults to L-infinity.
+        norm: Steps and projection.
         momentum: Whether gradients, each divided by its mean absolute value, add up
-            from step to step. Defaults to `False`.
-        look: Through what the model is shown the images. Defaults to `None`: it is
-            shown them as they are.
-        transform_gradient: What is done to each gradient. Defaults to `None`: nothing.
+            from step to step.
+        look: Through what the model is shown the images: from images and a draw for
+            each, `(rows,)`.
+        transform_gradient: What is done to each gradient, given the kernel.
         infer: From a model to the logits function to follow. It must not hold the
-            model. Defaults to the model's own logits.
+            model.
         abort_early: Whether an example stops as soon as it has succeeded; not beside
-            `look`, where the answers are not those to the images. Defaults to `False`.
+            `look`, where the answers are not those to the images.
     """
 
     norm: Norm = LINF
     momentum: bool = False
-    look: Look | None = None
-    transform_gradient: TransformGradient | None = None
+    look: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    transform_gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     infer: Callable[[keras.Model], Logits] = inference_function
     abort_early: bool = False
 
@@ -81,15 +75,8 @@ class Recipe:
 class LoopSettings(NamedTuple):
     """Hyper-parameters: tensors in the compiled loop, where they cost no retrace.
 
-    Args:
-        eps: Radius of the ball.
-        eps_iter: Length of a step.
-        nb_iter: How many steps.
-        targeted: Whether the labels are targets.
-        decay_factor: How much of the earlier gradients' sum stays at each step, for a
-            recipe with momentum. Defaults to `1.0`.
-        kernel: `(length,)`: for a recipe that transforms gradients. Defaults to
-            `(1.0,)`.
+    `decay_factor` says how much of the earlier gradients' sum stays at each step, and
+    the `kernel`, `(length,)`, is for a recipe that transforms gradients.
     """
 
     eps: Any
@@ -332,17 +319,7 @@ class RLLC(RFGSM):
 def check_steps(
     eps_iter: float, nb_iter: int, radius: float, *, name: str = "eps"
 ) -> None:
-    """Refuses steps that are none, or that reach beyond the ball at once.
-
-    Args:
-        eps_iter: Size of a step.
-        nb_iter: How many steps.
-        radius: The ball's radius.
-        name: What that is called.
-
-    Raises:
-        ValueError: If one is out of its range.
-    """
+    """Refuses steps that are none, or that reach beyond the ball at once."""
     check_positive("eps_iter", eps_iter)
     if eps_iter > radius:
         raise ValueError(

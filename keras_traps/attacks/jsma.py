@@ -1,6 +1,7 @@
 """JSMA: a few pixels to their maximum, pair by pair, by the saliency map."""
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar, Literal, NamedTuple, get_args
 
@@ -151,10 +152,7 @@ class _Search(NamedTuple):
         allowed = _flat(images) < _BRIGHTEST
         step, rows, finished = iterate(
             _Rows(position, labels, ids, images, images, allowed),
-            lambda step, rows, finished: (
-                step + 1,
-                *self.advance(step, rows, finished, theta),
-            ),
+            functools.partial(self.advance, theta),
             finished=Finished(images, tf.zeros_like(position)),
             steps=steps,
         )
@@ -167,8 +165,8 @@ class _Search(NamedTuple):
         return tf.cond(tf.size(rows.position) > 0, last_look, lambda: finished)
 
     def advance(
-        self, step: tf.Tensor, rows: _Rows, finished: Finished, theta: tf.Tensor
-    ) -> tuple[_Rows, Finished]:
+        self, theta: tf.Tensor, step: tf.Tensor, rows: _Rows, finished: Finished
+    ) -> tuple[tf.Tensor, _Rows, Finished]:
         """Raises the best pair of each row, except of those that leave."""
         logits, target, others = apart(self.derivatives)(rows)
         if self.saliency == "logits":
@@ -181,9 +179,8 @@ class _Search(NamedTuple):
         moved = rows._replace(
             images=tf.minimum(raised, 1.0), allowed=rows.allowed & (taken == 0)
         )
-        return sift(
-            done | ~found, moved, finished, (rows.position, _kept(done, rows), step)
-        )
+        result = rows.position, _kept(done, rows), step
+        return step + 1, *sift(done | ~found, moved, finished, result)
 
     def derivatives(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the answers, and the derivatives of the target and of the others."""
@@ -220,26 +217,18 @@ def best_two(target: tf.Tensor, allowed: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 def best_pairs(
     target: tf.Tensor, others: tf.Tensor, allowed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    r"""Finds the two features that are most worth to raise.
+    r"""Finds the two features that are most worth to raise; returns as `best_two`.
 
     $$\arg\max_{p \ne q} (\alpha_p + \alpha_q) |\beta_p + \beta_q|
     \quad\text{among}\quad \alpha_p + \alpha_q > 0,\ \beta_p + \beta_q < 0$$
 
-    The map of all pairs has no place in memory, and needs none. The value grows with
-    alpha and with minus beta. In the order of falling alpha, let two features before q
-    have no larger beta than q: one of them is not p, and taken for q it makes the pair
-    no worse. So a best pair is among the features before which fewer than two are at
-    least as good in both; they are some dozens, and all of their pairs are compared.
-
-    Args:
-        target: `(rows, features)`, float32: alpha, the derivatives of the target's
-            output.
-        others: `(rows, features)`, float32: beta, the derivatives of the sum of the
-            other outputs.
-        allowed: `(rows, features)`, bool: which may be taken.
-
-    Returns:
-        As `best_two`; any of the best pairs where several are alike.
+    with alpha, the derivatives of the target's output, and beta, those of the sum of
+    the others. The map of all pairs has no place in memory, and needs none. The value
+    grows with alpha and with minus beta. In the order of falling alpha, let two
+    features before q have no larger beta than q: one of them is not p, and taken for q
+    it makes the pair no worse. So a best pair is among the features before which fewer
+    than two are at least as good in both; they are some dozens, and all of their pairs
+    are compared.
 
     Reference:
         Papernot et al., The limitations of deep learning in adversarial settings, 2016,

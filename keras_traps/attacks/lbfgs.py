@@ -25,25 +25,14 @@ Pixels = npt.NDArray[np.float64]
 
 
 class Look(NamedTuple):
-    """An image that an optimiser wants to know about.
-
-    Args:
-        row: Which example of the batch it belongs to.
-        image: `(height, width, channels)`, float32.
-    """
+    """An image that an optimiser wants to know about, of an example of the batch."""
 
     row: int
     image: FloatArray
 
 
 class Seen(NamedTuple):
-    """What the model makes of it.
-
-    Args:
-        cost: The cross-entropy of the target.
-        gradient: That of the cost, of the shape of the image.
-        success: Whether the answer is the target.
-    """
+    """The cross-entropy of the target, its gradient, and whether that is answered."""
 
     cost: float
     gradient: FloatArray
@@ -200,20 +189,11 @@ def run_together(
 ) -> None:
     """Runs optimisers that look at one image at a time, with batched answers.
 
-    Each search runs in a thread of its own; what all of them ask is answered in one
-    batch.
-
-    Args:
-        searches: Each is given a function that looks at one image.
-        answer: Answers a list of looks, one of each search that is under way, in the
-            order of the searches: the same lists at every call, however the threads are
-            scheduled. It is called in the caller's thread.
-        at_once: How many searches are under way at once. One that ends makes place for
-            the next.
-
-    Raises:
-        BaseException: What `answer` or a search raised first. The other searches are
-            stopped at their next look.
+    Each search runs in a thread of its own and is given a function that looks at one
+    image; `at_once` are under way, and one that ends makes place for the next. `answer`
+    is called in this thread with one look of each, in the order of the searches: the
+    same lists at every call, however the threads are scheduled. What it or a search
+    raises first is raised; the other searches are stopped at their next look.
     """
     messages: queue.SimpleQueue[_Asked | _Ended] = queue.SimpleQueue()
 

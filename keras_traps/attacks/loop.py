@@ -44,18 +44,11 @@ def once_per_model(
 ) -> Part:
     """Returns what `build` makes of a model, made once and kept as long as the model.
 
-    A model that has got other layers or weights since is taken for another.
-
-    Args:
-        model: A built model that returns logits or scores.
-        key: What tells this part from others of the same model. Hyper-parameters do
-            not belong here: they are arguments of the compiled function.
-        build: Makes the part from the model's logits function, usually a `tf.function`
-            with a None-batch signature, which is then traced. It must not hold the
-            model itself.
-
-    Returns:
-        The part.
+    A model that has got other layers or weights since is taken for another. `build` is
+    given the model's logits function, makes a `tf.function` with a None-batch signature
+    or whatever else is to be kept, and must not hold the model itself. `key` tells this
+    from other parts of the same model; hyper-parameters do not belong there: they are
+    arguments of the compiled function.
     """
     parts = _parts.get(model, dict)
     if key not in parts:
@@ -68,17 +61,11 @@ def once_per_model(
 
 
 def apart(part: Callable[..., Part]) -> Callable[..., Part]:
-    """Returns a part of a compiled loop that keeps a graph of its own.
+    """Returns a part of a compiled loop, with all its gradients, in a graph of its own.
 
     In a loop's own graph it is left to chance whether oneDNN takes the gradient of a
     max pooling. Where it does not, a step of a small convolutional network takes 1.6
     times as long.
-
-    Args:
-        part: A function of tensors, which takes all of its gradients itself.
-
-    Returns:
-        The same function, for a loop to call.
     """
     function: Callable[..., Part] = tf.function(
         part, autograph=False, experimental_attributes={"_noinline": True}
@@ -87,15 +74,10 @@ def apart(part: Callable[..., Part]) -> Callable[..., Part]:
 
 
 def watch(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Returns the same images; their gradient is checked wherever it is taken.
+    """Returns what a model is shown, `ids` of which are `(rows,)`, int64, unchanged.
 
-    Args:
-        images: `(rows, height, width, channels)`, float32: what the model is shown.
-        ids: `(rows,)`, int64: which example each row is.
-
-    Returns:
-        The images. Where a gradient with respect to them is not finite,
-        `tf.errors.InvalidArgumentError` names the examples.
+    Where a gradient with respect to it is not finite, `tf.errors.InvalidArgumentError`
+    names the examples.
     """
     return tf.ensure_shape(_watch(images, ids), images.shape)
 
@@ -142,16 +124,7 @@ class Finished(NamedTuple):
     def write(
         self, position: tf.Tensor, images: tf.Tensor, iterations: tf.Tensor
     ) -> "Finished":
-        """Puts down what became of some examples.
-
-        Args:
-            position: `(rows,)`, int32: where in the batch they are.
-            images: `(rows, ...)`: their results.
-            iterations: `(rows,)` or scalar, int32: how many steps were spent on each.
-
-        Returns:
-            All results then.
-        """
+        """Puts down what became of the examples at some positions of the batch."""
         steps = tf.broadcast_to(iterations, tf.shape(position))
         return Finished(
             tf.tensor_scatter_nd_update(self.images, position[:, None], images),
@@ -160,15 +133,7 @@ class Finished(NamedTuple):
 
 
 def only(mask: tf.Tensor, rows: Rows) -> Rows:
-    """Returns some of the rows.
-
-    Args:
-        mask: `(rows,)`, bool: which.
-        rows: Tensors with a first axis of rows, in any structure.
-
-    Returns:
-        The same structure of those rows.
-    """
+    """Returns those rows, of tensors in any structure, where `mask` is true."""
     index = tf.where(mask)[:, 0]
     return tf.nest.map_structure(lambda part: tf.gather(part, index), rows)
 
@@ -183,7 +148,7 @@ def iterate(
     """Works on rows, of which those that are done leave, as long as any is left.
 
     Args:
-        rows: A tuple of tensors with a first axis of rows.
+        rows: Tensors with a first axis of rows, in any structure.
         advance: Makes one step: from its number, from 0, the rows that stand and what
             has become of the others to all three after it; see `sift`.
         finished: What has become of the examples before.
@@ -208,17 +173,10 @@ def sift(
     finished: Finished,
     result: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
 ) -> tuple[Rows, Finished]:
-    """Takes rows out that are done, and puts down what became of them.
+    """Takes rows out where `done`, and puts down what became of them.
 
-    Args:
-        done: `(rows,)`, bool: which leave.
-        rows: Tensors with a first axis of rows, in any structure.
-        finished: What has become of the others before.
-        result: For every row its position in the batch, int32, its images, and how many
-            steps were spent on it, int32; of which a scalar will do.
-
-    Returns:
-        The rows that stand, and what became of the others.
+    `result` has for every row its position in the batch, its images, and how many steps
+    were spent on it, of which a scalar will do.
     """
 
     def leave() -> tuple[Rows, Finished]:
@@ -264,32 +222,20 @@ def rivals_lead(logits: tf.Tensor, labels: tf.Tensor, loss: Loss) -> tf.Tensor:
 def fooled(
     logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor | bool
 ) -> tf.Tensor:
-    """Returns which examples have succeeded, clear of rounding.
+    """Returns `(rows,)`: which examples have succeeded, clear of rounding.
 
-    Args:
-        logits: `(rows, num_classes)`, float32, of any scale.
-        labels: `(rows,)`, int64: the targets, or the true classes.
-        targeted: Scalar, bool: whether `labels` are targets.
-
-    Returns:
-        `(rows,)`, bool: the answer is the target, or not the true class, and the next
-        one lies behind it by more than `rounding`.
+    The answer is the target, or not the true class, whichever `labels` are, and the
+    next one lies behind it by more than `rounding`. Logits may be of any scale.
     """
     lead = rivals_lead(logits, labels, "margin")
     return tf.where(targeted, -lead, lead) > rounding(logits, labels)
 
 
 def rounding(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns how far apart two answers have to be to be told apart for sure.
+    """Returns `(rows,)`: how far answers have to be apart to be told apart for sure.
 
-    Args:
-        logits: `(rows, num_classes)`, float32, of any scale.
-        labels: `(rows,)`, int64: the classes that are compared with their strongest
-            rivals.
-
-    Returns:
-        `(rows,)`, float32, above 0: 1e-5 of the larger of the two logits, or of the
-        row's largest, as far as that is not above 10; a constant to gradients.
+    1e-5 of the larger of the label's logit and its strongest rival's, or of the row's
+    largest, as far as that is not above 10. Above 0, and a constant to gradients.
     """
     given = tf.gather(logits, labels, axis=-1, batch_dims=1)
     rival = given + rivals_lead(logits, labels, "margin")
@@ -344,12 +290,7 @@ L2 = Norm(_step_l2, _project_l2)
 
 
 class Moments(NamedTuple):
-    """Adam's two averages, each of the shape of the variable; 0 before the first step.
-
-    Args:
-        mean: Of gradients.
-        square: Of their squares.
-    """
+    """Adam's averages of gradients and of their squares; 0 before the first step."""
 
     mean: tf.Tensor
     square: tf.Tensor
@@ -363,21 +304,13 @@ def adam(
     learning_rate: tf.Tensor,
     epsilon: float,
 ) -> tuple[tf.Tensor, Moments]:
-    r"""Returns Adam's step, which is to be subtracted from the variable.
+    r"""Returns Adam's step, to be subtracted from the variable, and its averages then.
 
     $$\eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}
     \frac{m}{\sqrt{v} + \hat\epsilon}$$
 
-    Args:
-        gradient: The gradient, float32.
-        moments: The averages before, of the same shape.
-        number: The step's number t, counted from 1, float32: a scalar, or of a shape
-            that broadcasts with the gradient's.
-        learning_rate: Eta, float32.
-        epsilon: What is added to the root of the averaged squares.
-
-    Returns:
-        The step, and the averages with this gradient.
+    `number` is t, counted from 1, a scalar or of a shape that broadcasts with the
+    gradient's.
 
     Reference:
         Kingma and Ba, Adam: a method for stochastic optimization, 2015, algorithm 1
@@ -409,17 +342,7 @@ def per_example(
     seed: int,
     stream: Stream,
 ) -> npt.NDArray[np.generic]:
-    """Draws for each example from a generator of its own, whatever batch it is in.
-
-    Args:
-        draw: Draws one example's array from a generator.
-        ids: `(batch,)`: which example each is, not below 0.
-        seed: The attack's seed, not below 0.
-        stream: What it is drawn for.
-
-    Returns:
-        `(batch, ...)`: the same for an example in whatever batch it is.
-    """
+    """Draws for each example from a generator of its own, whatever batch it is in."""
     return np.stack(
         [
             draw(np.random.default_rng(np.random.SeedSequence([seed, stream, int(i)])))

@@ -14,15 +14,7 @@ from keras_traps.models.logits import SMALLEST, is_logarithm
 
 
 def check_image_model(model: keras.Model) -> None:
-    """Refuses a model whose input is not images of one known size.
-
-    Args:
-        model: A built model with one input.
-
-    Raises:
-        ValueError: If it is not `(batch, height, width, channels)`, or a side is
-            unknown.
-    """
+    """Refuses a model whose input is not images of one known size."""
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -33,15 +25,7 @@ def check_image_model(model: keras.Model) -> None:
 
 
 def check_channels_last(model: keras.Model, *, name: str) -> None:
-    """Refuses a model of which a layer takes the channels before height and width.
-
-    Args:
-        model: A built model.
-        name: The attack's name, which the message is to tell.
-
-    Raises:
-        ValueError: If it has one, also in a model within the model.
-    """
+    """Refuses a model of which a layer takes the channels before height and width."""
     for layer in inner_layers(model):
         if getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
@@ -58,16 +42,8 @@ def check_unsaturated(
     """Refuses images at which only probabilities are left, and one of them is 0.
 
     There the logarithm is cut off and its gradient exactly 0: an attack would fail
-    without a word, and the classifier look strong.
-
-    Args:
-        model: A classifier that returns probabilities.
-        attacked: What `logits_model` made of it.
-        images: `(batch, ...)`, float32: the images to attack.
-        batch_size: How many images at once.
-
-    Raises:
-        ValueError: If `model`'s softmax was not found and a probability is that small.
+    without a word, and the classifier look strong. `attacked` is what `logits_model`
+    made of `model`.
     """
     # Elsewhere the images need not all be looked at.
     if not is_logarithm(attacked):
@@ -87,12 +63,8 @@ def check_unsaturated(
 def check_differentiable(model: keras.Model) -> None:
     """Refuses a model whose output has no gradient with respect to its input.
 
-    Args:
-        model: A built model with one input and one output.
-
-    Raises:
-        ValueError: If the gradient is `None`; the message names the first layer behind
-            which it is, also in a model within the model.
+    The message names the first layer behind which it is `None`, also in a model within
+    the model.
     """
     image = tf.fill((1, *model.input_shape[1:]), 0.5)
     with tf.GradientTape() as tape:
@@ -114,14 +86,9 @@ def changed_calls(
     operations: Iterable[keras.Operation],
     change: Callable[[keras.Operation, Call], Call],
 ) -> Iterator[None]:
-    """Changes what layers do when they are called, for as long as the context lasts.
+    """Has layers, or operations, do something else for as long as the context lasts.
 
-    Args:
-        operations: The layers, or operations of `keras.ops`.
-        change: From one of them and its `call` to what is called instead.
-
-    Yields:
-        Nothing.
+    `change` is given one of them and its `call`, and returns what is called instead.
     """
     changed = list(dict.fromkeys(operations))
     for operation in changed:

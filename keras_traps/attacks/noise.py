@@ -69,7 +69,7 @@ class Noise(LinfAttack):
         shape = batch.images.shape[1:]
 
         def draw(generator: np.random.Generator) -> FloatArray:
-            own = np.random.default_rng([generator.integers(2**63), number])
+            own = np.random.default_rng([int(generator.integers(2**63)), number])
             values = own.uniform(-1, 1, shape)
             values = np.sign(values) if self.noise_kind == "sign" else values
             return (self.eps * values).astype(np.float32)

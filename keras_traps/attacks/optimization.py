@@ -80,15 +80,7 @@ class Constant(NamedTuple):
 
     @classmethod
     def first(cls, value: tf.Tensor, count: tf.Tensor) -> "Constant":
-        """Returns the start of the search.
-
-        Args:
-            value: Scalar, float32: the first c.
-            count: Scalar, int32: how many examples.
-
-        Returns:
-            One row for each.
-        """
+        """Returns the start of the search of `count` examples at one c."""
         shape = tf.reshape(count, (1,))
         return cls(
             value=tf.fill(shape, value),
@@ -98,20 +90,13 @@ class Constant(NamedTuple):
         )
 
     def next(self, found: tf.Tensor, searches: tf.Tensor) -> "Constant":
-        """Returns the c to try next.
+        """Returns the c to try next, of so many `searches`, where this one has `found`.
 
         Ten times the last one as long as none has succeeded, then the middle between
         the largest that failed and the smallest that succeeded. The last of ten or more
         searches takes 1e10 where none has succeeded, so that only the penalty counts;
         where one has, cleverhans repeats that one, which finds the same again: here it
         goes on to the middle.
-
-        Args:
-            found: `(rows,)`, bool: whether the c of now succeeded.
-            searches: Scalar, int32: how many there are in all.
-
-        Returns:
-            Where the search stands then.
 
         Reference:
             Carlini and Wagner, Towards evaluating the robustness of neural networks,
@@ -130,23 +115,13 @@ class Constant(NamedTuple):
 def hinge(
     logits: tf.Tensor, labels: tf.Tensor, targeted: tf.Tensor, confidence: tf.Tensor
 ) -> tf.Tensor:
-    r"""Returns how far the answer is from the one that is wanted.
+    r"""Returns `(rows,)`: how far the answer is from the one that is wanted.
 
     $$f(x') = \max(\max_{i \ne t} Z(x')_i - Z(x')_t + \kappa, 0)$$
 
     towards class t, and the same with the difference the other way round away from it.
-    Kappa is raised by `rounding`: where f is 0, the answer is the one that is wanted in
-    a batch of any size.
-
-    Args:
-        logits: `(rows, num_classes)`, float32, of any scale.
-        labels: `(rows,)`, int64: the targets, or the true classes.
-        targeted: Scalar, bool: whether `labels` are targets.
-        confidence: Scalar, float32: kappa, not below 0.
-
-    Returns:
-        `(rows,)`, float32: 0 where the answer is the one that is wanted, above
-        elsewhere.
+    Kappa, the `confidence`, is raised by `rounding`: where f is 0, the answer is the
+    one that is wanted in a batch of any size.
 
     Reference:
         Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017,
@@ -204,12 +179,6 @@ class Standing(NamedTuple):
 
         Not the gradient of c times the penalty: on its way back through a model of half
         precision a large c is infinite, and a small one 0.
-
-        Args:
-            gradient: The shape of the images, float32.
-
-        Returns:
-            The same shape.
         """
         return self.constant.value[:, None, None, None] * gradient
 

@@ -92,17 +92,7 @@ class OptMargin(SearchAttack):
         check_positive("noise_mag", self.noise_mag)
 
     def draws(self, batch: Batch) -> FloatArray:
-        """Draws orthogonal noises of one length, the last of them zero.
-
-        Args:
-            batch: What to draw for.
-
-        Returns:
-            `(batch, noise_count, height, width, channels)`, float32.
-
-        Raises:
-            ValueError: If the images have too few values for as many.
-        """
+        """Draws orthogonal noises of one length for each, the last of them zero."""
         shape, drawn = batch.images.shape[1:], self.noise_count - 1
         if drawn > np.prod(shape):
             raise ValueError(
