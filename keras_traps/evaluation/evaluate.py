@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.special import softmax
 
@@ -24,7 +25,6 @@ from keras_traps.evaluation.metrics import (
 )
 from keras_traps.evaluation.paper import paper_clean, paper_row
 from keras_traps.evaluation.records import (
-    Record,
     RecordStore,
     Run,
     check_workdir,
@@ -49,71 +49,6 @@ from keras_traps.rates import Rate
 _SHOWN = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class CleanResults:
-    """The models on clean test images.
-
-    Args:
-        accuracy_classifier: Of the undefended classifier C.
-        accuracy_trapped: Of the trapped model M.
-        false_positives: By nominal rate, clean test images that are flagged.
-        paper_accuracy_classifier: The paper's number as a fraction, or `None`.
-        paper_accuracy_trapped: The same for M.
-    """
-
-    accuracy_classifier: Rate
-    accuracy_trapped: Rate
-    false_positives: dict[float, Rate]
-    paper_accuracy_classifier: float | None
-    paper_accuracy_trapped: float | None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Attacked:
-    """One image before and after an attack.
-
-    Args:
-        attack: The attack's name.
-        clean: `(height, width, channels)`, in [0, 1].
-        adversarial: The same shape.
-        label: The true class.
-        predicted: The trapped model's answer on `adversarial`.
-        score: The analyzer's score of `adversarial`.
-        flagged: Whether the analyzer called it adversarial.
-        fired: Which of `"C1"`, `"C2"`, `"C3"` fired.
-        recovered: The class that the analyzer recovered.
-    """
-
-    attack: str
-    clean: FloatArray
-    adversarial: FloatArray
-    label: int
-    predicted: int
-    score: float
-    flagged: bool
-    fired: tuple[str, ...]
-    recovered: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Samples:
-    """Arrays behind the pictures of a report.
-
-    Args:
-        clean_correlations: `(images, classes)`, W on clean test images.
-        clean_scores: `(images,)`, the analyzer's score of the same.
-        attacked_correlations: By attack, W on its successful images.
-        attacked_scores: By attack, their scores.
-        examples: A few images with what became of each.
-    """
-
-    clean_correlations: FloatArray
-    clean_scores: FloatArray
-    attacked_correlations: dict[str, FloatArray]
-    attacked_scores: dict[str, FloatArray]
-    examples: tuple[Attacked, ...]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
     """Everything that one evaluation found.
@@ -126,7 +61,10 @@ class Evaluation:
         calibration: The constants of the decoder and why they were chosen: the key
             `"explanation"` holds sentences, the others numbers.
         thresholds: By nominal false-positive rate, `U`, `L`, `sigma0`.
-        clean: The models on clean test images.
+        clean: The models on clean test images: `accuracy_classifier` of C,
+            `accuracy_trapped` of M, `false_positives` by nominal rate, and the paper's
+            accuracies as fractions, `paper_accuracy_classifier` and
+            `paper_accuracy_trapped`.
         frame: What became of each image; see `make_frame`. Also `clean_score`, the
             score of the image before the attack, and `lead`, by how much C's answer
             leads on it.
@@ -135,7 +73,13 @@ class Evaluation:
         worst_cases: See `worst_cases`.
         warnings: Signs that an attack may be weak or gradients masked, as sentences.
         unnoticed: See `unnoticed`.
-        samples: Arrays for the pictures.
+        correlations: W by name, `(images, classes)`: on the `"clean"` test images, and
+            by attack on the images on which it succeeded.
+        clean_scores: `(images,)`: the analyzer's score of the clean test images.
+        attacked_scores: By attack, those of the images on which it succeeded.
+        examples: A few images with what became of each: `attack`, `label`, `predicted`,
+            `score`, `flagged`, which conditions `fired`, `recovered`, and the `clean`
+            and the `adversarial` image.
     """
 
     title: str
@@ -144,13 +88,16 @@ class Evaluation:
     provenance: dict[str, Any]
     calibration: dict[str, Any]
     thresholds: dict[float, dict[str, float]]
-    clean: CleanResults
+    clean: dict[str, Any]
     frame: pd.DataFrame
     rows: list[dict[str, Any]]
     worst_cases: list[dict[str, Any]]
     warnings: list[str]
     unnoticed: list[dict[str, Any]]
-    samples: Samples
+    correlations: dict[str, FloatArray]
+    clean_scores: FloatArray
+    attacked_scores: dict[str, FloatArray]
+    examples: list[dict[str, Any]]
 
 
 def evaluate(
@@ -247,15 +194,16 @@ def evaluate(
         provenance=provenance,
     )
     places = [attack.name for attack in attacks]
-    order = {name: place for place, name in enumerate(names)}
+    order: dict[str, int] = {name: place for place, name in enumerate(names)}
     runs = sorted(found, key=lambda run: (order[run.subject], places.index(run.attack)))
     correlations = defence.main_analyzer.correlations(test.images)
-    frame = make_frame(runs, store, Watermark(defence.analyzers))
     scores = defence.main_analyzer.judge(correlations).score
+    frame = make_frame(runs, store, Watermark(defence.analyzers))
     if runs:
         frame["clean_score"] = scores[frame["id"]]
         frame["lead"] = _confidence(outputs, defence.output)[frame["id"]]
     rows = attack_rows(frame, runs) if runs else []
+    attacked, shown = _samples(defence, examples, runs, store)
     return Evaluation(
         title=f"Attractors on {test.name}",
         dataset=test.name,
@@ -281,7 +229,12 @@ def evaluate(
         worst_cases=worst_cases(frame) if runs else [],
         warnings=find_warnings(frame),
         unnoticed=unnoticed(frame) if runs else [],
-        samples=_samples(defence, examples, runs, store, correlations, scores),
+        correlations={"clean": correlations, **attacked},
+        clean_scores=scores,
+        attacked_scores={
+            name: defence.main_analyzer.judge(w).score for name, w in attacked.items()
+        },
+        examples=shown,
     )
 
 
@@ -295,68 +248,55 @@ def _confidence(outputs: FloatArray, output: str) -> FloatArray:
 
 def _clean_results(
     defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
-) -> CleanResults:
-    def accuracy(found: FloatArray) -> Rate:
-        return Rate(int((found.argmax(axis=1) == test.labels).sum()), len(test))
+) -> dict[str, Any]:
+    def rate(chosen: npt.NDArray[np.bool_]) -> Rate:
+        return Rate(int(chosen.sum()), len(test))
 
-    flagged = {
-        fpr: analyzer.judge(correlations).is_adversarial
-        for fpr, analyzer in defence.analyzers.items()
+    trapped = predict(defence.trapped, test.images)
+    paper_classifier, paper_trapped = paper_clean(test.name)
+    return {
+        "accuracy_classifier": rate(outputs.argmax(axis=1) == test.labels),
+        "accuracy_trapped": rate(trapped.argmax(axis=1) == test.labels),
+        "false_positives": {
+            fpr: rate(analyzer.judge(correlations).is_adversarial)
+            for fpr, analyzer in defence.analyzers.items()
+        },
+        "paper_accuracy_classifier": paper_classifier,
+        "paper_accuracy_trapped": paper_trapped,
     }
-    return CleanResults(
-        accuracy(outputs),
-        accuracy(predict(defence.trapped, test.images)),
-        {fpr: Rate(int(each.sum()), len(test)) for fpr, each in flagged.items()},
-        *paper_clean(test.name),
-    )
 
 
 def _samples(
-    defence: Defence,
-    examples: Examples,
-    runs: Sequence[Run],
-    store: RecordStore,
-    clean: FloatArray,
-    clean_scores: FloatArray,
-) -> Samples:
+    defence: Defence, examples: Examples, runs: Sequence[Run], store: RecordStore
+) -> tuple[dict[str, FloatArray], list[dict[str, Any]]]:
+    """W on the successful images of each attack, and an image of the first attacks."""
     seen = [run.subject for run in runs if run.subject != "undefended"]
     subject = "paper" if "paper" in seen else next(iter(seen), "")
-    analyzer = defence.main_analyzer
     correlations: dict[str, FloatArray] = {}
-    shown: list[Attacked] = []
+    shown: list[dict[str, Any]] = []
     for run in runs:
-        if run.subject == subject:
-            record = run.read(store)
-            success = record.succeeded(targeted=run.kind == "TA")
-            correlations[run.attack] = record.outputs["correlations"][success]
-            if len(shown) < _SHOWN:
-                shown.append(_attacked(defence, examples, run.attack, record, success))
-    return Samples(
-        clean_correlations=clean,
-        clean_scores=clean_scores,
-        attacked_correlations=correlations,
-        attacked_scores={
-            name: analyzer.judge(w).score for name, w in correlations.items()
-        },
-        examples=tuple(shown),
-    )
-
-
-def _attacked(
-    defence: Defence, examples: Examples, attack: str, record: Record, success: Any
-) -> Attacked:
-    """The first kept image on which the attack succeeded, else the first at all."""
-    row = int(np.argmax(success[: len(record.kept)]))
-    w = record.outputs["correlations"][row : row + 1]
-    verdict = defence.main_analyzer.judge(w)
-    return Attacked(
-        attack=attack,
-        clean=examples.images[row],
-        adversarial=record.kept[row],
-        label=int(record.labels[row]),
-        predicted=int(record.outputs["answer"][row]),
-        score=float(verdict.score[0]),
-        flagged=bool(verdict.is_adversarial[0]),
-        fired=tuple(np.compress(verdict.fired[0], CONDITIONS).tolist()),
-        recovered=int(verdict.recovered[0]),
-    )
+        if run.subject != subject:
+            continue
+        record = run.read(store)
+        success = record.succeeded(targeted=run.kind == "TA")
+        w = record.outputs["correlations"]
+        correlations[run.attack] = w[success]
+        if len(shown) == _SHOWN:
+            continue
+        # The first kept image on which the attack succeeded, else the first at all.
+        row = int(np.argmax(success[: len(record.kept)]))
+        verdict = defence.main_analyzer.judge(w[row : row + 1])
+        shown.append(
+            {
+                "attack": run.attack,
+                "label": int(record.labels[row]),
+                "predicted": int(record.outputs["answer"][row]),
+                "score": float(verdict.score[0]),
+                "flagged": bool(verdict.is_adversarial[0]),
+                "fired": np.compress(verdict.fired[0], CONDITIONS).tolist(),
+                "recovered": int(verdict.recovered[0]),
+                "clean": examples.images[row],
+                "adversarial": record.kept[row],
+            }
+        )
+    return correlations, shown

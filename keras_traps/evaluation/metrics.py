@@ -26,8 +26,8 @@ LEVEL = 0.05
 ANY_LOSS = "any_loss"
 """All subjects together that attack M itself, each with a loss of its own."""
 
+# The paper's Tables I, V and VI show these beside the attack on C.
 _BESIDE_C = ("paper", "integrated", "integrated_label")
-"""The paper's Tables I, V and VI show these beside the attack on C."""
 
 
 def make_frame(
@@ -56,16 +56,13 @@ def make_frame(
         ValueError: If a record is damaged, or not there.
     """
     parts = [_part(run, store, detector) for run in runs]
-    if not parts:
-        return pd.DataFrame()
-    frame = pd.concat(parts, ignore_index=True)
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     for name in frame.columns:
         # Beside subjects that nothing watches, those of the others have gaps.
-        if name.startswith(("flagged_", "recovered_")):
+        if name.startswith("through_"):
+            frame[name] = frame[name].where(frame[name].notna(), frame["misclassified"])
+        if name.startswith(("flagged_", "recovered_", "through_")):
             frame[name] = frame[name].eq(True)
-        elif name.startswith("through_"):
-            unwatched = frame[name].isna()
-            frame[name] = frame[name].eq(True) | (unwatched & frame["misclassified"])
     return frame
 
 
@@ -88,12 +85,9 @@ def read_frame(workdir: str | Path, detector: Detector | None = None) -> pd.Data
 
 def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
     record = run.read(store)
-    wrong = record.misclassified
+    wrong, outputs = record.misclassified, record.outputs
     columns: dict[str, Any] = {
-        "subject": run.subject,
-        "attack": run.attack,
-        "kind": run.kind,
-        "eps": run.eps,
+        **{name: getattr(run, name) for name in ("subject", "attack", "kind", "eps")},
         "integrated": run.integrated,
         **run.about,
         "id": record.ids,
@@ -101,13 +95,9 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
         "goal": record.targets,
         "success": record.succeeded(targeted=run.kind == "TA"),
         "misclassified": wrong,
-        "l0": record.l0,
-        "l2": record.l2,
-        "linf": record.linf,
-        "iterations": record.iterations,
+        **{name: getattr(record, name) for name in ("l0", "l2", "linf", "iterations")},
+        **{name: each for name, each in outputs.items() if each.ndim == 1},
     }
-    outputs = record.outputs
-    columns |= {name: each for name, each in outputs.items() if each.ndim == 1}
     if {"augmented", "target"} <= set(outputs):
         columns["defended"] = defended(
             augmented=outputs["augmented"],
@@ -122,36 +112,19 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
         for fpr, flagged in found.flagged.items():
             columns[f"flagged_{fpr:g}"] = flagged
             columns[f"through_{fpr:g}"] = wrong & (run.integrated | ~flagged)
-            if found.recovered is not None:
-                right = found.recovered == record.labels
-                columns[f"recovered_{fpr:g}"] = flagged & right
+            right = found.recovered is not None and found.recovered == record.labels
+            columns[f"recovered_{fpr:g}"] = flagged & right
     return pd.DataFrame(columns)
 
 
 def fprs_of(frame: pd.DataFrame) -> list[float]:
-    """Returns the false-positive rates that a frame has columns for, the largest first.
-
-    Args:
-        frame: A frame.
-
-    Returns:
-        The nominal rates.
-    """
-    found = [name for name in frame.columns if name.startswith("flagged_")]
-    return sorted(
-        (float(name.removeprefix("flagged_")) for name in found), reverse=True
-    )
+    """Returns the rates that a frame has columns for, the largest first."""
+    found = (name.split("_", 1) for name in frame.columns)
+    return sorted((float(x[1]) for x in found if x[0] == "flagged"), reverse=True)
 
 
 def rate_of(flags: pd.Series) -> Rate:
-    """Counts how often something holds.
-
-    Args:
-        flags: Truth values.
-
-    Returns:
-        The rate.
-    """
+    """Counts how often something holds."""
     return Rate(int(flags.sum()), len(flags))
 
 
@@ -180,8 +153,8 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
             continue
         part = cells[run.subject, run.attack]
         beside = cells.get(("undefended", run.attack))
-        if run.subject not in _BESIDE_C:
-            beside = None
+        if run.subject not in _BESIDE_C or beside is None:
+            beside = part.iloc[:0]
         detection = [_detection(part, fpr) for fpr in fprs_of(frame)]
         rows.append(
             {
@@ -190,12 +163,14 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
                 "kind": run.kind,
                 "settings": run.settings,
                 "note": run.note,
-                "success_classifier": None if beside is None else _success(beside),
-                "success_trapped": _success(part),
+                "success_classifier": rate_of(beside["success"])
+                if len(beside)
+                else None,
+                "success_trapped": rate_of(part["success"]),
                 "detection": [] if run.integrated else detection,
                 "auc": None if run.integrated else area_under_curve(part),
                 "mean_l2": _mean_l2(part),
-                "mean_l2_classifier": None if beside is None else _mean_l2(beside),
+                "mean_l2_classifier": _mean_l2(beside),
                 # The integrated model is made with the analyzer of the largest rate.
                 "unflagged": detection[0]["overall"] if run.integrated else None,
             }
@@ -205,21 +180,16 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
 
 def _detection(part: pd.DataFrame, fpr: float) -> dict[str, Any]:
     success, flagged = part["success"], part[f"flagged_{fpr:g}"]
-    caught = success & flagged
-    recovered = part.get(f"recovered_{fpr:g}", pd.Series(False, part.index))
     return {
         "fpr": fpr,
         "detected": rate_of(flagged[success]),
-        "recovered": rate_of(recovered[caught]),
+        "recovered": rate_of(part[f"recovered_{fpr:g}"][success & flagged]),
         "overall": rate_of(success & ~flagged),
     }
 
 
-def _success(part: pd.DataFrame) -> Rate:
-    return rate_of(part["success"])
-
-
 def _mean_l2(part: pd.DataFrame) -> float | None:
+    # By NumPy, which keeps the precision of the records.
     distances = part.loc[part["success"], "l2"].to_numpy()
     return float(distances.mean()) if len(distances) else None
 
@@ -235,7 +205,7 @@ def area_under_curve(part: pd.DataFrame) -> float | None:
         `None` where there is none.
     """
     met = part[part["success"]]
-    if not len(met) or "clean_score" not in met:
+    if not len(met):
         return None
     truth = np.repeat([1, 0], len(met))
     return float(roc_auc_score(truth, pd.concat([met["score"], met["clean_score"]])))
@@ -244,10 +214,8 @@ def area_under_curve(part: pd.DataFrame) -> float | None:
 def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Counts the images that at least one attack got through with.
 
-    What is counted are the images that every attack met.
-
     Args:
-        frame: What became of each image.
+        frame: What became of each image; those count that every attack met.
 
     Returns:
         For each variant, and where several losses were taken on M itself for who tries
@@ -256,27 +224,24 @@ def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
         of an integrated model at the largest rate alone, which it is made with.
     """
     watched = frame[frame["subject"] != "undefended"]
-    found = [
-        _worst_case(variant, part)
-        for variant, part in watched.groupby("subject", sort=False)
-    ]
+    parts = list(watched.groupby("subject", sort=False))
     losses = watched[~watched["integrated"]]
     if losses["subject"].nunique() > 1:
-        found.append(_worst_case(ANY_LOSS, losses))
+        parts.append((ANY_LOSS, losses))
+    found = []
+    for variant, part in parts:
+        fprs = fprs_of(part)[: 1 if part["integrated"].any() else None]
+        by_image = part.groupby("id")
+        met = by_image.size() == part.groupby(["subject", "attack"]).ngroups
+        lost = {fpr: by_image[f"through_{fpr:g}"].any()[met] for fpr in fprs}
+        found.append(
+            {
+                "variant": variant,
+                "misclassified": rate_of(by_image["misclassified"].any()[met]),
+                "overall": {fpr: rate_of(flags) for fpr, flags in lost.items()},
+            }
+        )
     return found
-
-
-def _worst_case(variant: str, part: pd.DataFrame) -> dict[str, Any]:
-    fprs = fprs_of(part)
-    if part["integrated"].any():
-        fprs = fprs[:1]
-    by_image = part.groupby("id")
-    met = by_image.size() == len(part.groupby(["subject", "attack", "eps"]))
-    return {
-        "variant": variant,
-        "misclassified": rate_of(by_image["misclassified"].any()[met]),
-        "overall": {f: rate_of(by_image[f"through_{f:g}"].any()[met]) for f in fprs},
-    }
 
 
 def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -292,8 +257,6 @@ def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
         medians of C's `lead`, W's `pull` towards the answer and the distance `l2`.
     """
     rows: list[dict[str, Any]] = []
-    if "lead" not in frame:
-        return rows
     [fpr, *_] = fprs_of(frame)
     seen = frame[(frame["subject"] == "paper") & frame["success"]]
     for attack, part in seen.groupby("attack", sort=False):
@@ -303,10 +266,8 @@ def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"attack": attack, "fpr": fpr}
         for name, chosen in (("unnoticed", ~flagged), ("noticed", flagged)):
             medians = part.loc[chosen, ["lead", "pull", "l2"]].median()
-            row[name] = {
-                "count": int(chosen.sum()),
-                **{key: None if np.isnan(m) else m for key, m in medians.items()},
-            }
+            told = {key: None if np.isnan(m) else m for key, m in medians.items()}
+            row[name] = {"count": int(chosen.sum()), **told}
         rows.append(row)
     return rows
 
@@ -319,8 +280,7 @@ class Pair:
         images: How many these are.
         ahead: On how many of them the first alone did well.
         behind: On how many the second alone did.
-        share_first: The share on which the first did.
-        share_second: That on which the second did.
+        shares: The share on which the first did, and the second.
         p_value: How likely at least so uneven a split is if neither is better: the
             exact test of McNemar, two-sided.
     """
@@ -328,8 +288,7 @@ class Pair:
     images: int
     ahead: int
     behind: int
-    share_first: float
-    share_second: float
+    shares: tuple[float, float]
     p_value: float
 
 
@@ -343,15 +302,15 @@ def compare(first: pd.Series, second: pd.Series) -> Pair:
     Returns:
         The counts, over the images that are in both.
     """
-    both = pd.concat([first, second], axis=1, join="inner").astype(bool)
-    one, other = both.iloc[:, 0], both.iloc[:, 1]
+    both = pd.concat([first, second], axis=1, join="inner").to_numpy(bool)
+    one, other = both[:, 0], both[:, 1]
     ahead, behind = int((one & ~other).sum()), int((other & ~one).sum())
     differ = ahead + behind
     # Where they never differ nothing speaks for either.
     p_value = float(binomtest(ahead, differ).pvalue) if differ else 1.0
-    return Pair(
-        len(both), ahead, behind, float(one.mean()), float(other.mean()), p_value
-    )
+    first_share, second_share = both.sum(axis=0) / max(1, len(both))
+    shares = float(first_share), float(second_share)
+    return Pair(len(both), ahead, behind, shares, p_value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,7 +335,7 @@ class CleanVariant:
 
 
 def luring_rates(part: pd.DataFrame) -> LuringMetrics:
-    """Counts what the luring paper measures of an attack's images.
+    """Counts what the luring paper measures of one attack's images.
 
     Args:
         part: Rows of one attack of one radius on one subject of luring.

@@ -1,4 +1,4 @@
-"""What a page of a report is made of, and how it becomes HTML, Markdown or JSON."""
+"""What the pages of a report are made of, and how they become HTML, Markdown, JSON."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import base64
 import dataclasses
 import functools
 import html
-import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import jinja2
 import markupsafe
@@ -37,10 +36,10 @@ class Cell:
 
     Args:
         text: What stands in it.
-        hint: The counts and the interval of a rate, in words, or empty.
+        hint: The counts behind a rate, or empty.
         interval: The 95 % interval of a rate in per cent, or empty.
         paper: The paper's number for it; `None` where no comparison is meant.
-        share: A rate in [0, 1] that tints it, or `None`.
+        tint: How much of the heat's colour it has, in per cent, or `None`.
         wide: Whether the interval always stands in it.
     """
 
@@ -48,122 +47,8 @@ class Cell:
     hint: str = ""
     interval: str = ""
     paper: str | None = None
-    share: float | None = None
+    tint: int | None = None
     wide: bool = False
-
-    @property
-    def tint(self) -> int:
-        """How much of the heat's colour it has, in per cent."""
-        # The root lets a few per cent show, and those are what matters here.
-        return round(100 * math.sqrt(self.share or 0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """The head of a column; several may have a head in common, `group`."""
-
-    name: str
-    group: str = ""
-    numeric: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table; the first cell of a row names it. `code` is for commands and hashes."""
-
-    caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    code: bool = False
-
-    kind: ClassVar[str] = "table"
-
-    @property
-    def groups(self) -> list[tuple[str, list[Column]]]:
-        """The heads over several columns, in order, with those under each."""
-        pairs = itertools.groupby(self.columns, lambda column: column.group)
-        return [(group, list(members)) for group, members in pairs]
-
-    @property
-    def firsts(self) -> list[bool]:
-        """For each column, whether a group begins or ends before it."""
-        pairs = itertools.pairwise(self.columns)
-        return [False, *(one.group != other.group for one, other in pairs)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """A paragraph; `caution` marks what a reader must not miss."""
-
-    text: str
-    tone: Literal["plain", "caution"] = "plain"
-
-    kind: ClassVar[str] = "text"
-
-
-@dataclasses.dataclass(frozen=True)
-class Terms:
-    """Terms and what each means."""
-
-    items: Sequence[tuple[str, str]]
-
-    kind: ClassVar[str] = "terms"
-
-
-@dataclasses.dataclass(frozen=True)
-class Tiles:
-    """The headline numbers: what each is, its value, what it refers to."""
-
-    items: Sequence[tuple[str, str, str]]
-
-    kind: ClassVar[str] = "tiles"
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A plot as PNG bytes, for a light and for a dark page."""
-
-    name: str
-    alt: str
-    caption: str
-    light: bytes
-    dark: bytes
-
-    kind: ClassVar[str] = "picture"
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One attacked image: a strip of pixels, and what became of it."""
-
-    name: str
-    title: str
-    outcome: str
-    good: bool
-    alt: str
-    strip: bytes
-    facts: Sequence[tuple[str, str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """A grid of attacked images."""
-
-    items: Sequence[Example]
-
-    kind: ClassVar[str] = "examples"
-
-
-Part = Table | Text | Terms | Tiles | Picture | Examples
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it; `anchor` is unique in the page."""
-
-    anchor: str
-    heading: str
-    parts: Sequence[Part]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +74,9 @@ def write_page(
     *,
     title: str,
     subtitle: str,
-    sections: Sequence[Section],
     content: Mapping[str, Any],
+    shown: Mapping[str, Any],
+    figures: Mapping[str, bytes] | None = None,
 ) -> ReportPaths:
     """Writes a page as HTML and Markdown, and its numbers as strict JSON.
 
@@ -199,11 +85,12 @@ def write_page(
 
     Args:
         directory: Where to; made if it does not exist.
-        name: The files' name without extension.
+        name: The files' name without extension, and that of the page in `pages.j2`.
         title: One line for the top.
         subtitle: One line under it.
-        sections: What is on it.
         content: The numbers; see `plain`.
+        shown: What the page shows, by the names that it has there.
+        figures: PNG by name, for the Markdown. Defaults to none.
 
     Returns:
         The paths of what was written.
@@ -212,38 +99,23 @@ def write_page(
         OSError: If nothing can be written there.
     """
     directory = Path(directory)
-    make_writable(directory, name="directory")
-    figures = [
-        (directory / FIGURES / f"{figure.name}.png", png)
-        for section in sections
-        for part in section.parts
-        for figure, png in _figures(part)
-    ]
-    if figures:
-        make_writable(directory / FIGURES, name="directory")
-    for path, png in figures:
-        write_atomically(path, png)
-    page = {"title": title, "subtitle": subtitle, "sections": sections}
-    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     paths = ReportPaths(
         directory / f"{name}.json",
         directory / f"{name}.md",
         directory / f"{name}.html",
-        tuple(path for path, _ in figures),
+        tuple(directory / FIGURES / f"{one}.png" for one in figures or {}),
     )
+    for folder in {directory, *(path.parent for path in paths.figures)}:
+        make_writable(folder, name="directory")
+    for path, png in zip(paths.figures, (figures or {}).values(), strict=True):
+        write_atomically(path, png)
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(paths.json, f"{text}\n".encode())
     for path in (paths.markdown, paths.html):
         template = _environment().get_template(f"report{path.suffix}.j2")
-        write_atomically(path, template.render(page).encode())
+        text = template.render(title=title, subtitle=subtitle, page=name, shown=shown)
+        write_atomically(path, re.sub(r"\n{3,}", "\n\n", text).encode())
     return paths
-
-
-def _figures(part: Part) -> Iterable[tuple[Picture | Example, bytes]]:
-    if isinstance(part, Picture):
-        return [(part, part.light)]
-    if isinstance(part, Examples):
-        return [(example, example.strip) for example in part.items]
-    return []
 
 
 @functools.cache
@@ -255,9 +127,40 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"data": _data, "md": _markdown, "code": _code}
-    made.globals["figures"] = FIGURES
+    made.filters |= {
+        "cells": lambda row: [c if isinstance(c, Cell) else Cell(str(c)) for c in row],
+        "code": _code,
+        "data": _data,
+        "flat": _flat,
+        "headings": _headings,
+        "interval": interval,
+        "listing": listing,
+        "md": _markdown,
+        "measure": measure,
+        "nominal": nominal,
+        "number": number,
+        "percent": percent,
+        "settings": settings_text,
+        "share": share,
+    }
+    made.globals |= {"cell": Cell, "rate": rate_cell, "figures": FIGURES}
     return made
+
+
+def _headings(page: markupsafe.Markup) -> list[tuple[str, markupsafe.Markup]]:
+    found = re.findall(r'<h2 id="(.+?)-heading">(.+?)</h2>', page)
+    return [(anchor, markupsafe.Markup(heading)) for anchor, heading in found]
+
+
+def _flat(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values; a mapping among them has a row for each of its own."""
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{key} · {k}", number(v)) for k, v in value.items()]
+        else:
+            rows.append((str(key), number(value)))
+    return rows
 
 
 def _data(png: bytes) -> str:
@@ -272,10 +175,9 @@ def _markdown(text: str) -> markupsafe.Markup:
 
 def _code(text: str) -> markupsafe.Markup:
     """Writes a text as code, where a cell of Markdown can hold it as such."""
-    flat = text.replace("\n", " ").replace("|", "\\|")
-    return (
-        markupsafe.Markup(f"`{flat}`") if text and "`" not in text else _markdown(text)
-    )
+    if not text or "`" in text:
+        return _markdown(text)
+    return markupsafe.Markup("`{}`".format(text.replace("\n", " ").replace("|", "\\|")))
 
 
 def plain(value: Any) -> Any:
@@ -312,21 +214,21 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def percent(share: float | None) -> str:
+def percent(value: float | None) -> str:
     """Writes a share in per cent, with one decimal and without the sign.
 
     Args:
-        share: A share in [0, 1], or `None`.
+        value: A share in [0, 1], or `None`.
 
     Returns:
         E.g. `"12.3"`. What is not quite 0 or 100 never looks as if it were.
     """
-    if share is None or not math.isfinite(share):
+    if value is None or not math.isfinite(value):
         return NOT_APPLICABLE
-    text = f"{100 * share:.1f}"
-    if text == "0.0" and share > 0:
+    text = f"{100 * value:.1f}"
+    if text == "0.0" and value > 0:
         return "< 0.1"
-    if text == "100.0" and share < 1:
+    if text == "100.0" and value < 1:
         return "> 99.9"
     return text
 
@@ -397,35 +299,11 @@ def rate_cell(
     if rate is None:
         return Cell(NOTHING, paper=paper)
     if rate.value is None:
-        return Cell(NOT_APPLICABLE, hint="nothing to count", paper=paper)
-    told = interval(rate)
-    return Cell(
-        percent(rate.value),
-        f"{rate.count:,} of {rate.total:,}; 95 % interval {told} %",
-        told,
-        paper,
-        rate.value if tint else None,
-        wide,
-    )
-
-
-def columns(*heads: str, words: int = 1) -> list[Column]:
-    """Makes the heads of columns, of which the first few hold words."""
-    return [Column(head, numeric=i >= words) for i, head in enumerate(heads)]
-
-
-def facts_table(
-    caption: str, head: str, facts: Mapping[str, Any], *, code: bool = False
-) -> Table:
-    """Makes a table of names and values; a mapping among them has a row for each."""
-    rows = []
-    for key, value in facts.items():
-        inner = value.items() if isinstance(value, Mapping) else None
-        if inner is None:
-            rows.append((Cell(str(key)), Cell(number(value))))
-        else:
-            rows += [(Cell(f"{key} · {k}"), Cell(number(v))) for k, v in inner]
-    return Table(caption, columns(head, "Value", words=2), rows, code)
+        return Cell(NOT_APPLICABLE, "nothing to count", paper=paper)
+    # The root lets a few per cent show, and those are what matters here.
+    heat = round(100 * math.sqrt(rate.value)) if tint else None
+    counts = f"{rate.count:,} of {rate.total:,}"
+    return Cell(percent(rate.value), counts, interval(rate), paper, heat, wide)
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

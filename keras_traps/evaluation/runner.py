@@ -12,12 +12,12 @@ import dataclasses
 import heapq
 import importlib
 import itertools
+import pickle
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 import tqdm
 
@@ -50,15 +50,7 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """What can be done by itself, anywhere.
-
-    Args:
-        subject: What is attacked.
-        attack: By which attack.
-        rows: Which of the subject's examples, by their position.
-        folder: The folder of the record.
-        chunk: The number of the record.
-    """
+    """An attack on some of a subject's examples, by their `rows`, and its record."""
 
     subject: Subject
     attack: Attack
@@ -142,19 +134,16 @@ def attack_all(
     for each in subjects:
         choices = [each] if isinstance(each, Subject) else list(each)
         for attack in filter(choices[0].follows, attacks):
-            count = min(
-                len(choices[0].examples), (limits or {}).get(attack.name, 2**62)
-            )
+            count = len(choices[0].examples)
+            count = min(count, (limits or {}).get(attack.name, count))
             few = min(count, num_examples_sweep or count)
             changes = (sweeps or {}).get(attack.name, [{}])
             settings = [dataclasses.replace(attack, **change) for change in changes]
             tried = list(itertools.product(choices, settings))
             total += count + (few * len(tried) if len(tried) > 1 else 0)
-            courses.append(
-                _course(tried, count, few, chunk_size, dict(provenance or {}))
-            )
-    worker = _make_engine(engine, background, seed)
-    for _, run in _lead(courses, worker, store, total):
+            told = dict(provenance or {})
+            courses.append(_course(tried, count, few, chunk_size, told))
+    for run in _lead(courses, _make_engine(engine, background, seed), store, total):
         run.write(store.workdir)
         yield run
 
@@ -178,6 +167,7 @@ def worst_case(
     Args:
         subject: What is attacked.
         attacks: The attacks in their order, the cheap ones first; no two of one name.
+            Those that do not follow the subject's loss are left out.
         store: Where records are kept; a run that is interrupted goes on from them.
         background: See `attack_all`. Defaults to the subject's examples.
         seed: Seed of the attacks' randomness. Defaults to `0`.
@@ -196,14 +186,12 @@ def worst_case(
     check_count("chunk_size", chunk_size)
     known = [attack for attack in attacks if subject.follows(attack)]
     count = len(subject.examples)
-    courses = [
-        _standing(subject, known, rows, chunk)
-        for chunk, rows in enumerate(_chunks(count, chunk_size))
-    ]
+    chunks = enumerate(_chunks(count, chunk_size))
+    courses = [_standing(subject, known, rows, chunk) for chunk, rows in chunks]
     tried = {attack.name: 0 for attack in known}
     felled = dict(tried)
     worker = _make_engine(engine, background, seed)
-    for _, found in _lead(courses, worker, store, count * len(known)):
+    for found in _lead(courses, worker, store, count * len(known)):
         for name, standing, through in found:
             tried[name] += standing
             felled[name] += through
@@ -211,15 +199,7 @@ def worst_case(
 
 
 def check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
-    """Refuses limits of attacks that are not run, and those that are no numbers.
-
-    Args:
-        limits: How many images an attack meets at most, by its name.
-        attacks: The attacks that are run.
-
-    Raises:
-        ValueError: If a name is not one of theirs, or a limit is below 1.
-    """
+    """Refuses limits that are no counts, or of attacks that are not run."""
     known = list(dict.fromkeys(attack.name for attack in attacks))
     for name, limit in limits.items():
         if name not in known:
@@ -242,13 +222,12 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         What the attack made of each image; the same wherever, whenever and in whatever
         pieces it is done, up to rounding.
     """
-    subject, attack = task.subject, task.attack
-    examples = subject.examples.take(task.rows)
+    subject, everything = task.subject, task.subject.examples
+    examples = everything.take(task.rows)
     # Whatever the pieces, two change places.
-    crafted = subject.examples.take(task.rows ^ 1) if subject.exchanged else examples
-    targets = crafted.targets(attack)
-    losses = {} if subject.loss is None else {"loss": subject.loss}
-    result = attack(
+    crafted = everything.take(task.rows ^ 1) if subject.exchanged else examples
+    targets = crafted.targets(task.attack)
+    result = task.attack(
         subject.attacked,
         crafted.images,
         crafted.labels,
@@ -256,15 +235,16 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         y_target=targets,
         seed=seed,
         ids=crafted.ids,
-        background=subject.examples.images if background is None else background,
+        background=everything.images if background is None else background,
         batch_size=len(crafted),
-        **losses,
+        **({} if subject.loss is None else {"loss": subject.loss}),
     )
-    images, answers, moved = result.images, result.answers, result
+    images, answers = result.images, result.answers
     if subject.exchanged:
         images = np.clip(examples.images + (images - crafted.images), 0.0, 1.0)
         answers = predict(subject.attacked, images).argmax(axis=1)
-        moved = cast(Any, distances(examples.images, images))
+    moved = distances(examples.images, images)
+    asked = {name: ask(images) for name, ask in subject.questions.items()}
     return Record(
         ids=examples.ids,
         labels=examples.labels,
@@ -274,10 +254,7 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         linf=moved.linf,
         iterations=result.iterations,
         kept=images[: subject.kept],
-        outputs={
-            "answer": answers,
-            **{name: asked(images) for name, asked in subject.questions.items()},
-        },
+        outputs={"answer": answers, **asked},
     )
 
 
@@ -328,27 +305,21 @@ def _standing(
             break
         folder = f"standing/{attack_folder(attack, *attacks[:place])}"
         [record] = yield [Task(subject, attack, rows, _beneath(subject, folder), chunk)]
-        through = _through(subject, record)
+        through = record.misclassified
+        if subject.detector is not None and not subject.integrated:
+            flagged = subject.detector.judge(record).flagged
+            through = through & ~flagged[max(flagged)]
         found.append((attack.name, len(rows), int(through.sum())))
         rows = rows[~through]
     return found
 
 
-def _through(subject: Subject, record: Record) -> npt.NDArray[np.bool_]:
-    if subject.detector is None or subject.integrated:
-        return record.misclassified
-    flagged = subject.detector.judge(record).flagged
-    unnoticed: npt.NDArray[np.bool_] = record.misclassified & ~flagged[max(flagged)]
-    return unnoticed
-
-
 def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
     """On how many images the attack failed, by what counts first and second."""
-    if {"augmented", "target"} <= set(record.outputs):
+    found = record.outputs
+    if {"augmented", "target"} <= set(found):
         measured = luring_metrics(
-            augmented=record.outputs["augmented"],
-            target=record.outputs["target"],
-            labels=record.labels,
+            augmented=found["augmented"], target=found["target"], labels=record.labels
         )
         return measured.ac_m.count, measured.dac.count
     failed = int((~record.succeeded(targeted=attack.targeted)).sum())
@@ -357,10 +328,8 @@ def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
 
 def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:
     folder = _beneath(subject, attack_folder(attack))
-    return [
-        Task(subject, attack, rows, folder, chunk)
-        for chunk, rows in enumerate(_chunks(count, size))
-    ]
+    chunks = enumerate(_chunks(count, size))
+    return [Task(subject, attack, rows, folder, chunk) for chunk, rows in chunks]
 
 
 def _beneath(subject: Subject, folder: str) -> str:
@@ -389,39 +358,29 @@ class _Engine(Protocol):
         """Waits until a task is done; returns its handle and its record."""
 
 
-@dataclasses.dataclass(eq=False)
-class _Walk:
-    """A course on its way: the tasks that it waits for, and what is there of each."""
-
-    course: Course[Any]
-    tasks: list[Task] = dataclasses.field(default_factory=list)
-    records: list[Record | None] = dataclasses.field(default_factory=list)
-
-
 def _lead(
     courses: Sequence[Course[_Result]],
     engine: _Engine,
     store: RecordStore,
     total: int,
-) -> Iterator[tuple[int, _Result]]:
-    """Leads all courses to their ends, and yields the place and the result of each."""
-    walks = [_Walk(course) for course in courses]
+) -> Iterator[_Result]:
+    """Leads all courses to their ends, and yields the result of each."""
+    # Of each course the tasks that it asked for last, with what is there of each.
+    asked: list[list[tuple[Task, Record | None]]] = [[] for _ in courses]
     waiting: dict[int, tuple[int, int]] = {}
     with tqdm.tqdm(total=total, unit="image", smoothing=0.05) as bar:
 
-        def go_on(place: int) -> Iterator[tuple[int, _Result]]:
+        def go_on(place: int) -> Iterator[_Result]:
             """Leads a course to where it has to wait, or to its end."""
-            walk = walks[place]
-            answer: list[Record] | None = cast(Any, walk.records or None)
-            while True:
+            while not any(one == place for one, _ in waiting.values()):
+                records = cast(Any, [record for _, record in asked[place]] or None)
                 try:
-                    walk.tasks = walk.course.send(cast(Any, answer))
+                    tasks = courses[place].send(records)
                 except StopIteration as end:
-                    yield place, end.value
+                    yield end.value
                     return
-                walk.records = [_recorded(store, task) for task in walk.tasks]
-                for index, task in enumerate(walk.tasks):
-                    record = walk.records[index]
+                asked[place] = [(task, _recorded(store, task)) for task in tasks]
+                for index, (task, record) in enumerate(asked[place]):
                     done = 0 if record is None else len(record)
                     if not bar.disable:
                         # What an earlier run did says nothing of the rate of this one.
@@ -430,24 +389,20 @@ def _lead(
                     if done < len(task.rows):
                         rest = dataclasses.replace(task, rows=task.rows[done:])
                         waiting[engine.submit(rest, place)] = (place, index)
-                if any(one == place for one, _ in waiting.values()):
-                    return
-                answer = cast(Any, walk.records)
 
-        for place in range(len(walks)):
+        for place in range(len(courses)):
             yield from go_on(place)
         while waiting:
             handle, record = engine.finished()
             place, index = waiting.pop(handle)
-            walk, task = walks[place], walks[place].tasks[index]
+            task, known = asked[place][index]
             bar.set_description(f"{task.attack.name} on {task.subject.name}")
             bar.update(len(record))
-            if (known := walk.records[index]) is not None:
+            if known is not None:
                 record = Record.join([known, record], kept=task.subject.kept)
             store.write(task.folder, task.chunk, record)
-            walk.records[index] = record
-            if not any(one == place for one, _ in waiting.values()):
-                yield from go_on(place)
+            asked[place][index] = (task, record)
+            yield from go_on(place)
 
 
 def _recorded(store: RecordStore, task: Task) -> Record | None:
@@ -458,21 +413,21 @@ def _recorded(store: RecordStore, task: Task) -> Record | None:
     # A sweep, or a run over fewer images, ends with a shorter record; a run over more
     # leaves a longer one.
     common = min(len(record), len(task.rows))
-    same = np.array_equal(
-        record.ids[:common], task.subject.examples.ids[task.rows[:common]]
-    )
-    return record.take(common) if same else None
+    ids = task.subject.examples.ids[task.rows[:common]]
+    return record.take(common) if np.array_equal(record.ids[:common], ids) else None
 
 
 def _make_engine(name: EngineName, background: FloatArray | None, seed: int) -> _Engine:
-    makers: dict[str, Any] = {"local": _LocalEngine, "ray": _RayEngine}
+    makers: dict[str, type[_LocalEngine | _RayEngine]] = {
+        "local": _LocalEngine,
+        "ray": _RayEngine,
+    }
     if name not in makers:
         raise ValueError(
             f"Invalid value for argument `engine`. Expected one of {tuple(makers)}. "
             f"Received: engine={name!r}"
         )
-    made: _Engine = makers[name](background, seed)
-    return made
+    return makers[name](background, seed)
 
 
 class _LocalEngine:
@@ -480,13 +435,13 @@ class _LocalEngine:
 
     def __init__(self, background: FloatArray | None, seed: int) -> None:
         self._background, self._seed = background, seed
-        self._count = 0
+        self._count = itertools.count()
         self._waiting: list[tuple[int, int, Task]] = []
 
-    def submit(self, task: Task, place: int) -> int:
-        self._count += 1
-        heapq.heappush(self._waiting, (place, self._count, task))
-        return self._count
+    def submit(self, task: Task, place: int, /) -> int:
+        handle = next(self._count)
+        heapq.heappush(self._waiting, (place, handle, task))
+        return handle
 
     def finished(self) -> tuple[int, Record]:
         _, handle, task = heapq.heappop(self._waiting)
@@ -512,7 +467,7 @@ class _RayEngine:
             raise ImportError(
                 'The engine "ray" needs Ray: pip install ".[ray]"'
             ) from error
-        self._ray, self._seed = ray, seed
+        self._ray, self._seed, self._count = ray, seed, itertools.count()
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
         per_task = (
@@ -523,47 +478,34 @@ class _RayEngine:
         self._packed: dict[Subject, tuple[str, Any]] = {}
         self._known: dict[tuple[Subject, Attack], Any] = {}
         self._handles: dict[Any, int] = {}
-        self._count = 0
 
-    def submit(self, task: Task, _: int) -> int:
-        subject, attack = task.subject, task.attack
+    def submit(self, task: Task, _: int, /) -> int:
+        subject = task.subject
         if subject not in self._packed:
-            packed = self._ray.put(pack(subject))
+            # Verdicts are made here: of the detector, only what it asks is sent. Keras
+            # models are pickled as their `.keras` files, each once.
+            sent = dataclasses.replace(subject, asked=subject.questions, detector=None)
+            packed = self._ray.put(self._ray.cloudpickle.dumps(sent))
             self._packed[subject] = (uuid.uuid4().hex, packed)
-        token, packed = self._packed[subject]
-        light = dataclasses.replace(task, subject=cast(Any, None))
+        # Each worker would learn its own perturbation, which rounding makes another's.
         # Ray holds a task back until what it is given is there.
-        same = (subject, attack) if can_share(attack) else None
-        known = self._known.get(same) if same else None
+        same = (subject, task.attack) if _can_share(task.attack) else None
         record, learnt = self._work.remote(
-            token, packed, light, self._background, self._seed, known
+            *self._packed[subject],
+            dataclasses.replace(task, subject=cast(Any, None)),
+            self._background,
+            self._seed,
+            self._known.get(same) if same else None,
         )
         if same:
             self._known.setdefault(same, learnt)
-        self._count += 1
-        self._handles[record] = self._count
-        return self._count
+        self._handles[record] = next(self._count)
+        return self._handles[record]
 
     def finished(self) -> tuple[int, Record]:
         (reference,), _ = self._ray.wait(list(self._handles), num_returns=1)
         record: Record = self._ray.get(reference)
         return self._handles.pop(reference), record
-
-
-def pack(subject: Subject) -> bytes:
-    """Makes a subject fit to be sent to another process.
-
-    Args:
-        subject: The subject.
-
-    Returns:
-        Its pickle. Keras models are in it as their `.keras` files, each once; verdicts
-        are not made elsewhere, so that its detector is only what it asks.
-    """
-    ray: Any = importlib.import_module("ray")
-    plain = dataclasses.replace(subject, asked=subject.questions, detector=None)
-    packed: bytes = ray.cloudpickle.dumps(plain)
-    return packed
 
 
 # The subjects of this worker, by their tokens, each with its traced models.
@@ -579,7 +521,6 @@ def _work(
     known: Any,
 ) -> tuple[Record, Any]:
     """Runs in a worker; the second result is what a universal attack has learnt."""
-    ray: Any = importlib.import_module("ray")
     if not _mine:
         if not tf.config.list_physical_devices("GPU"):
             # Ray gave this task one core; TensorFlow would take all.
@@ -589,43 +530,27 @@ def _work(
     if token not in _mine:
         while len(_mine) >= _SUBJECTS_PER_WORKER:
             del _mine[next(iter(_mine))]
-        _mine[token] = ray.cloudpickle.loads(packed)
-    attack = task.attack
+        _mine[token] = pickle.loads(packed)
     learnt = [] if known is None else [known]
-    if can_share(attack):
-        attack = with_known(cast(UAP, attack), learnt)
+    attack = _with_known(task.attack, learnt)
     task = dataclasses.replace(task, subject=_mine[token], attack=attack)
-    return run_task(task, background, seed), (learnt or [None])[0]
+    return run_task(task, background, seed), learnt[0] if learnt else None
 
 
-def can_share(attack: Attack) -> bool:
-    """Tells whether all that an attack does with a batch is to learn and to add.
-
-    Args:
-        attack: Any attack.
-
-    Returns:
-        Whether it is UAP, or of a subclass that leaves `perturb` as it is: one of its
-        own may learn otherwise, more than once, or not at all.
-    """
+def _can_share(attack: Attack) -> bool:
+    """Tells whether all that an attack does with a batch is to learn and to add."""
+    # A subclass with a `perturb` of its own may learn otherwise, or not at all.
     return isinstance(attack, UAP) and type(attack).perturb is UAP.perturb
 
 
-def with_known(attack: UAP, known: list[Any]) -> UAP:
-    """Returns an attack that adds a perturbation that is known already.
-
-    Args:
-        attack: One that `can_share`.
-        known: The perturbation, alone; or empty, until the first batch has learnt it.
-
-    Returns:
-        A copy, of the same class and settings, that learns nothing but what goes into
-        `known`.
-    """
+def _with_known(attack: Attack, known: list[Any]) -> Attack:
+    """Returns a universal attack that learns nothing but what goes into `known`."""
+    if not _can_share(attack):
+        return attack
 
     def learn(batch: Batch) -> Any:
         if not known:
-            known.append(attack.learn(batch))
+            known.append(cast(UAP, attack).learn(batch))
         return known[0]
 
     shared = copy.copy(attack)
