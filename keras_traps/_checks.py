@@ -105,9 +105,9 @@ def is_number(value: object) -> bool:
 
     NumPy's numbers are some; truth values are none.
     """
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if isinstance(value, bool):
         return False
-    return math.isfinite(value)
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def is_integer(value: object) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import command_line
 from command_line import CommandLineError, count
@@ -62,9 +62,8 @@ def _parser() -> command_line.Parser:
         default=(),
         several=True,
     )
-    summary = parser.command(
-        "summary", "Puts the reports of several seeds into one table.", write_summary
-    )
+    about = "Puts the reports of several seeds into one table."
+    summary = parser.command("summary", about, write_summary)
     summary.flag(
         "report",
         "A report.json; one for each seed.",
@@ -79,14 +78,7 @@ def _parser() -> command_line.Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the sub-command.
-
-    Args:
-        argv: The words of the command line, without the script.
-
-    Raises:
-        CommandLineError: If the command line is wrong. Nothing is run.
-    """
+    """Runs the sub-command."""
     arguments = _parser().parse(argv)
     arguments.run(arguments)
 
@@ -105,12 +97,10 @@ def _attack(arguments: argparse.Namespace) -> None:
             f"these tables need --fpr={','.join(map(str, missing))} too, as in the "
             "paper"
         )
-    needed = {variant for number in tables for variant in VARIANTS_OF[number]}
-    variants = arguments.variant or (
-        [name for name in command_line.VARIANTS if name in needed]
-        if tables
-        else _REPORTED
-    )
+    variants: Sequence[Any] = arguments.variant or _REPORTED
+    if tables and arguments.variant is None:
+        needed = {variant for number in tables for variant in VARIANTS_OF[number]}
+        variants = [name for name in command_line.VARIANTS if name in needed]
     trapping.begin(arguments)
     train, test = trapping.load_data(arguments)
     chosen = trapping.choose_attacks(arguments, None if tables else _NINE)
@@ -158,7 +148,8 @@ def _print(found: Evaluation) -> None:
         return
     rates = [f"unnoticed at {each['fpr']:.1%}" for each in rows[0]["detection"]]
     heads = ["attack", "fools C", "fools M", "detected", *rates]
-    print(*(f"{head:<{max(10, len(head))}}" for head in heads))
+    widths = [max(10, len(head)) for head in heads]
+    print(*(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True)))
     for row in rows:
         detection = row["detection"]
         shares = [row["success_classifier"], row["success_trapped"]]
@@ -167,8 +158,8 @@ def _print(found: Evaluation) -> None:
             "-" if rate is None or rate.value is None else f"{rate.value:.1%}"
             for rate in shares
         ]
-        cells = zip([row["attack"], *words], heads, strict=True)
-        print(*(f"{word:<{max(10, len(head))}}" for word, head in cells))
+        cells = zip([row["attack"], *words], widths, strict=True)
+        print(*(f"{word:<{width}}" for word, width in cells))
 
 
 if __name__ == "__main__":

@@ -49,12 +49,14 @@ class Parser(argparse_flags.ArgumentParser):
         """Adds a sub-command, and returns the parser of its flags.
 
         Args:
-            name: Its name.
+            name: Its name, which the parsed flags have as `command`.
             about: What it does, a sentence.
-            run: Does it, given the parsed flags; they have it as `run`.
+            run: What does it, given the parsed flags; they have it as `run`.
         """
         if self._add is None:
-            self._add = self.add_subparsers(required=True, metavar="COMMAND")
+            self._add = self.add_subparsers(
+                dest="command", required=True, metavar="COMMAND"
+            )
         made: Parser = self._add.add_parser(name, about=about, help=about)
         made.set_defaults(run=run)
         self._commands.append(made)

@@ -126,14 +126,7 @@ def _parser() -> command_line.Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Traps, measures, exports, and tells how to serve.
-
-    Args:
-        argv: The words of the command line, without the script.
-
-    Raises:
-        CommandLineError: If the command line is wrong. Nothing is exported.
-    """
+    """Traps, measures, exports, and tells how to serve."""
     arguments = _parser().parse(argv)
     if (arguments.lure is None) != (arguments.deploy is None):
         raise CommandLineError("--lure and --deploy go together")
@@ -147,11 +140,12 @@ def main(argv: Sequence[str]) -> None:
 
     import trapping
 
+    from keras_traps.devices import prepare_devices
     from keras_traps.serving import card, export
 
     # TensorFlow tells of every step of writing a model.
     logging.getLogger("absl").setLevel(logging.WARNING)
-    trapping.prepare_devices()
+    prepare_devices()
     train, test = trapping.load_data(arguments)
     make = _trapped if arguments.lure is None else _lured
     subject = make(arguments, train, test)
@@ -186,7 +180,7 @@ def main(argv: Sequence[str]) -> None:
 def _trapped(arguments: argparse.Namespace, train: Dataset, test: Dataset) -> _Subject:
     import trapping
 
-    from keras_traps import ForensicAnalyzer, inject
+    from keras_traps import ForensicAnalyzer, calibrate, inject
     from keras_traps.serving import is_trapped
 
     clean = train.take(min(arguments.num_images, len(train)), seed=0).images
@@ -201,7 +195,7 @@ def _trapped(arguments: argparse.Namespace, train: Dataset, test: Dataset) -> _S
                     calibration = calibration.reseeded(arguments.seed)
             else:
                 seed = arguments.seed
-                calibration = trapping.calibrate(
+                calibration = calibrate(
                     model,
                     clean,
                     output=arguments.output,

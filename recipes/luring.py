@@ -11,6 +11,7 @@ Example:
 """
 
 import argparse
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,26 +23,33 @@ BASELINES = ("stack", "auto", "ce", "luring")
 THREATS = ("luring", "whitebox", "surrogate", "identity", "softened", "exchanged")
 LOSSES = ("luring", "margin", "cross_entropy")
 
+# Where each sub-command is a function of its name.
+_MODULES = {
+    "train": "luring_training",
+    "attack": "luring_attacks",
+    "table": "luring_attacks",
+    "pack": "luring_demo",
+    "demo": "luring_demo",
+}
+
 # Not the package's place, which may be an installed one.
 _SHIPPED = Path(__file__).parents[1] / "saved_models" / "mnist_luring"
 
 
 def _parser() -> command_line.Parser:
     parser = command_line.Parser(__doc__, prog="luring.py")
-    _add_training(parser.command("train", "Trains M and networks before it.", _train))
-    _add_attacking(parser.command("attack", "Attacks what was trained.", _attack))
-    table = parser.command("table", "Writes the tables of what was attacked.", _table)
+    _add_training(parser.command("train", "Trains M and networks before it.", _run))
+    _add_attacking(parser.command("attack", "Attacks what was trained.", _run))
+    table = parser.command("table", "Writes the tables of what was attacked.", _run)
     _add_folder(table, "Of which variants. Defaults to all that were trained.")
-    pack = parser.command(
-        "pack", "Packs M and the P of luring into small files.", _pack
-    )
+    pack = parser.command("pack", "Packs M and the P of luring into small files.", _run)
     command_line.add_data(pack, DATASETS, "mnist")
     about = "The folder of what was trained."
     pack.flag("workdir", about, command_line.path, required=True)
     about = "The folder for the packed models."
     pack.flag("packed", about, command_line.path, required=True)
     about = "Shows an attack on M∘P for MNIST, as it is shipped."
-    demo = parser.command("demo", about, _demo)
+    demo = parser.command("demo", about, _run)
     about = "A folder that holds MNIST. Defaults to digits that are built in."
     demo.flag("data_dir", about, command_line.path)
     about = "The folder of the packed models. Defaults to those that are shipped."
@@ -171,34 +179,9 @@ def main(argv: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
-def _train(arguments: argparse.Namespace) -> None:
-    import luring_training
-
-    luring_training.train(arguments)
-
-
-def _attack(arguments: argparse.Namespace) -> None:
-    import luring_attacks
-
-    luring_attacks.attack(arguments)
-
-
-def _table(arguments: argparse.Namespace) -> None:
-    import luring_attacks
-
-    luring_attacks.table(arguments)
-
-
-def _pack(arguments: argparse.Namespace) -> None:
-    import luring_demo
-
-    luring_demo.pack(arguments)
-
-
-def _demo(arguments: argparse.Namespace) -> None:
-    import luring_demo
-
-    luring_demo.demo(arguments)
+def _run(arguments: argparse.Namespace) -> None:
+    module = importlib.import_module(_MODULES[arguments.command])
+    getattr(module, arguments.command)(arguments)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ def train(arguments: argparse.Namespace) -> None:
     """Trains what `--variant` names, one after the other."""
     folder = Folder.of(arguments)
     # M is the first: the others are trained before it.
-    variants = ("target", *VARIANTS) if arguments.model is None else VARIANTS
-    asked = arguments.variant or variants
-    variants = [name for name in ("target", "surrogate", *VARIANTS) if name in asked]
+    asked = arguments.variant
+    if asked is None:
+        asked = VARIANTS if folder.model else ("target", *VARIANTS)
+    variants = [name for name in (*WHOLE, *VARIANTS) if name in asked]
     if folder.model and "target" in variants:
         raise CommandLineError(
             "--variant=target trains a classifier, and --model names one"
@@ -191,7 +192,7 @@ def _schedule(arguments: argparse.Namespace, variant: Any) -> Schedule:
     return schedule if arguments.steps is None else schedule.scaled(arguments.steps)
 
 
-def _moves(arguments: argparse.Namespace) -> dict[str, float]:
+def _moves(arguments: argparse.Namespace) -> dict[str, Any]:
     """How far images are turned and shifted: the authors', but for what is given."""
     recipe = VICTIM_RECIPES[arguments.dataset]
     given = {"rotation": arguments.rotation, "shift": arguments.shift}

@@ -27,14 +27,7 @@ def _parser() -> command_line.Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Traps, attacks, and writes `worst_case.json` into the work directory.
-
-    Args:
-        argv: The words of the command line, without the script.
-
-    Raises:
-        CommandLineError: If the command line is wrong. Nothing is run.
-    """
+    """Traps, attacks, and writes `worst_case.json` into the work directory."""
     arguments = _parser().parse(argv)
 
     import trapping

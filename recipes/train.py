@@ -94,14 +94,7 @@ def _parser() -> command_line.Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains, prints the accuracy on the test images, and saves.
-
-    Args:
-        argv: The words of the command line, without the script.
-
-    Raises:
-        CommandLineError: If the command line is wrong. Nothing is trained.
-    """
+    """Trains, prints the accuracy on the test images, and saves."""
     arguments = _parser().parse(argv)
     output: Path | None = arguments.output
     if output is None and not arguments.smoke:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from keras_traps import Calibration
     from keras_traps.datasets import Dataset
-    from keras_traps.evaluation.defence import Defence
+    from keras_traps.evaluation.subjects import Defence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -103,6 +103,6 @@ def digits_defence(
     digits_train: Dataset,
 ) -> Defence:
     """The same classifier with its traps and analyzers; never change it."""
-    from keras_traps.evaluation.defence import defend
+    from keras_traps.evaluation.subjects import defend
 
     return defend(digits_classifier, digits_calibration.settings, digits_train.images)

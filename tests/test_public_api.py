@@ -199,24 +199,6 @@ def test_a_layer_documents_its_call(cls: type) -> None:
     assert found["Reference"].strip()
 
 
-def test_the_checks_of_this_file_find_what_is_missing() -> None:
-    def lax(first: int, *, second: int) -> int:
-        """Does something.
-
-        Args:
-            first: A number.
-        """
-        if first:
-            raise ValueError("no")
-        return second
-
-    assert documented_arguments(lax) == {"first"}
-    assert parameters(lax) == {"first", "second"}
-    assert raised(lax) == {"ValueError"}
-    assert documented_errors(lax) == set()
-    assert "Returns" not in sections(lax)
-
-
 @pytest.mark.slow
 def test_parts_and_packages_are_imported_when_they_are_asked_for() -> None:
     code = (

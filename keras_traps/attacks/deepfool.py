@@ -1,6 +1,7 @@
 """DeepFool: step by step to the nearest boundary of the linearised model."""
 
 import dataclasses
+import functools
 from typing import ClassVar, NamedTuple
 
 import keras
@@ -143,18 +144,15 @@ class _Search(NamedTuple):
         rows = _Rows(position, images, labels, ids, rivals, images, total)
         step, rows, finished = iterate(
             only(~fooled(outputs, labels, False), rows),
-            lambda step, rows, finished: (
-                step + 1,
-                *self.advance(step, rows, finished, settings.overshoot),
-            ),
+            functools.partial(self.advance, settings.overshoot),
             finished=Finished(images, tf.zeros_like(position)),
             steps=settings.max_iter,
         )
         return finished.write(rows.position, rows.clean, step)
 
     def advance(
-        self, step: tf.Tensor, rows: _Rows, finished: Finished, overshoot: tf.Tensor
-    ) -> tuple[_Rows, Finished]:
+        self, overshoot: tf.Tensor, step: tf.Tensor, rows: _Rows, finished: Finished
+    ) -> tuple[tf.Tensor, _Rows, Finished]:
         """Makes one step, after which those that are over a boundary leave."""
         distance, normal = self.nearest(rows)
         # Without any slope there is no step, now or later.
@@ -165,12 +163,10 @@ class _Search(NamedTuple):
         way = tf.clip_by_value(rows.clean + way, 0.0, 1.0) - rows.clean
         there = tf.clip_by_value(rows.clean + (1 + overshoot) * way, 0.0, 1.0)
         over = fooled(self.logits(there), rows.labels, False)
-        return sift(
-            over | flat,
-            rows._replace(moved=there, total=way),
-            finished,
-            (rows.position, tf.where(_per_image(over), there, rows.clean), step + 1),
-        )
+        moved = rows._replace(moved=there, total=way)
+        images = tf.where(_per_image(over), there, rows.clean)
+        result = rows.position, images, step + 1
+        return step + 1, *sift(over | flat, moved, finished, result)
 
     def nearest(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the distance to the nearest linear boundary, and the unit normal.

@@ -1,6 +1,7 @@
 """JSMA: a few pixels to their maximum, pair by pair, by the saliency map."""
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar, Literal, NamedTuple, get_args
 
@@ -151,10 +152,7 @@ class _Search(NamedTuple):
         allowed = _flat(images) < _BRIGHTEST
         step, rows, finished = iterate(
             _Rows(position, labels, ids, images, images, allowed),
-            lambda step, rows, finished: (
-                step + 1,
-                *self.advance(step, rows, finished, theta),
-            ),
+            functools.partial(self.advance, theta),
             finished=Finished(images, tf.zeros_like(position)),
             steps=steps,
         )
@@ -167,8 +165,8 @@ class _Search(NamedTuple):
         return tf.cond(tf.size(rows.position) > 0, last_look, lambda: finished)
 
     def advance(
-        self, step: tf.Tensor, rows: _Rows, finished: Finished, theta: tf.Tensor
-    ) -> tuple[_Rows, Finished]:
+        self, theta: tf.Tensor, step: tf.Tensor, rows: _Rows, finished: Finished
+    ) -> tuple[tf.Tensor, _Rows, Finished]:
         """Raises the best pair of each row, except of those that leave."""
         logits, target, others = apart(self.derivatives)(rows)
         if self.saliency == "logits":
@@ -181,9 +179,8 @@ class _Search(NamedTuple):
         moved = rows._replace(
             images=tf.minimum(raised, 1.0), allowed=rows.allowed & (taken == 0)
         )
-        return sift(
-            done | ~found, moved, finished, (rows.position, _kept(done, rows), step)
-        )
+        result = rows.position, _kept(done, rows), step
+        return step + 1, *sift(done | ~found, moved, finished, result)
 
     def derivatives(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the answers, and the derivatives of the target and of the others."""

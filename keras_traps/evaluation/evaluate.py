@@ -194,7 +194,7 @@ def evaluate(
         provenance=provenance,
     )
     places = [attack.name for attack in attacks]
-    order = {name: place for place, name in enumerate(names)}
+    order: dict[str, int] = {name: place for place, name in enumerate(names)}
     runs = sorted(found, key=lambda run: (order[run.subject], places.index(run.attack)))
     correlations = defence.main_analyzer.correlations(test.images)
     scores = defence.main_analyzer.judge(correlations).score

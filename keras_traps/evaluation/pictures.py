@@ -201,7 +201,7 @@ def _style(axes: Axes, scheme: _Scheme) -> None:
 def _to_png(
     figure: Figure, lines: Mapping[str, Line2D], scheme: _Scheme, **where: Any
 ) -> bytes:
-    look = {"frameon": False, "fontsize": 8.5, "labelcolor": scheme[1]}
+    look: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "labelcolor": scheme[1]}
     legend = figure.legend([*lines.values()], [*lines], **look, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -73,36 +73,31 @@ class Record:
 
     def succeeded(self, *, targeted: bool) -> npt.NDArray[np.bool_]:
         """Returns which attacks met their goal, `(images,)`."""
-        if targeted:
-            return np.equal(self.outputs["answer"], self.targets)
-        return self.misclassified
+        hit = np.equal(self.outputs["answer"], self.targets)
+        return hit if targeted else self.misclassified
 
     def take(self, count: int) -> Record:
         """Returns the record of the first images."""
-        return _from_arrays({k: v[:count] for k, v in _arrays_of(self).items()})
+        return _unflatten({k: v[:count] for k, v in _flatten(self).items()})
 
     @staticmethod
     def join(records: Sequence[Record], *, kept: int) -> Record:
         """Joins records into one that keeps some of the first images whole."""
-        parts = [_arrays_of(record) for record in records]
+        parts = [_flatten(record) for record in records]
         joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-        joined["kept"] = joined["kept"][:kept]
-        return _from_arrays(joined)
+        return _unflatten({**joined, "kept": joined["kept"][:kept]})
 
 
-def _arrays_of(record: Record) -> dict[str, npt.NDArray[Any]]:
-    arrays = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+def _flatten(record: Record) -> dict[str, npt.NDArray[Any]]:
+    arrays = dict(vars(record))
     outputs = arrays.pop("outputs")
     return {**arrays, **{_OUTPUT + name: value for name, value in outputs.items()}}
 
 
-def _from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Record:
-    fields = {name: arrays[name] for name in arrays if not name.startswith(_OUTPUT)}
-    outputs = {
-        name.removeprefix(_OUTPUT): arrays[name]
-        for name in arrays
-        if name.startswith(_OUTPUT)
-    }
+def _unflatten(arrays: Mapping[str, npt.NDArray[Any]]) -> Record:
+    names = [name for name in arrays if name.startswith(_OUTPUT)]
+    fields = {name: value for name, value in arrays.items() if name not in names}
+    outputs = {name.removeprefix(_OUTPUT): arrays[name] for name in names}
     return Record(**fields, outputs=outputs)
 
 
@@ -131,12 +126,11 @@ class RecordStore:
     ) -> None:
         check_workdir(workdir, resume=resume)
         self.workdir = Path(workdir)
-        path = self._directory / _SETTINGS
-        if not path.exists() and any(self._directory.rglob("*.npz")):
+        path = self.workdir / _RECORDS / _SETTINGS
+        if not path.exists() and any(path.parent.rglob("*.npz")):
             raise ValueError(
-                f"The directory {self._directory} holds records without their "
-                f"{_SETTINGS}, so that what made them is unknown. Choose another "
-                "`--workdir`."
+                f"The directory {path.parent} holds records without their {_SETTINGS}, "
+                "so that what made them is unknown. Choose another `--workdir`."
             )
         keep_settings(path, settings, resume=resume)
 
@@ -155,7 +149,7 @@ class RecordStore:
         """
         store = object.__new__(cls)
         store.workdir = Path(workdir)
-        if not (store._directory / _SETTINGS).is_file():
+        if not (store.workdir / _RECORDS / _SETTINGS).is_file():
             raise FileNotFoundError(f"The directory {workdir} holds no records.")
         return store
 
@@ -168,31 +162,23 @@ class RecordStore:
         path = self._path(folder, chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **_arrays_of(record))
+        np.savez_compressed(buffer, allow_pickle=False, **_flatten(record))
         write_atomically(path, buffer.getvalue())
 
     def read(self, folder: str, chunk: int) -> Record:
-        """Reads a record.
-
-        Raises:
-            ValueError: If its file is damaged or not there; the message names it.
-        """
+        """Reads a record; a `ValueError` names its file if that is damaged."""
         path = self._path(folder, chunk)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return _from_arrays({name: archive[name] for name in archive.files})
+                return _unflatten(dict(archive))
         except Exception as error:  # zipfile, zlib and NumPy each raise their own.
             raise ValueError(
                 f"The record {path} is damaged ({error}). Delete it; with `--resume` "
                 "it is made again."
             ) from error
 
-    @property
-    def _directory(self) -> Path:
-        return self.workdir / _RECORDS
-
     def _path(self, folder: str, chunk: int) -> Path:
-        return self._directory / folder / f"{chunk:05d}.npz"
+        return self.workdir / _RECORDS / folder / f"{chunk:05d}.npz"
 
 
 def check_workdir(workdir: str | Path, *, resume: bool) -> None:
@@ -223,7 +209,7 @@ def record_settings(
     background: FloatArray | None = None,
     defence: Defence | None = None,
 ) -> dict[str, Any]:
-    """Returns what all records of an evaluation depend on.
+    """Returns what all records of an evaluation depend on, but for attacks' settings.
 
     Args:
         test: The test images.
@@ -235,28 +221,21 @@ def record_settings(
             folders tell which models they are of.
 
     Returns:
-        Plain data: the same where the records would be. The attacks' own settings are
-        in the names of their folders.
+        Plain data: the same where the records would be.
     """
-    settings: dict[str, Any] = {
-        "test_data": test.sha256,
-        "seed": seed,
-        "chunk_size": chunk_size,
-        **rounding_environment(),
-    }
+    settings = {"test_data": test.sha256, "seed": seed, "chunk_size": chunk_size}
+    settings |= rounding_environment()
     if background is not None:
         settings["background"] = array_sha256(background)
     if defence is not None:
         thresholds = defence.main_analyzer.thresholds
+        # Equal weights may compute something else: with other preprocessing, or
+        # without M's softmax. How the models are made is compared, not what they
+        # answer, which each machine rounds in its own way.
+        models = (defence.classifier, defence.trapped)
         settings |= {
             "classifier": weights_sha256(defence.classifier),
-            # Equal weights may compute something else: with other preprocessing, or
-            # without M's softmax. How the models are made is compared, not what they
-            # answer, which each machine rounds in its own way.
-            "architectures": [
-                architecture_sha256(model)
-                for model in (defence.classifier, defence.trapped)
-            ],
+            "architectures": [architecture_sha256(model) for model in models],
             "output": defence.output,
             "decoder": defence.main_analyzer.decoder.fingerprint,
             "norm": defence.trapped.get_layer("normalized_sum").ord,
@@ -266,21 +245,21 @@ def record_settings(
 
 
 def attack_folder(attack: Attack, *before: Attack) -> str:
-    """Returns the folder of an attack's records: its name and a hash of its settings.
+    """Returns the folder of an attack's records, of its own for other settings.
 
     Args:
         attack: The attack.
         *before: Attacks whose outcome the records depend on.
 
     Returns:
-        A name that settings of another value do not share.
+        The attack's name and a hash of all settings.
 
     Raises:
         TypeError: If a setting is no plain data.
     """
-    settings = [[one.name, one.settings()] for one in (*before, attack)]
     try:
-        return f"{attack.name}-{_digest(settings)}"
+        told = [[one.name, one.settings()] for one in (*before, attack)]
+        return f"{attack.name}-{_digest(told)}"
     except TypeError as error:
         raise TypeError(
             f"Invalid settings of the attack {attack.name!r}. Expected numbers, "
@@ -290,7 +269,7 @@ def attack_folder(attack: Attack, *before: Attack) -> str:
 
 
 def subject_folder(name: str, *facts: Mapping[str, Any]) -> str:
-    """Returns the folder of a subject's records, which no other facts share."""
+    """Returns the folder of a subject's records, of its own for other facts."""
     told = [dict(each) for each in facts if each]
     return f"{name}-{_digest(told)}" if told else name
 
@@ -302,14 +281,10 @@ def _digest(content: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One setting of a sweep, on the first of the images.
+    """One setting of a sweep, on the first `images`.
 
-    Args:
-        settings: What was tried.
-        images: On how many images.
-        standing: On how many of these the attack failed; of luring, on how many M was
-            still right.
-        defended: The same; of luring, on how many M was right, or M and M∘P differed.
+    On how many the attack failed is `standing`, and `defended` too; of luring, on how
+    many M was still right, and on how many M was right, or M and M∘P differed.
     """
 
     settings: dict[str, Any]
@@ -355,21 +330,10 @@ class Run:
     provenance: dict[str, Any]
 
     def read(self, store: RecordStore) -> Record:
-        """Reads what became of each image.
-
-        Args:
-            store: Where the records are.
-
-        Returns:
-            The record of all images.
-
-        Raises:
-            ValueError: If a record is damaged, or not there.
-        """
+        """Reads the record of all images; a `ValueError` names a damaged file."""
         parts = [store.read(self.folder, chunk) for chunk in range(self.chunks)]
-        return Record.join(parts, kept=max(len(part.kept) for part in parts)).take(
-            self.images
-        )
+        kept = max(len(part.kept) for part in parts)
+        return Record.join(parts, kept=kept).take(self.images)
 
     def write(self, workdir: Path) -> None:
         """Writes what was run; what was written of the same cell before is replaced."""
@@ -392,25 +356,19 @@ def read_runs(workdir: str | Path, order: Sequence[str] = ()) -> list[Run]:
     Raises:
         ValueError: If a file is damaged; the message names it.
     """
+    runs = []
+    for path in (Path(workdir) / _RUNS).rglob("*.json"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            trials = tuple(Trial(**trial) for trial in content.pop("trials"))
+            runs.append(Run(**content, trials=trials))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The run {path} is damaged ({error}). Delete it, and attack again "
+                "with `--resume`."
+            ) from error
     places = {name: place for place, name in enumerate(order)}
+    last = len(places)
     return sorted(
-        (_read_run(path) for path in (Path(workdir) / _RUNS).rglob("*.json")),
-        key=lambda run: (
-            run.subject,
-            places.get(run.attack, len(places)),
-            run.attack,
-            run.eps,
-        ),
+        runs, key=lambda r: (r.subject, places.get(r.attack, last), r.attack, r.eps)
     )
-
-
-def _read_run(path: Path) -> Run:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        trials = tuple(Trial(**trial) for trial in content.pop("trials"))
-        return Run(**content, trials=trials)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"The run {path} is damaged ({error}). Delete it, and attack again with "
-            "`--resume`."
-        ) from error

@@ -75,8 +75,8 @@ def write_page(
     title: str,
     subtitle: str,
     content: Mapping[str, Any],
+    shown: Mapping[str, Any],
     figures: Mapping[str, bytes] | None = None,
-    **shown: Any,
 ) -> ReportPaths:
     """Writes a page as HTML and Markdown, and its numbers as strict JSON.
 
@@ -89,8 +89,8 @@ def write_page(
         title: One line for the top.
         subtitle: One line under it.
         content: The numbers; see `plain`.
+        shown: What the page shows, by the names that it has there.
         figures: PNG by name, for the Markdown. Defaults to none.
-        **shown: What the page shows, by the names that it has there.
 
     Returns:
         The paths of what was written.

@@ -97,7 +97,6 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
         figures[views[-1]["name"]] = views[-1]["picture"].light
     attacks = len({row["attack"] for row in found.rows})
     shown = _shown(found)
-    totals = sorted({row["success_trapped"].total for row in shown["papers"]})
     losses = [row for row in shown["rows"] if row["variant"] not in INTEGRATED]
     return write_page(
         directory,
@@ -106,14 +105,13 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
         subtitle=f"{found.dataset}, {attacks} attack{'' if attacks == 1 else 's'}",
         content=_content(found),
         figures=figures,
-        summary=_summary(found),
-        tries=" to ".join(f"{n:,}" for n in sorted({*totals[:1], *totals[-1:]}))
-        + (" tries each" if len(totals) == 1 else " tries"),
-        constants={k: v for k, v in found.calibration.items() if k != "explanation"},
-        losses=_grouped([row for row in losses if shown["other_losses"]]),
-        plots=plots,
-        views=views,
-        **shown,
+        shown={
+            **shown,
+            "summary": _summary(found),
+            "losses": _grouped(losses) if shown["other_losses"] else {},
+            "plots": plots,
+            "views": views,
+        },
     )
 
 
@@ -141,11 +139,13 @@ def write_tables(
         title=f"The paper's tables on {evaluation.dataset}",
         subtitle="Rates in per cent with 95 % intervals; the paper's numbers below.",
         content=_content(evaluation),
-        numbers=numbers,
-        fpr=PAPER_FPR if PAPER_FPR in evaluation.thresholds else largest,
-        largest=largest,
-        unbounded=UNBOUNDED,
-        **_shown(evaluation),
+        shown={
+            **_shown(evaluation),
+            "numbers": numbers,
+            "fpr": PAPER_FPR if PAPER_FPR in evaluation.thresholds else largest,
+            "largest": largest,
+            "unbounded": UNBOUNDED,
+        },
     )
 
 
@@ -175,23 +175,22 @@ def write_luring_tables(
     Raises:
         OSError: If nothing can be written there.
     """
-    cells = dict(iter(frame.groupby(["subject", "attack", "eps"]))) if runs else {}
-    rates = [luring_rates(cells[run.subject, run.attack, run.eps]) for run in runs]
-    measured = list(zip(runs, rates, strict=True))
-    ours = [one for one in measured if one[0].about["threat"] == "luring"]
+    parts = dict(iter(frame.groupby(["subject", "attack", "eps"]))) if runs else {}
+    cells = [
+        (run, luring_rates(parts[run.subject, run.attack, run.eps])) for run in runs
+    ]
+    ours = [cell for cell in cells if cell[0].about["threat"] == "luring"]
     told = [run.provenance for run in runs]
     commands = dict.fromkeys(one["command"] for one in told if "command" in one)
     facts = {
         **provenance,
         "attacks": {str(i): command for i, command in enumerate(commands, 1)},
-        "attack seed": list(
-            dict.fromkeys(one["seed"] for one in told if "seed" in one)
-        ),
+        "attack seed": list({one["seed"]: None for one in told if "seed" in one}),
     }
     content = {
         "dataset": dataset,
         "clean": clean,
-        "cells": [{"run": run, "rates": each} for run, each in measured],
+        "cells": [{"run": run, "rates": rates} for run, rates in cells],
         "comparisons": compare_luring(frame, runs),
         "provenance": facts,
     }
@@ -201,27 +200,25 @@ def write_luring_tables(
         title=f"Luring on {dataset}",
         subtitle="Rates in per cent with 95 % intervals; the paper's numbers below.",
         content=content,
-        runs=runs,
-        clean=[
-            (row, _legible(known, bool(known)))
-            for row in clean
-            for known in [luring_clean(dataset, row.variant)]
-        ],
-        clean_images=f"{max((row.test.total for row in clean), default=0):,}",
-        number=_LURING_TABLES.get(dataset, "The paper's attacks"),
-        tabled=_luring_part(dataset, [x for x in ours if x[0].attack in TABLED]),
-        others=_luring_part(dataset, [x for x in ours if x[0].attack not in TABLED]),
-        comparisons=content["comparisons"],
-        compared=_compared(measured),
-        threats={
-            threat: f"{told}."
-            for threat, told in THREATS.items()
-            if any(run.about["threat"] == threat for run in runs)
+        shown={
+            **content,
+            "runs": runs,
+            "clean": [
+                (row, _legible(luring_clean(dataset, row.variant))) for row in clean
+            ],
+            "number": _LURING_TABLES.get(dataset, "The paper's attacks"),
+            "tabled": _luring_part(dataset, ours, tabled=True),
+            "others": _luring_part(dataset, ours, tabled=False),
+            "compared": _compared(cells),
+            "threats": [
+                (threat, f"{words}.")
+                for threat, words in THREATS.items()
+                if any(run.about["threat"] == threat for run in runs)
+            ],
+            "notes": _luring_notes(runs),
+            "names": NAMES,
+            "measures": MEASURES,
         },
-        notes=_luring_notes(runs),
-        names=NAMES,
-        measures=MEASURES,
-        provenance=facts,
     )
 
 
@@ -256,8 +253,7 @@ def write_worst_case(
         title=f"Worst case per image: {found.subject}",
         subtitle=f"{found.overall.total:,} images, {len(found.tried)} attacks",
         content={**plain(found), **told},
-        found=found,
-        **told,
+        shown={"found": found, **told},
     )
 
 
@@ -382,46 +378,46 @@ def _spread(
     }
 
 
-def _legible(numbers: Mapping[str, float | None], known: bool) -> Any:
-    """The luring paper's numbers as texts: a dash where one is not legible."""
-    texts = {key: percent(n) for key, n in numbers.items() if n is not None}
-    return collections.defaultdict(lambda: NOTHING if known else None, texts)
-
-
 _Measured = tuple[Run, LuringMetrics]
 
 
-def _luring_part(dataset: str, cells: Sequence[_Measured]) -> dict[str, Any] | None:
-    """One of Tables 2 to 4: what was made on each M∘P, by attack and radius."""
+def _legible(numbers: Mapping[str, float | None]) -> Mapping[str, str | None]:
+    """The luring paper's numbers as texts: a dash where one is not legible."""
+    texts = {key: NOTHING if n is None else percent(n) for key, n in numbers.items()}
+    return collections.defaultdict(lambda: NOTHING if numbers else None, texts)
+
+
+def _luring_part(
+    dataset: str, cells: Sequence[_Measured], *, tabled: bool
+) -> dict[str, Any] | None:
+    """Of Tables 2 to 4 or beside them: by attack and radius, what each M∘P made."""
     grouped: dict[tuple[str, float], dict[str, _Measured]] = {}
     for cell in cells:
-        place = (cell[0].attack, cell[0].eps)
-        grouped.setdefault(place, {})[cell[0].about["variant"]] = cell
-    if not grouped:
-        return None
+        run = cell[0]
+        if (run.attack in TABLED) == tabled:
+            grouped.setdefault((run.attack, run.eps), {})[run.about["variant"]] = cell
     seen = {variant for each in grouped.values() for variant in each}
     variants = [name for name in NAMES if name in seen]
-    rows = []
-    for (attack, eps), each in grouped.items():
-        counts = {name: each[name][0].images for name in variants if name in each}
-        told = ", ".join(f"{NAMES[name]} {count}" for name, count in counts.items())
-        if len(set(counts.values())) == 1:
-            told = str(next(iter(counts.values())))
-        known = {one: luring_cell(dataset, attack, eps, one) for one in variants}
+    rows: list[dict[str, Any]] = []
+    for place, each in grouped.items():
+        counts = {NAMES[v]: each[v][0].images for v in variants if v in each}
+        several = len(set(counts.values())) > 1
+        told = [
+            f"{name} {count}" if several else str(count)
+            for name, count in counts.items()
+        ]
         rows.append(
             {
-                "name": f"{attack} {eps:g}",
-                "rates": {name: cell[1]._asdict() for name, cell in each.items()},
-                "papers": known,
-                "images": told,
+                "name": f"{place[0]} {place[1]:g}",
+                "rates": {variant: cell[1]._asdict() for variant, cell in each.items()},
+                "known": {
+                    v: _legible(luring_cell(dataset, *place, v)) for v in variants
+                },
+                "images": ", ".join(dict.fromkeys(told)),
             }
         )
-    any_known = any(any(row["papers"].values()) for row in rows)
-    for row in rows:
-        row["known"] = {
-            name: _legible(known, any_known) for name, known in row["papers"].items()
-        }
-    return {"variants": variants, "rows": rows, "known": any_known}
+    known = any(text for row in rows for text in row["known"].values())
+    return {"variants": variants, "rows": rows, "known": known} if rows else None
 
 
 def _compared(cells: Sequence[_Measured]) -> list[_Measured]:

@@ -123,14 +123,12 @@ def choose_examples(
         outputs: `(images, classes)` each: what each model returns for all of them.
         num_examples: How many at most.
         seed: Seed of the random targets. Defaults to `0`.
-        logits: The first model up to its logits, as `logits_model` makes it, which is
-            asked for the least likely class where several have the lowest output, as
-            of a sure model's probabilities, which are 0. Defaults to the first of these
-            classes.
+        logits: The first model up to its logits, which tells the least likely class
+            where several have the lowest output, as probabilities of 0. Defaults to
+            the first of these classes.
 
     Returns:
-        The examples; fewer than asked for where there are fewer. Fewer are the first of
-        more.
+        The examples, as many as there are. Fewer are the first of more.
 
     Raises:
         ValueError: If `num_examples` is below 1, or there is no such image.
@@ -160,14 +158,11 @@ def choose_examples(
 
 
 class Finding(NamedTuple):
-    """What a detector says of a record's images.
+    """What a detector says of each image of a record.
 
-    Args:
-        score: `(images,)`, higher for more adversarial.
-        flagged: `(images,)` by nominal false-positive rate: taken to be adversarial.
-        recovered: `(images,)`: the class that a flagged image is given, or `None`.
-        pull: `(images,)`: by how much the detector's own evidence prefers the answer
-            to the true class, or `None`.
+    The score is higher for more adversarial, `flagged` by false-positive rate says what
+    is taken for that, `recovered` is the class that it had before the attack, and
+    `pull` by how much the detector's evidence prefers the answer to the true class.
     """
 
     score: FloatArray
@@ -311,7 +306,7 @@ class Subject:
     @property
     def questions(self) -> dict[str, Question]:
         """All that is asked of the adversarial images, by the detector too."""
-        return {**self.asked, **(self.detector.asked if self.detector else {})}
+        return {**(self.detector.asked if self.detector else {}), **self.asked}
 
     def follows(self, attack: Attack) -> bool:
         """Says whether an attack follows the loss that the attacker has."""
@@ -408,9 +403,7 @@ def defend(
 
 
 def attractor_subjects(
-    defence: Defence,
-    examples: Examples,
-    names: Sequence[SubjectName],
+    defence: Defence, examples: Examples, names: Sequence[SubjectName]
 ) -> list[Subject]:
     """Makes the subjects of an evaluation of attractors.
 
@@ -423,27 +416,32 @@ def attractor_subjects(
         One for each name. Their records depend on what `record_settings` tells of the
         defence.
     """
-    return [_attractor_subject(defence, examples, name) for name in names]
-
-
-def _attractor_subject(defence: Defence, examples: Examples, name: str) -> Subject:
-    if name == "undefended":
-        return Subject(name, defence.classifier, examples, defence.output)
-    views: dict[str, Callable[[keras.Model], keras.Model]] = {"raw_sum": raw_sum}
-    for one in INTEGRATED:
-        thresholds = defence.main_analyzer.thresholds
-        views[one] = functools.partial(_integrated, thresholds, one == "integrated")
-    return Subject(
-        name,
+    thresholds = defence.main_analyzer.thresholds
+    views: dict[str, Callable[[keras.Model], keras.Model]] = {
+        "raw_sum": raw_sum,
+        "integrated": functools.partial(_integrated, thresholds, True),
+        "integrated_label": functools.partial(_integrated, thresholds, False),
+    }
+    watched = Subject(
+        "paper",
         defence.trapped,
         examples,
         "scores",
-        "margin" if name == "margin" else None,
         asked={"correlations": _Correlations(defence.trapped)},
         detector=Watermark(defence.analyzers),
-        integrated=name in INTEGRATED,
-        view=views.get(name),
     )
+    return [
+        Subject(name, defence.classifier, examples, defence.output)
+        if name == "undefended"
+        else dataclasses.replace(
+            watched,
+            name=name,
+            loss="margin" if name == "margin" else None,
+            integrated=name in INTEGRATED,
+            view=views.get(name),
+        )
+        for name in names
+    ]
 
 
 def _integrated(
@@ -522,8 +520,7 @@ def luring_subjects(
             "Invalid value for argument `softness`. Expected numbers of at least 1. "
             f"Received: {min(softness):g}"
         )
-    exchanged = threat == "exchanged"
-    if exchanged:
+    if threat == "exchanged":
         if len(examples) < 2:
             raise ValueError(
                 "Changes are exchanged within pairs of images: expected two that M and "
@@ -535,20 +532,17 @@ def luring_subjects(
         {"whitebox": target, "surrogate": surrogate}.get(threat) or augmented,
         examples,
         asked={"augmented": _Classes(augmented), "target": _Classes(target)},
-        exchanged=exchanged,
+        exchanged=threat == "exchanged",
         about={"threat": threat, "variant": variant},
         facts=weights,
         kept=0,
     )
     if threat != "softened":
         return [base]
+    views = {each: functools.partial(_soften, each) for each in softness}
     return [
-        dataclasses.replace(
-            base,
-            view=functools.partial(soften, softness=each),
-            choice={"softness": each},
-        )
-        for each in softness
+        dataclasses.replace(base, view=view, choice={"softness": each})
+        for each, view in views.items()
     ]
 
 
@@ -573,7 +567,7 @@ def past_the_lure(attack: Attack) -> Attack:
     return create("BPDA", **settings)
 
 
-def soften(augmented: keras.Model, softness: float) -> keras.Model:
+def _soften(softness: float, augmented: keras.Model) -> keras.Model:
     """Makes M∘P a model with the same answers and a gradient that does not vanish.
 
     P ends in a sigmoid. Trained long, it returns pixels near 0 and 1, where the slope
@@ -581,16 +575,6 @@ def soften(augmented: keras.Model, softness: float) -> keras.Model:
     alone. Here the gradient goes through `sigmoid(z / softness)` in place of
     `sigmoid(z)`, but for the factor `1 / softness`, which no attack that takes the sign
     of a gradient, or divides by its size, can see.
-
-    Args:
-        augmented: M∘P, with a `LuringInput` of a preset in it.
-        softness: At least 1; 1 leaves the gradient as it is.
-
-    Returns:
-        A model that shares the weights of M and P.
-
-    Raises:
-        ValueError: If there is no such layer in it, or one whose network was brought.
     """
     if not _has_lure(augmented):
         raise ValueError(
@@ -601,19 +585,16 @@ def soften(augmented: keras.Model, softness: float) -> keras.Model:
     def softer(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, LuringInput):
             return _SoftLure(layer, softness)
-        if isinstance(layer, keras.Model) and _has_lure(layer):
+        if _has_lure(layer):
             return keras.models.clone_model(layer, clone_function=softer)
         return layer
 
     return keras.models.clone_model(augmented, clone_function=softer)
 
 
-def _has_lure(model: keras.Model) -> bool:
-    return any(
-        isinstance(layer, LuringInput)
-        or (isinstance(layer, keras.Model) and _has_lure(layer))
-        for layer in model.layers
-    )
+def _has_lure(layer: keras.layers.Layer) -> bool:
+    inner = layer.layers if isinstance(layer, keras.Model) else ()
+    return isinstance(layer, LuringInput) or any(map(_has_lure, inner))
 
 
 class _SoftLure(keras.layers.Layer):

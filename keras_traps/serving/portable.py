@@ -174,12 +174,29 @@ def _run_onnx(path: Path, images: FloatArray) -> FloatArray:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    return session.run(None, {given.name: images})[0]
+    (answer,) = session.run(None, {given.name: images})
+    return answer
 
 
 def _to_openvino(model: keras.Model, path: Path) -> None:
+    import openvino
+
+    (given,) = model.inputs
+    signature = [tf.TensorSpec(given.shape, given.dtype, name=given.name)]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def answer(images: tf.Tensor) -> tf.Tensor:
+        return model(images, training=False)
+
+    # Of the outermost function, what is computed and not returned becomes an output
+    # too: such is not in this one.
+    @tf.function(input_signature=signature, autograph=False)
+    def only_answer(images: tf.Tensor) -> tf.Tensor:
+        return answer(images)
+
     with _unreported():
-        model.export(str(path), format="openvino", verbose=False)
+        converted = openvino.convert_model(only_answer.get_concrete_function())
+        openvino.serialize(converted, str(path))
 
 
 def _run_openvino(path: Path, images: FloatArray) -> FloatArray:

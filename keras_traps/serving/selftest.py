@@ -75,7 +75,7 @@ def self_test(
         _reload(directory, Path(folder))
         for name, answer in expected.items():
             batch, rows, none = (
-                dict(np.load(Path(folder, f"{name}.{kind}.npz")))
+                _read(Path(folder, f"{name}.{kind}.npz"))
                 for kind in ("batch", "rows", "none")
             )
             if any(map(len, none.values())):
@@ -200,6 +200,11 @@ def _reload(directory: Path, folder: Path) -> None:
             "The exported model cannot be loaded and run without keras_traps:\n"
             f"{done.stderr[-2000:]}"
         )
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path) as file:
+        return dict(file)
 
 
 def _difference(

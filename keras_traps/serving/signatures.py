@@ -1,6 +1,7 @@
 """What a client can call: each signature as a function of stock operations."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -190,7 +191,9 @@ def concrete_functions(subject: Subject) -> dict[Signature, Any]:
     }
     if subject.analyzer is not None:
         analysis = _analysis(subject, subject.analyzer)
-        integrated = _integration(subject, subject.analyzer)
+        # Made here, for weights are read: a trace cannot.
+        model = integrate(subject.model, subject.analyzer)
+        integrated = _classification(subject, lambda x: model(x, training=False))
         functions["analyze"] = (_on_one_image_at_least(analysis), pixels)
         functions["integrated"] = (_on_one_image_at_least(integrated), pixels)
     if subject.lure is not None:
@@ -222,25 +225,29 @@ def _on_one_image_at_least(answer: Function) -> Function:
 
 
 def _prediction(subject: Subject) -> Function:
-    lure = subject.lure
-    if lure is not None and subject.deploy == "agreed":
-        agreement = _agreement(subject, lure)
-
-        def predict_agreed(images: tf.Tensor) -> Answer:
-            answer = agreement(images)
-            del answer["agreed"]
-            return answer
-
-        return predict_agreed
+    lure, ask = subject.lure, functools.partial(_probabilities, subject)
+    if lure is None or subject.deploy == "target":
+        return _classification(subject, ask)
+    if subject.deploy == "augmented":
+        return _classification(subject, lambda x: ask(lure(x, training=False)))
+    agreement = _agreement(subject, lure)
 
     def predict(images: tf.Tensor) -> Answer:
-        asked = images
-        if lure is not None and subject.deploy == "augmented":
-            asked = lure(images, training=False)
-        probabilities = _probabilities(subject, asked)
-        return _answer(subject, probabilities, finite_rows(images, probabilities))
+        answer = agreement(images)
+        del answer["agreed"]
+        return answer
 
     return predict
+
+
+def _classification(
+    subject: Subject, ask: Callable[[tf.Tensor], tf.Tensor]
+) -> Function:
+    def classify(images: tf.Tensor) -> Answer:
+        probabilities = ask(images)
+        return _answer(subject, probabilities, finite_rows(images, probabilities))
+
+    return classify
 
 
 def _agreement(subject: Subject, lure: keras.Model) -> Function:
@@ -251,17 +258,6 @@ def _agreement(subject: Subject, lure: keras.Model) -> Function:
         return {**_answer(subject, probabilities, agreed), "agreed": agreed}
 
     return predict_agreed
-
-
-def _integration(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
-    # Made here, for weights are read: a trace cannot.
-    model = integrate(subject.model, analyzer)
-
-    def integrated(images: tf.Tensor) -> Answer:
-        answers = model(images, training=False)
-        return _answer(subject, answers, finite_rows(images, answers))
-
-    return integrated
 
 
 def _analysis(subject: Subject, analyzer: ForensicAnalyzer) -> Function:

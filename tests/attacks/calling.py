@@ -1,6 +1,6 @@
 """How tests call attacks of either kind alike."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 import keras
@@ -9,7 +9,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps.attacks import AttackResult, create, loop
-from keras_traps.attacks.losses import Loss, rivals_lead
 
 Settings = dict[str, Any]
 
@@ -31,7 +30,7 @@ SIGN_GRADIENT: dict[str, Settings] = {
     "TMIFGSM": ITERATIVE,
 }
 _SEARCH: Settings = {"binary_search_steps": 2, "max_iterations": 4}
-EVERY: dict[str, Settings] = {
+OURS: dict[str, Settings] = {
     **SIGN_GRADIENT,
     "UAP": {"eps": 0.3, "nb_at_once": 2, "max_iter": 2},
     "DeepFool": {"max_iter": 3},
@@ -48,6 +47,17 @@ EVERY: dict[str, Settings] = {
     "MIM-TI": ITERATIVE,
     "DIM-TI": ITERATIVE,
     "UCW2": _SEARCH,
+    "Noise": {"eps": 0.3, "nb_restarts": 2},
+}
+EVERY: dict[str, Settings] = {
+    **OURS,
+    "cleverhans/FGM": SINGLE,
+    "cleverhans/BIM": ITERATIVE,
+    "cleverhans/PGD": ITERATIVE,
+    "cleverhans/Madry": ITERATIVE,
+    "cleverhans/MIM": ITERATIVE,
+    "cleverhans/CW2": _SEARCH,
+    "cleverhans/SPSA": {"eps": 0.3, "nb_iter": 2, "spsa_samples": 4},
 }
 """Settings for every attack of the registry with which it is soon done."""
 
@@ -81,22 +91,3 @@ def compiled_parts(model: keras.Model) -> dict[Hashable, Any]:
         for key, part in loop._parts.get(model, dict).items()
         if isinstance(part, tf.types.experimental.PolymorphicFunction)
     }
-
-
-def under_loss(
-    model: keras.Model, classes: npt.NDArray[np.int64], loss: Loss
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns logits of three classes whose cross-entropy has the direction of `loss`.
-
-    cleverhans' attacks follow the cross-entropy.
-    """
-    if loss == "cross_entropy":
-        return model
-
-    def logits(images: tf.Tensor) -> tf.Tensor:
-        lead = rivals_lead(model(images), tf.constant(classes), loss)
-        given = tf.one_hot(classes, 3, on_value=True, off_value=False)
-        other = tf.one_hot((classes + 1) % 3, 3, on_value=True, off_value=False)
-        return tf.where(given, -lead[:, None], tf.where(other, 0.0, -1e30))
-
-    return logits

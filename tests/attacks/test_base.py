@@ -1,3 +1,5 @@
+"""Facts about what the model answers, before an attack and after it."""
+
 import dataclasses
 import json
 import re
@@ -9,12 +11,20 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks import Attack, Batch, create
-from keras_traps.attacks.base import Kind, Perturbed
+from keras_traps.attacks import (
+    Attack,
+    Batch,
+    create,
+    least_likely_targets,
+    random_targets,
+)
+from keras_traps.attacks.base import Kind, Perturbed, naming_examples
+from keras_traps.attacks.loop import watch
 from tests.attacks.victims import (
     SHAPE,
     TOWARDS_1,
     TWO_CLASSES,
+    linear,
     some_images,
     two_classes,
 )
@@ -26,6 +36,7 @@ class Given(Attack):
 
     images: npt.NDArray[Any]
     bound: float | None = None
+    l2_radius: float | None = None
     sizes: list[int] = dataclasses.field(default_factory=list)
     name: ClassVar[str] = "Given"
     kind: ClassVar[Kind] = "UA"
@@ -33,6 +44,10 @@ class Given(Attack):
     @property
     def linf_bound(self) -> float | None:
         return self.bound
+
+    @property
+    def l2_bound(self) -> float | None:
+        return self.l2_radius
 
     def perturb(self, batch: Batch) -> Perturbed:
         self.sizes.append(len(batch.images))
@@ -55,6 +70,8 @@ def brightest() -> keras.Model:
 PAINTED = np.array(
     [[0.9, 0.1, 0.1], [0.5, 0.9, 0.2], [0.2, 0.3, 0.8], [0.1, 1.0, 0.0]], np.float32
 ).reshape(4, 1, 3, 1)
+
+
 CLEAN = np.repeat([[[[0.5], [0.1], [0.2]]]], 4, axis=0).astype(np.float32)
 
 
@@ -134,16 +151,6 @@ def test_wider_numbers_are_taken() -> None:
     np.testing.assert_array_equal(wide.images, narrow.images)
 
 
-def test_what_was_given_is_not_changed() -> None:
-    images = some_images(2)
-    before = images.copy()
-    images.setflags(write=False)
-    for name in ("FGSM", "PGD"):
-        settings = {"eps_iter": 0.1, "nb_iter": 2} if name == "PGD" else {}
-        create(name, eps=0.1, **settings)(two_classes(), images, [0, 1])
-    np.testing.assert_array_equal(images, before)
-
-
 IMAGES = some_images(3)
 
 
@@ -176,7 +183,7 @@ def changed(value: float) -> npt.NDArray[np.float32]:
         ({"y_target": [1, 0, 1]}, ValueError, "`y_target`. FGSM is untargeted"),
         ({"output": "softmax"}, ValueError, "`output`. Expected one of .'logits'"),
         ({"output": "probabilities"}, ValueError, "do not look like probabilities"),
-        ({"loss": "hinge"}, ValueError, r"`loss`.*cross_entropy.*margin.*'hinge'"),
+        ({"loss": "hinge"}, ValueError, r"`loss`. FGSM follows .*margin.*'hinge'"),
         ({"ids": [0, 1]}, ValueError, r"`ids`. Expected shape \(3,\)"),
         ({"ids": [0, 1, -1]}, ValueError, r"`ids`. Expected numbers from 0.*-1 to 1"),
         ({"ids": [0.0, 1.0, 2.0]}, TypeError, r"`ids`. Expected integer"),
@@ -231,12 +238,6 @@ def test_an_attack_that_breaks_its_promise_is_stopped(
         Given(images=changed(value), bound=bound)(two_classes(), IMAGES, [0, 1, 0])
 
 
-def test_rounding_does_not_count_as_leaving_the_ball() -> None:
-    images = IMAGES + np.float32(0.1)
-    result = Given(images=images, bound=0.1)(two_classes(), IMAGES, [0, 1, 0])
-    np.testing.assert_array_equal(result.images, images)
-
-
 @pytest.mark.parametrize("shape", [(12,), (4, 3), (None, None, 1), (2, 3, None)])
 @pytest.mark.parametrize("name", ["FGSM", "MIM"])
 def test_a_model_of_no_images_of_one_size_is_refused(
@@ -286,14 +287,219 @@ def test_settings_are_plain_data() -> None:
     assert not attack.targeted
 
 
-def test_an_attack_bounds_nothing_unless_it_says_so(brightest: keras.Model) -> None:
-    assert Given(images=PAINTED).linf_bound is None
-    assert Given(images=PAINTED).l2_bound is None
-    result = Given(images=PAINTED)(brightest, CLEAN, [0] * 4)
-    assert result.linf.max() > 0.8
+class AtMostTwo(keras.layers.Layer):
+    """Refuses more than two images at once."""
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        few = tf.debugging.assert_less_equal(tf.shape(images)[0], 2)
+        with tf.control_dependencies([few] if few is not None else []):
+            return tf.identity(images)
 
 
-def test_settings_cannot_be_changed_afterwards() -> None:
-    attack = create("FGSM", eps=0.3)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        attack.eps = 0.1  # type: ignore[attr-defined]
+class ShiftedLogarithm(keras.layers.Layer):
+    """Is not a number below a pixel of 0.1."""
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.math.log(images - 0.1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 250])
+def test_one_image_alone_does_not_tell_what_the_outputs_are(batch_size: int) -> None:
+    kernel = np.zeros_like(TWO_CLASSES)
+    kernel[0] = 1.5, 0.5
+    model, images = linear(kernel), some_images(3)
+    images[:2, 0, 0] = 0.5
+    np.testing.assert_array_equal(model(images).numpy()[:2], [[0.75, 0.25]] * 2)
+
+    create("FGSM", eps=0.1)(model, images, [0, 0, 0], batch_size=batch_size)
+
+    with pytest.raises(ValueError, match="do not look like logits"):
+        create("FGSM", eps=0.1)(model, images[:2], [0, 0], batch_size=batch_size)
+
+
+def test_the_model_is_never_shown_more_than_batch_size_images() -> None:
+    image = keras.Input(SHAPE)
+    hidden = keras.layers.Flatten()(AtMostTwo()(image))
+    model = keras.Model(image, keras.layers.Dense(2)(hidden))
+    create("FGSM", eps=0.1)(model, some_images(5), [0] * 5, batch_size=2)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_examples_whose_outputs_are_not_finite_are_named(
+    batch_size: int, label: int
+) -> None:
+    image = keras.Input(SHAPE)
+    hidden = keras.layers.Flatten()(ShiftedLogarithm()(image))
+    dense = keras.layers.Dense(2, use_bias=False)
+    model = keras.Model(image, dense(hidden))
+    # Each class has pixels to darken, and so to lead below 0.1.
+    dense.set_weights([TWO_CLASSES])
+    # From white no step of 0.6 leads there.
+    images = np.ones((3, *SHAPE), np.float32)
+    images[[0, 2]] = some_images(2)
+    expected = r"^FGSM gave .* outputs are not finite, at the examples \[10 12\]\.$"
+    with pytest.raises(RuntimeError, match=expected):
+        create("FGSM", eps=0.6)(
+            model, images, [label] * 3, ids=[10, 11, 12], batch_size=batch_size
+        )
+
+
+def moved(by: float) -> npt.NDArray[np.float32]:
+    """Returns the images, with one pixel of the last two moved."""
+    images = IMAGES.copy()
+    images[1:, 0, 1] += np.float32(by)
+    return images
+
+
+@pytest.mark.parametrize(
+    ("bound", "ball"), [("bound", "ball"), ("l2_radius", "L2 ball")]
+)
+def test_images_that_leave_their_ball_are_named(bound: str, ball: str) -> None:
+    expected = (
+        rf"Given left its {ball} of radius 0.1 at the examples \[1 2\]: .* by 0.2"
+    )
+    with pytest.raises(RuntimeError, match=expected):
+        Given(images=moved(0.201), **{bound: 0.1})(two_classes(), IMAGES, [0, 1, 0])
+
+
+def test_of_many_examples_the_first_and_the_last_are_named() -> None:
+    images = np.full((100, *SHAPE), 2.0, np.float32)
+    with pytest.raises(RuntimeError, match=r"examples \[0 1 2 3 \.\.\. 96 97 98 99\]"):
+        Given(images=images)(two_classes(), images / 4, [0] * 100)
+
+
+@pytest.mark.parametrize("by", [0.1, -0.1, 0.0])
+def test_rounding_is_not_held_against_an_attack(by: float) -> None:
+    radius = abs(by)
+    everywhere = IMAGES + np.float32(by)
+    for images, length in ((moved(by), radius), (everywhere, radius * np.sqrt(6))):
+        attack = Given(images=images, bound=radius, l2_radius=float(length))
+        attack(two_classes(), IMAGES, [0, 1, 0])
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_what_a_search_failed_with_is_the_clean_image(
+    targeted: bool, brightest: keras.Model
+) -> None:
+    kind = GivenTargeted if targeted else Given
+    searching = type("Searching", (kind,), {"searches": True})
+    more = {"y_target": [1] * 4} if targeted else {}
+
+    result = searching(images=PAINTED)(brightest, CLEAN, [0] * 4, **more)
+
+    # The clean images show class 0; the painted ones 0, 1, 2 and 1.
+    succeeded = np.array([False, True, not targeted, True])
+    np.testing.assert_array_equal(result.success, succeeded)
+    np.testing.assert_array_equal(result.images[succeeded], PAINTED[succeeded])
+    np.testing.assert_array_equal(result.images[~succeeded], CLEAN[~succeeded])
+    assert not result.l2[~succeeded].any()
+    assert (result.answers[~succeeded] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("DeepFool", {"overshoot": 0.0}), ("UCW2", {"initial_const": 1.0})],
+)
+def test_a_success_that_rounding_takes_is_a_clean_image(
+    name: str, settings: dict[str, Any]
+) -> None:
+    # Class 0 is answered wherever the two probabilities round to the same.
+    image, dense = keras.Input(SHAPE), keras.layers.Dense(2, use_bias=False)
+    logits = dense(keras.layers.Flatten()(image))
+    model = keras.Model(image, keras.layers.Softmax(dtype="bfloat16")(logits))
+    dense.set_weights([TWO_CLASSES])
+    images = some_images(8)
+    result = create(name, **settings)(model, images, [0] * 8, output="probabilities")
+    answers = model(result.images).numpy().argmax(axis=1)
+    np.testing.assert_array_equal(result.answers, answers)
+    assert not result.success.all()
+    np.testing.assert_array_equal(
+        result.images[~result.success], images[~result.success]
+    )
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_an_example_in_many_rows_is_named_once(compiled: bool) -> None:
+    def gradient(images: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            roots = tf.sqrt(watch(images, ids))
+        return tape.gradient(roots, images)
+
+    ids = tf.constant([10, 10, 11, 12, 11, 10], tf.int64)
+    expected = r"It: The gradient .* not finite, at the examples \[10 11 12\]\.$"
+    take = tf.function(gradient) if compiled else gradient
+    with pytest.raises(RuntimeError, match=expected), naming_examples("It"):
+        take(tf.zeros((6, 2, 3, 1)))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_a_random_target_is_any_class_but_the_true_one(num_classes: int) -> None:
+    labels = np.arange(4000) % num_classes
+
+    targets = random_targets(labels, num_classes, seed=0, ids=np.arange(4000))
+
+    assert targets.dtype == np.int64
+    offsets = (targets - labels) % num_classes
+    counts = np.bincount(offsets, minlength=num_classes)
+    assert counts[0] == 0
+    share = 1 / (num_classes - 1)
+    deviation = np.sqrt(4000 * share * (1 - share))
+    assert np.abs(counts[1:] - 4000 * share).max() <= 5 * deviation
+    assert targets.min() == 0
+    assert targets.max() == num_classes - 1
+
+
+def test_a_random_target_depends_on_the_example_and_the_seed_alone() -> None:
+    labels, ids = np.arange(50) % 10, np.arange(50) * 7
+    targets = random_targets(labels, 10, seed=1, ids=ids)
+
+    order = np.random.default_rng(0).permutation(50)[:20]
+    again = random_targets(labels[order], 10, seed=1, ids=ids[order])
+    np.testing.assert_array_equal(again, targets[order])
+    assert (random_targets(labels, 10, seed=2, ids=ids) != targets).any()
+    assert (random_targets(labels, 10, seed=1, ids=ids + 1) != targets).any()
+
+
+def test_the_least_likely_class_has_the_lowest_output() -> None:
+    outputs = np.array([[0.2, 0.5, 0.3], [9.0, -1.0, -2.0], [0.0, 0.0, 1.0]], "f4")
+    targets = least_likely_targets(outputs)
+    assert targets.tolist() == [0, 2, 0]
+    assert targets.dtype == np.int64
+
+
+def test_the_true_class_is_left_out_where_it_is_known() -> None:
+    outputs = np.array([[0, 0, 1], [0, 0, 1], [3, 2, 1], [np.inf] * 3], "f4")
+    targets = least_likely_targets(outputs, [0, 2, 2, 0])
+    assert targets.tolist() == [1, 0, 1, 1]
+    assert targets.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "expected"),
+    [
+        (np.zeros((2, 3)), [0], "argument `labels`"),
+        (np.zeros((2, 3)), [0, 3], "argument `labels`"),
+        (np.zeros((1, 1)), [0], "`num_classes`. Expected at least 2"),
+    ],
+)
+def test_labels_that_do_not_fit_the_outputs_are_told(
+    outputs: np.ndarray, labels: list[int], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        least_likely_targets(outputs, labels)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "seed", "expected"),
+    [
+        (1, 0, "`num_classes`. Expected at least 2. Received: num_classes=1"),
+        (2, -1, "`seed`. Expected at least 0. Received: seed=-1"),
+    ],
+)
+def test_a_draw_that_cannot_be_made_is_told(
+    num_classes: int, seed: int, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        random_targets(np.zeros(2, int), num_classes, seed=seed, ids=np.arange(2))

@@ -7,18 +7,19 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import create
-from keras_traps.attacks.straight_through import StraightThrough
-from tests.attacks.test_differentiability import Rounded, rounding
+from keras_traps.attacks.bpda import StraightThrough
+from tests.attacks.test_model_checks import Rounded, rounding
 from tests.attacks.victims import (
     SHAPE,
     TOWARDS_1,
     TWO_CLASSES,
     some_images,
     tanh_net,
-    two_classes,
 )
 
 STEPS: dict[str, Any] = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 12}
+
+
 # Enough to fool a linear model about any image.
 FAR: dict[str, Any] = {"eps": 0.5, "eps_iter": 0.05, "nb_iter": 25}
 
@@ -105,16 +106,6 @@ def test_without_layers_to_pass_by_it_is_pgd() -> None:
     pgd = create("PGD", **STEPS)(tanh_net().model, images, labels, seed=5)
     bpda = create("BPDA", **STEPS)(tanh_net().model, images, labels, seed=5)
     np.testing.assert_allclose(bpda.images, pgd.images, atol=1e-6)
-
-
-def test_it_stops_early_when_asked_to() -> None:
-    images = some_images(12)
-    labels = two_classes()(images).numpy().argmax(axis=1)
-    early = create("BPDA", **STEPS, abort_early=True)(two_classes(), images, labels)
-    whole = create("BPDA", **STEPS)(two_classes(), images, labels)
-    assert early.success.all()
-    assert (early.iterations < 12).any()
-    assert (whole.iterations == 12).all()
 
 
 def test_a_layer_of_a_model_inside_is_found_and_so_is_the_model() -> None:

@@ -19,11 +19,15 @@ from tests.attacks.victims import (
 )
 
 NORMAL = (TWO_CLASSES[:, 1] - TWO_CLASSES[:, 0]).astype(np.float64)
+
+
 # The second class is the likelier rival of the first, the third the nearer one.
 THREE_CLASSES = np.array(
     [[1.0, 0.0, 0.0], [0.0, 1.1, 0.0], [0.0, 0.0, 6.0], [0.5, 0, -3], [0] * 3, [0] * 3],
     np.float32,
 )
+
+
 LIKELY_ZERO = np.array([0.9, 0.7, 0.2, 0.4, 0.5, 0.5], np.float32).reshape(1, *SHAPE)
 
 
@@ -160,14 +164,6 @@ def test_a_failed_search_returns_the_clean_image() -> None:
     assert result.iterations.tolist() == [4] * 3
 
 
-def test_a_model_without_slope_is_given_up_after_one_step() -> None:
-    images = some_images(2)
-    result = attack(linear(np.zeros((6, 3), np.float32)), images)
-    np.testing.assert_array_equal(result.images, images)
-    assert result.iterations.tolist() == [1, 1]
-    assert not result.success.any()
-
-
 def test_an_image_that_is_wrong_already_comes_back_as_it_is() -> None:
     images = some_images(6)
     labels = answers(two_classes(), images)
@@ -196,17 +192,6 @@ def test_the_scale_of_the_logits_does_not_matter(scale: float) -> None:
     assert scaled.success.all()
 
 
-def test_the_result_does_not_depend_on_the_batch_size() -> None:
-    net = tanh_net()
-    images = np.random.default_rng(5).random((7, *SHAPE), np.float32)
-    labels = answers(net.model, images)
-    whole = DeepFool()(net.model, images, labels)
-    for batch_size in (1, 3):
-        parts = DeepFool()(net.model, images, labels, batch_size=batch_size)
-        np.testing.assert_allclose(parts.images, whole.images, atol=1e-6)
-        np.testing.assert_array_equal(parts.iterations, whole.iterations)
-
-
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -222,3 +207,11 @@ def test_settings_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=expected):
         DeepFool(**settings)
+
+
+def test_a_model_without_slope_is_given_up_after_one_step() -> None:
+    images = some_images(2)
+    result = attack(linear(np.zeros((6, 3), np.float32)), images)
+    np.testing.assert_array_equal(result.images, images)
+    assert result.iterations.tolist() == [1, 1]
+    assert not result.success.any()

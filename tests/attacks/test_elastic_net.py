@@ -15,6 +15,8 @@ PATIENT: dict[str, Any] = {
     "max_iterations": 300,
     "learning_rate": 0.05,
 }
+
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -85,18 +87,6 @@ def test_each_rule_chooses_what_is_best_by_it() -> None:
     assert (elastic[0] <= elastic[1]).all()
     assert (l1[1] <= l1[0]).all()
     assert (l1[1] < l1[0]).any()
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_an_example_fares_alike_in_any_batch(batch_size: int) -> None:
-    model, images = tanh_net().model, some_images(7)
-    seen = model(images).numpy().argmax(axis=1)
-    attack = EAD(**{**PATIENT, "max_iterations": 20, "abort_early": True})
-    aims = (seen + 1) % 3
-    whole = attack(model, images, seen, y_target=aims)
-    parts = attack(model, images, seen, y_target=aims, batch_size=batch_size)
-    np.testing.assert_allclose(parts.images, whole.images, atol=1e-5)
-    np.testing.assert_array_equal(parts.iterations, whole.iterations)
 
 
 def test_what_cannot_be_reached_leaves_the_clean_image() -> None:

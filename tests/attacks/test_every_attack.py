@@ -3,22 +3,26 @@
 import functools
 import gc
 import re
+import sys
 import weakref
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
-from keras_traps.attacks import create, lbfgs, names, optmargin
+from keras_traps.attacks import Loss, create, lbfgs, names, optmargin
 from keras_traps.attacks.loop import NON_FINITE
-from tests.attacks.calling import EVERY, Settings, compiled_parts, run
-from tests.attacks.victims import Root
+from tests.attacks.calling import EVERY, OURS, Settings, compiled_parts, run
+from tests.attacks.victims import SHAPE as SMALL
+from tests.attacks.victims import Root, TanhNet, tanh_net
 
 # Input diversity has to leave something of a side.
 SHAPE = (4, 4, 1)
-
 
 # What else is a number to a compiled loop.
 SWITCHES: dict[str, Settings] = {
@@ -30,15 +34,22 @@ SWITCHES: dict[str, Settings] = {
     "EAD": {"abort_early": True, "decision_rule": "L1"},
     "UCW2": {"abort_early": False},
 }
+TRACED = [name for name in OURS if name != "Noise"]
 
 
-def small_model() -> keras.Model:
+def model_of(policy: str = "float32") -> keras.Model:
     image = keras.Input(SHAPE)
-    hidden = keras.layers.Dense(5, "tanh")(keras.layers.Flatten()(image))
-    model = keras.Model(image, keras.layers.Dense(3)(hidden))
+    hidden = keras.layers.Conv2D(3, 2, activation="tanh", dtype=policy)(image)
+    flat = keras.layers.Flatten(dtype=policy)(hidden)
+    model = keras.Model(image, keras.layers.Dense(3, dtype=policy)(flat))
     draw = np.random.default_rng(0)
     model.set_weights([draw.normal(0, 1, w.shape) for w in model.get_weights()])
     return model
+
+
+@functools.cache
+def one_model(policy: str = "float32") -> keras.Model:
+    return model_of(policy)
 
 
 def images(count: int) -> npt.NDArray[np.float32]:
@@ -60,15 +71,18 @@ def other_settings(name: str) -> Settings:
     return {**settings, **SWITCHES.get(name, {})}
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", TRACED)
 def test_a_loop_is_traced_once_for_all_batches_and_settings(name: str) -> None:
-    model, labels = small_model(), np.arange(7) % 3
+    model, labels = one_model(), np.arange(7) % 3
     run(name, model, images(2), labels[:2], EVERY[name])
     # The last batch is smaller.
     run(name, model, images(7), labels, other_settings(name), batch_size=3)
     run(name, model, images(1), labels[:1], EVERY[name])
-    (loop,) = compiled_parts(model).values()
-    assert loop.experimental_get_tracing_count() == 1
+    counts = {
+        key: loop.experimental_get_tracing_count()
+        for key, loop in compiled_parts(model).items()
+    }
+    assert counts == dict.fromkeys(counts, 1)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +94,7 @@ def test_a_loop_is_traced_once_for_all_batches_and_settings(name: str) -> None:
     ],
 )
 def test_kin_share_one_loop(kin: tuple[str, ...]) -> None:
-    model = small_model()
+    model = model_of()
     for name in kin:
         run(name, model, images(2), [0, 1], EVERY[name])
     (loop,) = compiled_parts(model).values()
@@ -95,10 +109,11 @@ def _young_heap() -> Iterator[None]:
     gc.unfreeze()
 
 
+# cleverhans keeps its traces, and with them the weights.
 @pytest.mark.usefixtures("_young_heap")
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", ["PGD", "BPDA", "UAP", "SPSA", "JSMA", "BLB", "OM"])
 def test_a_model_and_its_weights_are_freed_after_an_attack(name: str) -> None:
-    model = small_model()
+    model = model_of()
     run(name, model, images(2), [0, 1], EVERY[name])
     gone = weakref.ref(model)
     handles = [weakref.ref(weight.value.handle) for weight in model.weights]
@@ -111,6 +126,37 @@ def test_a_model_and_its_weights_are_freed_after_an_attack(name: str) -> None:
     assert [handle() for handle in handles] == [None] * len(handles)
 
 
+class Frames(keras.layers.Layer):
+    """Notes how many of the package's frames its calls are within."""
+
+    counts: ClassVar[list[int]] = []
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        frame: FrameType | None = sys._getframe()
+        count = 0
+        while frame is not None:
+            count += "/keras_traps/" in frame.f_code.co_filename
+            frame = frame.f_back
+        self.counts.append(count)
+        return inputs
+
+
+@pytest.mark.parametrize("name", ["PGD", "DeepFool", "JSMA"])
+@pytest.mark.parametrize("output", ["logits", "scores"])
+def test_few_frames_lie_between_a_call_and_the_gradient(name: str, output: str) -> None:
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(Frames()(image))
+    model = keras.Model(image, keras.layers.Dense(3)(flat))
+    Frames.counts.clear()
+
+    run(name, model, images(2), [0, 1], EVERY[name], output=output)
+
+    # Where a gradient is first asked for; and the outputs, or, where nobody looks at
+    # these before, the loop.
+    assert len(Frames.counts) == 2
+    assert max(Frames.counts) <= 8
+
+
 @functools.cache
 def steep_model() -> keras.Model:
     """Has no slope at a pixel of 0.6 or more."""
@@ -119,11 +165,13 @@ def steep_model() -> keras.Model:
     return keras.Model(image, keras.layers.Dense(2)(roots), name="steep")
 
 
-# SPSA takes no gradient.
-@pytest.mark.parametrize("name", sorted(set(EVERY) - {"SPSA"}))
-@pytest.mark.parametrize("batch_size", [2, 6])
+# One of each loop that takes a gradient.
+NAMING = ["PGD", "DIM-TI", "MIML2", "UAP", "DeepFool", "OM", "BPDA", "JSMA", "BLB"]
+
+
+@pytest.mark.parametrize("name", [*NAMING, "EAD"])
 def test_the_example_whose_gradient_is_not_finite_is_named(
-    name: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two examples at once, of which OM shows the model three images each.
     monkeypatch.setattr(optmargin, "_IMAGES_AT_ONCE", 6)
@@ -139,13 +187,172 @@ def test_the_example_whose_gradient_is_not_finite_is_named(
     if name == "UAP":
         settings, named = {**settings, "nb_at_once": 6}, "[4] of the background."
     told = f"{name} on 'steep': {NON_FINITE} {named}"
+    ids = [11, 3, 9, 5, 7, 2]
     with pytest.raises(RuntimeError, match=re.escape(told) + "$"):
-        run(
-            name,
-            model,
-            shown,
-            classes,
-            settings,
-            ids=[11, 3, 9, 5, 7, 2],
-            batch_size=batch_size,
-        )
+        run(name, model, shown, classes, settings, ids=ids)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_attack_stays_in_its_ball_and_in_the_pixels_range(name: str) -> None:
+    shown = np.random.default_rng(1).choice([0.0, 1.0, 0.05, 0.95, 0.5], (6, *SHAPE))
+    result = run(name, one_model(), shown, np.arange(6) % 3, EVERY[name])
+    made = create(name, **EVERY[name])
+    assert result.images.dtype == np.float32
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+    for bound, reach in ((made.linf_bound, result.linf), (made.l2_bound, result.l2)):
+        assert bound is None or reach.max() <= bound + 1e-5
+    answers = one_model()(result.images).numpy().argmax(axis=1)
+    np.testing.assert_array_equal(result.answers, answers)
+
+
+# Rounding decides on the steps of BLB's line search. cleverhans draws for a batch.
+@pytest.mark.parametrize(
+    "name", sorted(set(OURS) - {"BLB"} | {"cleverhans/SPSA", "cleverhans/CW2"})
+)
+def test_an_example_fares_alike_in_any_batch(name: str) -> None:
+    model, shown, classes = one_model(), images(7), np.arange(7) % 3
+    ids = np.array([5, 3, 90, 2**40, 0, 1, 7])
+    more = {"seed": 3, "background": shown}
+    whole = run(name, model, shown, classes, EVERY[name], ids=ids, **more)
+    order = [6, 0, 4]
+    parts = run(
+        name,
+        model,
+        shown[order],
+        classes[order],
+        EVERY[name],
+        ids=ids[order],
+        batch_size=2,
+        **more,
+    )
+    # An L2 step, a search or Adam carries rounding on; signs do not.
+    np.testing.assert_allclose(parts.images, whole.images[order], atol=1e-4)
+    np.testing.assert_array_equal(parts.iterations, whole.iterations[order])
+
+
+RANDOM = [
+    *("RFGSM", "RLLC", "PGD", "BPDA", "SPSA", "UAP", "DIM", "DIM-TI", "Noise"),
+    *("cleverhans/PGD", "cleverhans/Madry", "cleverhans/SPSA"),
+]
+
+
+# OM's noises are looked at where they are drawn.
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"OM", "cleverhans/CW2"}))
+def test_a_seed_changes_what_is_drawn_and_nothing_else(name: str) -> None:
+    settings = {**EVERY[name], "nb_images": 2} if name == "UAP" else EVERY[name]
+    one, same, other = (
+        run(name, one_model(), images(4), [0, 1, 2, 0], settings, seed=seed).images
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    kin = [
+        name,
+        *(
+            kind.name
+            for kind in registry._ATTACKS[name].__mro__[1:3]
+            if hasattr(kind, "name")
+        ),
+    ]
+    assert (one != other).any() == any(each in RANDOM for each in kin)
+
+
+@functools.cache
+def three_classes() -> keras.Model:
+    """A linear model without ties, of which the two losses lead to different images."""
+    image = keras.Input(SHAPE)
+    dense = keras.layers.Dense(3, use_bias=False)
+    model = keras.Model(image, dense(keras.layers.Flatten()(image)))
+    dense.set_weights([np.random.default_rng(2).normal(0, 0.3, (16, 3))])
+    return model
+
+
+def by_loss(name: str, loss: Loss | None) -> npt.NDArray[np.float32]:
+    shown, classes = images(30) / 2, np.arange(30) % 3
+    return run(name, three_classes(), shown, classes, EVERY[name], loss=loss).images
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_attack_follows_the_losses_that_it_declares_and_no_others(name: str) -> None:
+    losses = create(name, **EVERY[name]).losses
+    if losses:
+        np.testing.assert_array_equal(by_loss(name, None), by_loss(name, losses[0]))
+    if len(losses) > 1:
+        assert losses == ("cross_entropy", "margin")
+        assert np.abs(by_loss(name, losses[0]) - by_loss(name, losses[1])).max() > 0.01
+    unknown: Any = "dlr"
+    for other in {"cross_entropy", "margin", unknown} - set(losses):
+        told = rf"`loss`. {name} follows .*Received: loss='{other}'"
+        with pytest.raises(ValueError, match=told):
+            by_loss(name, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        *(("PGD", policy) for policy in ("mixed_float16", "mixed_bfloat16", "float64")),
+        *((name, "mixed_float16") for name in ("MIML2", "JSMA", "SPSA", "DeepFool")),
+    ],
+)
+def test_a_model_of_another_precision_is_attacked(policy: str, name: str) -> None:
+    result = run(name, one_model(policy), images(4), [0, 1, 2, 0], EVERY[name])
+    assert result.images.dtype == np.float32
+    assert np.isfinite(result.l2).all()
+    assert result.l2.max() > 0
+
+
+@pytest.mark.parametrize("name", ["CW2", pytest.param("EAD", marks=pytest.mark.slow)])
+def test_a_large_c_is_not_lost_in_half_precision(name: str) -> None:
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten(dtype="mixed_float16")(image)
+    dense = keras.layers.Dense(2, use_bias=False, dtype="mixed_float16")
+    model = keras.Model(image, dense(flat))
+    # The second class is never above the first: pixels are not below 0. The last of
+    # ten searches takes 1e10.
+    dense.set_weights([np.full((16, 2), [2.0, 1.0])])
+    settings = {"binary_search_steps": 10, "max_iterations": 20, "learning_rate": 0.3}
+    result = run(name, model, images(2), [1, 1], settings)
+    assert not result.success.any()
+    np.testing.assert_array_equal(result.images, images(2))
+    assert (result.iterations > 0).all()
+
+
+SEARCH: Settings = {
+    "initial_const": 1.0,
+    "binary_search_steps": 3,
+    "max_iterations": 60,
+}
+MASKED: dict[str, Settings] = {
+    "JSMA": {"gamma": 1.0},
+    "CW2": {**SEARCH, "learning_rate": 0.1},
+    "BIM": {"eps": 0.5, "eps_iter": 0.02, "nb_iter": 25, "abort_early": True},
+    "SPSA": {"eps": 0.5, "nb_iter": 25, "early_stop_loss_threshold": 0.0},
+}
+
+
+@functools.cache
+def with_a_masked_class() -> keras.Model:
+    """Returns `tanh_net` with a fourth class whose logit is -1e9."""
+    net: TanhNet = tanh_net()
+    image = keras.Input(SMALL)
+    hidden = keras.layers.Dense(5, "tanh", use_bias=False)
+    logits = keras.layers.Dense(4)
+    model = keras.Model(image, logits(hidden(keras.layers.Flatten()(image))))
+    hidden.set_weights([net.first])
+    kernel = np.pad(net.second, ((0, 0), (0, 1)))
+    logits.set_weights([kernel, np.array([0, 0, 0, -1e9], np.float32)])
+    return model
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_class_that_is_never_answered_changes_nothing(name: str) -> None:
+    shown = np.random.default_rng(0).uniform(0.4, 0.6, (6, *SMALL)).astype("f4")
+    seen = tanh_net().model(shown).numpy().argmax(axis=1)
+    classes = (seen + 1) % 3 if create(name, **MASKED[name]).targeted else seen
+
+    masked = run(name, with_a_masked_class(), shown, classes, MASKED[name])
+
+    free = run(name, tanh_net().model, shown, classes, MASKED[name])
+    assert free.success.any()
+    np.testing.assert_array_equal(masked.success, free.success)
+    np.testing.assert_allclose(masked.l2, free.l2, rtol=0.01)

@@ -1,114 +1,224 @@
-import dataclasses
-from typing import Any
-
-import keras
 import numpy as np
+import numpy.typing as npt
 import pytest
-import tensorflow as tf
 
-from keras_traps.attacks import Batch
-from keras_traps.attacks.diversity import show_variants
-from keras_traps.attacks.gradient import Recipe, Settings, run_gradient_loop
-from keras_traps.attacks.translation import smooth
-from tests.attacks.calling import compiled_parts
+from keras_traps.attacks import Loss, create
+from tests.attacks.calling import (
+    ITERATIVE,
+    RANDOMISED,
+    SINGLE,
+    Settings,
+    attack,
+    run,
+)
 from tests.attacks.victims import (
     SHAPE,
+    TOWARDS_1,
     TWO_CLASSES,
-    Root,
+    Floats,
+    TanhNet,
     linear,
     some_images,
     tanh_net,
+    two_classes,
 )
 
-PLAIN = Settings(eps=0.3, eps_iter=0.05, nb_iter=4, targeted=False)
-RECIPES = {
-    "plain": Recipe(),
-    "momentum": Recipe(momentum=True),
-    "early": Recipe(abort_early=True),
-    "smooth": Recipe(momentum=True, smooth=smooth),
-}
+
+def test_pgd_starts_anywhere_in_the_ball() -> None:
+    images = some_images(200)
+    settings = {"eps": 0.3, "eps_iter": 1e-4, "nb_iter": 1}
+
+    moved = attack("PGD", two_classes(), images, np.zeros(200, int), settings)
+
+    shares = (moved - images).reshape(-1) / 0.3
+    assert shares.min() < -0.99
+    assert shares.max() > 0.99
+    counts, _ = np.histogram(shares, 4, (-1.001, 1.001))
+    assert np.abs(counts / shares.size - 0.25).max() < 0.06
 
 
-def batch(model: keras.Model, images: Any, labels: Any) -> Batch:
-    labels, ids = np.asarray(labels, np.int64), np.arange(10, 10 + len(images))
-    return Batch(
-        model=model,
-        loss="margin",
-        images=images,
-        labels=labels,
-        ids=ids,
-        seed=0,
-        background=images,
+def test_pgd_reaches_the_corner_of_the_ball_on_a_linear_model() -> None:
+    images = some_images(20)
+    settings = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 12}
+
+    moved = attack("PGD", two_classes(), images, np.zeros(20, int), settings)
+
+    corner = images + 0.3 * TOWARDS_1
+    decided = np.broadcast_to(TOWARDS_1 != 0, corner.shape)
+    np.testing.assert_allclose(moved[decided], corner[decided], atol=1e-6)
+
+
+def transcribed_momentum(
+    net: TanhNet,
+    images: npt.NDArray[np.float32],
+    classes: npt.NDArray[np.int64],
+    decay: float,
+    direction: int,
+) -> Floats:
+    """Dong et al., algorithm 1, with the mean absolute value as its norm."""
+    eps, eps_iter, nb_iter = 0.3, 0.03, 12
+    clean = images.astype(np.float64)
+    moved, momentum = clean.copy(), np.zeros(clean.shape)
+    for _ in range(nb_iter):
+        gradient = direction * net.gradient(moved, classes)
+        norm = np.abs(gradient).mean(axis=(1, 2, 3), keepdims=True)
+        momentum = decay * momentum + gradient / norm
+        moved = moved + eps_iter * np.sign(momentum)
+        moved = np.clip(np.clip(moved, clean - eps, clean + eps), 0, 1)
+    return moved
+
+
+@pytest.mark.parametrize(("name", "direction"), [("UMIFGSM", 1), ("TMIFGSM", -1)])
+@pytest.mark.parametrize("decay", [0.0, 0.6, 1.0, 1.5])
+def test_momentum_is_what_its_authors_wrote(
+    name: str, direction: int, decay: float
+) -> None:
+    net = tanh_net()
+    images = np.random.default_rng(2).random((30, *SHAPE), np.float32)
+    classes = np.arange(30) % 3
+    settings = {"eps": 0.3, "eps_iter": 0.03, "nb_iter": 12, "decay_factor": decay}
+
+    moved = attack(name, net.model, images, classes, settings)
+
+    expected = transcribed_momentum(net, images, classes, decay, direction)
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_a_whole_step_is_one_step() -> None:
+    settings = {"eps": 0.2, "eps_iter": 0.2, "nb_iter": 1}
+    images, model = some_images(3), two_classes()
+    np.testing.assert_array_equal(
+        attack("BIM", model, images, [0, 1, 0], settings),
+        attack("FGSM", model, images, [0, 1, 0], {"eps": 0.2}),
     )
 
 
-def test_it_starts_where_it_is_told_to() -> None:
+EARLY = {"eps": 0.3, "eps_iter": 0.01, "nb_iter": 12}
+
+
+@pytest.mark.parametrize("name", ["BIM", "PGD", "ILLC"])
+def test_an_example_stops_at_the_first_step_that_succeeds(name: str) -> None:
+    net, images = tanh_net(), some_images(30)
+    answers = net.model(images).numpy().argsort(axis=1)
+    # Away from the likeliest class, or towards the second.
+    classes = answers[:, -2] if name == "ILLC" else answers[:, -1]
+
+    early = run(name, net.model, images, classes, {**EARLY, "abort_early": True})
+
+    assert len(set(early.iterations)) > 3
+    assert early.success[early.iterations < 12].all()
+    for steps in set(early.iterations[early.iterations > 0]):
+        here = early.iterations == steps
+        settings = {**EARLY, "nb_iter": int(steps)}
+        there = run(name, net.model, images, classes, settings)
+        np.testing.assert_allclose(early.images[here], there.images[here], atol=1e-6)
+        if steps > 1:
+            before = run(
+                name,
+                net.model,
+                images,
+                classes,
+                {**settings, "nb_iter": int(steps) - 1},
+            )
+            assert not before.success[here].any()
+
+
+def test_a_step_count_on_a_linear_model_is_the_lead_over_the_slope() -> None:
+    images = some_images(20)
+    logits = two_classes()(images).numpy().astype(np.float64)
+    classes = logits.argmax(axis=1)
+    slope = np.abs(TWO_CLASSES[:, 1] - TWO_CLASSES[:, 0]).sum()
+    lead = np.abs(logits[:, 1] - logits[:, 0])
+    settings = {"eps": 0.3, "eps_iter": 0.01, "nb_iter": 40, "abort_early": True}
+
+    result = run("BIM", two_classes(), images, classes, settings)
+
+    assert result.success.all()
+    np.testing.assert_array_equal(result.iterations, np.ceil(lead / slope / 0.01))
+
+
+def test_fgsm_adds_eps_times_the_sign_of_the_gradient() -> None:
     images = some_images(4)
-    here = batch(tanh_net().model, images, [0, 1, 2, 0])
-    start = images + np.float32(0.25)
 
-    made = run_gradient_loop(
-        here, Recipe(), PLAIN._replace(nb_iter=1, eps_iter=0.01), start=start
-    )
+    moved = attack("FGSM", two_classes(), images, [0, 1, 0, 1], {"eps": 0.25})
 
-    np.testing.assert_allclose(np.abs(made.images - start), 0.01, atol=1e-6)
+    signs = np.concatenate([TOWARDS_1, -TOWARDS_1, TOWARDS_1, -TOWARDS_1])
+    expected = images + np.float32(0.25) * signs.astype(np.float32)
+    np.testing.assert_array_equal(moved, expected)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_model_is_traced_once_for_all_batches_and_settings(recipe: str) -> None:
-    model, images, labels = linear(TWO_CLASSES), some_images(7), [0, 1, 0, 1, 0, 1, 0]
-    for count, settings in (
-        (1, PLAIN),
-        (3, PLAIN._replace(eps=0.2, nb_iter=np.int64(2))),
-        (7, PLAIN._replace(targeted=True, decay_factor=0.5, kernel=[0.5, 0.5])),
-    ):
-        part = batch(model, images[:count], labels[:count])
-        run_gradient_loop(part, RECIPES[recipe], settings)
+def test_llc_goes_the_opposite_way_of_fgsm_towards_its_target() -> None:
+    images, settings = some_images(4), {"eps": 0.25}
+    targets = np.array([0, 1, 2, 1])
+    net = tanh_net()
 
-    (loop,) = compiled_parts(model).values()
-    assert loop.experimental_get_tracing_count() == 1
+    moved = attack("LLC", net.model, images, targets, settings)
 
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_the_example_whose_gradient_is_not_finite_is_named(recipe: str) -> None:
-    image = keras.Input(SHAPE)
-    roots = keras.layers.Flatten()(Root()(image))
-    model = keras.Model(image, keras.layers.Dense(2)(roots))
-    images = some_images(5)
-    images[3, 0, 0, 0] = 0
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"not finite.*\[13\]"):
-        run_gradient_loop(batch(model, images, [0] * 5), RECIPES[recipe], PLAIN)
+    signs = np.sign(net.gradient(images.astype(np.float64), targets))
+    expected = images - np.float32(0.25) * signs.astype(np.float32)
+    np.testing.assert_array_equal(moved, expected)
+    away = attack("FGSM", net.model, images, targets, settings)
+    np.testing.assert_allclose(moved - images, images - away, atol=1e-6)
 
 
-def test_an_example_is_named_by_its_own_id_after_others_have_left() -> None:
-    # The slope of the first class, which ends at 0.6, leads all pixels up to it.
-    image = keras.Input(SHAPE)
-    roots = keras.layers.Flatten()(Root()(keras.ops.relu(0.6 - image)))
-    dense = keras.layers.Dense(2)
-    model = keras.Model(image, dense(roots))
-    dense.set_weights([np.tile([1.0, -1.0], (6, 1)), np.array([0.0, 5.0])])
-    images = np.full((5, *SHAPE), 0.1, np.float32)
-    images[[0, 2]] = 0.55  # the second class
-    images[3, 0, 0, 0] = 0.58
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"not finite.*\[13\]"):
-        run_gradient_loop(batch(model, images, [0] * 5), RECIPES["early"], PLAIN)
+def test_random_steps_are_signs_of_alpha_before_the_gradient_step() -> None:
+    images = some_images(200)
+    for name, towards in (("RFGSM", TOWARDS_1), ("RLLC", -TOWARDS_1)):
+        moved = attack(name, two_classes(), images, np.zeros(200, int), RANDOMISED)
+        first = moved - images - (0.3 - 0.1) * towards
+        np.testing.assert_allclose(np.abs(first), 0.1, atol=1e-6)
+        # 1,200 fair coins: within five standard deviations of their mean.
+        assert abs((first > 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(first.size)
 
 
-def test_a_constant_model_is_left_where_it_is() -> None:
-    image = keras.Input(SHAPE)
-    flat = keras.layers.Flatten()(image)
-    model = keras.Model(image, keras.layers.Dense(2)(flat * 0.0))
-    images = some_images(3)
-    for recipe in RECIPES.values():
-        made = run_gradient_loop(batch(model, images, [0, 1, 0]), recipe, PLAIN)
-        np.testing.assert_array_equal(made.images, images)
+@pytest.mark.parametrize("name", ["RFGSM", "RLLC"])
+@pytest.mark.parametrize("alpha", [0, -0.1, 0.3, 0.4, float("nan")])
+def test_a_random_step_that_leaves_no_gradient_step_is_refused(
+    name: str, alpha: float
+) -> None:
+    with pytest.raises(ValueError, match=r"`alpha`.*between 0 and eps=0.3"):
+        create(name, eps=0.3, alpha=alpha)
 
 
-def test_recipes_are_told_apart_by_what_they_hold() -> None:
-    assert Recipe(momentum=True) == Recipe(momentum=True)
-    assert len({Recipe(), Recipe(momentum=True), Recipe(smooth=smooth)}) == 3
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("FGSM", {"eps": 0}, "`eps`.*above 0"),
+        ("FGSM", {"eps": float("nan")}, "`eps`.*above 0"),
+        ("FGSM", {"eps": "0.1"}, "`eps`.*Received: eps='0.1'"),
+        ("BIM", {"eps_iter": 0.31}, "`eps_iter`. Expected at most eps=0.3"),
+        ("PGD", {"eps_iter": 0}, "`eps_iter`.*above 0"),
+        ("ILLC", {"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
+        ("MIM", {"nb_iter": 1.5}, "`nb_iter`. Expected an integer"),
+        ("MIM", {"nb_iter": "5"}, "`nb_iter`. Expected an integer"),
+        ("UMIFGSM", {"decay_factor": -0.1}, "`decay_factor`. Expected a finite number"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    name: str, change: Settings, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        create(name, **{**(SINGLE if name == "FGSM" else ITERATIVE), **change})
 
 
-def test_an_early_end_is_not_judged_by_what_the_model_was_shown_instead() -> None:
-    with pytest.raises(ValueError, match=r"`abort_early`. Expected `False` beside"):
-        dataclasses.replace(Recipe(look=show_variants), abort_early=True)
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+@pytest.mark.parametrize("name", ["FGSM", "PGD", "MIM", "TMIFGSM"])
+def test_no_attack_is_stopped_by_a_flat_cross_entropy(name: str, loss: Loss) -> None:
+    # The classes lie thousands apart: e to that power is nothing in float32.
+    model, images = linear(TWO_CLASSES * np.float32(1e4)), some_images(5)
+    settings = SINGLE if name == "FGSM" else ITERATIVE
+    # An untargeted attack leaves the class that the model is sure of; a targeted one
+    # goes on where it has arrived.
+    classes = model(images).numpy().argmax(axis=1)
+    towards = np.where(classes[:, None, None, None] == 1, TOWARDS_1, -TOWARDS_1)
+    if not create(name, **settings).targeted:
+        towards = -towards
+
+    moved = attack(name, model, images, classes, settings, loss=loss)
+
+    flat = linear(np.zeros_like(TWO_CLASSES))
+    made = (moved - attack(name, flat, images, classes, settings)) * towards
+    decided = np.broadcast_to(TOWARDS_1 != 0, made.shape)
+    assert (made[decided] >= -1e-6).all()
+    reach = 0.3 if name == "FGSM" else 3 * 0.05
+    assert made[decided].max() == pytest.approx(reach, abs=1e-5)

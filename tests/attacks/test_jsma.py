@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from keras_traps.attacks import create
+from keras_traps.attacks.jsma import best_pairs, best_two
 from tests.attacks.victims import PIXELS, SHAPE, linear, some_images, tanh_net
 
 KERNEL = np.random.default_rng(0).normal(0, 1, (PIXELS, 3)).astype(np.float32)
@@ -108,17 +110,6 @@ def test_a_target_that_is_answered_already_takes_no_step() -> None:
     assert not result.iterations.any()
 
 
-def test_no_pixel_is_raised_where_all_are_bright() -> None:
-    images = np.full((3, *SHAPE), 0.995, np.float32)
-    answer = int(three_classes()(images).numpy().argmax(axis=1)[0])
-    target = np.full(3, (answer + 1) % 3)
-    result = create("JSMA", gamma=1.0)(
-        three_classes(), images, np.full(3, answer), y_target=target
-    )
-    np.testing.assert_array_equal(result.images, images)
-    assert not result.iterations.any()
-
-
 @pytest.mark.parametrize("saliency", ["probabilities", "logits"])
 def test_an_example_fares_the_same_in_any_batch(saliency: str) -> None:
     images = np.random.default_rng(3).random((11, *SHAPE), np.float32)
@@ -190,3 +181,99 @@ def test_the_steps_are_half_of_gammas_share_rounded_up(
     dense.set_weights([kernel, np.array([9.0, 0.0], np.float32)])
     result = create("JSMA")(model, np.zeros((1, *shape)), [0], y_target=[1])
     assert result.iterations.tolist() == [steps]
+
+
+Floats = npt.NDArray[np.float64]
+
+
+ROWS = 30
+
+
+def saliency_map(
+    target: Floats, others: Floats, allowed: npt.NDArray[np.bool_]
+) -> Floats:
+    """The map of all pairs, 0 where a pair is not admissible."""
+    alpha = target[:, :, None] + target[:, None, :]
+    beta = others[:, :, None] + others[:, None, :]
+    admissible = (alpha > 0) & (beta < 0) & ~np.eye(target.shape[1], dtype=bool)
+    admissible &= allowed[:, :, None] & allowed[:, None, :]
+    return np.where(admissible, alpha * np.abs(beta), 0.0)
+
+
+def derivatives(kind: str, features: int) -> tuple[Floats, Floats]:
+    draw = np.random.default_rng(features)
+    target = draw.integers(-64, 65, (ROWS, features)) / 16.0
+    noise = draw.integers(-64, 65, (ROWS, features)) / 16.0
+    others = {
+        "independent": noise,
+        # Nearly all of them are on the front.
+        "contrary": target + noise / 16,
+        "alike": -target,
+        "few values": np.sign(noise),
+        "no gradient": np.zeros_like(noise),
+        "admissible nowhere": np.abs(noise),
+    }[kind]
+    return (np.sign(target) if kind == "few values" else target), others
+
+
+def check(target: Floats, others: Floats, allowed: npt.NDArray[np.bool_]) -> None:
+    values = saliency_map(target, others, allowed)
+
+    gains = tf.constant(target, tf.float32)
+    made = [best_pairs(gains, tf.constant(others, tf.float32), allowed)]
+    if (others == -target).all():
+        made.append(best_two(gains, tf.constant(allowed)))
+
+    best = values.max(axis=(1, 2))
+    for pair, found in made:
+        np.testing.assert_array_equal(found, best > 0)
+        taken = values[np.arange(ROWS), pair[:, 0], pair[:, 1]]
+        np.testing.assert_allclose(taken[found], best[found], rtol=1e-6)
+
+
+@pytest.mark.parametrize("features", [2, 3, 9, 40])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "independent",
+        "contrary",
+        "alike",
+        "few values",
+        "no gradient",
+        "admissible nowhere",
+    ],
+)
+def test_no_pair_of_the_map_is_better(kind: str, features: int) -> None:
+    target, others = derivatives(kind, features)
+    check(target, others, np.ones(target.shape, bool))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("kind", ["independent", "alike"])
+def test_only_allowed_features_are_taken(kind: str, share: float) -> None:
+    target, others = derivatives(kind, 20)
+    check(target, others, np.random.default_rng(0).random(target.shape) < share)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_scale_of_derivatives_does_not_matter(scale: float) -> None:
+    target, others = derivatives("independent", 20)
+    allowed = np.ones(target.shape, bool)
+    values, rows = saliency_map(target, others, allowed), np.arange(ROWS)
+    pair, found = best_pairs(
+        tf.constant(target * scale, tf.float32),
+        tf.constant(others * scale, tf.float32),
+        allowed,
+    )
+    assert found.numpy().all()
+    taken = values[rows, pair[:, 0], pair[:, 1]]
+    np.testing.assert_allclose(taken, values.max(axis=(1, 2)), rtol=1e-6)
+
+
+def test_the_map_of_all_pairs_is_never_made() -> None:
+    # It would take 40 GB.
+    draw = np.random.default_rng(0)
+    target = tf.constant(draw.normal(size=(1, 100_000)), tf.float32)
+    others = tf.constant(draw.normal(size=(1, 100_000)), tf.float32)
+    _, found = best_pairs(target, others, tf.ones(target.shape, tf.bool))
+    assert found.numpy().all()

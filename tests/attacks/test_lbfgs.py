@@ -1,4 +1,7 @@
 import dataclasses
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,8 +10,8 @@ import numpy.typing as npt
 import pytest
 from scipy.optimize import fmin_l_bfgs_b
 
-from keras_traps.attacks import AttackResult, blb, create
-from keras_traps.attacks.lbfgs import BLB
+from keras_traps.attacks import AttackResult, create, lbfgs
+from keras_traps.attacks.lbfgs import BLB, run_together
 from tests.attacks.nearest import distance_to_plane, nearest_answer
 from tests.attacks.victims import (
     PIXELS,
@@ -21,6 +24,8 @@ from tests.attacks.victims import (
 )
 
 Floats = npt.NDArray[np.float32]
+
+
 Doubles = npt.NDArray[np.float64]
 
 
@@ -103,12 +108,10 @@ def test_an_example_fares_alike_however_many_are_attacked_at_once(
 ) -> None:
     images = some_images(7)
     whole = next_class(images)
-    monkeypatch.setattr(blb, "_AT_ONCE", at_once)
+    monkeypatch.setattr(lbfgs, "_AT_ONCE", at_once)
     parts = next_class(images, batch_size=batch_size)
     np.testing.assert_allclose(parts.images, whole.images, atol=1e-3)
     np.testing.assert_array_equal(parts.success, whole.success)
-    # Not their iterations: float32 products round otherwise in a batch of another size,
-    # and L-BFGS goes on until its line search is lost in that rounding.
 
 
 def test_what_is_repeated_is_the_same_to_the_last_bit() -> None:
@@ -148,14 +151,6 @@ def test_what_cannot_be_reached_leaves_the_clean_image() -> None:
     np.testing.assert_array_equal(result.images, images)
 
 
-def test_what_is_the_target_already_comes_back_as_it_was() -> None:
-    images = some_images(2)
-    result = BLB()(two_classes(), images, [1] * 2, y_target=[0] * 2)
-    assert result.success.all()
-    np.testing.assert_array_equal(result.images, images)
-    np.testing.assert_array_equal(result.iterations, [0, 0])
-
-
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
 def test_the_scale_of_the_outputs_does_not_matter(scale: float) -> None:
     # At 1e4 a softmax has no gradient left; at 1e-3 small c are too small.
@@ -185,3 +180,76 @@ def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any]) -> None:
     (name,) = setting
     with pytest.raises(ValueError, match=rf"argument `{name}`.*Received: {name}="):
         BLB(**setting)
+
+
+Ask = Callable[[Any], Any]
+Search = Callable[[Ask], None]
+
+
+class Squares:
+    """Answers with squares, and remembers what it was asked at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __call__(self, questions: list[Any]) -> list[Any]:
+        self.batches.append(questions)
+        return [question**2 for question in questions]
+
+
+def counting(start: int, questions: int, into: list[int] | None = None) -> Search:
+    """Asks about `start`, `start + 1`, ... and keeps the answers."""
+
+    def search(ask: Ask) -> None:
+        for step in range(questions):
+            time.sleep(0.01 * (start % 3))
+            (into if into is not None else []).append(ask(start + step))
+
+    return search
+
+
+def test_each_search_gets_its_own_answers() -> None:
+    results: list[list[int]] = [[] for _ in range(6)]
+    searches = [counting(10 * n, n, results[n]) for n in range(6)]
+    run_together(searches, Squares(), at_once=4)
+    assert results == [[(10 * n + step) ** 2 for step in range(n)] for n in range(6)]
+
+
+def test_batches_are_the_same_whichever_thread_comes_late() -> None:
+    squares = Squares()
+    searches = [counting(10 * n, 1 + n % 3) for n in range(6)]
+    run_together(searches, squares, at_once=3)
+    # Search 0 asks once, 1 twice, 2 thrice, and so again; one that ends makes place.
+    assert squares.batches == [
+        [0, 10, 20],
+        [11, 21, 30],
+        [22, 40, 50],
+        [41, 51],
+        [52],
+    ]
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_a_failure_to_answer_is_raised_and_no_thread_is_left(
+    kind: type[BaseException],
+) -> None:
+    def answer(questions: list[Any]) -> list[Any]:
+        if 1 in questions:
+            raise kind("no answer")
+        return questions
+
+    before = threading.active_count()
+    with pytest.raises(kind, match="no answer"):
+        run_together([counting(0, 5), counting(10, 5)] * 3, answer, at_once=2)
+    assert threading.active_count() == before
+
+
+def test_a_search_that_fails_stops_the_others() -> None:
+    def failing(ask: Ask) -> None:
+        ask(100)
+        raise RuntimeError("lost")
+
+    squares = Squares()
+    with pytest.raises(RuntimeError, match="lost"):
+        run_together([counting(0, 1000), failing], squares, at_once=2)
+    assert len(squares.batches) < 1000

@@ -7,9 +7,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from keras_traps.attacks import AttackResult, create
-from tests.attacks.calling import compiled_parts
+from keras_traps.attacks.loop import fooled
+from keras_traps.attacks.optimization import Constant, hinge
 from tests.attacks.victims import (
     TWO_CLASSES,
     linear,
@@ -24,7 +26,10 @@ SHORT: dict[str, Any] = {
     "max_iterations": 20,
     "learning_rate": 0.1,
 }
+
+
 NAMES = ["CW2", "UCW2"]
+
 
 Floats = npt.NDArray[np.float32]
 
@@ -53,36 +58,6 @@ def attacked(
     return made(
         model, images, classes, y_target=aims if made.targeted else None, **more
     )
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_an_example_fares_alike_in_any_batch(name: str, batch_size: int) -> None:
-    model, images = tanh_net().model, some_images(7)
-    whole = attacked(name, model, images)
-    parts = attacked(name, model, images, batch_size=batch_size)
-    np.testing.assert_allclose(parts.images, whole.images, atol=1e-5)
-    np.testing.assert_array_equal(parts.iterations, whole.iterations)
-    np.testing.assert_array_equal(parts.success, whole.success)
-    assert whole.success.any()
-
-
-def test_a_model_is_traced_once_for_all_batches_settings_and_aims() -> None:
-    model, images = linear(TWO_CLASSES), some_images(7)
-    attacked("CW2", model, images[:2])
-    attacked("CW2", model, images, batch_size=3)
-    others = {
-        "initial_const": 1,
-        "binary_search_steps": 2,
-        "max_iterations": 5,
-        "learning_rate": 1,
-        "confidence": 1,
-        "abort_early": False,
-    }
-    attacked("UCW2", model, images, settings=others)
-
-    (search,) = compiled_parts(model).values()
-    assert search.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,14 +98,6 @@ def test_an_answer_that_is_the_one_wanted_already_takes_no_step(name: str) -> No
     np.testing.assert_array_equal(result.images[~right], images[~right])
     np.testing.assert_array_equal(result.iterations == 0, ~right)
     assert result.success.all()
-
-
-def test_all_of_a_batch_may_take_no_step() -> None:
-    images = some_images(3)
-    wrong = 1 - answers(two_classes(), images)
-    result = create("UCW2", **SHORT)(two_classes(), images, wrong)
-    np.testing.assert_array_equal(result.images, images)
-    np.testing.assert_array_equal(result.iterations, [0, 0, 0])
 
 
 def test_every_step_is_made_where_nothing_aborts() -> None:
@@ -206,6 +173,90 @@ def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any]) -> None:
         create("CW2", **setting)
 
 
-def test_the_true_class_is_no_target() -> None:
-    with pytest.raises(ValueError, match="other than the true class"):
-        create("CW2")(two_classes(), some_images(2), [0, 1], y_target=[1, 1])
+def search(found: list[bool], first: float, searches: int | None = None) -> list[float]:
+    """Returns the c that are tried when they come out as `found`."""
+    number = tf.constant(len(found) + 1 if searches is None else searches)
+    constant = Constant.first(tf.constant(first), tf.constant(1))
+    tried = [float(constant.value[0])]
+    for answer in found:
+        constant = constant.next(tf.constant([answer]), number)
+        tried.append(float(constant.value[0]))
+    return tried
+
+
+def test_c_grows_tenfold_until_one_succeeds() -> None:
+    tried = search([False] * 4, 0.01)
+    np.testing.assert_allclose(tried, [0.01, 0.1, 1, 10, 100], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("searches", "last"), [(9, [1e4, 1e5]), (10, [1e5, 1e10])])
+def test_the_last_of_ten_searches_is_for_the_penalty_alone_where_none_succeeded(
+    searches: int, last: list[float]
+) -> None:
+    tried = search([False] * (searches - 1), 1e-3, searches)
+    np.testing.assert_allclose(tried[-2:], last, rtol=1e-5)
+
+
+def test_c_grows_no_further_than_1e10_and_may_succeed_there() -> None:
+    tried = search([False] * 10 + [True], 10.0)
+    np.testing.assert_allclose(tried[-4:], [1e9, 1e10, 1e10, 1e10], rtol=1e-5)
+    tried = search([False] * 9 + [True], 10.0)
+    np.testing.assert_allclose(tried[-2:], [1e10, 5.5e9], rtol=1e-5)
+
+
+def test_the_last_of_ten_searches_goes_on_where_one_succeeded() -> None:
+    assert search([True] + [False] * 8, 1.0, 10)[-1] == pytest.approx(1 - 2.0**-9)
+
+
+def test_examples_are_searched_each_on_its_own() -> None:
+    constant = Constant.first(tf.constant(1.0), tf.constant(3))
+    for found in ([True, False, False], [False, True, False]):
+        constant = constant.next(tf.constant(found), tf.constant(5))
+    np.testing.assert_array_equal(constant.value, [0.75, 5.5, 100])
+    np.testing.assert_array_equal(constant.number, [2, 2, 2])
+
+
+LOGITS = np.array([[3, 1, 2], [1, 3, 2], [2, 2, 1]], np.float32)
+
+
+def pay(
+    logits: npt.NDArray[np.float32], label: int, targeted: bool, confidence: float = 0.0
+) -> tf.Tensor:
+    labels = tf.fill([len(logits)], tf.constant(label, tf.int64))
+    return hinge(
+        tf.constant(logits), labels, tf.constant(targeted), tf.constant(confidence)
+    )
+
+
+def test_towards_a_class_it_is_the_lead_of_the_best_other() -> None:
+    paid = pay(LOGITS, 0, targeted=True)
+    np.testing.assert_allclose(paid, [0, 2, 0], atol=1e-4)
+
+
+def test_away_from_a_class_it_is_its_own_lead() -> None:
+    paid = pay(LOGITS, 0, targeted=False)
+    np.testing.assert_allclose(paid, [1, 0, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("targeted", [True, False])
+def test_it_is_zero_where_the_attack_counts_as_a_success_only(
+    targeted: bool, scale: float
+) -> None:
+    near = np.array([[1, 1 + 1e-6], [1 + 1e-6, 1], [1, 1.001], [1.001, 1]], np.float32)
+    logits = near * np.float32(scale)
+    success = fooled(
+        tf.constant(logits), tf.zeros(4, tf.int64), tf.constant(targeted)
+    ).numpy()
+    assert 0 < success.sum() < 4
+    np.testing.assert_array_equal(pay(logits, 0, targeted).numpy() == 0, success)
+
+
+def test_its_gradient_is_the_difference_of_two_logits() -> None:
+    logits = tf.constant([[3.0, 1.0, 2.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        paid = hinge(
+            logits, tf.constant([1], tf.int64), tf.constant(True), tf.constant(0.0)
+        )
+    np.testing.assert_array_equal(tape.gradient(paid, logits), [[1, -1, 0]])

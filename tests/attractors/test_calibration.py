@@ -39,7 +39,7 @@ def with_a2(calibration: Calibration, factor: float) -> Calibration:
     return dataclasses.replace(calibration, settings=settings)
 
 
-@pytest.mark.parametrize(("seed", "budget"), [(0, 0.001), (1, 0.01), (5, 0.05)])
+@pytest.mark.parametrize(("seed", "budget"), [(0, 0.001), (5, 0.05)])
 def test_the_budget_is_kept_and_used_up(
     classifier: keras.Model, digits_train: Dataset, seed: int, budget: float
 ) -> None:

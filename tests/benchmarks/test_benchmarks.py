@@ -49,6 +49,7 @@ def test_the_decoders_table_has_all_rows_and_numbers() -> None:
     assert rows[-1]["forward_speedup"] == rows[-1]["gradient_speedup"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_counted_in_inputs_in_a_process_of_its_own() -> None:
     # One distance per image, message and pixel: 32 inputs, less what malloc had left.
@@ -66,6 +67,7 @@ def test_the_trap_of_the_overhead_is_the_whole_one() -> None:
     assert models["bare"](images).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_the_loops_train_as_fit_does() -> None:
     size = luring.Size(batch_size=4, steps=3, width=0.05)
     model, answered = luring.lured(size)
@@ -150,10 +152,11 @@ def test_a_table_shows_a_dash_where_a_number_is_missing() -> None:
             ["reading the input once", *qim.DECODERS],
         ),
         (overhead, ["--batch_size=2"], ["bare", "trapped"]),
-        (
+        pytest.param(
             luring,
             ["--batch_size=2", "--steps=2", "--width=0.05"],
             [luring.FIT, luring.COMPILED, luring.EAGER, luring.ANSWERS],
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["qim", "overhead", "luring"],

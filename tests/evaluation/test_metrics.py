@@ -1,209 +1,239 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from keras_traps.attacks import create
 from keras_traps.evaluation.metrics import (
-    area_under_curve,
-    attack_row,
-    detection_rates,
-    worst_case,
+    attack_rows,
+    compare,
+    fprs_of,
+    luring_rates,
+    make_frame,
+    read_frame,
+    unnoticed,
+    worst_cases,
 )
-from keras_traps.evaluation.paper import paper_row
-from keras_traps.evaluation.results import INTEGRATED, Variant
+from keras_traps.evaluation.records import Record, Run
+from keras_traps.evaluation.subjects import Watermark
 from keras_traps.rates import Rate
-from tests.evaluation.factories import make_analyzer, make_record, scores_of
+from tests.evaluation.conftest import make_record, make_run, store_of
 
-ANALYZERS = {0.05: make_analyzer(0.5), 0.005: make_analyzer(0.8)}
+# Six images of the classes 0, 1, 2, 0, 1, 2.
+WRONG = [1, 2, 0, 1, 1, 2]  # the first four are misclassified
 
-RECORD = make_record(
-    labels=[0, 0, 1, 1, 2, 2],
-    goals=[1, 2, 0, 0, 1, 1],
-    answers=[0, 1, 1, 2, 0, 1],
-    correlations=np.array(
-        [
-            [0.1, 0.0, 0.1],  # answered right
-            [-0.9, 0.9, 0.9],  # wrong, flagged by both, recovered
-            [0.9, 0.0, -0.9],  # answered right, flagged by both
-            [0.2, -0.6, 0.6],  # wrong, flagged by the first, recovered
-            [-0.9, 0.8, 0.9],  # wrong, flagged by both, not recovered
-            [0.1, 0.0, -0.1],  # wrong, flagged by none; the only target reached
-        ],
-        np.float32,
-    ),
-    l2=np.array([9, 1, 9, 2, 3, 4], np.float32),
+
+def correlations(*largest: float) -> Any:
+    """Rows whose lowest is that of class 0."""
+    return np.array([[-0.1, x, 0.0] for x in largest], np.float32)
+
+
+PAPER = make_record(
+    answer=WRONG,
+    # The first is seen at both rates, the second at 5 % alone.
+    correlations=correlations(0.9, 0.6, 0.4, 0.6, 0.9, 0.1),
+    l2=[1, 2, 3, 4, 5, 6],
 )
-UNDEFENDED = make_record(
-    labels=RECORD.labels, goals=RECORD.goals, answers=[1, 2, 0, 0, 1, 2]
-)
-CLEAN_SCORES = np.array([9, 0.05, 9, 0.2, 0.3, 0.15], np.float32)
-UNTARGETED, TARGETED = create("FGSM", eps=0.3), create("LLC", eps=0.3)
 
 
-def test_the_columns_of_an_untargeted_attack() -> None:
-    row = attack_row(
-        UNTARGETED, "paper", RECORD, UNDEFENDED, ANALYZERS, CLEAN_SCORES, "mnist"
-    )
-
-    assert (row.attack, row.kind, row.variant) == ("FGSM", "UA", "paper")
-    assert row.settings == {"eps": 0.3}
-    assert row.success_classifier == Rate(5, 6)
-    assert row.success_trapped == Rate(4, 6)
-    first, second = row.detection
-    assert (first.fpr, second.fpr) == (0.05, 0.005)
-    assert (first.detected, first.recovered) == (Rate(3, 4), Rate(2, 3))
-    assert first.overall == Rate(1, 6)
-    assert (second.detected, second.recovered) == (Rate(2, 4), Rate(1, 2))
-    assert second.overall == Rate(2, 6)
-    assert row.mean_l2 == 2.5
-    # 0.9, 0.6, 0.9 and 0.1 against 0.05, 0.2, 0.3 and 0.15: 13 of 16 pairs.
-    assert row.auc == pytest.approx(13 / 16)
-    assert row.unflagged is None
-    assert row.paper == paper_row("FGSM", "mnist") != {}
+def framed(
+    tmp_path: Path, watermark: Watermark, *cells: tuple[Run, Record]
+) -> pd.DataFrame:
+    store = store_of(tmp_path, cells)
+    frame = make_frame([run for run, _ in cells], store, watermark)
+    return frame.assign(clean_score=0.2, lead=frame["id"] / 10)
 
 
-def test_the_columns_of_a_targeted_attack_count_targets() -> None:
-    row = attack_row(
-        TARGETED, "paper", RECORD, UNDEFENDED, ANALYZERS, CLEAN_SCORES, "digits"
-    )
-
-    assert row.kind == "TA"
-    assert row.success_classifier == Rate(5, 6)
-    assert row.success_trapped == Rate(1, 6)
-    for rates in row.detection:
-        assert rates.detected == Rate(0, 1)
-        assert rates.recovered == Rate(0, 0)
-        assert rates.overall == Rate(1, 6)
-    assert row.mean_l2 == 4
-    assert row.auc == 0  # 0.1 against 0.15
-    assert row.paper == {}
-
-
-@pytest.mark.parametrize("turned", [False, True])
-def test_the_area_takes_both_sides_from_the_analyzer_of_the_largest_rate(
-    turned: bool,
+def test_the_frame_has_a_row_for_each_image(
+    tmp_path: Path, watermark: Watermark
 ) -> None:
-    main = make_analyzer(0.5, scale=10.0)
-    analyzers = [(0.05, main), (0.005, make_analyzer(0.8))]
-    # The images are as they were: whatever the scale, they cannot be told apart.
-    clean_scores = main.judge(RECORD.correlations).score
-    row = attack_row(
-        UNTARGETED,
+    plain = make_record(answer=WRONG)
+    del plain.outputs["correlations"]  # type: ignore[attr-defined]
+    frame = framed(
+        tmp_path,
+        watermark,
+        (make_run("undefended", "FGSM"), plain),
+        (make_run("paper", "FGSM"), PAPER),
+        (make_run("integrated", "FGSM"), PAPER),
+    )
+    assert len(frame) == 18
+    assert fprs_of(frame) == [0.05, 0.005]
+    paper = frame[frame["subject"] == "paper"]
+    assert paper["misclassified"].tolist() == [True] * 4 + [False] * 2
+    assert paper["flagged_0.05"].tolist() == [True, True, False, True, True, False]
+    assert paper["flagged_0.005"].tolist() == [True, False, False, False, True, False]
+    assert paper["through_0.05"].tolist() == [False, False, True, False, False, False]
+    # Class 0 is recovered, which is right for two of them.
+    assert paper["recovered_0.05"].tolist() == [True, False, False, True, False, False]
+    np.testing.assert_allclose(paper["score"], [0.9, 0.6, 0.4, 0.6, 0.9, 0.1])
+    # W of the answer less W of the label.
+    np.testing.assert_allclose(paper["pull"], [1.0, -0.6, -0.1, 0.7, 0.0, 0.0])
+    for subject in ("undefended", "integrated"):
+        part = frame[frame["subject"] == subject]
+        assert part["through_0.005"].tolist() == part["misclassified"].tolist()
+    assert not frame.loc[frame["subject"] == "undefended", "flagged_0.05"].any()
+    assert not frame.loc[frame["subject"] == "undefended", "score"].notna().any()
+
+
+def test_a_frame_is_read_from_a_work_directory(
+    tmp_path: Path, watermark: Watermark
+) -> None:
+    cells = [
+        (make_run("paper", "FGSM", images=4), PAPER),
+        (make_run("paper", "FGSM", eps=0.3), PAPER),
+    ]
+    store_of(tmp_path, cells)
+    for run, _ in cells:
+        run.write(tmp_path)
+    frame = read_frame(tmp_path, watermark)
+    assert frame.groupby("eps").size().tolist() == [4, 6]
+    assert "score" not in read_frame(tmp_path)
+
+
+def test_rows_count_what_the_paper_counts(tmp_path: Path, watermark: Watermark) -> None:
+    on_classifier = make_record(answer=[1, 2, 0, 1, 0, 2], l2=np.full(6, 0.5))
+    runs = [
+        make_run("undefended", "FGSM"),
+        make_run("paper", "FGSM", note="A remark."),
+        make_run("margin", "FGSM"),
+        make_run("integrated", "FGSM"),
+    ]
+    records = [on_classifier, PAPER, PAPER, PAPER]
+    frame = framed(tmp_path, watermark, *zip(runs, records, strict=True))
+    paper, margin, integrated = attack_rows(frame, runs)
+    assert (paper["variant"], paper["attack"], paper["note"]) == (
         "paper",
-        RECORD,
-        None,
-        dict(reversed(analyzers) if turned else analyzers),
-        clean_scores,
-        "mnist",
+        "FGSM",
+        "A remark.",
     )
-    assert row.auc == 0.5
+    assert paper["success_classifier"] == Rate(5, 6)
+    assert paper["success_trapped"] == Rate(4, 6)
+    loose, strict = paper["detection"]
+    assert loose == {
+        "fpr": 0.05,
+        "detected": Rate(3, 4),
+        "recovered": Rate(2, 3),
+        "overall": Rate(1, 6),
+    }
+    assert (strict["detected"], strict["overall"]) == (Rate(1, 4), Rate(3, 6))
+    assert paper["mean_l2"] == 2.5
+    assert paper["mean_l2_classifier"] == 0.5
+    assert paper["auc"] == 1.0
+    assert paper["unflagged"] is None
+    assert margin["success_classifier"] is margin["mean_l2_classifier"] is None
+    assert (integrated["detection"], integrated["auc"]) == ([], None)
+    # There M answered; of the others the wrong class was recovered.
+    assert integrated["unflagged"] == Rate(1, 6)
 
 
-def test_the_integrated_model_has_neither_detection_nor_area() -> None:
-    row = attack_row(
-        UNTARGETED, "integrated", RECORD, None, ANALYZERS, CLEAN_SCORES, "mnist"
-    )
-    assert row.success_classifier is None
-    assert row.success_trapped == Rate(4, 6)
-    assert row.detection == ()
-    assert row.auc is None
-    # At the rate that it is made with, whatever the order.
-    assert row.unflagged == Rate(1, 6)
-    turned = dict(reversed(ANALYZERS.items()))
-    again = attack_row(
-        UNTARGETED, "integrated", RECORD, None, turned, CLEAN_SCORES, "mnist"
-    )
-    assert again.unflagged == Rate(1, 6)
-
-
-def test_an_attack_that_never_succeeds_has_no_rate_among_successes() -> None:
-    row = attack_row(
-        UNTARGETED, "margin", make_record(), None, ANALYZERS, CLEAN_SCORES, "mnist"
-    )
-    assert row.success_trapped == Rate(0, 6)
-    assert row.detection[0].detected == Rate(0, 0)
-    assert row.detection[0].overall == Rate(0, 6)
-    assert (row.auc, row.mean_l2) == (None, None)
-
-
-def test_detection_rates_count_among_what_is_called_a_success() -> None:
-    success = np.array([True, True, True, False, False, False])
-    rates = detection_rates(RECORD, success, ANALYZERS[0.05], 0.05)
-    assert rates.detected == Rate(2, 3)
-    assert rates.recovered == Rate(1, 2)
-    assert rates.overall == Rate(1, 6)
-
-
-@pytest.mark.parametrize(
-    ("attacked", "clean", "expected"),
-    [
-        ([2, 3, 9], [0, 1, 9], 1.0),
-        ([0, 1, 9], [2, 3, 9], 0.0),
-        ([1, 1, 9], [1, 1, 9], 0.5),
-        ([0, 2, 9], [1, 1, 9], 0.5),
-        ([1, 2, 9], [1, 0, 9], 0.875),
-    ],
-)
-def test_the_area_is_the_share_of_pairs_in_the_right_order(
-    attacked: list[float], clean: list[float], expected: float
+def test_the_area_is_that_of_the_successful_against_the_same_before(
+    tmp_path: Path, watermark: Watermark
 ) -> None:
-    success = np.array([True, True, False])
-    area = area_under_curve(
-        np.array(attacked, np.float32), np.array(clean, np.float32), success
-    )
-    assert area == pytest.approx(expected)
+    clean = np.array([0.5, 0.1, 0.95, 0.1, 0.0, 0.0])
+    runs = [make_run("paper", "FGSM")]
+    frame = framed(tmp_path, watermark, (runs[0], PAPER)).assign(clean_score=clean)
+    [row] = attack_rows(frame, runs)
+    truth = [1, 1, 1, 1, 0, 0, 0, 0]
+    expected = roc_auc_score(truth, [0.9, 0.6, 0.4, 0.6, *clean[:4]])
+    assert row["auc"] == pytest.approx(expected)
+    never = framed(tmp_path / "never", watermark, (runs[0], make_record()))
+    [row] = attack_rows(never, runs)
+    assert (row["auc"], row["mean_l2"]) == (None, None)
+    assert row["detection"][0]["detected"].value is None
 
 
-def test_no_success_has_no_area() -> None:
-    scores = np.ones(3, np.float32)
-    assert area_under_curve(scores, scores, np.zeros(3, bool)) is None
-
-
-def test_the_worst_case_is_taken_per_image() -> None:
-    # Wrong and unseen here where the first record is right or seen.
-    other = make_record(
-        labels=RECORD.labels,
-        answers=[1, 0, 1, 1, 2, 2],
-        correlations=np.array(
-            [[0.7, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]],
-            np.float32,
-        ),
-    )
-
-    worst = worst_case("paper", [RECORD, other], ANALYZERS)
-
-    assert worst.variant == "paper"
-    assert worst.misclassified == Rate(5, 6)  # 0 by the other; 1, 3, 4, 5
-    assert worst.overall == {0.05: Rate(1, 6), 0.005: Rate(3, 6)}  # 5; 0, 3, 5
-
-
-def test_an_image_seen_in_one_attack_may_be_lost_to_another() -> None:
-    seen = make_record(1, answers=[1], correlations=[[0.9, 0.0, 0.0]])
-    unseen = make_record(1, answers=[1])
-    for records in ([seen, unseen], [unseen, seen]):
-        assert worst_case("margin", records, ANALYZERS).overall[0.05] == Rate(1, 1)
-    # Unseen but right, wrong but seen: nobody got through.
-    right = make_record(1)
-    assert worst_case("margin", [seen, right], ANALYZERS).overall[0.05] == Rate(0, 1)
-
-
-def test_the_worst_case_is_of_the_images_that_all_attacks_met() -> None:
-    few = make_record(2, labels=RECORD.labels[:2], answers=[1, 0])
-    worst = worst_case("paper", [RECORD, few], ANALYZERS)
-    assert worst.misclassified == Rate(2, 2)
-    assert worst.overall[0.05] == Rate(1, 2)
-
-
-@pytest.mark.parametrize("variant", INTEGRATED)
-def test_the_integrated_models_worst_case_is_its_wrong_answers(
-    variant: Variant,
+def test_the_worst_case_joins_the_attacks_that_met_an_image(
+    tmp_path: Path, watermark: Watermark
 ) -> None:
-    worst = worst_case(variant, [RECORD], dict(reversed(ANALYZERS.items())))
-    assert worst.misclassified == Rate(4, 6)
-    # It is made with the thresholds of the largest rate, and attacked with no others.
-    assert worst.overall == {0.05: Rate(4, 6)}
+    last = make_record(answer=[0, 1, 2, 0, 1, 1], correlations=np.zeros((6, 3)))
+    few = dataclasses.replace(make_run("paper", "CW2"), images=3)
+    frame = framed(
+        tmp_path,
+        watermark,
+        (make_run("paper", "FGSM"), PAPER),
+        (make_run("paper", "PGD"), last),
+    )
+    [case] = worst_cases(frame)
+    assert case == {
+        "variant": "paper",
+        "misclassified": Rate(5, 6),
+        "overall": {0.05: Rate(2, 6), 0.005: Rate(4, 6)},
+    }
+    frame = framed(
+        tmp_path / "few",
+        watermark,
+        (make_run("undefended", "FGSM"), PAPER),
+        (make_run("paper", "FGSM"), PAPER),
+        (few, make_record()),
+        (make_run("margin", "FGSM"), last),
+        (make_run("integrated", "FGSM"), last),
+    )
+    by_variant = {case["variant"]: case for case in worst_cases(frame)}
+    assert [*by_variant] == ["paper", "margin", "integrated", "any_loss"]
+    # The first three are what CW2 met too.
+    assert by_variant["paper"]["misclassified"] == Rate(3, 3)
+    assert by_variant["any_loss"]["overall"] == {0.05: Rate(1, 3), 0.005: Rate(2, 3)}
+    assert by_variant["integrated"]["overall"] == {0.05: Rate(1, 6)}
 
 
-def test_the_analyzer_made_for_these_tests_scores_as_it_says() -> None:
-    verdict = ANALYZERS[0.05].judge(RECORD.correlations)
-    np.testing.assert_allclose(verdict.score, scores_of(RECORD.correlations))
-    assert verdict.is_adversarial.tolist() == [False, True, True, True, True, False]
+def test_what_goes_unnoticed_is_compared_with_what_does_not(
+    tmp_path: Path, watermark: Watermark
+) -> None:
+    seen = make_record(answer=WRONG, correlations=correlations(*[0.9] * 6))
+    frame = framed(
+        tmp_path,
+        watermark,
+        (make_run("paper", "FGSM"), PAPER),
+        (make_run("paper", "PGD"), seen),
+        (make_run("margin", "FGSM"), PAPER),
+    )
+    [row] = unnoticed(frame)
+    assert (row["attack"], row["fpr"]) == ("FGSM", 0.05)
+    assert row["unnoticed"] == pytest.approx(
+        {"count": 1, "lead": 0.2, "pull": -0.1, "l2": 3.0}
+    )
+    assert row["noticed"] == pytest.approx(
+        {"count": 3, "lead": 0.1, "pull": 0.7, "l2": 2.0}
+    )
+    frame["flagged_0.05"] = False
+    [row, _] = unnoticed(frame)
+    assert row["noticed"] == {"count": 0, "lead": None, "pull": None, "l2": None}
+
+
+def test_luring_is_measured_by_what_both_models_answer(tmp_path: Path) -> None:
+    record = make_record(target=[1, 1, 0, 0, 1, 2], augmented=[1, 2, 0, 0, 2, 2])
+    run = make_run("luring-ce", "FGSM", about={"threat": "luring", "variant": "ce"})
+    frame = make_frame([run], store_of(tmp_path, [(run, record)]))
+    assert frame["variant"].tolist() == ["ce"] * 6
+    assert frame["defended"].tolist() == [False, True, False, True, True, True]
+    rates = luring_rates(frame)
+    assert (rates.ac_mop, rates.ac_m) == (Rate(2, 6), Rate(4, 6))
+    assert (rates.dac, rates.dr, rates.adq) == (Rate(4, 6), Rate(2, 4), Rate(2, 4))
+
+
+def test_two_outcomes_are_compared_on_common_images() -> None:
+    first = pd.Series([True] * 8 + [False] * 2, index=range(10))
+    # In another order, with images that the first never met.
+    second = pd.Series([True] * 5 + [False] * 10, index=range(14, -1, -1))
+    pair = compare(first, second)
+    assert (pair.images, pair.ahead, pair.behind) == (10, 8, 0)
+    assert pair.shares == (0.8, 0.0)
+    # Of eight that differ none is behind: 2 / 2 ** 8, by hand.
+    assert pair.p_value == pytest.approx(2 / 2**8)
+    mirrored = compare(second, first)
+    assert (mirrored.ahead, mirrored.behind) == (0, 8)
+    assert mirrored.p_value == pair.p_value
+
+
+def test_nothing_in_common_and_nothing_that_differs_prove_nothing() -> None:
+    one = pd.Series([True, False], index=[1, 2])
+    assert compare(one, one).p_value == 1.0
+    apart = compare(one, pd.Series([True], index=[3]))
+    assert (apart.images, apart.shares, apart.p_value) == (0, (0.0, 0.0), 1.0)
+
+
+def test_no_runs_make_an_empty_frame(tmp_path: Path) -> None:
+    assert make_frame([], store_of(tmp_path, [])).empty

@@ -1,182 +1,184 @@
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from keras_traps.evaluation.records import Record, RecordStore, check_workdir
-from tests.evaluation.factories import make_record
+from keras_traps.attacks import create
+from keras_traps.attacks.base import Attack
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.records import (
+    Record,
+    RecordStore,
+    Trial,
+    attack_folder,
+    check_workdir,
+    read_runs,
+    record_settings,
+    subject_folder,
+)
+from keras_traps.evaluation.subjects import Defence
+from tests.evaluation.conftest import make_record, make_run
 
-SETTINGS = {"seed": 3, "attacks": {"FGSM": {"eps": 0.1}}, "limits": (0.1, 0.2)}
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
-    )
+SETTINGS = {"seed": 1, "chunk_size": 4, "thresholds": (0.5, -0.5)}
 
 
 def assert_same(one: Record, other: Record) -> None:
     for field in dataclasses.fields(Record):
-        here, there = getattr(one, field.name), getattr(other, field.name)
-        np.testing.assert_array_equal(here, there)
-        assert here.dtype == there.dtype
+        if field.name != "outputs":
+            found, expected = getattr(one, field.name), getattr(other, field.name)
+            np.testing.assert_array_equal(found, expected, err_msg=field.name)
+            assert found.dtype == expected.dtype
+    assert one.outputs.keys() == other.outputs.keys()
+    for name, values in other.outputs.items():
+        np.testing.assert_array_equal(one.outputs[name], values, err_msg=name)
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
     store = RecordStore(tmp_path, SETTINGS)
-    record = make_record(
-        answers=[2, 2, 2, 1, 1, 1],
-        correlations=np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32),
-    )
-    assert not store.has("paper", "FGSM", 1)
-
-    store.write("paper", "FGSM", 1, record)
-
-    assert store.has("paper", "FGSM", 1)
-    assert_same(store.read("paper", "FGSM", 1), record)
-    for other in (("margin", "FGSM", 1), ("paper", "BIM", 1), ("paper", "FGSM", 0)):
-        assert not store.has(*other)
+    record = make_record(target=np.arange(6))
+    assert not store.has("paper/FGSM", 3)
+    store.write("paper/FGSM", 3, record)
+    assert store.has("paper/FGSM", 3)
+    assert not store.has("paper/FGSM", 2)
+    assert_same(store.read("paper/FGSM", 3), record)
+    assert_same(RecordStore.open(tmp_path).read("paper/FGSM", 3), record)
 
 
-def test_only_whole_files_are_left(tmp_path: Path) -> None:
+def test_joined_records_keep_the_first_images_of_all() -> None:
+    kept = np.arange(24, dtype=np.float32).reshape(6, 2, 2, 1)
+    parts = [make_record(2, kept=kept[:2]), make_record(4, kept=kept[2:])]
+    joined = Record.join(parts, kept=4)
+    assert len(joined) == 6
+    np.testing.assert_array_equal(joined.kept, kept[:4])
+    np.testing.assert_array_equal(joined.outputs["answer"], [0, 1, 0, 1, 2, 0])
+    assert_same(joined.take(2), parts[0])
+
+
+def test_a_targeted_attack_succeeds_at_its_target_alone() -> None:
+    record = make_record(3, answer=[0, 2, 1], targets=[1, 2, 2])
+    np.testing.assert_array_equal(record.misclassified, [False, True, True])
+    np.testing.assert_array_equal(record.succeeded(targeted=True), [False, True, False])
+    np.testing.assert_array_equal(record.succeeded(targeted=False), [False, True, True])
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", b"PK\x03\x04 cut short"])
+def test_a_damaged_record_is_named(tmp_path: Path, damage: bytes) -> None:
     store = RecordStore(tmp_path, SETTINGS)
-    store.write("paper", "FGSM", 0, make_record())
-    assert files(tmp_path) == ["records/paper/FGSM/00000.npz", "records/settings.json"]
+    store.write("paper/FGSM", 0, make_record())
+    (path,) = tmp_path.rglob("*.npz")
+    path.write_bytes(damage)
+    with pytest.raises(ValueError, match=r"00000\.npz is damaged.*Delete it"):
+        store.read("paper/FGSM", 0)
 
 
-def test_a_record_whose_writing_fails_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = RecordStore(tmp_path, SETTINGS)
-
-    def half(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match="disk full"):
-        store.write("paper", "FGSM", 0, make_record())
-    assert not store.has("paper", "FGSM", 0)
-    assert files(tmp_path) == ["records/settings.json"]
-
-
-@pytest.mark.parametrize("keep", [0, 10, 300])
-def test_a_damaged_record_is_named(tmp_path: Path, keep: int) -> None:
-    store = RecordStore(tmp_path, SETTINGS)
-    store.write("paper", "FGSM", 0, make_record())
-    path = tmp_path / "records" / "paper" / "FGSM" / "00000.npz"
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"paper/FGSM/00000\.npz is damaged.*Delete"):
-        store.read("paper", "FGSM", 0)
-
-
-def test_a_record_that_lacks_an_array_is_damaged(tmp_path: Path) -> None:
-    store = RecordStore(tmp_path, SETTINGS)
-    store.write("paper", "FGSM", 0, make_record())
-    path = tmp_path / "records" / "paper" / "FGSM" / "00000.npz"
-    np.savez(path, ids=np.arange(3))
-    with pytest.raises(ValueError, match=r"is damaged.*labels"):
-        store.read("paper", "FGSM", 0)
-
-
-def test_records_of_objects_are_not_read(tmp_path: Path) -> None:
-    store = RecordStore(tmp_path, SETTINGS)
-    store.write("paper", "FGSM", 0, make_record())
-    path = tmp_path / "records" / "paper" / "FGSM" / "00000.npz"
-    evil = np.array([{"a": 1}], dtype=object)
-    arrays: dict[str, Any] = {field.name: evil for field in dataclasses.fields(Record)}
-    np.savez(path, **arrays)
-    with pytest.raises(ValueError, match=r"is damaged.*pickle"):
-        store.read("paper", "FGSM", 0)
-
-
-def test_resuming_keeps_what_is_there(tmp_path: Path) -> None:
-    RecordStore(tmp_path, SETTINGS).write("paper", "FGSM", 0, make_record())
-    again = RecordStore(tmp_path, SETTINGS, resume=True)
-    assert_same(again.read("paper", "FGSM", 0), make_record())
-
-
-def test_resuming_in_a_new_directory_begins(tmp_path: Path) -> None:
-    RecordStore(tmp_path / "a" / "b", SETTINGS, resume=True)
-    assert files(tmp_path) == ["a/b/records/settings.json"]
-
-
-def test_a_directory_in_use_is_refused_unless_resumed(tmp_path: Path) -> None:
-    RecordStore(tmp_path, SETTINGS)
-    for refuse in (
-        lambda: RecordStore(tmp_path, SETTINGS),
-        lambda: check_workdir(tmp_path, resume=False),
-    ):
-        with pytest.raises(FileExistsError, match=r"holds records already.*--resume"):
-            refuse()
-    check_workdir(tmp_path, resume=True)
-
-
-def test_other_files_in_the_directory_are_no_records(tmp_path: Path) -> None:
-    (tmp_path / "calibration.json").write_text("{}")
-    (tmp_path / "report").mkdir()
+def test_a_directory_in_use_is_refused_without_resume(tmp_path: Path) -> None:
     check_workdir(tmp_path, resume=False)
     RecordStore(tmp_path, SETTINGS)
+    with pytest.raises(FileExistsError, match=r"holds records already.*--resume"):
+        check_workdir(tmp_path, resume=False)
+    with pytest.raises(FileExistsError, match="holds records already"):
+        RecordStore(tmp_path, SETTINGS)
+    RecordStore(tmp_path, SETTINGS, resume=True)
 
 
-def test_settings_that_differ_are_named(tmp_path: Path) -> None:
+def test_records_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     RecordStore(tmp_path, SETTINGS)
-    other = {**SETTINGS, "seed": 4, "attacks": {"FGSM": {"eps": 0.2}}, "new": 1}
-    with pytest.raises(ValueError, match="other settings: attacks, new, seed differ"):
+    other = {**SETTINGS, "seed": 2, "norm": "l2"}
+    with pytest.raises(ValueError, match="other settings: norm, seed differ"):
         RecordStore(tmp_path, other, resume=True)
-    fewer = {"attacks": SETTINGS["attacks"], "limits": [0.1, 0.2]}
-    with pytest.raises(ValueError, match="other settings: seed differ"):
-        RecordStore(tmp_path, fewer, resume=True)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "3"])
-def test_damaged_settings_are_told(tmp_path: Path, content: str) -> None:
-    RecordStore(tmp_path, SETTINGS)
-    (tmp_path / "records" / "settings.json").write_text(content)
+def test_records_whose_settings_are_gone_or_damaged_are_refused(
+    tmp_path: Path,
+) -> None:
+    RecordStore(tmp_path, SETTINGS).write("paper/FGSM", 0, make_record())
+    path = tmp_path / "records" / "settings.json"
+    path.write_text("{")
     with pytest.raises(ValueError, match=r"settings\.json are damaged"):
+        RecordStore(tmp_path, SETTINGS, resume=True)
+    path.unlink()
+    with pytest.raises(ValueError, match="what made them is unknown"):
         RecordStore(tmp_path, SETTINGS, resume=True)
 
 
-@pytest.mark.parametrize("resume", [True, False])
-def test_records_without_their_settings_are_refused(
-    tmp_path: Path, resume: bool
-) -> None:
-    RecordStore(tmp_path, SETTINGS).write("paper", "FGSM", 0, make_record())
-    (tmp_path / "records" / "settings.json").unlink()
-    with pytest.raises(ValueError, match=r"holds records without their settings\.json"):
-        RecordStore(tmp_path, SETTINGS, resume=resume)
-    assert files(tmp_path) == ["records/paper/FGSM/00000.npz"]
+def test_where_nothing_was_run_nothing_can_be_read(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no records"):
+        RecordStore.open(tmp_path)
+    assert read_runs(tmp_path) == []
 
 
-def test_settings_are_readable(tmp_path: Path) -> None:
-    RecordStore(tmp_path, SETTINGS)
-    found = json.loads((tmp_path / "records" / "settings.json").read_text())
-    assert found["format"] == 2
-    assert found["attacks"] == {"FGSM": {"eps": 0.1}}
-
-
-def test_a_file_in_the_way_of_the_directory_is_told(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("a file")
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"`workdir`. Expected a directory"):
-        RecordStore(tmp_path / "run", SETTINGS)
+        check_workdir(tmp_path / "file", resume=False)
 
 
-def test_chunks_are_joined_in_their_order() -> None:
-    first, second = make_record(4, ids=[5, 6, 7, 8]), make_record(2, ids=[1, 2])
-    joined = Record.join([first, second])
-    assert joined.ids.tolist() == [5, 6, 7, 8, 1, 2]
-    assert joined.correlations.shape == (6, 3)
-    assert joined.kept.shape == (4, 2, 2, 1)
+def test_settings_tell_all_that_records_depend_on(
+    digits_defence: Defence, digits_test: Dataset, digits_train: Dataset
+) -> None:
+    def told(**changes: Any) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "seed": 0,
+            "chunk_size": 5,
+            "background": digits_train.images,
+            "defence": digits_defence,
+        }
+        return record_settings(digits_test, **arguments | changes)
+
+    whole = told()
+    assert whole == told()
+    swapped = dataclasses.replace(digits_defence, classifier=digits_defence.trapped)
+    for changes, differing in (
+        ({"seed": 1}, {"seed"}),
+        ({"background": digits_train.images[:5]}, {"background"}),
+        ({"defence": swapped}, {"classifier", "architectures"}),
+    ):
+        other = told(**changes)
+        assert {name for name in whole if whole[name] != other[name]} == differing
+    luring = record_settings(digits_test, seed=0, chunk_size=5)
+    assert {"test_data", "seed", "chunk_size"} <= luring.keys() < whole.keys()
 
 
-def test_success_of_a_targeted_attack_is_the_target_and_else_a_wrong_class() -> None:
-    record = make_record(
-        labels=[0, 0, 0, 1], goals=[1, 1, 1, 2], answers=[0, 1, 2, 1], ids=range(4)
-    )
-    assert record.misclassified.tolist() == [False, True, True, False]
-    assert record.succeeded(targeted=False).tolist() == [False, True, True, False]
-    assert record.succeeded(targeted=True).tolist() == [False, True, False, False]
+def test_a_folder_is_for_one_setting() -> None:
+    small, large = create("FGSM", eps=0.1), create("FGSM", eps=0.2)
+    assert attack_folder(small) == attack_folder(create("FGSM", eps=0.1))
+    assert attack_folder(small).startswith("FGSM-")
+    folders = {attack_folder(small), attack_folder(large), attack_folder(small, large)}
+    assert len(folders) == 3
+    assert subject_folder("paper") == subject_folder("paper", {}) == "paper"
+    assert subject_folder("m", {"model": "a"}) != subject_folder("m", {"model": "b"})
+
+
+def test_settings_that_are_no_plain_data_are_refused() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Odd(Attack):
+        what: Any
+        name = "Odd"  # type: ignore[misc]
+
+        def perturb(self, batch: Any) -> Any:
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match="settings of the attack 'Odd'"):
+        attack_folder(Odd(what={1, 2}))
+
+
+def test_runs_survive_their_files(tmp_path: Path) -> None:
+    trial = Trial({"prob": 0.5}, images=4, standing=2, defended=3)
+    runs = [
+        make_run("luring-ce", "MIM", eps=0.2, trials=(trial,)),
+        make_run("luring-ce", "FGSM", eps=0.3, about={"threat": "luring"}),
+        make_run("luring-ce", "FGSM", facts={"target": "abc"}),
+        make_run("luring-ce", "cleverhans/PGD"),
+    ]
+    for run in runs:
+        run.write(tmp_path)
+    dataclasses.replace(runs[1], images=9).write(tmp_path)
+    found = read_runs(tmp_path, ["MIM", "FGSM"])
+    replaced = dataclasses.replace(runs[1], images=9)
+    assert found == [runs[0], runs[2], replaced, runs[3]]
+    path = tmp_path / "runs" / "luring-ce" / "FGSM_0.3.json"
+    path.write_text('{"subject": "luring-ce"}')
+    with pytest.raises(ValueError, match=r"FGSM_0\.3\.json is damaged.*--resume"):
+        read_runs(tmp_path)

@@ -58,12 +58,6 @@ def convolutions(lure: LuringInput) -> list[layers.Conv2D]:
     return [layer for layer in network.layers if isinstance(layer, layers.Conv2D)]
 
 
-def test_half_precision_reaches_the_convolutions() -> None:
-    lure = LuringInput("mnist", dtype="mixed_bfloat16")
-    lure.build((None, *MNIST))
-    assert {layer.compute_dtype for layer in convolutions(lure)} == {"bfloat16"}
-
-
 def test_width_scales_the_hidden_filters_and_leaves_one_at_least() -> None:
     sizes = []
     for width in (1e-3, 1.0, 2.0):

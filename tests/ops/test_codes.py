@@ -56,14 +56,6 @@ def test_steps_are_the_same_on_every_machine(seed: int, expected: str) -> None:
     assert digest(index.astype("<i8")) == expected
 
 
-def test_a_small_draw_is_pinned_bit_by_bit() -> None:
-    rows = draw_messages((4, 4), 2, seed=0).reshape(2, 4, 4).tolist()
-    assert rows == [
-        [[1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 1], [1, 0, 1, 0]],
-        [[1, 0, 0, 1], [1, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1]],
-    ]
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", ["balanced", "random"])
 def test_messages_are_bits_one_row_per_class(shape: tuple[int, ...], kind: Any) -> None:

@@ -148,8 +148,10 @@ def test_a_calibration_is_used_for_another_seed(
     assert decoders[0] != decoders[1]
 
 
-TABLES = ("--num_examples=30", "--chunk_size=5", "--attacks=FGSM,PGD,UMIFGSM")
-TABLES += ("--table=1,2,3,4,5,6",)
+TABLES = (
+    *("--num_examples=30", "--chunk_size=5", "--attacks=FGSM,PGD,UMIFGSM"),
+    "--table=1,2,3,4,5,6",
+)
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +178,9 @@ def test_all_tables_are_written_in_three_forms(tabled: Path) -> None:
 def test_costly_attacks_meet_fewer_images_and_settings_are_told(
     digits_file: Path, tmp_path: Path
 ) -> None:
-    flags = ("--table=1", "--attacks=FGSM,PGD", "--costly=PGD", "--num_examples=9")
-    flags += ("--num_examples_costly=4", "--setting=PGD.nb_iter=2")
-    run(digits_file, tmp_path / "run", *flags)
+    few = ("--num_examples=9", "--costly=PGD", "--num_examples_costly=4")
+    attacked = ("--table=1", "--attacks=FGSM,PGD", "--setting=PGD.nb_iter=2")
+    run(digits_file, tmp_path / "run", *few, *attacked)
     found = findings(tmp_path / "run", "tables/tables.json")
     totals = {row["attack"]: row["success_trapped"]["total"] for row in found["rows"]}
     assert totals == {"FGSM": 9, "PGD": 4}

@@ -15,7 +15,7 @@ import robustness
 import train
 from command_line import CommandLineError, Parser
 
-SCRIPTS = [attractors, export, luring, quickstart, robustness, train]
+SCRIPTS: list[Any] = [attractors, export, luring, quickstart, robustness, train]
 RECIPES = Path(command_line.__file__).parent
 
 
@@ -137,7 +137,6 @@ def test_the_help_tells_every_flag_of_every_sub_command(
 def test_what_flags_may_be_is_what_the_package_knows() -> None:
     from keras_traps.evaluation.runner import EngineName
     from keras_traps.evaluation.subjects import Threat, Variant
-
     from keras_traps.luring.losses import LuringLoss
     from keras_traps.luring.training import LURE_RECIPES
     from keras_traps.luring.training import Variant as Baseline

@@ -70,44 +70,34 @@ def test_one_command_traps_measures_and_exports(
     assert f"{told['metrics']['accuracy']:.2%}" in card
 
 
-def test_a_lured_model_is_exported_from_two_files(
-    classifier: Path,
-    tmp_path: Path,
-    no_fresh_process: None,
-) -> None:
-    images = keras.Input((8, 8, 1))
-    lure = keras.Model(images, keras.layers.Conv2D(1, 1, activation="relu")(images))
-    lure.save(tmp_path / "p.keras")
-    run(
-        f"--model={classifier}",
-        f"--lure={tmp_path / 'p.keras'}",
-        "--deploy=agreed",
-        f"--directory={tmp_path / 'lured'}",
-    )
-    signatures = tf.saved_model.load(str(tmp_path / "lured" / "1")).signatures
-    assert set(signatures) == {"serving_default", "predict_agreed"}
-    assert "agreement" in (tmp_path / "lured" / "1" / "README.md").read_text()
-
-
-@pytest.mark.parametrize("deploy", ["target", "augmented"])
-def test_a_file_of_a_lured_model_answers_as_it_is_deployed(
-    classifier: Path,
-    tmp_path: Path,
-    no_fresh_process: None,
-    deploy: str,
-) -> None:
+@pytest.fixture(scope="module")
+def lure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lure") / "p.keras"
     images = keras.Input((8, 8, 1))
     moved = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(images)
-    keras.Model(images, moved).save(tmp_path / "p.keras")
-    run(
-        f"--model={classifier}",
-        f"--lure={tmp_path / 'p.keras'}",
-        f"--deploy={deploy}",
-        f"--directory={tmp_path / 'lured'}",
-        "--format=tflite",
-    )
+    keras.Model(images, moved).save(path)
+    return path
+
+
+def test_a_lured_model_is_exported_from_two_files(
+    classifier: Path, lure: Path, tmp_path: Path, no_fresh_process: None
+) -> None:
+    directory = tmp_path / "lured"
+    files = (f"--model={classifier}", f"--lure={lure}", f"--directory={directory}")
+    run(*files, "--deploy=agreed")
+    signatures = tf.saved_model.load(str(directory / "1")).signatures
+    assert set(signatures) == {"serving_default", "predict_agreed"}
+    assert "agreement" in (directory / "1" / "README.md").read_text()
+
+
+def test_a_file_of_a_lured_model_answers_as_it_is_deployed(
+    classifier: Path, lure: Path, tmp_path: Path, no_fresh_process: None
+) -> None:
+    directory = tmp_path / "lured"
+    files = (f"--model={classifier}", f"--lure={lure}", f"--directory={directory}")
+    run(*files, "--deploy=augmented", "--format=tflite")
     noise = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
-    served = tf.saved_model.load(str(tmp_path / "lured" / "1")).signatures
+    served = tf.saved_model.load(str(directory / "1")).signatures
     expected = served["serving_default"](image=noise)["probabilities"].numpy()
     logits = FORMATS["tflite"].run(tmp_path / "lured.tflite", noise)
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, rtol=0, atol=1e-4)

@@ -10,6 +10,8 @@ import luring_attacks
 import pytest
 from command_line import CommandLineError
 
+from keras_traps.evaluation import metrics
+
 # Few images and steps; the radius is large, so that something succeeds.
 FEW = ("--num_examples=9", "--chunk_size=4", "--nb_iter=2", "--eps=0.5")
 VARIANTS = ("auto", "luring")
@@ -101,7 +103,7 @@ def test_an_attack_that_is_interrupted_ends_with_the_same_numbers(
     attacked: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    make = luring_attacks.make_frame
+    make = metrics.make_frame
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)

@@ -31,13 +31,16 @@ def test_every_format_is_there_and_has_an_ending_of_its_own() -> None:
     assert len({form.suffix for form in FORMATS.values()}) == len(FORMATS)
 
 
-@pytest.mark.parametrize("part", ["trapped", "integrated"])
 @pytest.mark.parametrize(
-    "name",
+    ("name", "part"),
     [
-        pytest.param("onnx", marks=pytest.mark.slow),
-        pytest.param("openvino", marks=pytest.mark.slow),
-        "tflite",
+        ("tflite", "integrated"),
+        *(
+            pytest.param(name, part, marks=pytest.mark.slow)
+            for name in FORMATS
+            for part in ("trapped", "integrated")
+            if (name, part) != ("tflite", "integrated")
+        ),
     ],
 )
 def test_a_file_answers_as_the_live_model(

@@ -264,7 +264,8 @@ def test_a_model_that_cannot_be_served_is_refused(tmp_path: Path) -> None:
 def test_a_lure_has_to_fit_its_classifier(
     target: keras.Model, lure: keras.Model, trapped: Trapped, tmp_path: Path
 ) -> None:
-    for deploy in (None, "both"):
+    unknown: Any = "both"
+    for deploy in (None, unknown):
         with pytest.raises(ValueError, match='"augmented", "target", "agreed"'):
             export(target, tmp_path, lure=lure, deploy=deploy, output="logits")
     images = keras.Input((8, 8, 1))

@@ -1,3 +1,4 @@
+import functools
 import json
 import runpy
 import sys
@@ -14,40 +15,48 @@ from keras_traps.serving.client.__main__ import main
 from tests.serving.foreign_server import Script, answering
 from tests.serving.tiny_model import SHAPE, Offline, images
 
-
-def run(
-    capsys: pytest.CaptureFixture[str], *argv: str
-) -> tuple[int, list[dict[str, Any]], str]:
-    code = main(argv)
-    captured = capsys.readouterr()
-    return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
+Ran = tuple[int, list[dict[str, Any]], str]
+Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def png(tmp_path: Path) -> Path:
-    pixels = np.arange(64, dtype=np.uint8).reshape(SHAPE)
-    path = tmp_path / "digit.png"
-    path.write_bytes(tf.io.encode_png(pixels).numpy())
-    return path
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line; gives its code, its lines and its error."""
+
+    def run(*argv: object) -> Ran:
+        code = main([str(word) for word in argv])
+        captured = capsys.readouterr()
+        lines = [json.loads(line) for line in captured.out.splitlines()]
+        return code, lines, captured.err
+
+    return run
+
+
+@pytest.fixture
+def predict(run: Run, address: str) -> Run:
+    """Asks the tiny model."""
+    return functools.partial(run, "predict", f"--address={address}", "--model=tiny")
+
+
+@pytest.fixture
+def ask(run: Run, serve: Callable[[Script], str]) -> Run:
+    """Asks a server that answers with 1 and 2."""
+    address = serve(answering({"a": [1.0, 2.0], "b": ["x", "y"]}))
+    return functools.partial(run, "predict", f"--address={address}", "--model=m")
 
 
 def test_a_batch_of_arrays_is_answered_line_by_line(
-    capsys: pytest.CaptureFixture[str], address: str, offline: Offline, tmp_path: Path
+    predict: Run, offline: Offline, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "batch.npy", images(3))
-    code, lines, _ = run(
-        capsys,
-        "predict",
-        str(tmp_path / "batch.npy"),
-        f"--address={address}",
-        "--model=tiny",
-        "--signature=analyze",
-        f"--output={tmp_path / 'answers.npz'}",
+    answers = tmp_path / "answers.npz"
+    code, lines, _ = predict(
+        tmp_path / "batch.npy", "--signature=analyze", f"--output={answers}"
     )
     expected = offline("analyze", images(3))
     assert code == 0
     assert [line["label"] for line in lines] == expected["label"].tolist()
-    with np.load(tmp_path / "answers.npz") as written:
+    with np.load(answers) as written:
         assert set(written) == set(expected)
         np.testing.assert_array_equal(written["score"], expected["score"])
 
@@ -56,16 +65,13 @@ def test_a_batch_of_arrays_is_answered_line_by_line(
     "signature", ["serving_default", "serving_uint8", "image_bytes"]
 )
 def test_an_image_file_goes_as_the_signature_takes_it(
-    capsys: pytest.CaptureFixture[str],
-    address: str,
-    offline: Offline,
-    png: Path,
-    signature: str,
+    predict: Run, offline: Offline, tmp_path: Path, signature: str
 ) -> None:
-    target = (f"--address={address}", "--model=tiny", f"--signature={signature}")
-    code, lines, _ = run(capsys, "predict", str(png), str(png), *target)
-    assert code == 0
     pixels = np.arange(64, dtype=np.uint8).reshape(1, *SHAPE)
+    png = tmp_path / "digit.png"
+    png.write_bytes(tf.io.encode_png(pixels[0]).numpy())
+    code, lines, _ = predict(png, png, f"--signature={signature}")
+    assert code == 0
     expected = offline("serving_uint8", pixels)
     assert len(lines) == 2
     for line in lines:
@@ -75,42 +81,26 @@ def test_an_image_file_goes_as_the_signature_takes_it(
         )
 
 
-def test_versions_and_signatures_are_shown(
-    capsys: pytest.CaptureFixture[str], address: str
-) -> None:
+def test_versions_and_signatures_are_shown(run: Run, address: str) -> None:
     target = (f"--address={address}", "--model=tiny")
-    code, lines, _ = run(capsys, "status", *target)
+    code, lines, _ = run("status", *target)
     assert (code, lines) == (0, [{"version": 3, "state": "AVAILABLE", "error": ""}])
-    code, lines, _ = run(capsys, "signatures", *target)
+    code, lines, _ = run("signatures", *target)
     assert code == 0
     assert lines[0]["signature"] == "analyze"
     assert lines[0]["inputs"] == {"image": "float32 (batch, 8, 8, 1)"}
 
 
-def test_an_unknown_signature_is_told(
-    capsys: pytest.CaptureFixture[str], address: str, png: Path
-) -> None:
-    target = (f"--address={address}", "--model=tiny", "--signature=nope")
-    code, lines, error = run(capsys, "predict", str(png), *target)
-    assert (code, lines) == (1, [])
-    assert "no signature 'nope'" in error
-
-
-@pytest.mark.parametrize("content", [None, b"no image"])
-def test_a_file_that_cannot_be_read_is_told(
-    capsys: pytest.CaptureFixture[str],
-    address: str,
-    tmp_path: Path,
-    content: bytes | None,
-) -> None:
-    path = tmp_path / "image.png"
-    if content is not None:
-        path.write_bytes(content)
-    code, lines, error = run(
-        capsys, "predict", str(path), f"--address={address}", "--model=tiny"
-    )
+def test_what_is_not_there_is_told(predict: Run, tmp_path: Path) -> None:
+    code, lines, error = predict(tmp_path / "image.png")
     assert (code, lines) == (1, [])
     assert "image.png" in error
+    (tmp_path / "image.png").write_bytes(b"no image")
+    assert "image.png" in predict(tmp_path / "image.png")[2]
+    np.save(tmp_path / "batch.npy", images(1))
+    code, lines, error = predict(tmp_path / "batch.npy", "--signature=nope")
+    assert (code, lines) == (1, [])
+    assert "no signature 'nope'" in error
 
 
 @pytest.mark.parametrize(
@@ -118,19 +108,11 @@ def test_a_file_that_cannot_be_read_is_told(
     [(np.uint16, "png", "I;16"), (np.float32, "tiff", "F")],
 )
 def test_an_image_of_more_than_8_bits_is_refused(
-    capsys: pytest.CaptureFixture[str],
-    serve: Callable[[Script], str],
-    tmp_path: Path,
-    dtype: type[np.generic],
-    ending: str,
-    mode: str,
+    ask: Run, tmp_path: Path, dtype: type[np.generic], ending: str, mode: str
 ) -> None:
     path = tmp_path / f"image.{ending}"
     Image.fromarray(np.full((8, 8), 1000, dtype)).save(path)
-    address = serve(answering({"a": [1.0], "b": ["x"]}))
-    code, lines, error = run(
-        capsys, "predict", str(path), f"--address={address}", "--model=m"
-    )
+    code, lines, error = ask(path)
     assert (code, lines) == (1, [])
     assert f"{path}: expected an image of 8 bits per channel" in error
     assert f"mode '{mode}'" in error
@@ -138,56 +120,42 @@ def test_an_image_of_more_than_8_bits_is_refused(
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
 def test_a_file_that_holds_no_array_is_told(
-    capsys: pytest.CaptureFixture[str],
-    serve: Callable[[Script], str],
-    tmp_path: Path,
-    content: bytes,
+    ask: Run, tmp_path: Path, content: bytes
 ) -> None:
     path = tmp_path / "batch.npy"
     path.write_bytes(content)
-    address = serve(answering({"a": [1.0], "b": ["x"]}))
-    code, lines, error = run(
-        capsys, "predict", str(path), f"--address={address}", "--model=m"
-    )
+    code, lines, error = ask(path)
     assert (code, lines) == (1, [])
     assert error.startswith(f"{path}: expected an array of images")
 
 
 @pytest.mark.parametrize(
     ("a", "expected"),
-    [
-        ([1.0, 2.0], [1.0, 2.0]),
-        (7.0, [7.0, 7.0]),
-        ([7.0], [[7.0], [7.0]]),
-        ([1.0, 2.0, 3.0], [[1.0, 2.0, 3.0]] * 2),
-    ],
+    [([1.0, 2.0], [1.0, 2.0]), (7.0, [7.0, 7.0]), ([7.0], [[7.0], [7.0]])],
 )
 def test_an_output_without_a_row_per_image_is_whole_in_each_line(
-    capsys: pytest.CaptureFixture[str],
+    run: Run,
     serve: Callable[[Script], str],
     tmp_path: Path,
     a: Any,
     expected: list[Any],
 ) -> None:
     np.save(tmp_path / "batch.npy", np.zeros(2, np.float32))
+    address = serve(answering({"a": a, "b": ["x", "y"]}))
     code, lines, _ = run(
-        capsys,
-        "predict",
-        str(tmp_path / "batch.npy"),
-        f"--address={serve(answering({'a': a, 'b': ['x', 'y']}))}",
-        "--model=m",
+        "predict", tmp_path / "batch.npy", f"--address={address}", "--model=m"
     )
     assert code == 0
     assert [line["a"] for line in lines] == expected
     assert [line["b"] for line in lines] == ["x", "y"]
 
 
-def test_a_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_one_line(run: Run) -> None:
     status = ("status", "--address=http://127.0.0.1:9", "--model=m")
-    code, _, error = run(capsys, *status, "--retries=0")
+    code, _, error = run(*status, "--retries=0")
     assert code == 1
     assert error.startswith("UNAVAILABLE: ")
-    code, _, error = run(capsys, *status, "--timeout=inf")
+    code, _, error = run(*status, "--timeout=inf")
     assert code == 1
     assert error.endswith("at most 2147483. Received: timeout=inf\n")
 

@@ -68,15 +68,17 @@ def signature(*dtypes: str) -> Signature:
 
 
 def test_what_fits_is_cast_to_the_signatures_dtype() -> None:
-    for dtype, given in (
-        ("float32", np.ones(2)),
-        ("uint8", [0, 255]),
-        ("int64", np.ones(2, np.uint8)),
-        ("bool", [True, False]),
-    ):
+    fitting: dict[str, Any] = {
+        "float32": np.ones(2),
+        "uint8": [0, 255],
+        "int64": np.ones(2, np.uint8),
+        "bool": [True, False],
+    }
+    for dtype, given in fitting.items():
         (array,) = to_inputs(given, signature(dtype)).values()
         assert array.dtype == dtype
-    (array,) = to_inputs([b"a\x00", "ü"], signature("string")).values()
+    files: Any = [b"a\x00", "ü"]
+    (array,) = to_inputs(files, signature("string")).values()
     assert array.tolist() == [b"a\x00", "ü".encode()]
 
 

@@ -1,0 +1,229 @@
+"""Ours held against cleverhans' as shipped, with the same settings."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cleverhans.tf2.attacks.projected_gradient_descent import (
+    projected_gradient_descent,
+)
+
+from keras_traps.attacks import AttackResult, Loss, cleverhans, create
+from tests.attacks.calling import Settings, run
+from tests.attacks.nearest import distance_to_plane
+from tests.attacks.victims import (
+    SHAPE,
+    TWO_CLASSES,
+    linear,
+    some_images,
+    tanh_net,
+    two_classes,
+)
+
+STEPS: Settings = {"eps": 0.3, "eps_iter": 0.03, "nb_iter": 12}
+CLASSES = np.arange(30) % 3
+LOSSES: list[Loss] = ["cross_entropy", "margin"]
+
+
+def both(ours: str, theirs: str, settings: Settings, **more: Any) -> list[AttackResult]:
+    """Attacks with both, away from the true classes or towards given ones."""
+    aim = {"aim": "random"} if create(ours, **settings).targeted else {}
+    images = some_images(30)
+    # Some pixels have no room for a whole step.
+    images[::3, 0] = np.random.default_rng(0).choice([0.0, 0.1, 1.0], (10, 3, 1))
+    return [
+        run(name, tanh_net().model, images, CLASSES, {**settings, **own}, **more)
+        for name, own in ((ours, {}), (f"cleverhans/{theirs}", aim))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings"),
+    [
+        ("FGSM", "FGM", {"eps": 0.3}),
+        ("LLC", "FGM", {"eps": 0.3}),
+        ("BIM", "BIM", STEPS),
+        ("ILLC", "BIM", STEPS),
+        ("MIM", "MIM", STEPS),
+        ("UMIFGSM", "MIM", {**STEPS, "decay_factor": 0.7}),
+        ("TMIFGSM", "MIM", STEPS),
+    ],
+)
+def test_the_images_are_those_of_cleverhans(
+    ours: str, theirs: str, settings: Settings
+) -> None:
+    one, other = both(ours, theirs, settings)
+    np.testing.assert_allclose(one.images, other.images, atol=1e-6)
+    np.testing.assert_array_equal(one.success, other.success)
+    np.testing.assert_array_equal(one.iterations, other.iterations)
+
+
+def test_one_step_along_the_margin_is_that_of_cleverhans() -> None:
+    one, other = both("FGSM", "FGM", {"eps": 0.3}, loss="margin")
+    np.testing.assert_allclose(one.images, other.images, atol=1e-6)
+
+
+def test_l2_momentum_is_that_of_cleverhans_in_a_wide_box() -> None:
+    settings = {"eps_iter": 0.05, "nb_iter": 12}
+    ours = {**settings, "eps": 1.0, "radius": 0.25}
+    theirs = {**settings, "eps": 0.25, "norm": "L2"}
+    images = some_images(30)
+    one, other = (
+        run(name, tanh_net().model, images, CLASSES, given)
+        for name, given in (("MIML2", ours), ("cleverhans/MIM", theirs))
+    )
+    np.testing.assert_allclose(one.images, other.images, atol=1e-5)
+    assert other.l2.max() == pytest.approx(0.25, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_from_one_start_pgd_ends_where_cleverhans_does(loss: Loss) -> None:
+    model, images = tanh_net().model, some_images(30)
+    still = run("PGD", model, images, CLASSES, {**STEPS, "eps_iter": 1e-30})
+    ours = run("PGD", model, images, CLASSES, STEPS, loss=loss)
+
+    # Theirs ends in the ball around its start, unless the box is that around the image.
+    theirs = create("cleverhans/PGD", **STEPS, rand_init=False)
+    expected = projected_gradient_descent(
+        model,
+        tf.constant(still.images),
+        2.0,
+        0.03,
+        12,
+        np.inf,
+        loss_fn=cleverhans._margin if loss == "margin" else None,
+        clip_min=np.maximum(images - np.float32(0.3), 0),
+        clip_max=np.minimum(images + np.float32(0.3), 1),
+        y=tf.constant(CLASSES),
+    )
+    np.testing.assert_allclose(ours.images, expected, atol=1e-6)
+    # Without a random start both are BIM.
+    bim = run("BIM", model, images, CLASSES, STEPS, loss=loss)
+    np.testing.assert_allclose(
+        theirs(model, images, CLASSES, loss=loss).images, bim.images, atol=1e-6
+    )
+
+
+def linear_success(name: str, settings: Settings) -> float:
+    images = some_images(200)
+    labels = two_classes()(images).numpy().argmax(axis=1)
+    return float(run(name, two_classes(), images, labels, settings).success.mean())
+
+
+@pytest.mark.parametrize("theirs", ["cleverhans/PGD", "cleverhans/Madry"])
+def test_from_random_starts_as_many_are_fooled(theirs: str) -> None:
+    # Two steps: the start matters.
+    settings = {"eps": 0.4, "eps_iter": 0.08, "nb_iter": 2}
+    more = {"rand_minmax": 0.4} if theirs.endswith("Madry") else {}
+    ours = linear_success("PGD", settings)
+    assert 0.1 < ours < 0.9
+    # Two shares of 200 differ by at most five standard deviations.
+    assert abs(ours - linear_success(theirs, {**settings, **more})) < 0.25
+
+
+@pytest.mark.parametrize("name", ["FGM", "BIM", "PGD", "Madry", "MIM"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_a_result_stays_in_the_ball_of_its_norm(name: str, norm: str) -> None:
+    made = create(
+        f"cleverhans/{name}", norm=norm, **({"eps": 0.3} if name == "FGM" else STEPS)
+    )
+    assert (made.linf_bound, made.l2_bound) == (
+        (0.3, None) if norm == "Linf" else (None, 0.3)
+    )
+    images = np.random.default_rng(1).choice([0.0, 0.5, 1.0], (20, *SHAPE))
+    result = made(tanh_net().model, images, CLASSES[:20])
+    reach = result.linf if norm == "Linf" else result.l2
+    assert reach.max() <= 0.3 + 1e-5
+    assert reach.max() > 0.25
+
+
+def test_madry_starts_mostly_at_the_border_of_a_small_ball() -> None:
+    images = some_images(50)
+    for name, inside in (("Madry", 0.2), ("PGD", 0.9)):
+        settings = {"eps": 0.03, "eps_iter": 1e-30, "nb_iter": 1}
+        result = run(f"cleverhans/{name}", two_classes(), images, [0] * 50, settings)
+        moved = np.abs(result.images - images)
+        assert ((moved < 0.0299).mean() > 0.5) == (inside > 0.5)
+
+
+def test_carlini_and_wagners_changes_are_as_short() -> None:
+    images = some_images(4)
+    settings = {"binary_search_steps": 7, "max_iterations": 100, "learning_rate": 0.02}
+    # Each of the six values has a constant of its own.
+    theirs = {**settings, "initial_const": 0.1 / 6}
+    for name, given in (
+        ("CW2", {**settings, "initial_const": 0.1}),
+        ("cleverhans/CW2", theirs),
+    ):
+        result = run(name, two_classes(), images, [1] * 4, given)
+        assert result.success.all()
+        shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
+        np.testing.assert_allclose(result.l2, shortest, rtol=0.05)
+        assert (result.iterations > 100).all()
+
+
+def test_spsa_leads_to_the_same_corner() -> None:
+    images, labels = some_images(3), [0, 0, 0]
+    settings = {"eps": 0.1, "nb_iter": 12, "learning_rate": 0.03, "spsa_samples": 256}
+    one, other = (
+        create(name, **settings)(two_classes(), images, labels).images
+        for name in ("SPSA", "cleverhans/SPSA")
+    )
+    decided = np.abs(TWO_CLASSES[:, 0] - TWO_CLASSES[:, 1]) > 0.5
+    one, other = (made.reshape(3, -1)[:, decided] for made in (one, other))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_spsa_stops_early_when_asked_to() -> None:
+    images = some_images(4)
+    labels = two_classes()(images).numpy().argmax(axis=1)
+    settings = {"eps": 0.4, "nb_iter": 20, "learning_rate": 0.05, "spsa_samples": 32}
+    result = create("cleverhans/SPSA", **settings, early_stop_loss_threshold=0.0)(
+        two_classes(), images, labels
+    )
+    assert result.success.all()
+    assert (result.iterations < 20).all()
+
+
+def test_images_that_are_not_numbers_are_told() -> None:
+    # The gradient of a root at 0 is infinite, and 0 times that is none.
+    image = keras.Input(SHAPE)
+    roots = keras.layers.Flatten()(keras.ops.sqrt(image * 0.0))
+    model = keras.Model(image, keras.layers.Dense(2)(roots))
+    with pytest.raises(RuntimeError, match=r"cleverhans/FGM gave images that are not"):
+        create("cleverhans/FGM", eps=0.1)(model, some_images(2), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("FGM", {"eps": 0}, "`eps`. Expected a finite number above 0"),
+        ("FGM", {"norm": "L1"}, r"`norm`. Expected one of .*Received: norm='L1'"),
+        ("FGM", {"aim": True}, r"`aim`. Expected one of .*Received: aim=True"),
+        ("BIM", {"eps_iter": 0.4}, "`eps_iter`. Expected at most eps=0.3"),
+        ("BIM", {"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
+        ("PGD", {"rand_minmax": 0}, "`rand_minmax`. Expected a finite number above"),
+        ("Madry", {"rand_minmax": 0}, "`rand_minmax`. Expected a finite number above"),
+        ("MIM", {"decay_factor": -1}, "`decay_factor`. Expected a finite number"),
+        ("CW2", {"learning_rate": 0}, "`learning_rate`. Expected a finite number"),
+        ("SPSA", {"spsa_samples": 3}, "`spsa_samples`. Expected an even number"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    name: str, change: Settings, expected: str
+) -> None:
+    settings = {"FGM": {"eps": 0.3}, "CW2": {}, "SPSA": {"eps": 0.3, "nb_iter": 2}}
+    with pytest.raises(ValueError, match=expected):
+        create(f"cleverhans/{name}", **{**settings.get(name, STEPS), **change})
+
+
+def test_an_aim_makes_it_targeted() -> None:
+    made = create("cleverhans/FGM", eps=0.3, aim="least_likely")
+    assert (made.kind, made.target_rule, made.targeted) == ("TA", "least_likely", True)
+    plain = create("cleverhans/FGM", eps=0.3)
+    assert (plain.kind, plain.target_rule, plain.targeted) == ("UA", "none", False)
+    model = linear(TWO_CLASSES)
+    with pytest.raises(ValueError, match=r"`y_target`. cleverhans/FGM is targeted"):
+        made(model, some_images(1), [0])

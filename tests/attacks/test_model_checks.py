@@ -1,0 +1,243 @@
+"""Facts about attacks on models that end in a softmax."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps.attacks import create
+from keras_traps.attacks.model_checks import check_differentiable
+from tests.attacks.calling import EVERY, ITERATIVE, run
+from tests.attacks.victims import (
+    SHAPE,
+    TOWARDS_1,
+    TWO_CLASSES,
+    linear,
+    some_images,
+    tanh_net,
+    with_softmax,
+)
+
+
+class Rounded(keras.layers.Layer):
+    """Has a gradient of None."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.round(inputs)
+
+
+def rounding(sequential: bool = False) -> keras.Model:
+    layers = [
+        keras.layers.Flatten(name="flat"),
+        Rounded(name="rounded"),
+        keras.layers.Dense(2, name="logits"),
+    ]
+    if sequential:
+        return keras.Sequential([keras.Input(SHAPE), *layers])
+    image = outputs = keras.Input(SHAPE)
+    for layer in layers:
+        outputs = layer(outputs)
+    return keras.Model(image, outputs)
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_the_layer_that_stops_the_gradient_is_named(sequential: bool) -> None:
+    with pytest.raises(ValueError, match=r"gradient is None from layer 'rounded' on"):
+        check_differentiable(rounding(sequential))
+
+
+def test_the_layer_is_named_in_a_model_within_the_model() -> None:
+    image = keras.Input(SHAPE)
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(2.0)(image))
+    inner = keras.Model(image, Rounded(name="rounded")(hidden), name="inner")
+    middle = keras.Sequential([keras.Input(SHAPE), inner], name="middle")
+    image = keras.Input(SHAPE)
+    before = keras.layers.Rescaling(1.0, name="before")(image)
+    after = keras.layers.Rescaling(1.0, name="after")(middle(before))
+    model = keras.Model(image, keras.layers.Dense(2)(after))
+    with pytest.raises(ValueError, match="gradient is None from layer 'rounded' on"):
+        check_differentiable(model)
+
+
+def test_the_layer_is_named_that_was_first_called_elsewhere() -> None:
+    rounded = Rounded(name="rounded")
+    rounded(keras.Input(SHAPE))
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten(name="flat")(rounded(image))
+    model = keras.Model(image, keras.layers.Dense(2)(flat))
+    with pytest.raises(ValueError, match="gradient is None from layer 'rounded' on"):
+        check_differentiable(model)
+
+
+def test_an_operation_that_is_no_layer_is_named() -> None:
+    image = keras.Input(SHAPE)
+    rounded = keras.ops.round(keras.layers.Rescaling(255.0)(image))
+    model = keras.Model(
+        image, keras.layers.Dense(2)(keras.layers.Flatten(name="flat")(rounded))
+    )
+    with pytest.raises(ValueError, match="gradient is None from operation 'round"):
+        check_differentiable(model)
+
+
+def test_whole_numbers_end_the_gradient_where_they_are_made() -> None:
+    image = keras.Input(SHAPE)
+    cells = keras.layers.Discretization([0.5], name="cells")(image)
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(2, 3)(cells))
+    model = keras.Model(image, keras.layers.Dense(2)(embedded))
+    with pytest.raises(ValueError, match="gradient is None from layer 'cells' on"):
+        check_differentiable(model)
+
+
+def test_the_layer_is_named_in_a_model_of_two_inputs_within_the_model() -> None:
+    one, two = keras.Input(SHAPE), keras.Input(SHAPE)
+    both = Rounded()(keras.layers.Add()([one, two]))
+    inner = keras.Model([one, two], both, name="inner")
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten(name="flat")(inner([image, image]))
+    model = keras.Model(image, keras.layers.Dense(2)(flat))
+    with pytest.raises(ValueError, match="gradient is None from layer 'round"):
+        check_differentiable(model)
+
+
+def test_a_way_around_the_layer_is_enough() -> None:
+    image = keras.Input(SHAPE)
+    both = keras.layers.Add()([Rounded()(image), image])
+    dense = keras.layers.Dense(2)(keras.layers.Flatten()(both))
+    check_differentiable(keras.Model(image, dense))
+
+
+def test_a_gradient_of_zero_is_a_gradient() -> None:
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(image)
+    check_differentiable(keras.Model(image, keras.layers.Dense(2)(flat * 0.0)))
+
+
+def test_a_model_that_tells_no_layers_is_refused_by_its_name() -> None:
+    class Own(keras.Model):
+        def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+            return tf.round(tf.reshape(inputs, (-1, 6)))
+
+    image = keras.Input(SHAPE)
+    model = keras.Model(image, Own(name="own")(image))
+    with pytest.raises(ValueError, match="gradient is None from layer 'own' on"):
+        check_differentiable(model)
+    # Its layers are not what it does.
+    flat = keras.layers.Flatten(name="flat")(image)
+    model = Own(inputs=image, outputs=flat, name="own")
+    with pytest.raises(ValueError, match=r"'own', whose gradient is None\. An attack"):
+        check_differentiable(model)
+
+
+def test_an_attack_refuses_it() -> None:
+    with pytest.raises(ValueError, match=r"argument `model`.*layer 'rounded'"):
+        create("FGSM", eps=0.1)(rounding(), some_images(2), [0, 1])
+    create("FGSM", eps=0.1)(tanh_net().model, some_images(2), np.array([0, 1]))
+
+
+def test_probabilities_are_not_taken_for_logits() -> None:
+    model = with_softmax(TWO_CLASSES, "dense")
+    with pytest.raises(ValueError, match="do not look like logits"):
+        create("FGSM", eps=0.1)(model, some_images(2), [0, 1])
+
+
+@pytest.mark.parametrize(
+    "kind", ["dense", "activation", "softmax", "operation", "cast", "tensorflow"]
+)
+def test_a_saturated_softmax_is_taken_off(kind: str) -> None:
+    # The classes lie thousands apart: the softmax is 1 and 0 and has no gradient left.
+    kernel = TWO_CLASSES * np.float32(1e4)
+    images = some_images(4)
+    model = with_softmax(kernel, kind)
+    labels = model(images).numpy().argmax(axis=1)
+    attack = create("FGSM", eps=0.1)
+
+    result = attack(model, images, labels, output="probabilities", loss="margin")
+
+    towards = np.where(labels[:, None, None, None] == 0, TOWARDS_1, -TOWARDS_1)
+    expected = images + np.float32(0.1) * towards.astype(np.float32)
+    np.testing.assert_array_equal(result.images, expected)
+    # The probabilities themselves would have left the images as they were.
+    naive = attack(model, images, labels, output="scores", loss="margin")
+    np.testing.assert_array_equal(naive.images, images)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [
+        ("dense", 1),
+        ("activation", 1),
+        ("softmax", 1),
+        ("hidden", 1),
+        # Here the larger probability is rounded to 1.
+        ("dense", 20),
+        ("activation", 20),
+        ("softmax", 20),
+    ],
+)
+def test_probabilities_are_attacked_as_their_logits_are(kind: str, scale: int) -> None:
+    kernel = TWO_CLASSES * np.float32(scale)
+    images = some_images(6)
+    labels = np.array([0, 1] * 3)
+    attack = create("BIM", eps=0.1, eps_iter=0.05, nb_iter=3)
+
+    result = attack(with_softmax(kernel, kind), images, labels, output="probabilities")
+
+    expected = attack(linear(kernel), images, labels)
+    np.testing.assert_array_equal(result.images, expected.images)
+    assert (result.l0 == 5).all()
+    np.testing.assert_array_equal(result.success, expected.success)
+
+
+def test_an_unknown_last_layer_is_attacked_where_a_probability_rounds_to_one() -> None:
+    model = with_softmax(TWO_CLASSES * np.float32(20), "hidden")
+    images = some_images(4)
+    probabilities = model(images).numpy()
+    labels = probabilities.argmax(axis=1)
+    assert (probabilities.max(axis=1) == 1).any()
+
+    result = create("FGSM", eps=0.1)(model, images, labels, output="probabilities")
+
+    towards = np.where(labels[:, None, None, None] == 0, TOWARDS_1, -TOWARDS_1)
+    expected = images + np.float32(0.1) * towards.astype(np.float32)
+    np.testing.assert_array_equal(result.images, expected)
+
+
+@pytest.mark.parametrize("name", ["UMIFGSM", "SPSA", "BPDA"])
+def test_an_unknown_last_layer_is_refused_where_a_probability_is_zero(
+    name: str,
+) -> None:
+    model = with_softmax(TWO_CLASSES * np.float32(1e4), "hidden")
+    images = some_images(4)
+    assert (model(images).numpy().min(axis=1) == 0).all()
+    with pytest.raises(ValueError, match=r"at 4 of 4 images.*output=\"logits\""):
+        create(name, **EVERY[name])(model, images, [0, 1] * 2, output="probabilities")
+
+
+def test_one_sure_image_of_many_is_found_behind_an_unknown_last_layer() -> None:
+    model = with_softmax(TWO_CLASSES * np.float32(10), "hidden")
+    # At grey images the classes lie 12 apart, at this one more than 70.
+    images = np.full((50, *SHAPE), 0.5, np.float32)
+    images[41] = (1 - TOWARDS_1[0]) / 2
+    assert (model(images).numpy().min(axis=1) < 1e-30).nonzero()[0].tolist() == [41]
+    with pytest.raises(ValueError, match="at 1 of 50 images, the first at index 41"):
+        create("FGSM", eps=0.1)(model, images, [0] * 50, output="probabilities")
+
+
+def pooled(data_format: str, *, nested: bool) -> keras.Model:
+    image = keras.Input((3, 8, 8))
+    pool = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="pool")
+    inner = keras.Model(image, pool(image)) if nested else pool
+    return keras.Model(image, keras.layers.Dense(2)(inner(image)), name="pooled")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_attack_along_height_and_width_refuses_channels_first(nested: bool) -> None:
+    images = np.full((1, 3, 8, 8), 0.5, np.float32)
+    first, last = (
+        pooled(f"channels_{which}", nested=nested) for which in ("first", "last")
+    )
+    expected = r"`model`. DIM-TI goes by .*'pooled', whose layer 'pool' has .*first"
+    with pytest.raises(ValueError, match=expected):
+        run("DIM-TI", first, images, [0], ITERATIVE)
+    run("DIM-TI", last, images, [0], ITERATIVE)
+    run("MIM", first, images, [0], ITERATIVE)

@@ -1,0 +1,76 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_traps.attacks import create
+from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, two_classes
+
+
+def near_the_boundary(count: int) -> tuple[Any, Any]:
+    images = some_images(count)
+    return images, two_classes()(images).numpy().argmax(axis=1)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "sign"])
+def test_noise_fills_the_ball_or_its_border(kind: str) -> None:
+    images = some_images(200)
+    result = create("Noise", eps=0.25, noise_kind=kind)(
+        two_classes(), images, [0] * 200
+    )
+    shares = np.abs(result.images - images).reshape(-1) / 0.25
+    assert shares.max() <= 1 + 1e-5
+    if kind == "sign":
+        np.testing.assert_allclose(shares, 1, atol=1e-5)
+    else:
+        counts, _ = np.histogram(shares, 4, (0, 1))
+        assert np.abs(counts / shares.size - 0.25).max() < 0.06
+
+
+def test_an_example_stops_at_its_first_success() -> None:
+    images, labels = near_the_boundary(40)
+    short = create("Noise", eps=0.4, nb_restarts=3)(two_classes(), images, labels)
+    long = create("Noise", eps=0.4, nb_restarts=12)(two_classes(), images, labels)
+
+    assert 0 < short.success.sum() < long.success.sum()
+    assert (long.iterations[~long.success] == 12).all()
+    assert len(set(long.iterations[long.success])) > 3
+    # The tries of a longer run begin with those of a shorter one.
+    done = short.success
+    np.testing.assert_array_equal(long.images[done], short.images[done])
+    np.testing.assert_array_equal(long.iterations[done], short.iterations[done])
+
+
+def test_a_failure_keeps_the_noise_that_came_nearest() -> None:
+    images, labels = some_images(30), np.zeros(30, np.int64)
+    model = linear(TWO_CLASSES + np.array([[9.0, 0.0]], np.float32))
+    leads = []
+    for restarts in (1, 20):
+        result = create("Noise", eps=0.1, nb_restarts=restarts)(model, images, labels)
+        assert not result.success.any()
+        logits = model(result.images).numpy()
+        leads.append(logits[:, 1] - logits[:, 0])
+    assert (leads[1] >= leads[0] - 1e-6).all()
+    assert (leads[1] > leads[0] + 0.01).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"eps": 0}, "`eps`. Expected a finite number above 0"),
+        ({"noise_kind": "normal"}, "`noise_kind`. Expected one of .*'normal'"),
+        ({"nb_restarts": 0}, "`nb_restarts`. Expected at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    change: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        create("Noise", **{"eps": 0.1, **change})
+
+
+def test_answers_are_all_that_it_asks_for() -> None:
+    made = create("Noise", eps=0.1)
+    assert not made.needs_gradient
+    assert made.losses == ()
+    assert made(two_classes(), some_images(2), [0, 1]).images.shape == (2, *SHAPE)

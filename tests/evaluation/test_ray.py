@@ -1,0 +1,224 @@
+"""The engine "ray": slow, for each worker imports TensorFlow."""
+
+import dataclasses
+import os
+import signal
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from keras_traps.attacks import LURING_SWEEPS, Attack, Batch, Perturbed, create
+from keras_traps.attacks.base import Kind
+from keras_traps.attacks.uap import UAP
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.records import Record, RecordStore, Run
+from keras_traps.evaluation.runner import EngineName, attack_all, worst_case
+from keras_traps.evaluation.subjects import (
+    Defence,
+    Subject,
+    attractor_subjects,
+    choose_examples,
+    luring_subjects,
+)
+from keras_traps.models.inference import predict
+from tests.evaluation.conftest import Lured
+
+ray = pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.slow]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Deadly(Attack):
+    """Kills the process that it runs in, once for each marker that is not there."""
+
+    marker: str
+    name: ClassVar[str] = "Deadly"
+    kind: ClassVar[Kind] = "UA"
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        marker = Path(f"{self.marker}-{batch.ids[0]}")
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Perturbed(1 - batch.images, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Personal(UAP):
+    """Learns another perturbation each time, as if no two workers rounded alike."""
+
+    marker: str
+    name: ClassVar[str] = "Personal"
+
+    def learn(self, batch: Batch) -> Any:
+        token = uuid.uuid4()
+        Path(f"{self.marker}-{token}").touch()
+        draw = np.random.default_rng(token.int)
+        change = draw.uniform(0, self.eps, batch.images.shape[1:]).astype(np.float32)
+        settings = {"nb_images": 4, "max_iter": 1, "deepfool_max_iter": 1}
+        learnt = create("UAP", eps=self.eps, **settings).learn(batch)
+        return learnt._replace(perturbation=change)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Half(UAP):
+    """Goes half the way."""
+
+    name: ClassVar[str] = "Half"
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        whole = super().perturb(batch)
+        return Perturbed((batch.images + whole.images) / 2, whole.iterations)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def subjects(digits_defence: Defence, digits_test: Dataset) -> list[Subject]:
+    outputs = predict(digits_defence.classifier, digits_test.images)
+    examples = choose_examples(digits_test, [outputs], num_examples=10)
+    return attractor_subjects(digits_defence, examples, ["undefended", "integrated"])
+
+
+def run(
+    engine: EngineName,
+    subjects: Sequence[Any],
+    workdir: Path,
+    background: Any,
+    *attacks: Attack,
+    **changes: Any,
+) -> dict[tuple[str, str], tuple[Run, Record]]:
+    store = RecordStore(workdir / engine, {})
+    settings: dict[str, Any] = {"background": background, "seed": 4, **changes}
+    runs = attack_all(subjects, attacks, store, chunk_size=4, engine=engine, **settings)
+    return {(one.subject, one.attack): (one, one.read(store)) for one in runs}
+
+
+def assert_alike(one: dict[Any, Any], other: dict[Any, Any]) -> None:
+    assert one.keys() == other.keys()
+    for key, (found, record) in one.items():
+        again, twin = other[key]
+        assert found == again
+        pairs = {**vars(record), **record.outputs}
+        twins = {**vars(twin), **twin.outputs}
+        for name in pairs.keys() - {"outputs"}:
+            exact = np.issubdtype(pairs[name].dtype, np.integer)
+            atol = 0 if exact else 1e-5
+            np.testing.assert_allclose(twins[name], pairs[name], 0, atol, err_msg=name)
+
+
+# The searches make a few steps only: many would amplify another rounding.
+ATTACKS = (
+    create("PGD", eps=0.2, eps_iter=0.05, nb_iter=4),
+    create("LLC", eps=0.2),
+    create("UAP", eps=0.2, nb_images=20, max_iter=2, fooling_rate=0.9),
+    create("SPSA", eps=0.2, nb_iter=2, spsa_samples=4),
+    create("BLB", binary_search_steps=1, max_iterations=3, initial_const=1),
+)
+
+
+def test_records_are_those_of_a_local_run(
+    subjects: list[Subject], digits_train: Dataset, tmp_path: Path
+) -> None:
+    background = digits_train.images[:50]
+    spread = run("ray", subjects, tmp_path, background, *ATTACKS)
+    local = run("local", subjects, tmp_path, background, *ATTACKS)
+    assert len(local) == 10
+    assert_alike(local, spread)
+
+
+def test_luring_sweeps_and_the_control_are_those_of_a_local_run(
+    lured: Lured, tmp_path: Path
+) -> None:
+    subjects = [
+        luring_subjects(
+            threat,
+            "ce",
+            target=lured.target,
+            augmented=lured.augmented,
+            examples=lured.examples.take(slice(10)),
+            weights={"target": "a"},
+        )
+        for threat in ("luring", "exchanged")
+    ]
+    attack = create("DIM", eps=0.2, eps_iter=0.1, nb_iter=2)
+    sweep: dict[str, Any] = {"sweeps": LURING_SWEEPS, "num_examples_sweep": 6}
+    spread = run("ray", subjects, tmp_path, None, attack, **sweep)
+    assert_alike(run("local", subjects, tmp_path, None, attack, **sweep), spread)
+
+
+def test_the_worst_case_is_that_of_a_local_run(
+    subjects: list[Subject], digits_train: Dataset, tmp_path: Path
+) -> None:
+    attacks = (create("FGSM", eps=0.1), *ATTACKS[:1])
+    engines: tuple[EngineName, ...] = ("local", "ray")
+    local, spread = (
+        worst_case(
+            subjects[0],
+            attacks,
+            RecordStore(tmp_path / engine, {}),
+            background=digits_train.images[:50],
+            chunk_size=4,
+            engine=engine,
+        )
+        for engine in engines
+    )
+    assert local == spread
+
+
+def test_a_universal_perturbation_is_learnt_once_for_all_chunks_of_a_subject(
+    subjects: list[Subject], tmp_path: Path
+) -> None:
+    attack = Personal(eps=0.1, marker=str(tmp_path / "learnt"))
+    whole = [dataclasses.replace(one, kept=10) for one in subjects]
+
+    found = run("ray", whole, tmp_path, None, attack)
+
+    assert len(list(tmp_path.glob("learnt-*"))) == len(found) == 2
+    changes = []
+    for _, record in found.values():
+        change = record.kept - subjects[0].examples.images
+        inside = record.kept < 1
+        # Of three chunks; where nothing was cut off at 1, all images tell the same.
+        largest = np.where(inside, change, 0).max(axis=0)
+        assert np.abs(change - largest)[inside].max() < 1e-6
+        changes.append(largest)
+    assert np.abs(changes[0] - changes[1]).max() > 0.01
+
+
+def test_a_subclass_of_uap_does_what_it_does_locally(
+    subjects: list[Subject], tmp_path: Path
+) -> None:
+    attack = Half(eps=0.2, nb_images=10, max_iter=1)
+    spread = run("ray", subjects[:1], tmp_path, None, attack)
+    local = run("local", subjects[:1], tmp_path, None, attack)
+    assert_alike(local, spread)
+    _, record = local["undefended", "Half"]
+    assert record.linf.max() == pytest.approx(0.1)
+
+
+def test_the_task_of_a_killed_worker_is_done_again(
+    subjects: list[Subject], tmp_path: Path
+) -> None:
+    attack = Deadly(marker=str(tmp_path / "killed"))
+
+    found = run("ray", subjects, tmp_path, None, attack)
+
+    # One kill for each chunk, whichever subject it met first.
+    assert len(list(tmp_path.glob("killed-*"))) == 3
+    assert_alike(run("local", subjects, tmp_path, None, attack), found)

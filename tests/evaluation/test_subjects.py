@@ -1,0 +1,277 @@
+import dataclasses
+import pickle
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_traps import Calibration
+from keras_traps.attacks import create
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import (
+    THREATS,
+    Defence,
+    Subject,
+    _soft_sigmoid,
+    attractor_subjects,
+    choose_examples,
+    defend,
+    luring_subjects,
+    model_subject,
+    past_the_lure,
+)
+from keras_traps.layers import LuringInput
+from keras_traps.models.inference import predict
+from tests.evaluation.conftest import SHAPE, Lured
+
+WEIGHTS = {"target": "a", "variant": "b"}
+
+
+def outputs_of(test: Dataset, wrong: list[int]) -> Any:
+    """Right on all but some; the class after the label is least likely."""
+    outputs = np.full((len(test), 10), 0.1, np.float32)
+    rows = np.arange(len(test))
+    outputs[rows, test.labels] = np.where(np.isin(rows, wrong), 0.05, 0.9)
+    outputs[rows, (test.labels + 1) % 10] = 0.0
+    return outputs
+
+
+def test_the_first_images_that_all_models_are_right_on_are_attacked(
+    digits_test: Dataset,
+) -> None:
+    both = [outputs_of(digits_test, [0, 3]), outputs_of(digits_test, [1])]
+    examples = choose_examples(digits_test, both, num_examples=4, seed=3)
+    assert examples.ids.tolist() == [2, 4, 5, 6]
+    np.testing.assert_array_equal(examples.images, digits_test.images[examples.ids])
+    np.testing.assert_array_equal(examples.least_likely, (examples.labels + 1) % 10)
+    assert (examples.random != examples.labels).all()
+    # Fewer are the first of more, their targets included.
+    few = choose_examples(digits_test, both, num_examples=2, seed=3)
+    np.testing.assert_array_equal(few.random, examples.random[:2])
+    assert examples.targets(create("FGSM")) is None
+    for name in ("LLC", "TMIFGSM"):
+        attack = create(name)
+        expected = getattr(examples, attack.target_rule)
+        np.testing.assert_array_equal(examples.targets(attack), expected)
+
+
+def test_logits_settle_which_of_several_is_least_likely(
+    digits_test: Dataset, digits_classifier: keras.Model
+) -> None:
+    logits = predict(digits_classifier, digits_test.images)
+    sure = np.eye(10, dtype=np.float32)[digits_test.labels]
+    examples = choose_examples(
+        digits_test, [sure], num_examples=50, logits=digits_classifier
+    )
+    wrong = np.where(sure[:50] > 0, np.inf, logits[:50])
+    np.testing.assert_array_equal(examples.least_likely, wrong.argmin(axis=1))
+    # Without them it is the first.
+    first = choose_examples(digits_test, [sure], num_examples=50).least_likely
+    np.testing.assert_array_equal(first, np.where(examples.labels == 0, 1, 0))
+
+
+def test_no_images_at_all_are_refused(digits_test: Dataset) -> None:
+    wrong = outputs_of(digits_test, list(range(len(digits_test))))
+    with pytest.raises(ValueError, match="classifier is right on none"):
+        choose_examples(digits_test, [wrong], num_examples=4)
+    with pytest.raises(ValueError, match="All models together"):
+        choose_examples(
+            digits_test, [outputs_of(digits_test, []), wrong], num_examples=4
+        )
+    with pytest.raises(ValueError, match=r"`num_examples`. Expected at least 1"):
+        choose_examples(digits_test, [wrong], num_examples=0)
+
+
+def test_each_rate_has_an_analyzer_that_keeps_it(
+    digits_defence: Defence, digits_train: Dataset, digits_calibration: Calibration
+) -> None:
+    correlations = digits_defence.main_analyzer.correlations(digits_train.images)
+    for fpr, analyzer in digits_defence.analyzers.items():
+        flagged = analyzer.judge(correlations).is_adversarial
+        assert flagged.mean() <= fpr
+    assert digits_defence.main_analyzer is digits_defence.analyzers[0.05]
+    classifier, settings = digits_defence.classifier, digits_calibration.settings
+    with pytest.raises(ValueError, match=r"`fprs`. Expected at least one rate"):
+        defend(classifier, settings, digits_train.images, fprs=())
+
+
+def test_variants_of_the_trapped_model_are_seen_as_they_say(
+    digits_defence: Defence, digits_test: Dataset
+) -> None:
+    classifier, trapped = digits_defence.classifier, digits_defence.trapped
+    outputs = predict(classifier, digits_test.images)
+    examples = choose_examples(digits_test, [outputs], num_examples=30)
+    names: Any = ("undefended", "paper", "margin", "raw_sum", "integrated_label")
+    subjects = attractor_subjects(digits_defence, examples, names)
+    undefended, paper, margin, raw, integrated = subjects
+    assert undefended.attacked is classifier
+    assert (undefended.questions, undefended.detector) == ({}, None)
+    assert paper.attacked is margin.attacked is trapped
+    assert [subject.loss for subject in subjects] == [None, None, "margin", None, None]
+    assert [subject.integrated for subject in subjects] == [False] * 4 + [True]
+    images = examples.images
+    summed = predict(raw.attacked, images)
+    normed = summed / np.linalg.norm(summed, axis=1, keepdims=True)
+    np.testing.assert_allclose(normed, predict(trapped, images), rtol=1e-4, atol=1e-5)
+    assert raw.attacked is raw.attacked
+    verdict = digits_defence.main_analyzer.detect(images)
+    seen = predict(trapped, images).argmax(axis=1)
+    expected = np.where(verdict.is_adversarial, verdict.recovered, seen)
+    answers = predict(integrated.attacked, images).argmax(axis=1)
+    np.testing.assert_array_equal(answers, expected)
+    asked = paper.questions["correlations"]
+    w = digits_defence.main_analyzer.correlations(images)
+    np.testing.assert_allclose(asked(images), w, rtol=1e-6)
+
+
+def test_what_is_asked_can_be_sent_to_another_process(
+    digits_defence: Defence, digits_test: Dataset
+) -> None:
+    outputs = predict(digits_defence.classifier, digits_test.images)
+    examples = choose_examples(digits_test, [outputs], num_examples=5)
+    [subject] = attractor_subjects(digits_defence, examples, ["integrated"])
+    sent = dataclasses.replace(subject, detector=None)
+    again: Subject = pickle.loads(pickle.dumps(sent))
+    for one, other in (
+        (
+            predict(again.attacked, examples.images),
+            predict(subject.attacked, examples.images),
+        ),
+        (
+            again.questions["correlations"](examples.images),
+            subject.questions["correlations"](examples.images),
+        ),
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_an_attack_follows_a_loss_that_it_declares(lured: Lured) -> None:
+    subject = model_subject(lured.target, lured.examples)
+    assert subject.follows(create("DeepFool"))
+    margin = dataclasses.replace(subject, loss="margin")
+    assert margin.follows(create("FGSM"))
+
+
+def test_models_of_other_weights_have_other_facts(lured: Lured) -> None:
+    one = model_subject(lured.target, lured.examples)
+    other = model_subject(lured.augmented, lured.examples, name="other")
+    assert one.facts != other.facts
+    assert one.facts == model_subject(lured.target, lured.examples).facts
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "two words"])
+def test_a_name_that_no_folder_can_have_is_refused(lured: Lured, name: str) -> None:
+    with pytest.raises(ValueError, match=r"`name`. Expected letters"):
+        model_subject(lured.target, lured.examples, name=name)
+
+
+def threatened(lured: Lured, threat: Any, **changes: Any) -> list[Subject]:
+    arguments: dict[str, Any] = {
+        "target": lured.target,
+        "augmented": lured.augmented,
+        "examples": lured.examples,
+        "weights": WEIGHTS,
+    }
+    return luring_subjects(threat, "ce", **arguments | changes)
+
+
+def test_threats_attack_what_they_have_and_are_judged_alike(lured: Lured) -> None:
+    own = keras.models.clone_model(lured.target)
+    attacked = {
+        "luring": lured.augmented,
+        "whitebox": lured.target,
+        "surrogate": own,
+        "identity": lured.augmented,
+        "exchanged": lured.augmented,
+    }
+    assert attacked.keys() == THREATS.keys() - {"softened"}
+    images = lured.examples.images
+    for threat, model in attacked.items():
+        [subject] = threatened(lured, threat, surrogate=own)
+        assert subject.attacked is model
+        assert subject.about == {"threat": threat, "variant": "ce"}
+        assert subject.exchanged == (threat == "exchanged")
+        for name, one in (("target", lured.target), ("augmented", lured.augmented)):
+            expected = predict(one, images).argmax(axis=1)
+            np.testing.assert_array_equal(subject.questions[name](images), expected)
+
+
+def test_what_a_threat_lacks_is_told(lured: Lured) -> None:
+    with pytest.raises(ValueError, match=r"`surrogate`. Expected a model"):
+        threatened(lured, "surrogate")
+    with pytest.raises(ValueError, match=r"`softness`.*at least 1. Received: 0.5"):
+        threatened(lured, "softened", softness=(4.0, 0.5))
+    alone = lured.examples.take(slice(1))
+    with pytest.raises(ValueError, match=r"expected two .* Received: 1"):
+        threatened(lured, "exchanged", examples=alone)
+    [odd] = threatened(lured, "exchanged", examples=lured.examples.take(slice(7)))
+    assert len(odd.examples) == 6
+
+
+def test_the_gradient_goes_past_the_lure_for_pgd_alone() -> None:
+    attack = past_the_lure(create("PGD", eps=0.2, nb_iter=3))
+    settings = attack.settings()
+    assert (attack.name, settings["through"]) == ("BPDA", ("lure",))
+    assert (settings["eps"], settings["nb_iter"]) == (0.2, 3)
+    assert settings["abort_early"] is False
+    with pytest.raises(ValueError, match=r"`attack`. Only PGD.*Received: FGSM"):
+        past_the_lure(create("FGSM"))
+
+
+def gradient(model: keras.Model, images: Any) -> Any:
+    pixels = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        first = tf.reduce_sum(model(pixels, training=False)[:, 0])
+    return tape.gradient(first, pixels).numpy()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_softened_answers_stay_and_the_gradient_comes_back(
+    lured: Lured, whole: bool
+) -> None:
+    # P whose sigmoid is as good as a step: little comes back through it.
+    keras.utils.set_random_seed(3)
+    lure = LuringInput("cifar10", width=1 / 64, dropout=0.0, name="lure")
+    lure.build((None, *SHAPE))
+    last = lure.until_sigmoid().layers[-1]
+    last.gamma.assign(last.gamma * 1e4)
+    inputs = keras.Input(SHAPE, name="image")
+    # M∘P of one piece, or P a model of its own.
+    part = lure if whole else keras.Model(inputs, lure(inputs), name="lure")
+    augmented = keras.Model(inputs, lured.target(part(inputs)))
+    own, softer = threatened(
+        lured, "softened", augmented=augmented, softness=(1.0, 1e5)
+    )
+    images = lured.examples.images
+    assert [one.choice for one in (own, softer)] == [{"softness": 1}, {"softness": 1e5}]
+    flat = gradient(augmented, images)
+    np.testing.assert_allclose(
+        gradient(own.attacked, images), flat, rtol=1e-4, atol=1e-7
+    )
+    np.testing.assert_array_equal(
+        predict(softer.attacked, images), predict(augmented, images)
+    )
+    came_back = np.abs(gradient(softer.attacked, images)).mean(axis=(1, 2, 3))
+    assert (came_back > 5 * np.abs(flat).mean(axis=(1, 2, 3))).mean() > 0.9
+
+
+def test_the_slope_is_that_of_a_stretched_sigmoid() -> None:
+    z = tf.constant([-80.0, -4.0, 0.0, 8.0])
+    for softness in (1.0, 4.0, 64.0):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(z)
+            pixels = _soft_sigmoid(z, softness)
+            stretched = softness * tf.sigmoid(z / softness)
+        np.testing.assert_allclose(pixels, tf.sigmoid(z), rtol=1e-6)
+        np.testing.assert_allclose(
+            tape.gradient(pixels, z), tape.gradient(stretched, z), rtol=1e-5
+        )
+
+
+def test_what_has_no_sigmoid_to_soften_is_refused(lured: Lured) -> None:
+    [subject] = threatened(lured, "softened", softness=(4.0,))
+    with pytest.raises(ValueError, match=r"`augmented`.*`LuringInput`.*augmented"):
+        _ = subject.attacked
