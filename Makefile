@@ -53,12 +53,12 @@ benchmarks: $(VENV)/.dev
 # The seed of the shipped models is no secret: they are there to try serving with.
 SHIPPED := --seed=0 --made_by="make saved-models"
 saved-models: $(VENV)/.package
-	$(BIN)/python recipes/train_classifier.py --dataset=digits --overwrite \
+	$(BIN)/python recipes/train.py --dataset=digits --overwrite \
 	  --output=runs/saved_models/digits.keras
 	$(BIN)/python recipes/export.py --dataset=digits $(SHIPPED) $(VERSION:%=--version=%) \
 	  --model=runs/saved_models/digits.keras \
 	  --directory=saved_models/digits_attractors
-	$(BIN)/python recipes/train_classifier.py --dataset=mnist --overwrite --epochs=4 \
+	$(BIN)/python recipes/train.py --dataset=mnist --overwrite --epochs=4 \
 	  $(DATA_DIR:%=--data_dir=%) --output=runs/saved_models/mnist.keras
 	$(BIN)/python recipes/export.py --dataset=mnist $(SHIPPED) $(VERSION:%=--version=%) \
 	  $(DATA_DIR:%=--data_dir=%) --model=runs/saved_models/mnist.keras \

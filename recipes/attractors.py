@@ -1,106 +1,166 @@
-"""Traps a classifier, attacks it, and writes a report.
+r"""Traps a classifier, attacks it, and writes a report or the paper's tables.
 
 Example:
-    python recipes/attractors.py --dataset=mnist --data_dir=data \
+    python recipes/attractors.py attack --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --workdir=runs/mnist
+    python recipes/attractors.py attack --dataset=mnist --data_dir=data \
+        --model=deepsec_mnist.npz --workdir=runs/tables_mnist --table=1,2,3,4,5,6
+    python recipes/attractors.py summary --output=attractors_mnist.md \
+        --report=runs/mnist/report/report.json --report=runs/mnist_1/report/report.json
 """
 
-import functools
+from __future__ import annotations
+
+import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
+import command_line
+from command_line import CommandLineError, count
+from summary import write_summary
 
-from keras_traps import attacks
-from keras_traps._flags import check_flags_only
-from keras_traps._recipe import (
-    check_recovery_model,
-    check_required,
-    define_defence_flags,
-    define_evaluation_flags,
-    make_engine,
-    trap,
-)
-from keras_traps.evaluation.evaluate import evaluate
-from keras_traps.evaluation.records import check_workdir
-from keras_traps.evaluation.report import write_report
-from keras_traps.evaluation.results import Variant
+if TYPE_CHECKING:
+    from keras_traps.evaluation.evaluate import Evaluation
 
-_PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
+# The sign-gradient attacks, which take seconds.
+_NINE = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM")
 
-# The sign-gradient attacks; recipes/tables.py runs all.
-_NINE = ["FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM"]
+# A hundred steps and more for each image.
+_COSTLY = ("OM", "BPDA", "SPSA", "JSMA", "BLB", "CW2", "EAD")
+
+_REPORTED = ("paper", "margin", "raw_sum", "integrated")
 
 
-def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = define_defence_flags(values)
-    define_evaluation_flags(define)
-    define.text(
-        "preset", None, "The attacks' settings. The default depends on the data set."
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(__doc__, prog="attractors.py")
+    about = "Traps, calibrates, attacks, and writes a report, or with --table tables."
+    attack = parser.command("attack", about, _attack)
+    command_line.add_traps(attack)
+    command_line.add_attacks(
+        attack, f"{','.join(_NINE)}, and with --table to all of the preset"
     )
-    define.texts("attacks", _NINE, "Which attacks of the preset to run.")
-    define.choices(
+    attack.flag(
+        "costly", "The attacks that meet fewer images.", default=_COSTLY, several=True
+    )
+    attack.flag(
+        "num_examples_costly",
+        "How many images these meet at most.",
+        count,
+        default=200,
+    )
+    attack.flag(
         "variant",
-        ["paper", "margin", "raw_sum", "integrated"],
-        Variant,
-        "How the attacker sees the trapped model; give it once for each.",
+        "How the attacker sees the trapped model. Defaults to "
+        f"{','.join(_REPORTED)}, and with --table to what the tables need.",
+        options=command_line.VARIANTS,
+        several=True,
     )
-    return values
+    attack.flag(
+        "table",
+        "Which of the paper's Tables I to VI to write, 1 to 6, in place of a report.",
+        options=("1", "2", "3", "4", "5", "6"),
+        default=(),
+        several=True,
+    )
+    about = "Puts the reports of several seeds into one table."
+    summary = parser.command("summary", about, write_summary)
+    summary.flag(
+        "report",
+        "A report.json; one for each seed.",
+        command_line.file,
+        several=True,
+        required=True,
+    )
+    summary.flag(
+        "output", "The Markdown file to write.", command_line.path, required=True
+    )
+    return parser
 
 
-def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Traps, attacks, reports.
+def main(argv: Sequence[str]) -> None:
+    """Runs the sub-command."""
+    arguments = _parser().parse(argv)
+    arguments.run(arguments)
 
-    Args:
-        argv: The command line as it was given; left-overs are an error.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
 
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is run.
-    """
-    check_flags_only(argv)
-    check_required(values, ["model", "workdir"])
-    chosen = attacks.preset(_preset(values), values.attacks)
-    check_recovery_model(values, values.variant)
-    workdir = Path(values.workdir).expanduser()
-    check_workdir(workdir, resume=values.resume)
-    trapped = trap(values, workdir)
-    evaluation = evaluate(
+def _attack(arguments: argparse.Namespace) -> None:
+    import trapping
+
+    from keras_traps.evaluation.evaluate import evaluate
+    from keras_traps.evaluation.paper import RATES_OF, VARIANTS_OF
+    from keras_traps.evaluation.report import write_report, write_tables
+
+    tables = [int(number) for number in arguments.table]
+    rates = {rate for number in tables for rate in RATES_OF[number]}
+    if missing := sorted(rates - {*arguments.fpr}):
+        raise CommandLineError(
+            f"these tables need --fpr={','.join(map(str, missing))} too, as in the "
+            "paper"
+        )
+    variants: Sequence[Any] = arguments.variant or _REPORTED
+    if tables and arguments.variant is None:
+        needed = {variant for number in tables for variant in VARIANTS_OF[number]}
+        variants = [name for name in command_line.VARIANTS if name in needed]
+    trapping.begin(arguments)
+    train, test = trapping.load_data(arguments)
+    chosen = trapping.choose_attacks(arguments, None if tables else _NINE)
+    trapped = trapping.trap(arguments, train, test)
+    print("The traps:", *trapped.calibration.explanation, sep="\n   ", flush=True)
+    trapping.open_store(arguments, trapped)
+    name = trapping.preset_name(arguments)
+    found = evaluate(
         trapped.defence,
         trapped.calibration,
         trapped.test,
         chosen,
-        workdir=workdir,
-        provenance=trapped.provenance,
+        workdir=arguments.workdir,
+        provenance={
+            **trapped.provenance,
+            "attack settings": ", ".join([name, *arguments.setting]),
+        },
         background=trapped.train.images,
-        num_examples=values.num_examples,
-        variants=tuple(values.variant),
-        seed=values.seed,
-        chunk_size=values.chunk_size,
-        resume=values.resume,
-        engine=functools.partial(make_engine, values.engine),
+        num_examples=arguments.num_examples,
+        limits={
+            one.name: arguments.num_examples_costly
+            for one in chosen
+            if one.name in arguments.costly
+        },
+        variants=variants,
+        seed=arguments.seed,
+        chunk_size=arguments.chunk_size,
+        # The records are opened already, as --resume allows.
+        resume=True,
+        engine=arguments.engine,
     )
-    paths = write_report(evaluation, workdir / "report")
-    print(f"Report: {paths.html}")
+    _print(found)
+    if tables:
+        paths = write_tables(found, tables, arguments.workdir / "tables")
+        print(f"Tables: {paths.html}")
+    else:
+        paths = write_report(found, arguments.workdir / "report")
+        print(f"Report: {paths.html}")
 
 
-def _preset(values: flags.FlagValues) -> str:
-    if values.preset is None and values.dataset not in _PRESETS:
-        raise app.UsageError(
-            f"--preset is required for {values.dataset}: one of "
-            f"{', '.join(attacks.PRESETS)}."
-        )
-    return str(values.preset or _PRESETS[values.dataset])
+def _print(found: Evaluation) -> None:
+    """Prints what M, as the paper has it, makes of each attack."""
+    rows = [row for row in found.rows if row["variant"] == "paper"]
+    if not rows:
+        return
+    rates = [f"unnoticed at {each['fpr']:.1%}" for each in rows[0]["detection"]]
+    heads = ["attack", "fools C", "fools M", "detected", *rates]
+    widths = [max(10, len(head)) for head in heads]
+    print(*(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True)))
+    for row in rows:
+        detection = row["detection"]
+        shares = [row["success_classifier"], row["success_trapped"]]
+        shares += [detection[0]["detected"], *(each["overall"] for each in detection)]
+        words = [
+            "-" if rate is None or rate.value is None else f"{rate.value:.1%}"
+            for rate in shares
+        ]
+        cells = zip([row["attack"], *words], widths, strict=True)
+        print(*(f"{word:<{width}}" for word, width in cells))
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command_line.run(main)

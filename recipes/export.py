@@ -1,38 +1,33 @@
-"""Traps a classifier, or takes a lured one, and exports it for TensorFlow Serving.
+r"""Traps a classifier, or takes a lured one, and exports it for TensorFlow Serving.
 
 Example:
     python recipes/export.py --dataset=mnist --data_dir=data \
         --model=runs/mnist.keras --directory=saved_models/mnist_attractors
 """
 
-import json
+from __future__ import annotations
+
+import argparse
+import logging
 import secrets
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
-import numpy as np
-from absl import app, flags, logging
+import command_line
+from command_line import CommandLineError, refusing
 
-from keras_traps import ForensicAnalyzer, calibrate, datasets, inject
-from keras_traps._checks import FloatArray
-from keras_traps._flags import Flags, check_flags_only
-from keras_traps.attractors import Calibration
-from keras_traps.devices import prepare_devices
-from keras_traps.models.inference import predict
-from keras_traps.models.outputs import Output
-from keras_traps.serving import (
-    Deploy,
-    PortableError,
-    Signature,
-    export,
-    export_portable,
+if TYPE_CHECKING:
+    import keras
+
+    from keras_traps.datasets import Dataset
+
+SIGNATURES = (
+    *("serving_default", "analyze", "integrated", "predict_agreed"),
+    *("serving_uint8", "image_bytes"),
 )
-from keras_traps.serving.card import card
-from keras_traps.serving.formats import FORMATS, Format
-from keras_traps.serving.subject import is_trapped
+DEPLOYS = ("augmented", "target", "agreed")
+FORMATS = ("onnx", "openvino", "tflite")
 
 _EXAMPLES = 16
 
@@ -45,229 +40,223 @@ class _Subject(NamedTuple):
     metrics: dict[str, float]
     note: str = ""
 
-    @property
-    def answering(self) -> keras.Model:
-        """The one network from images to what `serving_default` answers from."""
-        if self.parts.get("deploy") != "augmented":
-            return self.model
-        images = keras.Input(self.model.input_shape[1:], name="image")
-        return keras.Model(images, self.model(self.parts["lure"](images)))
 
-
-def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = Flags(values)
-    define.text("dataset", "digits", "Its training images set the thresholds.")
-    define.text("data_dir", None, "The folder that holds the data set; see the README.")
-    define.text("model", None, "A .keras file: a classifier, or a trapped model.")
-    define.choice(
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(__doc__, prog="export.py")
+    command_line.add_data(parser)
+    parser.flag(
+        "model",
+        "A .keras file: a classifier, or a trapped model.",
+        command_line.file,
+        required=True,
+    )
+    parser.flag(
         "output",
-        "logits",
-        Output,
         "What the classifier returns; a --calibration and a trapped --model have their "
         "own.",
+        default="logits",
+        options=command_line.OUTPUTS,
     )
-    define.text("calibration", None, "A calibration.json to use instead of a new one.")
-    define.text("analyzer", None, "A saved analyzer of a trapped --model to use.")
-    define.number("fpr", 0.05, "The false-positive rate of a new analyzer.")
-    define.integer("num_images", 10_000, "From how many training images at most.")
-    define.integer(
+    parser.flag(
+        "calibration",
+        "A calibration.json to use instead of a new one.",
+        command_line.file,
+    )
+    parser.flag(
+        "analyzer",
+        "A saved analyzer of a trapped --model to use.",
+        command_line.file,
+    )
+    parser.flag(
+        "fpr",
+        "The false-positive rate of a new analyzer.",
+        command_line.share,
+        default=0.05,
+    )
+    parser.flag(
+        "num_images",
+        "From how many training images at most.",
+        command_line.count,
+        default=10_000,
+    )
+    parser.flag(
         "seed",
-        None,
-        "The seed of the messages: the defence's secret. The default is that of "
-        "--calibration, or one drawn by chance, which nobody is told. A trapped "
+        "The seed of the messages: the defence's secret. Defaults to that of "
+        "--calibration, or to one drawn by chance, which nobody is told. A trapped "
         "--model has its own.",
-        low=0,
+        command_line.whole,
     )
-    define.text("lure", None, "A .keras file of the network P of a lured model.")
-    define.choice("deploy", None, Deploy, "What a lured model answers; with --lure.")
-    define.text("directory", None, "The model's folder; its last part is its name.")
-    define.integer("version", None, "The version. The default is the highest plus 1.")
-    define.texts(
+    parser.flag(
+        "lure", "A .keras file of the network P of a lured model.", command_line.file
+    )
+    parser.flag("deploy", "What a lured model answers; with --lure.", options=DEPLOYS)
+    parser.flag(
+        "directory",
+        "The model's folder; its last part is its name.",
+        command_line.path,
+        required=True,
+    )
+    parser.flag(
+        "version",
+        "The version. Defaults to the highest there plus 1.",
+        command_line.count,
+    )
+    parser.flag(
         "signatures",
-        None,
-        f"What a client may call, of {', '.join(get_args(Signature))}. The default "
-        "depends on the model.",
+        "What a client may call. The default depends on the model.",
+        options=SIGNATURES,
+        several=True,
     )
-    define.text("made_by", None, "A command that this one is a part of, for the card.")
-    define.texts("warmup_batch_sizes", ["1", "32"], "Batch sizes to warm up.")
-    define.choices(
+    parser.flag("made_by", "A command that this one is a part of, for the card.")
+    parser.flag(
+        "warmup_batch_sizes",
+        "Batch sizes to warm up.",
+        command_line.count,
+        default=(1, 32),
+        several=True,
+    )
+    parser.flag(
         "format",
-        [],
-        Format,
-        "What to write beside --directory too; give it once for each.",
+        "What to write beside --directory too.",
+        options=FORMATS,
+        default=(),
+        several=True,
     )
-    return values
+    return parser
 
 
-def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Traps, measures, exports, and tells how to serve.
+def main(argv: Sequence[str]) -> None:
+    """Traps, measures, exports, and tells how to serve."""
+    arguments = _parser().parse(argv)
+    if (arguments.lure is None) != (arguments.deploy is None):
+        raise CommandLineError("--lure and --deploy go together")
+    if arguments.format and arguments.deploy == "agreed":
+        raise CommandLineError(
+            "--format writes one network, and --deploy=agreed needs two"
+        )
+    version = arguments.directory / str(arguments.version)
+    if version.exists():
+        raise CommandLineError(f"{version} exists: choose another --version")
 
-    Args:
-        argv: The command line as it was given; left-overs are an error.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
+    import trapping
 
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is exported.
-    """
-    check_flags_only(argv)
-    if values.model is None or values.directory is None:
-        raise app.UsageError("--model and --directory are required.")
-    if (values.lure is None) != (values.deploy is None):
-        raise app.UsageError("--lure and --deploy go together.")
-    if values.format and values.deploy == "agreed":
-        raise app.UsageError("--format writes one network: --deploy=agreed needs two.")
-    if not all(size.isdecimal() for size in values.warmup_batch_sizes):
-        raise app.UsageError("--warmup_batch_sizes takes positive integers.")
+    from keras_traps.devices import prepare_devices
+    from keras_traps.serving import card, export
+
     # TensorFlow tells of every step of writing a model.
-    logging.set_verbosity(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.WARNING)
     prepare_devices()
-    model = _load(values.model, "model")
-    _check_idle(values, trapped=is_trapped(model))
-    train, test = (
-        datasets.load(values.dataset, split, values.data_dir)
-        for split in ("train", "test")
-    )
-    make = _trapped if values.lure is None else _lured
-    subject = make(model, train, test, values)
-    exported = export(
-        subject.model,
-        values.directory,
-        version=values.version,
-        signatures=values.signatures,
-        class_names=test.class_names,
-        warmup_batch_sizes=tuple(int(size) for size in values.warmup_batch_sizes),
-        metrics=subject.metrics,
-        data_sha256=test.sha256,
-        examples=test.images[:_EXAMPLES],
-        **subject.parts,
-    )
+    train, test = trapping.load_data(arguments)
+    make = _trapped if arguments.lure is None else _lured
+    subject = make(arguments, train, test)
+    with refusing():
+        exported = export(
+            subject.model,
+            arguments.directory,
+            version=arguments.version,
+            signatures=arguments.signatures,
+            class_names=test.class_names,
+            warmup_batch_sizes=arguments.warmup_batch_sizes,
+            metrics=subject.metrics,
+            data_sha256=test.sha256,
+            examples=test.images[:_EXAMPLES],
+            **subject.parts,
+        )
+    words = [
+        word for word in arguments.command_line if not word.startswith("--made_by=")
+    ]
     text = card(
         exported,
         test,
         subject.metrics,
-        argv=[word for word in sys.argv if not word.startswith("--made_by=")],
-        made_by=values.made_by,
+        argv=words,
+        made_by=arguments.made_by,
         note=subject.note,
     )
     (exported.path / "README.md").write_text(text, encoding="utf-8")
-    for name in values.format:
-        _write_portable(subject.answering, name, test, exported.path.parent)
+    _write_portable(arguments, subject, test)
 
 
-def _check_idle(values: flags.FlagValues, *, trapped: bool) -> None:
-    """Refuses flags that are given and would change nothing."""
-    idle: dict[str, Sequence[str]] = {}
-    if values.lure is not None:
-        idle["--lure"] = ("seed", "calibration", "analyzer", "fpr", "num_images")
-    else:
-        has_constants = trapped or values.calibration is not None
-        if trapped:
-            idle["a trapped --model"] = ("seed", "calibration", "output")
-        elif has_constants:
-            idle["--calibration"] = ("output",)
-        if values.analyzer is not None:
-            # Then there is nothing left to set on training images.
-            unread = ("num_images",) if has_constants else ()
-            idle["--analyzer"] = ("fpr", *unread)
-    for reason, names in idle.items():
-        if given := [f"--{name}" for name in names if values[name].present]:
-            raise app.UsageError(
-                f"With {reason} there is no use for {', '.join(given)}. Leave out what "
-                "would change nothing."
-            )
+def _trapped(arguments: argparse.Namespace, train: Dataset, test: Dataset) -> _Subject:
+    import trapping
 
+    from keras_traps import ForensicAnalyzer, calibrate, inject
+    from keras_traps.serving import is_trapped
 
-def _load(path: str, flag: str) -> keras.Model:
-    place = Path(path).expanduser()
-    if place.suffix != ".keras" or not place.is_file():
-        raise app.UsageError(f"--{flag} names no .keras file: {path}")
-    return keras.saving.load_model(place)
-
-
-def _trapped(
-    model: keras.Model,
-    train: datasets.Dataset,
-    test: datasets.Dataset,
-    values: flags.FlagValues,
-) -> _Subject:
-    clean = train.take(min(values.num_images, len(train)), seed=0).images
+    clean = train.take(min(arguments.num_images, len(train)), seed=0).images
+    model = trapping.load_model(arguments.model, "--model")
     metrics = {}
-    if is_trapped(model):
-        trapped = model
-    else:
-        trapped = inject(model, _calibration(model, clean, values).settings)
-        metrics["accuracy_classifier"] = _accuracy(model, test)
-    if values.analyzer is None:
-        analyzer = ForensicAnalyzer(trapped).fit(clean, fpr=values.fpr)
-    else:
-        analyzer = ForensicAnalyzer.load(values.analyzer, trapped)
+    with refusing():
+        if not is_trapped(model):
+            metrics["accuracy_classifier"] = trapping.accuracy(model, test)
+            if arguments.calibration is not None:
+                calibration = trapping.read_calibration(arguments.calibration)
+                if arguments.seed is not None:
+                    calibration = calibration.reseeded(arguments.seed)
+            else:
+                seed = arguments.seed
+                calibration = calibrate(
+                    model,
+                    clean,
+                    output=arguments.output,
+                    seed=secrets.randbits(63) if seed is None else seed,
+                )
+            model = inject(model, calibration.settings)
+        if arguments.analyzer is None:
+            analyzer = ForensicAnalyzer(model).fit(clean, fpr=arguments.fpr)
+        else:
+            analyzer = ForensicAnalyzer.load(arguments.analyzer, model)
     flagged = analyzer.detect(test.images).is_adversarial
-    metrics["accuracy"] = _accuracy(trapped, test)
+    metrics["accuracy"] = trapping.accuracy(model, test)
     metrics["false_positive_rate"] = float(flagged.mean())
     note = (
         f"What was not given by a file was set on {len(clean)} training images. The "
         f"analyzer's nominal false-positive rate is {analyzer.thresholds.fpr:.1%}."
     )
-    return _Subject(trapped, {"analyzer": analyzer}, metrics, note)
+    return _Subject(model, {"analyzer": analyzer}, metrics, note)
 
 
-def _calibration(
-    classifier: keras.Model, clean: FloatArray, values: flags.FlagValues
-) -> Calibration:
-    if values.calibration is None:
-        seed = secrets.randbits(63) if values.seed is None else values.seed
-        return calibrate(classifier, clean, output=values.output, seed=seed)
-    path = Path(values.calibration).expanduser()
-    content = json.loads(path.read_text(encoding="utf-8"))
-    calibration = Calibration.from_dict(content)
-    # Its own seed is kept where no other is asked for.
-    return calibration if values.seed is None else calibration.reseeded(values.seed)
+def _lured(arguments: argparse.Namespace, train: Dataset, test: Dataset) -> _Subject:
+    import trapping
 
+    from keras_traps.models.inference import predict
 
-def _lured(
-    model: keras.Model,
-    train: datasets.Dataset,
-    test: datasets.Dataset,
-    values: flags.FlagValues,
-) -> _Subject:
     del train
-    lure = _load(values.lure, "lure")
-    target = predict(model, test.images).argmax(axis=1)
-    augmented = predict(model, predict(lure, test.images)).argmax(axis=1)
+    model = trapping.load_model(arguments.model, "--model")
+    lure = trapping.load_model(arguments.lure, "--lure")
+    with refusing():
+        target = predict(model, test.images).argmax(axis=1)
+        augmented = predict(model, predict(lure, test.images)).argmax(axis=1)
     metrics = {
         "accuracy_target": float((target == test.labels).mean()),
         "accuracy_augmented": float((augmented == test.labels).mean()),
         "agreement": float((target == augmented).mean()),
     }
-    parts = {"lure": lure, "deploy": values.deploy, "output": values.output}
+    parts = {"lure": lure, "deploy": arguments.deploy, "output": arguments.output}
     return _Subject(model, parts, metrics)
 
 
-def _accuracy(model: keras.Model, test: datasets.Dataset) -> float:
-    answers = predict(model, test.images).argmax(axis=1)
-    return float(np.mean(answers == test.labels))
-
-
 def _write_portable(
-    model: keras.Model, name: Format, test: datasets.Dataset, directory: Path
+    arguments: argparse.Namespace, subject: _Subject, test: Dataset
 ) -> None:
-    path = directory.with_name(f"{directory.name}{FORMATS[name].suffix}")
-    try:
-        difference = export_portable(model, path, examples=test.images[:_EXAMPLES])
-    except (ImportError, PortableError) as error:
-        print(f"No {name} file: {error}", file=sys.stderr)
-    else:
-        print(f"Wrote {path}: within {difference:.1g} of the live model.")
+    import keras
+
+    from keras_traps.serving import FORMATS, PortableError, export_portable
+
+    model = subject.model
+    if arguments.deploy == "augmented":
+        images = keras.Input(model.input_shape[1:], name="image")
+        model = keras.Model(images, model(subject.parts["lure"](images)))
+    for name in arguments.format:
+        directory = arguments.directory
+        path = directory.with_name(f"{directory.name}{FORMATS[name].suffix}")
+        try:
+            difference = export_portable(model, path, examples=test.images[:_EXAMPLES])
+        except (ImportError, PortableError) as error:
+            print(f"No {name} file: {error}", file=sys.stderr)
+        else:
+            print(f"Wrote {path}: within {difference:.1g} of the live model.")
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command_line.run(main, "Start again: what is half written is not kept.")

@@ -1,81 +1,188 @@
-"""Trains the luring defence, attacks it, and makes the paper's tables and figures.
+r"""Trains the luring defence, attacks it, and makes the paper's tables.
 
 Example:
-    python recipes/luring.py --demo
-    python recipes/luring.py train --dataset=mnist --variant=target --variant=luring \
+    python recipes/luring.py demo
+    python recipes/luring.py train --dataset=mnist --variant=target,luring \
         --data_dir=data --workdir=runs/luring_mnist
     python recipes/luring.py attack --dataset=mnist --preset=cpu \
         --data_dir=data --workdir=runs/luring_mnist
     python recipes/luring.py table --dataset=mnist \
         --data_dir=data --workdir=runs/luring_mnist
-    python recipes/luring.py figure --dataset=mnist --figure=4 \
-        --data_dir=data --workdir=runs/luring_mnist
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import argparse
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+import command_line
+from command_line import count, number, positive
 
-from keras_traps._flags import Flags, check_flags_only
-from keras_traps._luring import attack, demo, figure, folder, packed, table, train, uses
+DATASETS = ("mnist", "svhn_cropped", "cifar10", "digits")
+BASELINES = ("stack", "auto", "ce", "luring")
+THREATS = ("luring", "whitebox", "surrogate", "identity", "softened", "exchanged")
+LOSSES = ("luring", "margin", "cross_entropy")
 
-_COMMANDS: dict[str, Callable[[flags.FlagValues], Iterator[str]]] = {
-    "train": train.train,
-    "attack": attack.attack,
-    "table": table.table,
-    "figure": figure.figure,
-    "pack": packed.pack,
+# Where each sub-command is a function of its name.
+_MODULES = {
+    "train": "luring_training",
+    "attack": "luring_attacks",
+    "table": "luring_attacks",
+    "pack": "luring_demo",
+    "demo": "luring_demo",
 }
 
-
-def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = Flags(values)
-    folder.define_flags(define)
-    train.define_training_flags(define)
-    attack.define_attack_flags(define)
-    figure.define_figure_flags(define)
-    # Not the package's place, which may be an installed one.
-    shipped = Path(__file__).parents[1] / "saved_models" / "mnist_luring"
-    packed.define_packed_flags(define, shipped=shipped)
-    demo.define_demo_flags(define)
-    return values
+# Not the package's place, which may be an installed one.
+_SHIPPED = Path(__file__).parents[1] / "saved_models" / "mnist_luring"
 
 
-def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the sub-command, or the demo.
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(__doc__, prog="luring.py")
+    _add_training(parser.command("train", "Trains M and networks before it.", _run))
+    _add_attacking(parser.command("attack", "Attacks what was trained.", _run))
+    table = parser.command("table", "Writes the tables of what was attacked.", _run)
+    _add_folder(table, "Of which variants. Defaults to all that were trained.")
+    pack = parser.command("pack", "Packs M and the P of luring into small files.", _run)
+    command_line.add_data(pack, DATASETS, "mnist")
+    about = "The folder of what was trained."
+    pack.flag("workdir", about, command_line.path, required=True)
+    about = "The folder for the packed models."
+    pack.flag("packed", about, command_line.path, required=True)
+    about = "Shows an attack on M∘P for MNIST, as it is shipped."
+    demo = parser.command("demo", about, _run)
+    about = "A folder that holds MNIST. Defaults to digits that are built in."
+    demo.flag("data_dir", about, command_line.path)
+    about = "The folder of the packed models. Defaults to those that are shipped."
+    demo.flag("packed", about, command_line.path)
+    demo.set_defaults(packed=_SHIPPED)
+    about = "The folder for the picture."
+    demo.flag("output", about, command_line.path, default=Path("runs/luring_demo"))
+    return parser
 
-    Args:
-        argv: The script, and the sub-command unless `--demo` is given.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
 
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is run.
-    """
-    if values.demo:
-        check_flags_only(argv)
-        uses.check_used(values, "demo")
-        lines = demo.demo(values)
-    elif len(argv) == 2 and argv[1] in _COMMANDS:
-        uses.check_used(values, argv[1])
-        lines = _COMMANDS[argv[1]](values)
-    else:
-        raise app.UsageError(
-            f"Expected --demo, or one of {', '.join(_COMMANDS)}. "
-            f"Received: {' '.join(argv[1:])!r}"
-        )
-    for line in lines:
-        print(line, flush=True)
+def _add_folder(
+    parser: command_line.Parser, about: str, variants: Sequence[str] = BASELINES
+) -> None:
+    command_line.add_data(parser, DATASETS)
+    command_line.add_work(
+        parser, "The seed of weights, of images' order, choice and moves, of attacks."
+    )
+    parser.flag("variant", about, options=variants, several=True)
+    parser.flag(
+        "model",
+        "The classifier M: a .keras file that returns logits, or a DEEPSEC .npz state "
+        "dict. Defaults to the one that --variant=target trains.",
+        command_line.file,
+    )
+
+
+def _add_training(parser: command_line.Parser) -> None:
+    _add_folder(
+        parser,
+        "What to train: the classifier, one like it for an attacker, or a network "
+        "before it. Defaults to all but the surrogate.",
+        ("target", "surrogate", *BASELINES),
+    )
+    parser.flag(
+        "schedule",
+        "The steps and rates of P: the authors', which differ by variant, with the "
+        "best P kept; or a higher rate that falls like a cosine, for few steps.",
+        default="authors",
+        options=("authors", "short"),
+    )
+    parser.flag("steps", "How many steps. Defaults to the schedule's.", count)
+    about = "The highest rate of --schedule=short. Defaults to the schedule's."
+    parser.flag("peak_rate", about, positive)
+    parser.flag("batch_size", "Images per step. Defaults to the schedule's.", count)
+    about = "Multiplies the filters of what is trained."
+    parser.flag("width", about, positive, default=1.0)
+    about = "What luring is trained with."
+    parser.flag("loss", about, default="luring", options=LOSSES)
+    about = "Lambda of the luring loss. Defaults to the authors'."
+    parser.flag("luring_weight", about, number(at_least=0.0))
+    parser.flag(
+        "rotation",
+        "Largest random turn of training images, degrees. Defaults to the authors'.",
+        number(at_least=0.0),
+    )
+    parser.flag(
+        "shift",
+        "Largest random shift of training images, as a share of their size. Defaults "
+        "to the authors'.",
+        number(at_least=0.0, below=1.0),
+    )
+    parser.flag(
+        "validation_split",
+        "Share of training images that only say which P, of those that are looked at "
+        "after each --stage, is kept; --start is one of them. 0 keeps the last. "
+        "Defaults to the authors' with --schedule=authors, else 0.",
+        number(at_least=0.0, below=1.0),
+    )
+    parser.flag(
+        "start",
+        "A trained P of the same width, such as auto.keras, whose weights P has at "
+        "first; for stack also a stack.keras, that is trained on. Defaults to new "
+        "weights.",
+        command_line.file,
+    )
+    about = "After how many steps the state of P is saved, and looked at."
+    parser.flag("stage", about, count, default=500)
+
+
+def _add_attacking(parser: command_line.Parser) -> None:
+    _add_folder(parser, "What to attack. Defaults to all that were trained.")
+    parser.flag(
+        "preset",
+        "The attacks' settings: the paper's, or with fewer iterations, fit for a few "
+        "processor cores.",
+        default="cpu",
+        options=("paper", "cpu"),
+    )
+    parser.flag(
+        "threat",
+        "What the attacker has: M∘P (luring), M itself (whitebox), a classifier of his "
+        "own (surrogate), or M∘P with a gradient that goes past P (identity) or "
+        "through a flatter sigmoid (softened); or, as a control, each image gets the "
+        "change that was made for another (exchanged).",
+        default="luring",
+        options=THREATS,
+    )
+    about = "Which attacks. The default depends on the threat."
+    parser.flag("attacks", about, several=True)
+    about = "The radii for pixels in [0, 1]. Defaults to the paper's three."
+    parser.flag("eps", about, positive, several=True)
+    parser.flag(
+        "softness",
+        "How much flatter the sigmoid of --threat=softened is; the best of several is "
+        "kept. Defaults to those of keras_traps.evaluation.subjects.SOFTNESS.",
+        number(at_least=1.0),
+        several=True,
+    )
+    command_line.add_running(parser)
+    parser.flag(
+        "num_examples_sweep",
+        "On how many of them the settings of DIM, MIM-TI and DIM-TI are compared; the "
+        "best of them meets all. Defaults to all.",
+        count,
+    )
+    parser.switch(
+        "no_sweep",
+        "Do not compare these settings, but take the first; so does "
+        "--threat=exchanged always.",
+    )
+    parser.flag("nb_iter", "How many steps. Defaults to the preset's.", count)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the sub-command."""
+    arguments = _parser().parse(argv)
+    arguments.run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    module = importlib.import_module(_MODULES[arguments.command])
+    getattr(module, arguments.command)(arguments)
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command_line.run(main)

@@ -1,22 +1,31 @@
 import shutil
 from pathlib import Path
 
+import keras
+import luring
 import pytest
-
-from tests.recipes.luring_runs import VARIANTS, run
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_file(
+    digits_classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A trained classifier of the digits as a file."""
+    path = tmp_path_factory.mktemp("models") / "digits.keras"
+    digits_classifier.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of trained models, never attacked; copied by those who attack."""
-    workdir = tmp_path_factory.mktemp("models")
-    whole = [f"--variant={name}" for name in ("target", "surrogate")]
-    run("train", f"--workdir={workdir}", "--steps=60", *whole)
-    variants = [f"--variant={name}" for name in VARIANTS]
-    run("train", f"--workdir={workdir}", "--steps=100", "--width=0.05", *variants)
+    workdir = tmp_path_factory.mktemp("lured")
+    train = ("train", f"--workdir={workdir}")
+    luring.main([*train, "--steps=60", "--variant=target,surrogate"])
+    luring.main([*train, "--steps=30", "--width=0.05", "--variant=auto,luring"])
     return workdir
 
 
 @pytest.fixture
-def workdir(models: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(models, tmp_path / "run"))
+def workdir(lured: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(lured, tmp_path / "run"))

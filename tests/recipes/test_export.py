@@ -1,33 +1,21 @@
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import export
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import app, flags
+from command_line import CommandLineError
 
 from keras_traps.attractors import TrapSettings, inject
 from keras_traps.models import digits_cnn
-from keras_traps.serving.formats import FORMATS
-from recipes import export as recipe
-
-_ROOT = Path(__file__).parents[2]
+from keras_traps.serving import FORMATS, SelfTest
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def call(*arguments: str) -> None:
-        argv = ["recipes/export.py", *arguments]
-        monkeypatch.setattr(sys, "argv", argv)
-        values = recipe.define_flags(flags.FlagValues())
-        recipe.main(values(argv), values)
-
-    return call
+def run(*arguments: str) -> None:
+    export.main(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +37,6 @@ def trapped(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_command_traps_measures_and_exports(
-    run: Callable[..., None],
     classifier: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -83,53 +70,40 @@ def test_one_command_traps_measures_and_exports(
     assert f"{told['metrics']['accuracy']:.2%}" in card
 
 
-def test_a_lured_model_is_exported_from_two_files(
-    run: Callable[..., None],
-    classifier: Path,
-    tmp_path: Path,
-    no_fresh_process: None,
-) -> None:
-    images = keras.Input((8, 8, 1))
-    lure = keras.Model(images, keras.layers.Conv2D(1, 1, activation="relu")(images))
-    lure.save(tmp_path / "p.keras")
-    run(
-        f"--model={classifier}",
-        f"--lure={tmp_path / 'p.keras'}",
-        "--deploy=agreed",
-        f"--directory={tmp_path / 'lured'}",
-    )
-    signatures = tf.saved_model.load(str(tmp_path / "lured" / "1")).signatures
-    assert set(signatures) == {"serving_default", "predict_agreed"}
-    assert "agreement" in (tmp_path / "lured" / "1" / "README.md").read_text()
-
-
-@pytest.mark.parametrize("deploy", ["target", "augmented"])
-def test_a_file_of_a_lured_model_answers_as_it_is_deployed(
-    run: Callable[..., None],
-    classifier: Path,
-    tmp_path: Path,
-    no_fresh_process: None,
-    deploy: str,
-) -> None:
+@pytest.fixture(scope="module")
+def lure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lure") / "p.keras"
     images = keras.Input((8, 8, 1))
     moved = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(images)
-    keras.Model(images, moved).save(tmp_path / "p.keras")
-    run(
-        f"--model={classifier}",
-        f"--lure={tmp_path / 'p.keras'}",
-        f"--deploy={deploy}",
-        f"--directory={tmp_path / 'lured'}",
-        "--format=tflite",
-    )
+    keras.Model(images, moved).save(path)
+    return path
+
+
+def test_a_lured_model_is_exported_from_two_files(
+    classifier: Path, lure: Path, tmp_path: Path, no_fresh_process: None
+) -> None:
+    directory = tmp_path / "lured"
+    files = (f"--model={classifier}", f"--lure={lure}", f"--directory={directory}")
+    run(*files, "--deploy=agreed")
+    signatures = tf.saved_model.load(str(directory / "1")).signatures
+    assert set(signatures) == {"serving_default", "predict_agreed"}
+    assert "agreement" in (directory / "1" / "README.md").read_text()
+
+
+def test_a_file_of_a_lured_model_answers_as_it_is_deployed(
+    classifier: Path, lure: Path, tmp_path: Path, no_fresh_process: None
+) -> None:
+    directory = tmp_path / "lured"
+    files = (f"--model={classifier}", f"--lure={lure}", f"--directory={directory}")
+    run(*files, "--deploy=augmented", "--format=tflite")
     noise = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
-    served = tf.saved_model.load(str(tmp_path / "lured" / "1")).signatures
+    served = tf.saved_model.load(str(directory / "1")).signatures
     expected = served["serving_default"](image=noise)["probabilities"].numpy()
     logits = FORMATS["tflite"].run(tmp_path / "lured.tflite", noise)
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, rtol=0, atol=1e-4)
 
 
 def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
-    run: Callable[..., None],
     classifier: Path,
     tmp_path: Path,
     no_fresh_process: None,
@@ -150,96 +124,50 @@ def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "--model and --directory are required"),
-        (("--model=m.keras", "--directory=d", "x"), "Expected flags only"),
-        (("--model=m.keras", "--directory=d"), r"names no \.keras file"),
-        (("--model=m.keras", "--directory=d", "--lure=p.keras"), "go together"),
-        (("--model=m.keras", "--directory=d", "--deploy=agreed"), "go together"),
+        ((), "--model, --directory"),
+        (("--model=none.keras",), r"--model: there is no file none\.keras"),
+        (("--model=m.keras", "x"), "unrecognized arguments: x"),
+        (("--model=m.keras", "--lure=m.keras"), "--lure and --deploy go together"),
+        (("--model=m.keras", "--deploy=agreed"), "--lure and --deploy go together"),
         (
-            (
-                "--model=m.keras",
-                "--directory=d",
-                "--lure=p.keras",
-                "--deploy=agreed",
-                "--format=tflite",
-            ),
+            ("--model=m.keras", "--lure=m.keras", "--deploy=agreed", "--format=onnx"),
             "--format writes one network",
         ),
-        (
-            ("--model=m.keras", "--directory=d", "--warmup_batch_sizes=1,x"),
-            "takes positive integers",
-        ),
+        (("--model=m.keras", "--warmup_batch_sizes=1,x"), "expected an integer of at"),
+        (("--model=m.keras", "--signatures=guess"), "expected one of serving_default"),
+        (("--model=m.keras",), r"--model cannot be read: .*m\.keras"),
+        (("--model=m.keras", "--dataset=dgits"), "data set 'dgits' was not found"),
+        (("--model=m.keras", "--version=3"), "d/3 exists: choose another --version"),
     ],
 )
 def test_a_wrong_command_line_is_told(
-    run: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
     expected: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(app.UsageError, match=expected):
-        run(*arguments)
-    assert not list(tmp_path.iterdir())
+    Path("m.keras").write_text("no model")
+    Path("d/3").mkdir(parents=True)
+    directory = ("--directory=d",) if arguments else ()
+    with pytest.raises(CommandLineError, match=expected):
+        run(*arguments, *directory)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["3", "d", "m.keras"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "idle"),
-    [
-        (("--seed=1",), "--seed"),
-        (("--calibration=c.json",), "--calibration"),
-        (("--output=logits",), "--output"),
-        (("--seed=0", "--output=logits"), "--seed, --output"),
-        (("--analyzer=a.json", "--fpr=0.05"), "--fpr"),
-        (("--analyzer=a.json", "--num_images=5000"), "--num_images"),
-    ],
-)
-def test_a_flag_without_use_for_a_trapped_model_is_refused(
-    run: Callable[..., None],
-    trapped: Path,
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    idle: str,
+def test_what_does_not_fit_the_model_is_told(
+    classifier: Path, trapped: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(app.UsageError, match=f"no use for {idle}. Leave out"):
-        run(f"--model={trapped}", f"--directory={tmp_path / 'd'}", *arguments)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason", "idle"),
-    [
-        (("--calibration=c.json", "--output=logits"), "--calibration", "--output"),
-        (("--analyzer=a.json", "--fpr=0.1"), "--analyzer", "--fpr"),
-        (
-            ("--analyzer=a.json", "--calibration=c.json", "--num_images=9"),
-            *("--analyzer", "--num_images"),
-        ),
-        *(
-            (("--lure=p.keras", "--deploy=target", flag), "--lure", flag.split("=")[0])
-            for flag in (
-                *("--seed=1", "--calibration=c.json", "--analyzer=a.json"),
-                *("--fpr=0.1", "--num_images=9"),
-            )
-        ),
-    ],
-)
-def test_a_flag_without_use_for_a_classifier_is_refused(
-    run: Callable[..., None],
-    classifier: Path,
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    reason: str,
-    idle: str,
-) -> None:
-    with pytest.raises(app.UsageError, match=f"With {reason} .* no use for {idle}. L"):
-        run(f"--model={classifier}", f"--directory={tmp_path / 'd'}", *arguments)
-    assert not list(tmp_path.iterdir())
+    place = f"--directory={tmp_path / 'd'}"
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(CommandLineError, match=r"c\.json is no calibration"):
+        run(f"--model={classifier}", place, f"--calibration={tmp_path / 'c.json'}")
+    with pytest.raises(CommandLineError, match="predict_agreed"):
+        run(f"--model={trapped}", place, "--signatures=predict_agreed")
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_trapped_model_is_exported_with_the_rate_that_is_asked_for(
-    run: Callable[..., None],
     trapped: Path,
     tmp_path: Path,
     no_fresh_process: None,
@@ -249,22 +177,8 @@ def test_a_trapped_model_is_exported_with_the_rate_that_is_asked_for(
     assert "nominal false-positive rate is 10.0%" in card
 
 
-def test_it_starts_as_a_script() -> None:
-    done = subprocess.run(
-        [sys.executable, "recipes/export.py", "--help"],
-        capture_output=True,
-        text=True,
-        cwd=_ROOT,
-        env=os.environ,
-    )
-    assert "--deploy: <augmented|target|agreed>" in done.stdout
-    assert "TensorFlow Serving" in done.stdout
-
-
 @pytest.fixture
 def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    from keras_traps.serving import SelfTest
-
     def skip(*_: object) -> SelfTest:
         return SelfTest(live={"x": 0.0}, alone={"x": 0.0}, num_images=0)
 

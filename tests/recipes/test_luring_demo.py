@@ -1,66 +1,67 @@
 from pathlib import Path
 
 import keras
+import luring
+import luring_demo
 import numpy as np
 import pytest
-from absl import app, flags
+from command_line import CommandLineError
 
-from keras_traps.layers import LuringInput
 from keras_traps.models import madry_mnist_cnn
 from keras_traps.models.inference import predict
-from recipes import luring
 
-
-def run(*arguments: str) -> None:
-    values = luring.define_flags(flags.FlagValues())
-    luring.main(values(["luring", *arguments]), values)
+WIDTH = 1 / 16
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained models, and an MNIST whose labels are what M answers."""
-    folder = tmp_path_factory.mktemp("luring")
+    folder = tmp_path_factory.mktemp("untrained")
     keras.utils.set_random_seed(0)
-    target = madry_mnist_cnn()
+    target = madry_mnist_cnn(WIDTH)
     target.save(folder / "target.keras")
     inputs = keras.Input((28, 28, 1), name="image")
-    lure = keras.Model(inputs, LuringInput("mnist", name="lure")(inputs), name="lure")
+    # It changes little, so that M∘P is right where M is.
+    lure = keras.Model(inputs, keras.layers.Rescaling(0.9, 0.05)(inputs), name="lure")
     lure.save(folder / "luring.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (64, 28, 28), np.uint8)
     images = (pixels[..., None] / 255).astype(np.float32)
-    answers = predict(target, images).argmax(axis=1)
-    labels = answers.astype(np.uint8)
-    np.savez(
-        folder / "mnist.npz",
-        x_train=pixels,
-        y_train=labels,
-        x_test=pixels,
-        y_test=labels,
-    )
+    labels = predict(target, images).argmax(axis=1).astype(np.uint8)
+    names = {"x_train": pixels, "y_train": labels, "x_test": pixels, "y_test": labels}
+    np.savez(folder / "mnist.npz", **names)
     return folder
 
 
-def test_what_is_packed_is_shown(
-    workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    common = (f"--packed={tmp_path / 'packed'}", f"--data_dir={workdir}")
-    run("pack", f"--workdir={workdir}", *common)
-    files = [tmp_path / "packed" / name for name in ("target.npz", "lure.npz")]
-    assert sum(path.stat().st_size for path in files) <= 8e6
-    assert "answers changed by packing" in capsys.readouterr().out
+@pytest.fixture
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return madry_mnist_cnn(WIDTH)
 
-    run("--demo", *common, f"--output={tmp_path / 'demo'}")
+
+def test_what_is_packed_is_shown(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = (f"--packed={tmp_path / 'packed'}", f"--data_dir={untrained}")
+    luring.main(["pack", f"--workdir={untrained}", *common])
+    assert "answers changed by packing" in capsys.readouterr().out
+    luring.main(["demo", *common, f"--output={tmp_path / 'demo'}"])
     shown = capsys.readouterr().out
     assert "MNIST's test images" in shown
     for attack in ("MIM", "PGD"):
-        assert f"\n{attack} " in shown
-    assert (tmp_path / "demo" / "luring_demo.png").stat().st_size > 1000
+        (line,) = [text for text in shown.splitlines() if text.startswith(f"{attack} ")]
+        hit, fooled, refused, right = map(int, line.split()[1:])
+        assert fooled + right == hit
+        # Where M is right and M∘P fooled, the two disagree.
+        assert right <= refused <= hit
+    picture = (tmp_path / "demo" / "luring_demo.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_what_fools_the_shipped_mop_does_not_fool_the_shipped_m(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("--demo", f"--output={tmp_path}")
+    luring.main(["demo", f"--output={tmp_path}"])
     shown = capsys.readouterr().out
     lines = [line.split() for line in shown.splitlines()]
     counts = {line[0]: [int(n) for n in line[1:]] for line in lines if len(line) == 5}
@@ -73,30 +74,57 @@ def test_what_fools_the_shipped_mop_does_not_fool_the_shipped_m(
         assert fools_m + m_is_right == fools_mop
 
 
-def test_without_the_models_the_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"target\.npz"):
-        run("--demo", f"--packed={tmp_path}")
+def test_the_shipped_models_are_small_and_keras_loads_them() -> None:
+    files = [luring._SHIPPED / f"{name}.keras" for name in ("target", "lure")]
+    assert sum(path.stat().st_size for path in files) <= 8e6
+    target, lure = (keras.saving.load_model(path, compile=False) for path in files)
+    assert (target.count_params(), lure.count_params()) == (3_274_538, 4_385)
 
 
-def test_a_demo_takes_no_sub_command(tmp_path: Path) -> None:
-    with pytest.raises(app.UsageError, match="Received: train"):
-        run("train", "--demo", f"--packed={tmp_path}")
+def test_half_precision_is_what_is_lost_and_half_the_file(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "target.keras"
+    packed = luring_demo.pack_model(model, path)
+    loaded = keras.saving.load_model(path, compile=False)
+    for kept, said, whole in zip(
+        loaded.get_weights(), packed.get_weights(), model.get_weights(), strict=True
+    ):
+        assert kept.dtype == np.float32
+        np.testing.assert_array_equal(kept, whole.astype(np.float16))
+        np.testing.assert_array_equal(kept, said)
+    model.save(tmp_path / "whole.keras")
+    assert path.stat().st_size < 0.6 * (tmp_path / "whole.keras").stat().st_size
 
 
-def test_packing_needs_trained_models(tmp_path: Path) -> None:
-    with pytest.raises(app.UsageError, match="--workdir"):
-        run("pack")
+@pytest.mark.parametrize("number", [1e6, float("nan")])
+def test_a_weight_that_half_precision_cannot_hold_is_refused(
+    number: float, model: keras.Model, tmp_path: Path
+) -> None:
+    model.layers[-1].bias.assign(np.full(10, number))
+    with pytest.raises(CommandLineError, match="65504"):
+        luring_demo.pack_model(model, tmp_path / "target.keras")
+    assert not list(tmp_path.iterdir())
+
+
+def test_digits_are_shown_only_if_the_target_knows_them(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CommandLineError, match=r"digits blown up to 28x28.*--data_dir"):
+        luring_demo.demo_images(model, None)
+    monkeypatch.setattr(luring_demo, "_ENOUGH", 0.0)
+    images, labels = luring_demo.demo_images(model, None)
+    assert images.shape[1:] == (28, 28, 1)
+    assert 0 <= images.min() < images.max() <= 1
+    assert (predict(model, images).argmax(axis=1) == labels).all()
+
+
+def test_what_is_not_there_is_told(untrained: Path, tmp_path: Path) -> None:
+    output = f"--output={tmp_path / 'demo'}"
+    with pytest.raises(CommandLineError, match=r"--packed cannot be read.*target\.ker"):
+        luring.main(["demo", f"--packed={tmp_path}", output])
     packed = f"--packed={tmp_path / 'packed'}"
-    with pytest.raises(app.UsageError, match=r"There is no .*target\.keras"):
-        run("pack", f"--workdir={tmp_path}", packed)
-
-
-def test_the_shipped_models_are_not_packed_over_unasked(workdir: Path) -> None:
-    with pytest.raises(app.UsageError, match="--packed is required"):
-        run("pack", f"--workdir={workdir}")
-
-
-@pytest.mark.parametrize("flag", ["--model=m.keras", "--dataset=cifar10"])
-def test_packing_takes_no_other_m(workdir: Path, tmp_path: Path, flag: str) -> None:
-    with pytest.raises(app.UsageError, match="Only luring on MNIST is packed"):
-        run("pack", f"--workdir={workdir}", f"--packed={tmp_path}", flag)
+    with pytest.raises(CommandLineError, match=r"there is no .*target\.keras"):
+        luring.main(["pack", f"--workdir={tmp_path}", packed])
+    with pytest.raises(CommandLineError, match="--packed"):
+        luring.main(["pack", f"--workdir={untrained}"])

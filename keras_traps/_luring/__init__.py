@@ -1,1 +1,0 @@
-"""The sub-commands of `recipes/luring.py`, one per module."""

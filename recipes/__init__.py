@@ -1,1 +1,0 @@
-"""Scripts to train, attack, reproduce a table and export."""

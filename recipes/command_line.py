@@ -1,0 +1,347 @@
+"""Flags of the recipes, and how a recipe starts and ends.
+
+It imports neither TensorFlow nor the package, so that `--help` and a wrong command line
+are answered at once.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl.flags import argparse_flags
+
+OUTPUTS = ("logits", "probabilities")
+VARIANTS = ("paper", "margin", "raw_sum", "integrated", "integrated_label")
+ENGINES = ("local", "ray")
+
+
+class CommandLineError(Exception):
+    """What was asked for cannot be done; the message says why."""
+
+
+class Parser(argparse_flags.ArgumentParser):
+    """A parser whose help tells defaults, and whose errors are exceptions.
+
+    Args:
+        about: The script's docstring, or what a sub-command does.
+        **settings: What `argparse.ArgumentParser` takes.
+    """
+
+    def __init__(self, about: str | None = None, **settings: Any) -> None:
+        super().__init__(
+            inherited_absl_flags=None,
+            allow_abbrev=False,
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **settings,
+        )
+        self._commands: list[Parser] = []
+        self._add: Any = None
+
+    def command(
+        self, name: str, about: str, run: Callable[[argparse.Namespace], None]
+    ) -> "Parser":
+        """Adds a sub-command, and returns the parser of its flags.
+
+        Args:
+            name: Its name, which the parsed flags have as `command`.
+            about: What it does, a sentence.
+            run: What does it, given the parsed flags; they have it as `run`.
+        """
+        if self._add is None:
+            self._add = self.add_subparsers(
+                dest="command", required=True, metavar="COMMAND"
+            )
+        made: Parser = self._add.add_parser(name, about=about, help=about)
+        made.set_defaults(run=run)
+        self._commands.append(made)
+        return made
+
+    def flag(
+        self,
+        name: str,
+        about: str,
+        kind: Callable[[str], Any] = str,
+        *,
+        default: Any = None,
+        options: Sequence[str] = (),
+        several: bool = False,
+        required: bool = False,
+    ) -> None:
+        """Adds a flag `--name=VALUE`.
+
+        Args:
+            name: Its name.
+            about: What it is for; the default is added.
+            kind: Reads and checks a value. Defaults to any text.
+            default: What it is where it is not given. Defaults to `None`.
+            options: All values that it may have. Defaults to all that `kind` takes.
+            several: Whether it takes several values, with commas between them or by
+                being repeated; it is a tuple then. Defaults to `False`.
+            required: Whether it has to be given. Defaults to `False`.
+        """
+        read = _one_of(options) if options else kind
+        if default not in (None, ()):
+            shown = ",".join(map(str, default)) if several else default
+            about += f" Defaults to {shown}."
+        self.add_argument(
+            f"--{name}",
+            help=about.replace("%", "%%"),
+            type=_each(read) if several else read,
+            action=_Several if several else "store",
+            default=default,
+            required=required,
+            metavar=f"{{{','.join(options)}}}" if options else name.upper(),
+        )
+
+    def switch(self, name: str, about: str) -> None:
+        """Adds a flag `--name` that is off where it is not given."""
+        self.add_argument(f"--{name}", action="store_true", help=about)
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Reads a command line.
+
+        Args:
+            argv: Its words, without the script.
+
+        Returns:
+            The flags by name; and `command_line`, the script with all words.
+
+        Raises:
+            CommandLineError: If a flag is unknown, missing or not what it has to be.
+        """
+        found = self.parse_args(list(argv))
+        found.command_line = (self.prog, *argv)
+        return found
+
+    def format_help(self) -> str:
+        """Returns the help, with that of all sub-commands."""
+        parts = [super().format_help(), *(one.format_help() for one in self._commands)]
+        return "\n".join(parts)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what `run` tells in one line."""
+        raise CommandLineError(message)
+
+
+def run(
+    main: Callable[[Sequence[str]], None],
+    go_on: str = "Go on by the same command with --resume.",
+) -> NoReturn:
+    """Runs a script and ends the process.
+
+    A wrong command line is told in one line, with exit code 2; an interruption in one
+    line, with exit code 130.
+
+    Args:
+        main: The script's work, given the words of the command line.
+        go_on: What to do after an interruption. Defaults to what is true where there is
+            a flag `--resume`.
+    """
+    # Whoever waits for one line is not to look for it among TensorFlow's.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        main(sys.argv[1:])
+    except CommandLineError as error:
+        print(f"{Path(sys.argv[0]).name}: {error} (see --help)", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. {go_on}", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def refusing(what: str = "") -> Iterator[None]:
+    """Makes a wrong command line of an error within, so that it is told in one line.
+
+    For what is done before the long work: reading files, opening folders.
+
+    Args:
+        what: What it means, to be said before the error's own words. Defaults to
+            nothing.
+
+    Raises:
+        CommandLineError: If something within raises an error of a value, a file or a
+            package that is not there.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        text = " ".join(str(error).split())
+        raise CommandLineError(f"{what}: {text}" if what else text) from error
+
+
+def integer(low: int) -> Callable[[str], int]:
+    """Returns what reads an integer of at least `low`."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if (value := int(text)) >= low:
+                return value
+        raise argparse.ArgumentTypeError(
+            f"expected an integer of at least {low}, not {text}"
+        )
+
+    return read
+
+
+def number(
+    *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
+) -> Callable[[str], float]:
+    """Returns what reads a finite number within limits."""
+    limits = {"above": above, "of at least": at_least, "below": below}
+    words = [f"{name} {limit:g}" for name, limit in limits.items() if abs(limit) < 1e9]
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value = float(text)
+            if math.isfinite(value) and at_least <= value and above < value < below:
+                return value
+        raise argparse.ArgumentTypeError(
+            f"expected a number {' and '.join(words)}, not {text}"
+        )
+
+    return read
+
+
+count, whole = integer(1), integer(0)
+share, positive = number(above=0.0, below=1.0), number(above=0.0)
+
+
+def path(text: str) -> Path:
+    """Reads a path; `~` is the user's own folder."""
+    return Path(text).expanduser()
+
+
+def file(text: str) -> Path:
+    """Reads the path of a file that is there."""
+    if not path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path(text)
+
+
+def add_data(
+    parser: Parser, options: Sequence[str] = (), default: str = "digits"
+) -> None:
+    """Adds the flags of the data set, one of `options` if there are any."""
+    parser.flag("dataset", "The data set.", default=default, options=options)
+    parser.flag(
+        "data_dir",
+        "The folder that holds the data set; see the README. Nothing is downloaded "
+        "where it is given.",
+        path,
+    )
+
+
+def add_work(parser: Parser, seed: str) -> None:
+    """Adds the flags of where work is kept; `seed` says what the seed is of."""
+    parser.flag("workdir", "The folder for all that is made.", path, required=True)
+    parser.flag("seed", seed, whole, default=0)
+    parser.switch("resume", "Go on in a --workdir in use.")
+
+
+def add_traps(parser: Parser) -> None:
+    """Adds the flags of a classifier and its traps, and those of the work."""
+    add_data(parser)
+    about = "The classifier: a .keras file, or a DEEPSEC .npz state dict."
+    parser.flag("model", about, file, required=True)
+    about = "What the classifier returns. Defaults to logits."
+    parser.flag("output", about, options=OUTPUTS)
+    parser.flag(
+        "budget",
+        "The share of clean training images whose answer the traps may change. "
+        "Defaults to 0.001.",
+        share,
+    )
+    parser.flag(
+        "small_step_share",
+        "How much the small step adds to the clean spread, as a share of the large. "
+        "Defaults to 0.5.",
+        positive,
+    )
+    parser.flag(
+        "temperature",
+        "The temperature of the soft labels that W is added to; 1 leaves them as the "
+        "classifier has them. Defaults to what is chosen from clean training images.",
+        positive,
+    )
+    about = (
+        "A calibration.json to use instead of a new one, with its own four of these."
+    )
+    parser.flag("calibration", about, file)
+    about = "The false-positive rates to set thresholds for."
+    parser.flag("fpr", about, share, default=(0.05, 0.005), several=True)
+    add_work(parser, "The seed of messages, targets and attacks.")
+
+
+def add_attacks(parser: Parser, attacks: str) -> None:
+    """Adds the flags of attacks; `attacks` says which are run where none is named."""
+    parser.flag(
+        "preset",
+        "The attacks' settings: the paper's for the data set, or with fewer iterations "
+        "(cpu), fit for a few processor cores; or the name of one of "
+        "keras_traps.attacks.PRESETS, for a data set that is not the paper's.",
+        default="cpu",
+    )
+    parser.flag("attacks", f"Which attacks. Defaults to {attacks}.", several=True)
+    # Its values may have commas.
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="ATTACK.NAME=VALUE",
+        help="Another setting than the preset's, such as SPSA.nb_iter=500 or, as in "
+        'JSON, EAD.decision_rule="EN"; give it once for each.',
+    )
+    add_running(parser)
+
+
+def add_running(parser: Parser) -> None:
+    """Adds the flags that say how many images are attacked, and where."""
+    about = "How many test images to attack at most."
+    parser.flag("num_examples", about, count, default=1000)
+    about = "How many images are attacked at once."
+    parser.flag("chunk_size", about, count, default=250)
+    parser.flag(
+        "engine",
+        "Where the attacks run: in this process, or spread by Ray over the cores or "
+        "GPUs of this machine, or over the cluster that RAY_ADDRESS names.",
+        default="local",
+        options=ENGINES,
+    )
+
+
+class _Several(argparse.Action):
+    """Adds up what a repeated flag says; the first time replaces the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, option_string
+        before = getattr(namespace, self.dest)
+        earlier = () if before is self.default else before
+        setattr(namespace, self.dest, (*earlier, *values))
+
+
+def _one_of(options: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text in options:
+            return text
+        expected = f"expected one of {', '.join(options)}, not {text}"
+        raise argparse.ArgumentTypeError(expected)
+
+    return read
+
+
+def _each(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: tuple(kind(part) for part in text.split(","))

@@ -1,0 +1,292 @@
+r"""Draws figures of the papers from your own data and model.
+
+Example:
+    python recipes/figure.py attractors --figure=7a --dataset=mnist --data_dir=data \
+        --model=deepsec_mnist.npz --num_examples=10000 --workdir=runs/figures
+    python recipes/figure.py luring --figure=4,5 --dataset=mnist --data_dir=data \
+        --workdir=runs/luring_mnist
+    python recipes/figure.py toy --workdir=runs/luring_toy
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import command_line
+from command_line import count, positive
+from luring import BASELINES, DATASETS, LOSSES
+
+_ATTRACTORS = ("1", "2", "4", "5", "6", "7a", "7b", "ablation")
+_LURING = ("4", "5", "6", "directions")
+# Not in the paper. A trapdoor has to stand out from clean images, small ones most.
+_AMPLITUDES = {"mnist": 0.2, "cifar10": 0.1, "digits": 0.8}
+# A root mean square of about 46 grey levels per pixel.
+_DELTAS = {"mnist": 5.0, "cifar10": 10.0, "digits": 1.5}
+_PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
+# The Jacobian of P takes many passes for each image.
+_MOST_IN_FIGURE_6 = 100
+
+
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(__doc__, prog="figure.py")
+    _add_attractors(
+        parser.command(
+            "attractors",
+            "Draws figures of the attractor paper, or makes the ablation's table.",
+            _attractors,
+        )
+    )
+    about = "Draws figures of the luring paper from what luring.py trained."
+    luring = parser.command("luring", about, _luring)
+    about = "Which figures to draw, or the opposite directions to count."
+    _add_figures(luring, about, _LURING)
+    command_line.add_data(luring, DATASETS)
+    about = "The folder that luring.py trained and attacked in; 4 and 5 need attacks."
+    luring.flag("workdir", about, command_line.path, required=True)
+    about = "Of which variants. Defaults to all that were trained."
+    luring.flag("variant", about, options=BASELINES, several=True)
+    about = "The classifier M, where it was not trained by luring.py."
+    luring.flag("model", about, command_line.file)
+    about = "6 and directions: how many test images to look at."
+    luring.flag("num_examples", about, count, default=1000)
+    luring.flag("seed", "6: the seed of random signs.", command_line.whole, default=0)
+    about = (
+        "Draws the luring paper's Figures 2 and 3, on three classes that are built in."
+    )
+    toy = parser.command("toy", about, _toy)
+    about = "The folder for pictures and numbers."
+    toy.flag("workdir", about, command_line.path, required=True)
+    about = "The seed of images, weights and attacks."
+    toy.flag("seed", about, command_line.whole, default=0)
+    toy.flag("loss", "What P is trained with.", default="luring", options=LOSSES)
+    about = "The radii of PGD; the last is drawn."
+    toy.flag("eps", about, positive, default=(0.2, 0.3, 0.4), several=True)
+    toy.flag("steps", "Steps that P is trained for.", count, default=300)
+    about = "How many images are attacked, at least 3."
+    toy.flag("num_examples", about, count, default=90)
+    return parser
+
+
+def _add_figures(
+    parser: command_line.Parser, about: str, options: Sequence[str]
+) -> None:
+    parser.flag("figure", about, options=options, several=True, required=True)
+
+
+def _add_attractors(parser: command_line.Parser) -> None:
+    _add_figures(parser, "Which figures to draw, or the ablation.", _ATTRACTORS)
+    command_line.add_traps(parser)
+    parser.flag("num_examples", "How many test images to look at.", count, default=1000)
+    parser.flag(
+        "delta",
+        "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "
+        "depends on the data set.",
+        positive,
+    )
+    about = "7b: points around each image, at least 2."
+    parser.flag("samples", about, count, default=2048)
+    about = "6 and ablation: how many images are attacked at most."
+    parser.flag("num_attacked", about, count, default=200)
+    parser.flag(
+        "amplitude",
+        "6: how much a trapdoor changes a pixel. The default depends on the data set.",
+        command_line.share,
+    )
+    about = "6: how many constants CW2 tries."
+    parser.flag("cw2_searches", about, count, default=4)
+    parser.flag("cw2_iterations", "6: steps of CW2 with each.", count, default=100)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures, draws and writes what the sub-command and its flags say.
+
+    Args:
+        argv: The words of the command line, without the script.
+
+    Raises:
+        CommandLineError: If the command line is wrong. Nothing is run.
+    """
+    arguments = _parser().parse(argv)
+    arguments.run(arguments)
+
+
+def _attractors(arguments: argparse.Namespace) -> None:
+    import trapping
+    from figures.ablation import ablation, choices
+    from figures.density import figure_7b
+    from figures.directions import figure_7a
+    from figures.drawing import write
+    from figures.illustrations import figure_1, figure_2, figure_4
+    from figures.strength import figure_5
+    from figures.trapdoor import figure_6
+
+    from keras_traps import attacks
+    from keras_traps._files import keep_settings, make_writable
+
+    workdir, dataset, seed = arguments.workdir, arguments.dataset, arguments.seed
+    with command_line.refusing():
+        make_writable(workdir, name="--workdir")
+    train, test = trapping.load_data(arguments)
+    trapped = trapping.trap(arguments, train, test)
+    with command_line.refusing():
+        constants = trapped.calibration.to_dict()
+        keep_settings(workdir / "calibration.json", constants, resume=True)
+    defence = trapped.defence
+    few = test.take(min(arguments.num_examples, len(test)))
+
+    def preset(*names: str) -> list[attacks.Attack]:
+        return attacks.preset(_PRESETS.get(dataset, "table7_cifar10"), names)
+
+    # Two with the paper's settings, and a CW2 of fewer, larger steps.
+    cw2 = attacks.create(
+        "CW2",
+        learning_rate=0.1,
+        initial_const=0.1,
+        binary_search_steps=arguments.cw2_searches,
+        max_iterations=arguments.cw2_iterations,
+    )
+    makers = {
+        "1": lambda: figure_1(defence.trapped, test),
+        "2": lambda: figure_2(
+            defence.trapped, defence.main_analyzer, test, preset("FGSM")[0]
+        ),
+        "4": lambda: figure_4(defence.trapped, test),
+        "5": lambda: figure_5(defence, few),
+        "6": lambda: figure_6(
+            defence,
+            [*preset("FGSM", "PGD"), cw2],
+            train,
+            few,
+            amplitude=arguments.amplitude or _AMPLITUDES.get(dataset, 0.2),
+            num_attacked=arguments.num_attacked,
+            seed=seed,
+        ),
+        "7a": lambda: figure_7a(defence, few),
+        "7b": lambda: figure_7b(
+            defence.trapped,
+            few,
+            delta=arguments.delta or _DELTAS.get(dataset, 5.0),
+            samples=arguments.samples,
+            seed=seed,
+        ),
+        "ablation": lambda: ablation(
+            defence,
+            list(choices(defence, trapped.calibration, train)),
+            preset("FGSM", "PGD", "UMIFGSM"),
+            train,
+            few,
+            num_attacked=arguments.num_attacked,
+            seed=seed,
+        ),
+    }
+    for name in dict.fromkeys(arguments.figure):
+        print(f"Written: {write(makers[name](), trapped.provenance, workdir)}")
+
+
+def _luring(arguments: argparse.Namespace) -> None:
+    import trapping
+    from figures.drawing import write
+    from figures.luring_curves import figure_4, figure_5
+    from figures.sensitivity import direction_counts, figure_6
+    from luring_folder import Folder
+
+    from keras_traps.devices import hush_retracing, prepare_devices
+    from keras_traps.evaluation.metrics import make_frame
+    from keras_traps.evaluation.records import RecordStore
+    from keras_traps.evaluation.subjects import choose_examples
+    from keras_traps.models.inference import predict
+    from keras_traps.provenance import provenance
+
+    prepare_devices()
+    hush_retracing()
+    dataset, folder = arguments.dataset, Folder.of(arguments)
+    names = folder.variants(arguments.variant)
+    asked = dict.fromkeys(arguments.figure)
+    facts = {
+        "seed": arguments.seed,
+        "models": {name: folder.facts(name)["model"] for name in names},
+    }
+    made = []
+    if {"4", "5"} & {*asked}:
+        with command_line.refusing():
+            runs = folder.runs(names)
+            frame = make_frame(runs, RecordStore.open(folder.path))
+            facts["attacks"] = {
+                f"{run.attack} {run.eps:g} on {run.about['variant']}": run.settings
+                for run in runs
+                if run.about["threat"] == "luring"
+            }
+            drawers = {"4": figure_4, "5": figure_5}
+            made += [drawers[name](dataset, frame) for name in asked if name in drawers]
+    if {"6", "directions"} & {*asked}:
+        test = trapping.load_data(arguments)[1]
+        target = folder.target()
+        variants = {name: folder.augmented(name, target) for name in names}
+        with command_line.refusing():
+            examples = choose_examples(
+                test,
+                [predict(one, test.images) for one in (target, *variants.values())],
+                num_examples=arguments.num_examples,
+            )
+        images, labels = examples.images, examples.labels
+        if "6" in asked:
+            few = slice(_MOST_IN_FIGURE_6)
+            made.append(
+                figure_6(
+                    dataset,
+                    target,
+                    variants,
+                    images[few],
+                    labels[few],
+                    seed=arguments.seed,
+                )
+            )
+        if "directions" in asked:
+            made.append(direction_counts(dataset, target, variants, images))
+    for result in made:
+        origin = provenance(arguments.command_line, **facts)
+        print(f"Written: {write(result, origin, folder.path / 'figures')}")
+
+
+def _toy(arguments: argparse.Namespace) -> None:
+    if arguments.num_examples < 3:
+        raise command_line.CommandLineError(
+            "--num_examples: expected an integer of at least 3, one image for each "
+            f"class, not {arguments.num_examples}"
+        )
+    from figures.drawing import write
+    from figures.luring_toy import (
+        luring_toy,
+        toy_images,
+        train_toy_lure,
+        train_toy_target,
+    )
+
+    from keras_traps._files import make_writable
+    from keras_traps.devices import hush_retracing, prepare_devices
+    from keras_traps.provenance import provenance, weights_sha256
+
+    with command_line.refusing():
+        make_writable(arguments.workdir, name="--workdir")
+    device = prepare_devices()
+    hush_retracing()
+    seed = arguments.seed
+    # Seeds of training and test images never meet: one is even, one is odd.
+    train = toy_images(600, seed=2 * seed)
+    test = toy_images(arguments.num_examples, seed=2 * seed + 1)
+    target = train_toy_target(train)
+    model = train_toy_lure(
+        target, train, loss=arguments.loss, steps=arguments.steps, seed=seed
+    )
+    result = luring_toy(model, test, eps=arguments.eps, seed=seed)
+    facts = provenance(
+        arguments.command_line,
+        seed=seed,
+        device=device,
+        target=weights_sha256(target),
+        model=weights_sha256(model),
+    )
+    print(f"Written: {write(result, facts, arguments.workdir)}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, "Run the same command again.")

@@ -1,0 +1,1 @@
+"""What draws the papers' figures, the ablation and the toy: see `recipes/figure.py`."""

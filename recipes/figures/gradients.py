@@ -1,0 +1,168 @@
+"""Scores, losses and gradients of C, W and M, measured over images batch by batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_traps._checks import FloatArray, IntArray
+from keras_traps.attractors import decoder_of
+from keras_traps.models.logits import logits_model
+from keras_traps.models.outputs import AttackedOutput
+
+Scores = Callable[[tf.Tensor], tf.Tensor]
+"""From images `(batch, ...)` to `(batch, num_classes)`; a decoder layer is one too."""
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""From images and classes `(batch,)` to the loss of each image, `(batch,)`."""
+
+
+def scores_of(model: keras.Model, output: AttackedOutput) -> Scores:
+    """Returns C or M as a function whose gradient does not saturate: of its logits."""
+    logits = logits_model(model, output)
+
+    def scores(images: tf.Tensor) -> tf.Tensor:
+        return tf.cast(logits(images, training=False), tf.float32)
+
+    return scores
+
+
+def both_answers(trapped: keras.Model) -> Scores:
+    """Returns what C and M answer, from one run of C.
+
+    Args:
+        trapped: A trapped model from `inject`.
+
+    Returns:
+        A function from images to `(batch, 2, num_classes)`, float32: C as it enters
+        the sum, and M. For answers, not for gradients: soft labels saturate.
+
+    Raises:
+        ValueError: If `trapped` has no QIM decoder.
+    """
+    decoder_of(trapped)
+    alone = trapped.get_layer("normalized_sum").input[0]
+    pair = keras.Model(trapped.input, [alone, trapped.output])
+
+    def scores(images: tf.Tensor) -> tf.Tensor:
+        found = (tf.cast(part, tf.float32) for part in pair(images, training=False))
+        return tf.stack(list(found), axis=1)
+
+    return scores
+
+
+def soft_label_loss(scores: Scores) -> Loss:
+    """Returns J(x, y), the cross-entropy of the softmax of the scores.
+
+    It is computed as log(1 + exp(lead)), where the lead is the log-sum-exp of the
+    other classes' scores above that of y. That is the same number, and its gradient
+    keeps its digits in float32 where the model is sure.
+
+    Args:
+        scores: A function from images to `(batch, num_classes)`.
+
+    Returns:
+        A function from images and classes to `(batch,)`.
+
+    Reference:
+        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+        Attractors, Section IV-B.
+    """
+
+    def loss(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        values = scores(images)
+        given = tf.one_hot(
+            classes, tf.shape(values)[-1], on_value=True, off_value=False
+        )
+        rivals = tf.where(given, values.dtype.min / 4, values)
+        own = tf.gather(values, classes, axis=-1, batch_dims=1)
+        return tf.nn.softplus(tf.reduce_logsumexp(rivals, axis=-1) - own)
+
+    return loss
+
+
+def gradient(loss: Loss, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Returns the gradient of a loss by the images, inside a graph; 0 for none."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        value = loss(images, classes)
+    return tape.gradient(value, images, unconnected_gradients="zero")
+
+
+def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns the cosine similarity along the last axis; NaN where a vector is 0."""
+    return tf.reduce_sum(_unit(first) * _unit(second), axis=-1)
+
+
+def output_norms(scores: Scores, images: FloatArray) -> FloatArray:
+    """Measures the 1-norm of a model's output, Figure 5 (a).
+
+    Args:
+        scores: A function from images to `(batch, num_classes)`: `scores_of` a model,
+            or a decoder.
+        images: `(images, ...)`, float32, pixels in [0, 1].
+
+    Returns:
+        `(images,)`, float32, in the unit of the output.
+    """
+
+    def norms(batch: tf.Tensor) -> tuple[tf.Tensor]:
+        return (_norm(scores(batch)),)
+
+    return map_batches(norms, images)[0]
+
+
+def gradient_norms(scores: Scores, images: FloatArray, labels: IntArray) -> FloatArray:
+    """Measures the 1-norm of the gradient of the soft-label loss J(x, y), Figure 5 (b).
+
+    Args:
+        scores: A function from images to `(batch, num_classes)`.
+        images: `(images, ...)`, float32, pixels in [0, 1].
+        labels: `(images,)`, int64: y, the true classes.
+
+    Returns:
+        `(images,)`, float32, per unit of pixel value. One that is too small for
+        float32 is 0.
+    """
+    loss = soft_label_loss(scores)
+
+    def norms(batch: tf.Tensor, given: tf.Tensor) -> tuple[tf.Tensor]:
+        return (_norm(gradient(loss, batch, given)),)
+
+    return map_batches(norms, images, labels)[0]
+
+
+def map_batches(
+    graph: Callable[..., tuple[tf.Tensor, ...]],
+    *arrays: npt.NDArray[Any],
+    batch_size: int = 256,
+) -> tuple[npt.NDArray[Any], ...]:
+    """Applies a graph to arrays of one length, batch by batch, with one trace."""
+    compiled = tf.function(
+        graph,
+        input_signature=[
+            tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays
+        ],
+        autograph=False,
+    )
+    parts = []
+    for start in range(0, len(arrays[0]), batch_size):
+        rows = (tf.constant(array[start : start + batch_size]) for array in arrays)
+        parts.append([tensor.numpy() for tensor in compiled(*rows)])
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _norm(values: tf.Tensor) -> tf.Tensor:
+    # Reshaped first, for a gradient's rank may be unknown while it is traced.
+    rows = tf.reshape(values, (tf.shape(values)[0], -1))
+    return tf.reduce_sum(tf.abs(rows), axis=1)
+
+
+def _unit(vector: tf.Tensor) -> tf.Tensor:
+    # Brought to 1 first: the squares of a vanishing gradient are 0 in float32.
+    largest = tf.reduce_max(tf.abs(vector), axis=-1, keepdims=True)
+    scaled = vector / largest
+    return scaled / tf.norm(scaled, axis=-1, keepdims=True)

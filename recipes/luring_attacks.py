@@ -1,0 +1,214 @@
+"""Attacks what was trained, keeps what M and M∘P answer, and makes the tables."""
+
+import argparse
+import dataclasses
+
+import pandas as pd
+from command_line import CommandLineError, refusing
+from luring_folder import WHOLE, Folder
+from trapping import load_data
+
+from keras_traps import attacks
+from keras_traps.datasets import Dataset
+from keras_traps.devices import hush_retracing, prepare_devices
+from keras_traps.evaluation.metrics import CleanVariant, luring_rates, make_frame
+from keras_traps.evaluation.records import RecordStore, record_settings
+from keras_traps.evaluation.report import percent, write_luring_tables
+from keras_traps.evaluation.runner import attack_all
+from keras_traps.evaluation.subjects import (
+    SOFTNESS,
+    Subject,
+    choose_examples,
+    luring_subjects,
+    past_the_lure,
+)
+from keras_traps.models.inference import predict
+from keras_traps.provenance import provenance, weights_sha256
+from keras_traps.rates import Rate
+
+_PRESETS = {
+    "mnist": "luring_mnist",
+    "svhn_cropped": "luring_svhn",
+    "cifar10": "luring_cifar10",
+    # Not in the paper: to try the script.
+    "digits": "luring_mnist",
+}
+
+# The surrogate's images have to transfer as those of M∘P have, and the control is
+# compared with those; the others need not.
+_TRANSFERRING = ("FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI")
+_ATTACKS: dict[str, tuple[str, ...] | None] = {
+    "luring": None,
+    "whitebox": ("FGSM", "PGD", "MIM"),
+    "surrogate": _TRANSFERRING,
+    "identity": ("PGD",),
+    "softened": ("FGSM", "MIM"),
+    "exchanged": _TRANSFERRING,
+}
+
+# What is measured on clean images, and not how a model was trained.
+_MEASURED = {"target", "test", "agree", "same", "parameters", "test_data", "versions"}
+
+
+def attack(arguments: argparse.Namespace) -> None:
+    """Attacks the variants of `--variant`, and tells of each attack as it is done."""
+    folder = Folder.of(arguments)
+    names = folder.variants(arguments.variant)
+    chosen = _chosen(arguments)
+    device = prepare_devices()
+    hush_retracing()
+    test = load_data(arguments)[1]
+    settings = record_settings(
+        test, seed=arguments.seed, chunk_size=arguments.chunk_size
+    )
+    with refusing():
+        store = RecordStore(folder.path, settings, resume=arguments.resume)
+        subjects = [_subjects(arguments, folder, name, test) for name in names]
+    # A control that looks for the most harmful settings is none.
+    sweep = not arguments.no_sweep and arguments.threat != "exchanged"
+    for run in attack_all(
+        subjects,
+        chosen,
+        store,
+        seed=arguments.seed,
+        chunk_size=arguments.chunk_size,
+        sweeps=attacks.LURING_SWEEPS if sweep else None,
+        num_examples_sweep=arguments.num_examples_sweep,
+        engine=arguments.engine,
+        provenance=provenance(
+            arguments.command_line,
+            seed=arguments.seed,
+            device=device,
+            preset=_preset_name(arguments),
+            chunk_size=arguments.chunk_size,
+            test_data=test.sha256,
+            dataset=test.name,
+        ),
+    ):
+        rates = luring_rates(make_frame([run], store))
+        words = [
+            f"{name} {percent(rate.value)}"
+            for name, rate in (
+                ("AC_M∘P", rates.ac_mop),
+                ("AC_M", rates.ac_m),
+                ("DAC", rates.dac),
+            )
+        ]
+        print(
+            f"{arguments.threat}: {run.attack} {run.eps:g} on {run.about['variant']}, "
+            f"{run.images} images: {', '.join(words)} %",
+            flush=True,
+        )
+
+
+def _preset_name(arguments: argparse.Namespace) -> str:
+    name = _PRESETS[arguments.dataset]
+    return name if arguments.preset == "paper" else f"{name}_cpu"
+
+
+def _chosen(arguments: argparse.Namespace) -> list[attacks.Attack]:
+    """Returns the attacks with all radii, radius by radius within each attack."""
+    names = arguments.attacks or _ATTACKS[arguments.threat]
+    radii = arguments.eps or attacks.LURING_EPS[_PRESETS[arguments.dataset]]
+    preset = _preset_name(arguments)
+    with refusing():
+        by_radius = [attacks.preset(preset, names, eps=eps) for eps in radii]
+        found = [attack for same in zip(*by_radius, strict=True) for attack in same]
+        if arguments.nb_iter:
+            steps = {"nb_iter": arguments.nb_iter}
+            found = [
+                dataclasses.replace(one, **steps)
+                if "nb_iter" in one.settings()
+                else one
+                for one in found
+            ]
+        if arguments.threat == "identity":
+            found = [past_the_lure(one) for one in found]
+    return found
+
+
+def _subjects(
+    arguments: argparse.Namespace, folder: Folder, variant: str, test: Dataset
+) -> list[Subject]:
+    target = folder.target()
+    facts = folder.facts(variant)
+    weights = {"target": weights_sha256(target), "variant": facts["model"]}
+    if facts["target_sha256"] != weights["target"]:
+        raise CommandLineError(
+            f"the variant {variant} in {folder.path} was trained before another M than "
+            "this one: train it again in another --workdir"
+        )
+    augmented = folder.augmented(variant, target)
+    surrogate = None
+    if arguments.threat == "surrogate":
+        surrogate = folder.load("surrogate")
+        weights["surrogate"] = weights_sha256(surrogate)
+    examples = choose_examples(
+        test,
+        [predict(model, test.images) for model in (target, augmented)],
+        num_examples=arguments.num_examples,
+        seed=arguments.seed,
+    )
+    if arguments.threat == "exchanged" and len(examples) < 2:
+        raise CommandLineError(
+            "--threat=exchanged needs two images that M and M∘P are right on, and "
+            f"there is one of {variant}: raise --num_examples"
+        )
+    return luring_subjects(
+        arguments.threat,
+        variant,
+        target=target,
+        augmented=augmented,
+        examples=examples,
+        weights=weights,
+        surrogate=surrogate,
+        softness=arguments.softness or SOFTNESS,
+    )
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Writes Table 1 and the data set's of Tables 2 to 4, as far as there are any."""
+    folder = Folder.of(arguments)
+    names = folder.variants(arguments.variant)
+    test = load_data(arguments)[1]
+    with refusing():
+        runs = folder.runs(names)
+        clean = [
+            _clean(name, folder, test) for name in [*folder.trained(WHOLE), *names]
+        ]
+        frame = make_frame(runs, RecordStore.open(folder.path)) if runs else None
+    paths = write_luring_tables(
+        test.name,
+        clean,
+        runs,
+        pd.DataFrame() if frame is None else frame,
+        folder.path / "tables",
+        provenance=provenance(arguments.command_line, test_data=test.sha256),
+    )
+    print(f"Tables: {paths.html}")
+
+
+def _clean(name: str, folder: Folder, test: Dataset) -> CleanVariant:
+    facts = folder.facts(name)
+    if facts["test_data"] != test.sha256:
+        raise CommandLineError(
+            f"{name} in {folder.path} was measured on other test images than those of "
+            f"--dataset={test.name}"
+        )
+
+    def rate(key: str) -> Rate:
+        return Rate(round(facts[key] * len(test)), len(test))
+
+    alone = name == "target"
+    return CleanVariant(
+        variant=name,
+        test=rate("test"),
+        agree=None if alone else rate("agree"),
+        same=None if alone else rate("same"),
+        parameters=facts["parameters"],
+        facts={
+            key: value
+            for key, value in facts.items()
+            if key not in _MEASURED and value is not None
+        },
+    )

@@ -1,0 +1,84 @@
+r"""Finds the worst case per image over many attacks, each on what still stands.
+
+An image that one attack gets through with, misclassified and not flagged, is not given
+to the next, so that the costly attacks at the end meet few images.
+
+Example:
+    python recipes/robustness.py --dataset=mnist --data_dir=data \
+        --model=deepsec_mnist.npz --workdir=runs/worst
+"""
+
+from collections.abc import Sequence
+
+import command_line
+
+
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(__doc__, prog="robustness.py")
+    command_line.add_traps(parser)
+    command_line.add_attacks(parser, "all of the preset, in its order")
+    parser.flag(
+        "subject",
+        "What is attacked: the classifier, or a variant of the trapped model.",
+        default="paper",
+        options=("undefended", *command_line.VARIANTS),
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Traps, attacks, and writes `worst_case.json` into the work directory."""
+    arguments = _parser().parse(argv)
+
+    import trapping
+
+    from keras_traps.evaluation.report import percent, write_worst_case
+    from keras_traps.evaluation.runner import worst_case
+    from keras_traps.evaluation.subjects import attractor_subjects, choose_examples
+    from keras_traps.models.inference import predict
+    from keras_traps.models.logits import logits_model
+
+    trapping.begin(arguments)
+    train, test = trapping.load_data(arguments)
+    chosen = trapping.choose_attacks(arguments)
+    trapped = trapping.trap(arguments, train, test)
+    defence = trapped.defence
+    store = trapping.open_store(arguments, trapped)
+    with command_line.refusing():
+        examples = choose_examples(
+            trapped.test,
+            [predict(defence.classifier, trapped.test.images)],
+            num_examples=arguments.num_examples,
+            seed=arguments.seed,
+            logits=logits_model(defence.classifier, defence.output),
+        )
+    [subject] = attractor_subjects(defence, examples, [arguments.subject])
+    found = worst_case(
+        subject,
+        chosen,
+        store,
+        background=trapped.train.images,
+        seed=arguments.seed,
+        chunk_size=arguments.chunk_size,
+        engine=arguments.engine,
+    )
+    paths = write_worst_case(
+        found,
+        chosen,
+        arguments.workdir,
+        fpr=max(defence.analyzers),
+        provenance={
+            **trapped.provenance,
+            "attack settings": trapping.preset_name(arguments),
+        },
+    )
+    print(f"{'attack':<10} {'still stood':>11} {'got through':>11}")
+    for name, count in found.tried.items():
+        print(f"{name:<10} {count:>11} {found.felled[name]:>11}")
+    value = percent(found.overall.value)
+    print(f"Any attack: {value} % of {found.overall.total} images")
+    print(f"Written: {paths.json}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,204 @@
+"""What recipes do with their flags: load, calibrate, trap, choose attacks.
+
+Whatever a user can do wrong is a `CommandLineError`.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+from command_line import CommandLineError, refusing
+
+from keras_traps import attacks, calibrate, datasets
+from keras_traps._files import keep_settings, make_writable
+from keras_traps.attractors import Calibration
+from keras_traps.devices import hush_retracing, prepare_devices
+from keras_traps.evaluation.records import RecordStore, check_workdir, record_settings
+from keras_traps.evaluation.subjects import Defence, defend
+from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
+from keras_traps.models.inference import predict
+from keras_traps.provenance import provenance, weights_sha256
+
+_DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
+_PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
+
+# Attacks of no preset have the settings of one that it has.
+_LIKE = {
+    "Noise": "FGSM",
+    "cleverhans/FGM": "FGSM",
+    "cleverhans/BIM": "BIM",
+    "cleverhans/PGD": "PGD",
+    "cleverhans/Madry": "PGD",
+    "cleverhans/MIM": "UMIFGSM",
+    "cleverhans/CW2": "CW2",
+    "cleverhans/SPSA": "SPSA",
+}
+
+# The flags that are arguments of `calibrate` where they are given.
+CALIBRATING = ("output", "budget", "small_step_share", "temperature")
+
+
+class Trapped(NamedTuple):
+    """A classifier with its traps, and what a reader needs to make it again."""
+
+    defence: Defence
+    calibration: Calibration
+    train: datasets.Dataset
+    test: datasets.Dataset
+    provenance: dict[str, Any]
+
+
+def load_data(
+    arguments: argparse.Namespace,
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Loads the training and the test images of `--dataset`."""
+    name, folder = arguments.dataset, arguments.data_dir
+    with refusing():
+        train = datasets.load(name, "train", folder)
+        return train, datasets.load(name, "test", folder)
+
+
+def load_model(path: Path, flag: str) -> keras.Model:
+    """Loads a `.keras` file that a flag names, without the model's optimizer."""
+    with refusing(f"{flag} cannot be read"):
+        return keras.saving.load_model(path, compile=False)
+
+
+def load_classifier(path: Path, dataset: str) -> keras.Model:
+    """Loads a `.keras` file, or DEEPSEC's `.npz` state dict for the data set."""
+    if path.suffix != ".npz":
+        return load_model(path, "--model")
+    if dataset not in _DEEPSEC:
+        raise CommandLineError(
+            f"DEEPSEC has no model for {dataset}; it has {', '.join(_DEEPSEC)}"
+        )
+    with refusing("--model cannot be read"):
+        return load_deepsec_weights(_DEEPSEC[dataset](), path)
+
+
+def accuracy(model: keras.Model, data: datasets.Dataset) -> float:
+    """Returns the share of images that a classifier gets right."""
+    return float((predict(model, data.images).argmax(axis=1) == data.labels).mean())
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Reads a `calibration.json`."""
+    with refusing(f"{path} is no calibration"):
+        try:
+            return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (AttributeError, TypeError) as error:
+            raise ValueError(error) from error
+
+
+def trap(
+    arguments: argparse.Namespace, train: datasets.Dataset, test: datasets.Dataset
+) -> Trapped:
+    """Loads, calibrates and traps what the flags of `add_traps` name."""
+    device = prepare_devices()
+    hush_retracing()
+    classifier = load_classifier(arguments.model, arguments.dataset)
+    with refusing():
+        calibration = _calibration(arguments, classifier, train)
+        constants = calibration.settings
+        defence = defend(classifier, constants, train.images, fprs=arguments.fpr)
+    facts = provenance(
+        arguments.command_line,
+        seed=arguments.seed,
+        device=device,
+        classifier=weights_sha256(classifier),
+        decoder=defence.main_analyzer.decoder.fingerprint,
+        train_data=train.sha256,
+        test_data=test.sha256,
+    )
+    return Trapped(defence, calibration, train, test, facts)
+
+
+def _calibration(
+    arguments: argparse.Namespace, classifier: keras.Model, train: datasets.Dataset
+) -> Calibration:
+    """Reads the calibration of `--calibration` or `--resume`, or makes one."""
+    given = {name: getattr(arguments, name) for name in CALIBRATING}
+    given = {name: value for name, value in given.items() if value is not None}
+    path = arguments.calibration
+    if path is None and arguments.resume:
+        written = arguments.workdir / "calibration.json"
+        path = written if written.exists() else None
+    if path is None:
+        made = {"output": "logits", **given, "seed": arguments.seed}
+        return calibrate(classifier, train.images, **made)
+    calibration = read_calibration(path).reseeded(arguments.seed)
+    there = {**dataclasses.asdict(calibration), **calibration.settings.to_dict()}
+    for name, value in given.items():
+        if there[name] != value:
+            raise CommandLineError(
+                f"{path} was made with --{name}={there[name]}, not --{name}={value}"
+            )
+    return calibration
+
+
+def begin(arguments: argparse.Namespace) -> None:
+    """Makes `--workdir`, and refuses one in use without `--resume`."""
+    with refusing():
+        make_writable(arguments.workdir, name="workdir")
+        check_workdir(arguments.workdir, resume=arguments.resume)
+
+
+def open_store(arguments: argparse.Namespace, trapped: Trapped) -> RecordStore:
+    """Opens the records in `--workdir`, and keeps the calibration beside them."""
+    settings = record_settings(
+        trapped.test,
+        seed=arguments.seed,
+        chunk_size=arguments.chunk_size,
+        background=trapped.train.images,
+        defence=trapped.defence,
+    )
+    path = arguments.workdir / "calibration.json"
+    with refusing():
+        store = RecordStore(arguments.workdir, settings, resume=arguments.resume)
+        keep_settings(path, trapped.calibration.to_dict(), resume=True)
+    return store
+
+
+def preset_name(arguments: argparse.Namespace) -> str:
+    """Returns the name of the preset that `--preset` means for the data set."""
+    name = str(arguments.preset)
+    if name in ("paper", "cpu"):
+        name = _PRESETS.get(arguments.dataset, "")
+        if arguments.preset == "cpu" and f"{name}_cpu" in attacks.PRESETS:
+            name = f"{name}_cpu"
+    if name not in attacks.PRESETS:
+        raise CommandLineError(
+            f"--preset={arguments.preset} means nothing for {arguments.dataset}: name "
+            f"one of {', '.join(attacks.PRESETS)}"
+        )
+    return name
+
+
+def choose_attacks(
+    arguments: argparse.Namespace, default: Sequence[str] | None = None
+) -> list[attacks.Attack]:
+    """Returns the attacks of `--attacks`, else `default`, else all of the preset."""
+    known = attacks.PRESETS[preset_name(arguments)]
+    names = arguments.attacks or default or tuple(known)
+    chosen = {name: {**known.get(_LIKE.get(name, name), {})} for name in names}
+    if unknown := [name for name in names if name not in attacks.names()]:
+        raise CommandLineError(
+            f"--attacks has to be of {', '.join(attacks.names())}, not "
+            f"{', '.join(unknown)}"
+        )
+    try:
+        for text in arguments.setting:
+            where, _, value = text.partition("=")
+            name, _, field = where.rpartition(".")
+            chosen[name][field] = json.loads(value)
+        return [attacks.create(name, **settings) for name, settings in chosen.items()]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CommandLineError(
+            "--setting has to be ATTACK.NAME=VALUE, of one of the attacks that run "
+            f"({', '.join(chosen)}), and what the preset does not have has to be set. "
+            f"Received: --setting={', '.join(arguments.setting)} ({error})"
+        ) from error

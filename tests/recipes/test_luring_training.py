@@ -1,0 +1,166 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import luring
+import numpy as np
+import pytest
+from command_line import CommandLineError
+
+from keras_traps import datasets
+from keras_traps.luring.training import LURE_RECIPES
+
+SMALL = ("--width=0.05", "--steps=4")
+
+
+def run(workdir: Path, *arguments: str) -> None:
+    luring.main(["train", f"--workdir={workdir}", *arguments])
+
+
+def facts(workdir: Path, variant: str = "luring") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workdir / f"{variant}.json").read_text())
+    return found
+
+
+@pytest.fixture
+def fresh(workdir: Path) -> Path:
+    """A folder where all but M is still to be trained; `start.keras` is a P."""
+    (workdir / "auto.keras").rename(workdir / "start.keras")
+    for name in ("auto", "luring", "surrogate"):
+        for path in workdir.glob(f"*{name}.*"):
+            path.unlink()
+    return workdir
+
+
+def test_a_surrogate_is_like_m_and_not_m(lured: Path) -> None:
+    target, surrogate = (
+        keras.saving.load_model(lured / f"{name}.keras", compile=False)
+        for name in ("target", "surrogate")
+    )
+    assert [w.shape for w in surrogate.weights] == [w.shape for w in target.weights]
+    assert not any(
+        np.array_equal(a, b)
+        for a, b in zip(
+            surrogate.trainable_weights, target.trainable_weights, strict=True
+        )
+    )
+    told = facts(lured, "surrogate")
+    assert (told["own_seed"], told["seed"]) == (1, 0)
+    assert told["test"] > 0.5
+
+
+def test_a_short_schedule_is_told_with_its_rate(fresh: Path) -> None:
+    command = ("--variant=auto", *SMALL, "--schedule=short")
+    run(fresh, *command, "--peak_rate=0.5", "--batch_size=16")
+    told = facts(fresh, "auto")
+    assert (told["steps"], told["batch_size"], told["cosine"]) == (4, 16, True)
+    assert told["learning_rates"] == [0.5]
+    with pytest.raises(CommandLineError, match=r"batch_size, learning_rates differ"):
+        run(fresh, *command, "--resume")
+
+
+def test_a_p_is_picked_from_what_it_started_from_and_what_came_of_it(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(LURE_RECIPES["digits"], validation_split=0.17)
+    monkeypatch.setitem(LURE_RECIPES, "digits", recipe)
+    command = ("--variant=luring", f"--start={fresh / 'start.keras'}", "--loss=margin")
+    with pytest.raises(CommandLineError, match="argument `start`"):
+        run(fresh, "--width=0.1", "--steps=4", *command)
+    # What was refused leaves nothing behind that stands in the way.
+    run(fresh, *SMALL, *command)
+    told = facts(fresh)
+    assert told["start_sha256"]
+    assert told["validation_split"] == 0.17
+    assert told["picked_step"] in (0, 4)
+    assert 0 <= told["validation_score"] <= 1
+    # Lambda is no part of the alternative loss.
+    assert told["loss"] == "margin"
+    assert "luring_weight" not in told
+
+
+def test_what_is_there_is_not_trained_again(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("--width=0.05", "--variant=auto")
+    with pytest.raises(CommandLineError, match="--resume"):
+        run(workdir, *command, "--steps=30")
+    run(workdir, *command, "--steps=30", "--resume")
+    assert not capsys.readouterr().out
+    # And what was trained otherwise is not passed off.
+    with pytest.raises(CommandLineError, match="other settings: steps differ"):
+        run(workdir, *command, "--steps=200", "--resume")
+
+
+def test_images_of_another_kind_are_another_setting(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = datasets.load("digits", "train", None)
+    others = dataclasses.replace(digits, pixels=digits.pixels[::-1])
+    monkeypatch.setattr(datasets, "load", lambda *_: others)
+    with pytest.raises(CommandLineError, match="train_data differ"):
+        run(workdir, "--resume", "--variant=target", "--steps=60")
+
+
+def test_how_images_were_moved_is_told(fresh: Path) -> None:
+    run(fresh, "--variant=surrogate", "--rotation=10", "--shift=0.1", "--steps=4")
+    told = facts(fresh, "surrogate")
+    assert (told["rotation"], told["shift"]) == (10.0, 0.1)
+
+
+def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path(shutil.copytree(fresh, fresh.with_name("whole")))
+    command = ("--variant=auto", *SMALL, "--stage=2")
+    run(whole, *command)
+    steps: list[int] = []
+    call = keras.callbacks.CallbackList.on_train_batch_end
+
+    def killed(self: Any, *arguments: Any, **named: Any) -> None:
+        call(self, *arguments, **named)
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks.CallbackList, "on_train_batch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(fresh, *command)
+    with pytest.raises(CommandLineError, match="--resume"):
+        run(fresh, *command)
+    with monkeypatch.context() as patch:
+        patch.setenv("TF_SET_ONEDNN_FPMATH_MODE", "BF16")
+        with pytest.raises(CommandLineError, match="environment differ"):
+            run(fresh, *command, "--resume")
+    run(fresh, *command, "--resume")
+    assert facts(fresh, "auto")["model"] == facts(whole, "auto")["model"]
+    assert "environment" not in facts(fresh, "auto")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--variant=ce", "--peak_rate=0"), "--peak_rate: expected a number above 0"),
+        (("--variant=ce", "--peak_rate=nan"), "--peak_rate: expected a number above 0"),
+        (("--variant=ce", "--shift=1"), "--shift: expected a number .* below 1"),
+        (("--validation_split=1",), "--validation_split: expected a number of at leas"),
+        (("--variant=luring", "--luring_weight=-1"), "--luring_weight: expected a num"),
+        (("--variant=all",), "--variant: expected one of target, surrogate, stack"),
+        (("--variant=target", "--model={}/auto.keras"), "and --model names one"),
+        (("--dataset=mnst",), "--dataset: expected one of mnist, svhn_cropped"),
+    ],
+)
+def test_a_wrong_command_line_is_told(
+    arguments: tuple[str, ...], expected: str, lured: Path
+) -> None:
+    with pytest.raises(CommandLineError, match=expected):
+        run(lured, *(argument.format(lured) for argument in arguments))
+
+
+def test_a_network_before_m_needs_m(tmp_path: Path) -> None:
+    with pytest.raises(CommandLineError, match=r"no .*target\.keras: train it by --va"):
+        run(tmp_path / "new", "--variant=ce")
