@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_traps._checks import IntArray
 from keras_traps.models.inference import inference_function
-from keras_traps.models.per_model import PerModel
+from keras_traps.models.inference import PerModel
 
 Loss = Literal["cross_entropy", "margin"]
 """`"cross_entropy"` of the softmax of the logits; `"margin"` between two classes.

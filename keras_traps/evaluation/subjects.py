@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_traps._checks import FloatArray, IntArray, check_count
 from keras_traps.attacks import Attack, create, least_likely_targets, random_targets
-from keras_traps.attacks.losses import Loss
+from keras_traps.attacks import Loss
 from keras_traps.attractors import (
     ForensicAnalyzer,
     Thresholds,
@@ -448,9 +448,7 @@ def _integrated(
     thresholds: Thresholds, differentiable: bool, trapped: keras.Model
 ) -> keras.Model:
     analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
-    return integrate(
-        trapped, analyzer, recovery="correlation" if differentiable else "label"
-    )
+    return integrate(trapped, analyzer, differentiable=differentiable)
 
 
 class _Correlations:
