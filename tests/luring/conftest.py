@@ -9,10 +9,7 @@ import pytest
 from keras import layers
 
 from keras_traps.datasets import Dataset, load
-from keras_traps.evaluation.luring.subjects import Subject
 from keras_traps.luring import LuredClassifier
-from keras_traps.luring.variants import join
-from keras_traps.models.inference import predict
 
 SHAPE, CLASSES = (6, 6, 1), 3
 
@@ -70,20 +67,3 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="session")
 def labels() -> np.ndarray:
     return np.random.default_rng(1).integers(0, CLASSES, 40)
-
-
-@pytest.fixture(scope="module")
-def subject(images: np.ndarray) -> Subject:
-    target = tiny_target()
-    augmented = join(tiny_lure(), target)
-    return Subject(
-        threat="luring",
-        variant="luring",
-        attacked=augmented,
-        target=target,
-        augmented=augmented,
-        ids=np.arange(100, 100 + len(images)),
-        images=images,
-        labels=predict(target, images).argmax(axis=1),
-        weights={"target": "a", "variant": "b"},
-    )
