@@ -109,7 +109,16 @@ def main(argv: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
+def _check_at_least(low: int, name: str, arguments: argparse.Namespace) -> None:
+    if getattr(arguments, name) < low:
+        raise command_line.CommandLineError(
+            f"argument --{name}: expected an integer of at least {low}, not "
+            f"{getattr(arguments, name)}"
+        )
+
+
 def _attractors(arguments: argparse.Namespace) -> None:
+    _check_at_least(2, "samples", arguments)
     import trapping
     from figures.ablation import ablation, choices
     from figures.density import figure_7b
@@ -248,11 +257,7 @@ def _luring(arguments: argparse.Namespace) -> None:
 
 
 def _toy(arguments: argparse.Namespace) -> None:
-    if arguments.num_examples < 3:
-        raise command_line.CommandLineError(
-            "--num_examples: expected an integer of at least 3, one image for each "
-            f"class, not {arguments.num_examples}"
-        )
+    _check_at_least(3, "num_examples", arguments)
     from figures.drawing import write
     from figures.luring_toy import (
         luring_toy,

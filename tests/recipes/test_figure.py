@@ -132,7 +132,16 @@ def test_the_toy_is_trained_attacked_and_drawn(tmp_path: Path) -> None:
         (["attractors", "--figure=3"], "--figure.*7a, 7b, ablation, not 3"),
         (["attractors", "--figure=7b", "--delta=0"], "--delta.*above 0, not 0"),
         (["attractors", "--figure=7b", "--samples=0"], "--samples.*at least 1"),
-        (["attractors", "--figure=7b", "--samples=1"], "--samples.*at least 2"),
+        (
+            [
+                "attractors",
+                "--figure=7b",
+                "--samples=1",
+                "--workdir=run",
+                f"--model={figure.__file__}",
+            ],
+            "--samples.*at least 2",
+        ),
         (["attractors", "--num_attacked=0"], "--num_attacked"),
         (["luring", "--figure=7a"], "--figure"),
         (["luring", "--figure=4", "--workdir=none"], "there is no stack in none"),
