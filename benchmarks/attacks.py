@@ -3,226 +3,264 @@
 `benchmarks/requirements.txt` names what has to be installed for all columns.
 
 Example:
-    python -m benchmarks.attacks --mode=speed --dataset=mnist --data_dir=data \
-        --model=deepsec_mnist.npz --num_examples=100 --repeats=3 \
-        --output=docs/results/benchmark_attacks
+    python -m benchmarks.attacks --dataset=mnist --data_dir=data \
+        --model=mnist.keras --num_examples=100 --output=docs/results/benchmark_attacks
 """
 
-import dataclasses
+import functools
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 from absl import app, flags
 
 from benchmarks import _measure
-from benchmarks._attack_libraries import KerasTraps
-from benchmarks._attack_modes import (
-    LIBRARIES,
-    Plan,
-    measure_memory,
-    measure_speed,
-    measure_strength,
-)
-from benchmarks._attack_victim import Choice, Victim, kept, load_victim
-from keras_traps._flags import Flags, check_flags_only
+from benchmarks.libraries import LIBRARIES, Run, Victim
+from keras_traps import datasets
+from keras_traps._checks import FloatArray
+from keras_traps.attacks import PRESETS, Attack, create, random_targets
 from keras_traps.devices import hush_retracing, prepare_devices
+from keras_traps.models import digits_cnn, train
+from keras_traps.models.inference import predict
 from keras_traps.provenance import weights_sha256
 
-Mode = Literal["speed", "strength", "memory"]
+_OURS = "keras_traps"
+# Rounding of x + eps in float32, with room for libraries that compute it otherwise.
+_BALL_TOLERANCE = 1e-5
+_MEBIBYTE = 2**20
 
-_NAMES = {"attack": ("", "{}"), "library": ("library", "{}")}
-_STRENGTH = {
+_COLUMNS: _measure.Columns = {
+    "attack": ("", "{}"),
+    "library": ("library", "{}"),
+    "seconds": ("s", "{:.3f}"),
+    "ratio": ("of our time", "{:.2f}x"),
+    "quartiles": ("quartiles", "{0[0]:.2f} to {0[1]:.2f}"),
+    "first_seconds": ("first call, s", "{:.2f}"),
+    "memory": ("extra memory, MiB", "{:.0f}"),
     "success": ("success", "{:.1%}"),
-    "points": ("ours higher by, points", "{:+.1f}"),
     "l2": ("mean L2", "{:.3f}"),
     "l2_ratio": ("our L2 of theirs", "{:.3f}"),
 }
-_COLUMNS: dict[str, _measure.Columns] = {
-    "speed": {
-        **_NAMES,
-        "seconds": ("s", "{:.3f}"),
-        "ratio": ("of our time", "{:.2f}x"),
-        "quartiles": ("quartiles", "{0[0]:.2f} to {0[1]:.2f}"),
-        "first_seconds": ("first call, s", "{:.2f}"),
-        "image_steps": ("image-steps/s", "{:.0f}"),
-        "memory": ("extra memory, MiB", "{:.0f}"),
-        **_STRENGTH,
-    },
-    "strength": {**_NAMES, **_STRENGTH},
-    "memory": {
-        **_NAMES,
-        "examples": ("images", "{}"),
-        "memory": ("extra memory, MiB", "{:.1f}"),
-        "images_memory": ("the images, MiB", "{:.1f}"),
-        "growth": ("growth, in images", "{:.2f}"),
-    },
-}
 
-_JUDGED = """\
+_NOTES = """\
 All libraries attack the same model and images, in batches of the same size, with the
-same settings. Success is judged by the model's answers to what came back. Mean L2 is
-over the successes; ours of theirs is over the images on which both succeeded. PGD-early
-stops on an image as soon as it has succeeded, which the others cannot."""
-_MEASURED = """\
-Extra memory is the growth of the peak resident set of a process of its own during a
-second run."""
-_NOTES = {
-    "speed": f"""\
-{_JUDGED} Times are medians over rounds in which the libraries take turns, in an order
-that alternates, and the ratios are medians of the rounds'. The first call is not among
-them; it traces what is compiled, but for the model itself, which was called before.
-Image-steps are the steps that the settings allow for all images: an attack that stops
-early makes fewer, which counts as speed. {_MEASURED}""",
-    "strength": _JUDGED,
-    "memory": f"""\
-{_MEASURED} The images are the size of what comes in, and of what goes out. The growth
-is how much more memory is needed than with the fewest images, as a multiple of the
-images that were added: some arrays of their size make some units, all else is flat.""",
-}
+same settings. Times are medians over rounds in which the libraries take turns, in an
+order that alternates, and the ratios are medians of the rounds'. The first call, which
+traces what is compiled, is not among them. Extra memory is the growth of the peak
+resident set of a process of its own during a second run. Success is judged by the
+model's answers to what came back, inside the ball. Mean L2 is over the successes; ours
+of theirs is over the images on which both succeeded. PGD-early stops on an image as
+soon as it has succeeded, which the others cannot."""
+
+
+def all_attacks(channels: int) -> dict[str, Attack]:
+    """Lists what is compared; grey images have the paper's settings for MNIST."""
+    paper = "mnist" if channels == 1 else "cifar10"
+    preset = PRESETS[f"table7_{paper}_cpu"]
+    few = {key: preset["BIM"][key] for key in ("eps", "eps_iter")}
+    many = {**few, "nb_iter": 40}
+    few["nb_iter"] = 15
+    search = {"initial_const": 1.0, "learning_rate": preset["CW2"]["learning_rate"]}
+    return {
+        "FGSM": create("FGSM", eps=few["eps"]),
+        "BIM": create("BIM", **few),
+        "PGD": create("PGD", **many),
+        "PGD-early": create("PGD", **many, abort_early=True),
+        "MIM": create("MIM", **few),
+        "DeepFool": create("DeepFool", max_iter=50, overshoot=0.02),
+        "JSMA": create("JSMA", theta=1.0, gamma=0.1),
+        "SPSA": create("SPSA", eps=few["eps"], nb_iter=20, spsa_samples=32),
+        "CW2": create("CW2", **search, binary_search_steps=5, max_iterations=50),
+        "EAD": create(
+            "EAD", **search, binary_search_steps=3, max_iterations=100, beta=1e-3
+        ),
+    }
+
+
+def load_victim(values: dict[str, Any]) -> Victim:
+    """Loads, or for the digits trains, what is attacked: images that it gets right."""
+    training, test = (
+        datasets.load(values["dataset"], split, values["data_dir"])
+        for split in ("train", "test")
+    )
+    if values["model"] is None:
+        keras.utils.set_random_seed(values["seed"])
+        model = digits_cnn()
+        train(model, training, epochs=20, batch_size=32, learning_rate=2e-3, seed=0)
+    else:
+        model = keras.saving.load_model(values["model"], compile=False)
+    right = predict(model, test.images).argmax(axis=1) == test.labels
+    ids = np.flatnonzero(right)[: values["num_examples"]]
+    labels = test.labels[ids]
+    return Victim(
+        model,
+        test.images[ids],
+        labels,
+        random_targets(labels, test.num_classes, seed=values["seed"], ids=ids),
+        training.images[:100],
+    )
+
+
+def succeeded(
+    victim: Victim, attack: Attack, images: FloatArray
+) -> npt.NDArray[np.bool_]:
+    """Says which images of a library fool the model and are in the ball.
+
+    Those that are not finite have failed, and so have all-black ones, which Foolbox
+    returns where it found nothing.
+    """
+    finite = np.isfinite(images).all(axis=(1, 2, 3))
+    images = np.nan_to_num(images).astype(np.float32)
+    answers = predict(victim.model, np.clip(images, 0, 1)).argmax(axis=1)
+    success = answers != victim.labels
+    if attack.targeted:
+        success = answers == victim.targets
+    success &= finite & images.any(axis=(1, 2, 3))
+    if attack.linf_bound is not None:
+        change = np.abs(images - victim.images).max(axis=(1, 2, 3))
+        success &= change <= attack.linf_bound + _BALL_TOLERANCE
+    return success
+
+
+def measure(
+    victim: Victim,
+    values: dict[str, Any],
+    names: Sequence[str],
+    libraries: Sequence[str],
+    *,
+    repeats: int,
+    memory: bool,
+) -> list[_measure.Row]:
+    """Attacks with each library in turn: a row for each attack and library."""
+    rows = []
+    for name in names:
+        attack = all_attacks(victim.images.shape[-1])[name]
+        made = {
+            one: LIBRARIES[one](victim, values["batch_size"]).run(attack)
+            for one in libraries
+        }
+        calls = {one: _Watched(run) for one, run in made.items() if run is not None}
+        times = _measure.time_calls(calls, repeats)
+        compared = _measure.compare(times, _OURS)
+        success = {
+            one: succeeded(victim, attack, call.images) for one, call in calls.items()
+        }
+        l2 = {
+            one: np.linalg.norm(
+                (call.images - victim.images).reshape(len(victim.images), -1), axis=1
+            )
+            for one, call in calls.items()
+        }
+        for one, own in times.items():
+            row: _measure.Row = {"attack": name, "library": one}
+            row |= compared.get(one, {})
+            row["seconds"] = 1e-3 * _measure.milliseconds(own)
+            row["first_seconds"] = calls[one].first_seconds
+            row["success"] = float(success[one].mean())
+            if success[one].any():
+                row["l2"] = float(l2[one][success[one]].mean())
+            both = success[one] & success[_OURS]
+            if one != _OURS and attack.linf_bound is None and both.any():
+                row["l2_ratio"] = float(l2[_OURS][both].mean() / l2[one][both].mean())
+            if memory:
+                prepare = functools.partial(_prepare, values, name, one)
+                row["memory"] = _measure.extra_memory(prepare)[0] / _MEBIBYTE
+            rows.append(row)
+    return rows
+
+
+class _Watched:
+    """An attack whose first call is timed, and whose last images are kept."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.first_seconds: float | None = None
+        self.images: FloatArray
+
+    def __call__(self) -> None:
+        start = time.perf_counter()
+        self.images = self._run()
+        if self.first_seconds is None:
+            self.first_seconds = time.perf_counter() - start
+
+
+def _prepare(values: dict[str, Any], attack: str, library: str) -> list[_measure.Call]:
+    hush_retracing()
+    victim = load_victim(values)
+    made = all_attacks(victim.images.shape[-1])[attack]
+    run = LIBRARIES[library](victim, values["batch_size"]).run(made)
+    return [run] if run else []
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = Flags(values)
-    define.choice("mode", "speed", Mode, "What is compared.")
-    define.text("dataset", "digits", "The data set; its test images are attacked.")
-    define.text("data_dir", None, "The folder that holds the data set; see the README.")
-    define.text(
-        "model",
-        None,
-        "The classifier: a .keras file of one that returns logits, or a DEEPSEC .npz "
-        "state dict. For the digits one is trained where none is given.",
+    """Defines this script's flags in `values`, and returns them."""
+    names = [*all_attacks(1)]
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    count = functools.partial(flags.DEFINE_integer, lower_bound=1, flag_values=values)
+    text("dataset", "digits", "The data set; its test images are attacked.")
+    text("data_dir", None, "The folder that holds the data set.")
+    text("model", None, "A .keras file that returns logits; for digits not needed.")
+    flags.DEFINE_multi_enum(
+        "attack",
+        names,
+        names,
+        "Which attacks; give it once for each.",
+        flag_values=values,
     )
-    define.texts("attacks", None, "Which attacks, with commas between them; or all.")
-    define.texts(
-        "libraries", tuple(LIBRARIES), "Which libraries. Missing ones are left out."
+    flags.DEFINE_multi_enum(
+        "library",
+        [*LIBRARIES],
+        [*LIBRARIES],
+        "Which libraries; missing ones are left out.",
+        flag_values=values,
     )
-    define.integer("num_examples", 100, "How many test images to attack at most.")
-    define.integer(
-        "num_background",
-        100,
-        "How many training images a universal attack learns from.",
+    count("num_examples", 100, "How many test images to attack at most.")
+    count("batch_size", 250, "How many images are attacked at once.")
+    flags.DEFINE_bool(
+        "memory", True, "Whether to measure memory, on Linux.", flag_values=values
     )
-    define.integer("batch_size", 250, "How many images are attacked at once.")
-    define.texts("counts", ("256", "1024", "4096"), "How many images, for memory.")
-    define.number(
-        "radius",
-        1.0,
-        "Radius and steps in an L-infinity ball, as a share of the attractor paper's.",
-    )
-    define.switch(
-        "compiled",
-        False,
-        "Whether Foolbox and ART get the model as one compiled function, which their "
-        "documentation does not ask for.",
-    )
-    define.switch("memory", True, "Whether to measure memory with speed, on Linux.")
-    define.integer("seed", 0, "The seed of targets, training and attacks.", low=0)
+    flags.DEFINE_integer("seed", 0, "The seed of targets.", flag_values=values)
     _measure.define_flags(values, repeats=5)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the benchmark.
-
-    Args:
-        argv: What is left of the command line.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is measured.
-    """
-    check_flags_only(argv)
-    versions = _versions(values.libraries)
-    _counts(values)
-    plan = Plan(
-        choice=_choice(values),
-        attacks=tuple(values.attacks) if values.attacks else None,
-        libraries=tuple(name for name, version in versions.items() if version),
-        batch_size=values.batch_size,
-        radius=values.radius,
-        compiled=values.compiled,
-    )
-    device = prepare_devices()
-    hush_retracing()
-    facts = _measure.provenance("benchmarks.attacks", values)
-    victim = load_victim(plan.choice)
-    facts |= {
-        "device": device,
-        "seed": values.seed,
-        "classifier": weights_sha256(victim.model),
-        "test_data": victim.data_sha256,
-        **{name: version or "not installed" for name, version in versions.items()},
-    }
-    missing = [name for name, version in versions.items() if version is None]
-    _measure.publish(
-        values.output,
-        title=f"Attacks on {len(victim.images)} images of {values.dataset}: "
-        f"{values.mode}",
-        facts=facts,
-        rows=_rows(plan, victim, values),
-        columns=_COLUMNS[values.mode],
-        notes=_NOTES[values.mode]
-        + "".join(f"\n{name} is not installed, and left out." for name in missing),
-    )
-
-
-def _rows(plan: Plan, victim: Victim, values: flags.FlagValues) -> list[_measure.Row]:
-    keras.utils.set_random_seed(values.seed)
-    if values.mode == "strength":
-        return measure_strength(plan, victim)
-    with tempfile.TemporaryDirectory() as folder:
-        choice = kept(plan.choice, victim, Path(folder))
-        plan = dataclasses.replace(plan, choice=choice)
-        if values.mode == "speed":
-            return measure_speed(
-                plan, victim, repeats=values.repeats, memory=values.memory
-            )
-        return measure_memory(plan, victim, counts=_counts(values))
-
-
-def _counts(values: flags.FlagValues) -> list[int]:
-    if all(count.isdecimal() for count in values.counts):
-        counts = [int(count) for count in values.counts]
-        if counts == sorted({*counts} - {0}):
-            return counts
-    raise app.UsageError(
-        "--counts must be positive integers, each larger than the one before. "
-        f"Received: {','.join(values.counts)}"
-    )
-
-
-def _choice(values: flags.FlagValues) -> Choice:
+    """Runs the benchmark; see `_measure.run`."""
     if values.model is None and values.dataset != "digits":
         raise app.UsageError(f"--model is required for {values.dataset}.")
-    return Choice(
-        dataset=values.dataset,
-        data_dir=values.data_dir,
-        model=values.model,
-        num_examples=values.num_examples,
-        num_background=values.num_background,
-        seed=values.seed,
-    )
-
-
-def _versions(names: Sequence[str]) -> dict[str, str | None]:
-    if unknown := [name for name in names if name not in LIBRARIES]:
-        raise app.UsageError(
-            f"--libraries knows {', '.join(LIBRARIES)}. Received: {', '.join(unknown)}"
+    versions = {name: LIBRARIES[name].version() for name in (_OURS, *values.library)}
+    present = [name for name, version in versions.items() if version]
+    prepare_devices()
+    hush_retracing()
+    given: dict[str, Any] = {name: values[name].value for name in values}
+    with tempfile.TemporaryDirectory() as folder:
+        victim = load_victim(given)
+        # Processes that measure memory load it, and do not train it again.
+        given["model"] = str(Path(folder, "victim.keras"))
+        victim.model.save(given["model"])
+        _measure.run(
+            "benchmarks.attacks",
+            argv,
+            values,
+            lambda: measure(
+                victim,
+                given,
+                values.attack,
+                present,
+                repeats=values.repeats,
+                memory=values.memory,
+            ),
+            title=f"Attacks on {len(victim.images)} images of {values.dataset}, "
+            f"classifier {weights_sha256(victim.model)[:12]}",
+            columns=_COLUMNS,
+            notes=_NOTES
+            + "".join(f"\n{k}: {v or 'not installed'}." for k, v in versions.items()),
         )
-    if KerasTraps.name not in names:
-        raise app.UsageError(f"--libraries has to name {KerasTraps.name}.")
-    return {name: LIBRARIES[name].version() for name in names}
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ Example:
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import keras
 import numpy as np
@@ -17,7 +15,6 @@ from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps._checks import FloatArray
-from keras_traps._flags import Flags
 from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier, answered_dataset, frozen_answers
 from keras_traps.luring.losses import luring_loss
@@ -32,11 +29,6 @@ ANSWERS = "M's answers, once"
 
 _LEARNING_RATE = 1e-3
 
-_CLOCKS: dict[str, tuple[_measure.Clock, str]] = {
-    "wall": (time.perf_counter, "the wall's"),
-    "processor": (time.process_time, "the processor time of all threads"),
-}
-
 _COLUMNS = {
     "name": ("", "{}"),
     "images_per_second": ("images per second", "{:.0f}"),
@@ -50,7 +42,7 @@ _NOTES = """\
 `answered_dataset`. The loops are a `GradientTape`, the same P, M, optimizer, loss and
 batches from `tf.data`, and ask M at every step; the compiled one is one `tf.function`.
 Medians over rounds in which all are timed in alternating order; ratios are those of the
-rounds. The clock is {clock}. The answers are computed once before a training, of as
+rounds. The answers are computed once before a training, of as
 many images as one round has, and are in no other row. P is the preset `"mnist"` at its
 full size, M has random weights, images are noise: neither changes how long a step
 takes."""
@@ -58,13 +50,7 @@ takes."""
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is trained.
-
-    Args:
-        batch_size: Images in a batch.
-        steps: Steps in one round.
-        width: Multiplies the filters and units of M.
-    """
+    """How much is trained."""
 
     batch_size: int = 64
     steps: int = 20
@@ -78,14 +64,7 @@ class Size:
 
 
 def models(width: float) -> tuple[keras.Model, LuringInput]:
-    """Makes M, frozen, and P, built; the same weights at every call.
-
-    Args:
-        width: Multiplies the filters and units of M.
-
-    Returns:
-        M and P.
-    """
+    """Makes M, frozen, and P, built; the same weights at every call."""
     keras.utils.set_random_seed(0)
     target = madry_mnist_cnn(width)
     target.trainable = False
@@ -95,14 +74,7 @@ def models(width: float) -> tuple[keras.Model, LuringInput]:
 
 
 def lured(size: Size) -> tuple[LuredClassifier, tf.data.Dataset]:
-    """Makes a compiled lured classifier and what its `fit` is given.
-
-    Args:
-        size: How much.
-
-    Returns:
-        The classifier and the batches with M's answers.
-    """
+    """Makes a compiled lured classifier and what its `fit` is given."""
     target, lure = models(size.width)
     model = LuredClassifier(target, lure, output="logits")
     model.compile(keras.optimizers.Adam(_LEARNING_RATE))
@@ -113,15 +85,7 @@ def lured(size: Size) -> tuple[LuredClassifier, tf.data.Dataset]:
 
 
 def plain_step(width: float, *, compiled: bool) -> Step:
-    """Makes a training step as one writes it without this package.
-
-    Args:
-        width: Multiplies the filters and units of M.
-        compiled: Whether it is a `tf.function`.
-
-    Returns:
-        A function from a batch to its loss before the step.
-    """
+    """Makes a training step as one writes it without this package."""
     target, lure = models(width)
     optimizer = keras.optimizers.Adam(_LEARNING_RATE)
 
@@ -141,31 +105,12 @@ def plain_step(width: float, *, compiled: bool) -> Step:
 
 
 def plain_loop(step: Step, data: tf.data.Dataset) -> list[tf.Tensor]:
-    """Trains on all batches.
-
-    Args:
-        step: What `plain_step` returned.
-        data: Batches of images.
-
-    Returns:
-        The loss of each.
-    """
+    """Trains on all batches."""
     return [step(images) for images in data]
 
 
-def measure(
-    size: Size, *, repeats: int, clock: _measure.Clock = time.perf_counter
-) -> list[_measure.Row]:
-    """Measures the training by `fit` and by the loops.
-
-    Args:
-        size: How much.
-        repeats: How many rounds.
-        clock: As in `_measure.time_calls`.
-
-    Returns:
-        A row for each, with the keys of the table.
-    """
+def measure(size: Size, *, repeats: int) -> list[_measure.Row]:
+    """Measures the training by `fit` and by the loops."""
     images = size.images
     model, answered = lured(size)
     plain = tf.data.Dataset.from_tensor_slices(images).batch(size.batch_size)
@@ -186,7 +131,6 @@ def measure(
             ),
         },
         repeats,
-        clock=clock,
     )
     compared = _measure.compare(times, FIT)
     rows: list[_measure.Row] = []
@@ -203,49 +147,34 @@ def measure(
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = Flags(values)
-    define.integer("batch_size", Size.batch_size, "Images in a batch.")
-    define.integer("steps", Size.steps, "Steps in one round.")
-    define.number("width", Size.width, "Multiplies the filters and units of M.")
-    define.choice(
-        "clock",
-        "wall",
-        Literal["wall", "processor"],
-        "The wall's, or the processor time of all threads: what others do on the same "
-        "machine is not in it, nor is what fit waits for.",
+    """Defines this script's flags."""
+    count = functools.partial(flags.DEFINE_integer, lower_bound=1, flag_values=values)
+    count("batch_size", Size.batch_size, "Images in a batch.")
+    count("steps", Size.steps, "Steps in one round.")
+    flags.DEFINE_float(
+        "width",
+        Size.width,
+        "Multiplies the filters and units of M.",
+        flag_values=values,
     )
     _measure.define_flags(values, repeats=10)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the benchmark; see `_measure.run`.
-
-    Args:
-        argv: What is left of the command line.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-    """
+    """Runs the benchmark; see `_measure.run`."""
     size = Size(values.batch_size, values.steps, values.width)
-    clock, told = _CLOCKS[values.clock]
     _measure.run(
         "benchmarks.luring",
         argv,
         values,
-        lambda: measure(size, repeats=values.repeats, clock=clock),
+        lambda: measure(size, repeats=values.repeats),
         title=(
             f"Training luring's P before the MNIST classifier of width {size.width:g}, "
             f"{size.batch_size} images a step"
         ),
         columns=_COLUMNS,
-        notes=_NOTES.format(clock=told),
+        notes=_NOTES,
     )
 
 

@@ -13,7 +13,6 @@ from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps import TrapSettings, inject
-from keras_traps._flags import Flags
 from keras_traps.models import cifar10_resnet20
 
 _COLUMNS = {
@@ -41,15 +40,7 @@ def models() -> dict[str, keras.Model]:
 
 
 def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
-    """Measures the inference of both models.
-
-    Args:
-        batch_size: Images in a batch.
-        repeats: How many pairs of runs.
-
-    Returns:
-        A row for the bare and one for the trapped model, with the keys of the table.
-    """
+    """Measures the inference of both models."""
     images = tf.random.stateless_uniform((batch_size, 32, 32, 3), (0, 0))
     calls = {
         name: functools.partial(
@@ -70,26 +61,16 @@ def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    Flags(values).integer("batch_size", 256, "Images in a batch.")
+    """Defines this script's flags."""
+    flags.DEFINE_integer(
+        "batch_size", 256, "Images in a batch.", lower_bound=1, flag_values=values
+    )
     _measure.define_flags(values, repeats=50)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the benchmark; see `_measure.run`.
-
-    Args:
-        argv: What is left of the command line.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-    """
+    """Runs the benchmark; see `_measure.run`."""
     _measure.run(
         "benchmarks.overhead",
         argv,

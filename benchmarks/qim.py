@@ -13,7 +13,6 @@ from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps import ops
-from keras_traps._flags import Flags
 
 Decoder = Callable[..., tf.Tensor]
 
@@ -45,13 +44,7 @@ most of the gradient's time where the C library asks for small ones: compare wit
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is decoded.
-
-    Args:
-        images: Images in the batch.
-        pixels: Pixel values in an image.
-        messages: Messages that each is compared with.
-    """
+    """How much is decoded."""
 
     images: int = 4096
     pixels: int = 3072
@@ -67,11 +60,7 @@ def literal_decode(
     a1: tf.Tensor,
     a2: tf.Tensor,
 ) -> tf.Tensor:
-    """Does what `ops.qim_decode` does, as the formula says it.
-
-    Makes tensors of shape `(batch, num_messages, pixels)`. Arguments and result are
-    those of `ops.qim_decode`.
-    """
+    """Does what `ops.qim_decode` does, as the formula says it."""
     # Codewords of the bit m are at (m + 0.5) * step and every two steps from there.
     shifted = x[:, None, :] + (0.5 - tf.cast(messages, x.dtype)) * steps
     offset = tf.math.floormod(shifted, 2.0 * steps) - steps
@@ -115,16 +104,7 @@ def calls(decode: Decoder, arguments: Sequence[tf.Tensor]) -> list[_measure.Call
 
 
 def measure(size: Size, *, repeats: int, memory: bool = True) -> list[_measure.Row]:
-    """Measures every decoder, and reading the input for comparison.
-
-    Args:
-        size: How much to decode.
-        repeats: How many rounds.
-        memory: Whether to measure memory, one process per decoder.
-
-    Returns:
-        A row for reading and for each decoder, with the keys of the table.
-    """
+    """Measures every decoder, and reading the input for comparison."""
     arguments = inputs(size)
     timed: dict[str, _measure.Call] = {
         _READING: functools.partial(tf.function(tf.reduce_sum), arguments[0])
@@ -158,29 +138,24 @@ def memory_of(name: str, size: Size) -> list[float]:
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = Flags(values)
+    """Defines this script's flags."""
     for field in dataclasses.fields(Size):
-        define.integer(field.name, getattr(Size, field.name), f"How many {field.name}.")
-    define.switch("memory", True, "Whether to measure memory, on Linux.")
+        flags.DEFINE_integer(
+            field.name,
+            getattr(Size, field.name),
+            f"How many {field.name}.",
+            lower_bound=1,
+            flag_values=values,
+        )
+    flags.DEFINE_bool(
+        "memory", True, "Whether to measure memory, on Linux.", flag_values=values
+    )
     _measure.define_flags(values, repeats=10)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the benchmark; see `_measure.run`.
-
-    Args:
-        argv: What is left of the command line.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-    """
+    """Runs the benchmark; see `_measure.run`."""
     size = Size(values.images, values.pixels, values.messages)
     _measure.run(
         "benchmarks.qim",

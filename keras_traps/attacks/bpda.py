@@ -14,8 +14,7 @@ from keras_traps.attacks.base import Batch, Kind, uniform_start
 from keras_traps.attacks.gradient import IterativeAttack, Recipe
 from keras_traps.attacks.loop import Logits
 from keras_traps.attacks.model_checks import changed_calls, check_differentiable
-from keras_traps.models.inference import inference_function
-from keras_traps.models.inference import inner_layers
+from keras_traps.models.inference import inference_function, inner_layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

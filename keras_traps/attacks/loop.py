@@ -10,8 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import IntArray
-from keras_traps.models.inference import inference_function
-from keras_traps.models.inference import PerModel
+from keras_traps.models.inference import PerModel, inference_function
 
 Loss = Literal["cross_entropy", "margin"]
 """`"cross_entropy"` of the softmax of the logits; `"margin"` between two classes.

@@ -8,8 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray
-from keras_traps.models.inference import predict
-from keras_traps.models.inference import inner_layers
+from keras_traps.models.inference import inner_layers, predict
 from keras_traps.models.logits import SMALLEST, is_logarithm
 
 

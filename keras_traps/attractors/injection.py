@@ -10,8 +10,7 @@ import keras
 from keras_traps._checks import check_flag
 from keras_traps.layers import NormalizedSum, QIMDecoder, SoftLabels
 from keras_traps.models.inference import as_graph
-from keras_traps.models.outputs import Output, check_classifier
-from keras_traps.models.outputs import check_on_noise
+from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.codes import MessageKind
 from keras_traps.ops.normalized_sum import check_ord
 from keras_traps.ops.soft_labels import check_temperature

@@ -15,8 +15,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray, IntArray, check_count
-from keras_traps.attacks import Attack, create, least_likely_targets, random_targets
-from keras_traps.attacks import Loss
+from keras_traps.attacks import (
+    Attack,
+    Loss,
+    create,
+    least_likely_targets,
+    random_targets,
+)
 from keras_traps.attractors import (
     ForensicAnalyzer,
     Thresholds,
