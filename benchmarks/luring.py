@@ -22,9 +22,7 @@ from keras_traps.models import madry_mnist_cnn
 
 Step = Callable[[tf.Tensor], tf.Tensor]
 
-FIT = "LuredClassifier.fit"
-COMPILED = "compiled loop"
-EAGER = "eager loop"
+FIT, COMPILED, EAGER = "LuredClassifier.fit", "compiled loop", "eager loop"
 ANSWERS = "M's answers, once"
 
 _LEARNING_RATE = 1e-3
@@ -38,19 +36,17 @@ _COLUMNS = {
 }
 
 _NOTES = """\
-`LuredClassifier.fit` is given M's answer and runner-up of each image by
-`answered_dataset`. The loops are a `GradientTape`, the same P, M, optimizer, loss and
-batches from `tf.data`, and ask M at every step; the compiled one is one `tf.function`.
-Medians over rounds in which all are timed in alternating order; ratios are those of the
-rounds. The answers are computed once before a training, of as
-many images as one round has, and are in no other row. P is the preset `"mnist"` at its
-full size, M has random weights, images are noise: neither changes how long a step
-takes."""
+`fit` is given M's answer and runner-up of each image by `answered_dataset`. The loops
+are a `GradientTape`, the same P, M, optimizer, loss and batches, and ask M at every
+step; the compiled one is one `tf.function`. Medians over rounds in which all are timed
+in alternating order, by the processor time of all threads. The answers are computed
+once before a training, for as many images as one round has, and are in no other row. M
+has random weights, images are noise: neither changes how long a step takes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is trained."""
+    """How much is trained; `width` multiplies the filters and units of M."""
 
     batch_size: int = 64
     steps: int = 20
@@ -78,14 +74,13 @@ def lured(size: Size) -> tuple[LuredClassifier, tf.data.Dataset]:
     target, lure = models(size.width)
     model = LuredClassifier(target, lure, output="logits")
     model.compile(keras.optimizers.Adam(_LEARNING_RATE))
-    batch_size = size.batch_size
     return model, answered_dataset(
-        target, size.images, output="logits", batch_size=batch_size
+        target, size.images, output="logits", batch_size=size.batch_size
     )
 
 
 def plain_step(width: float, *, compiled: bool) -> Step:
-    """Makes a training step as one writes it without this package."""
+    """Makes a step as one writes it without this package; it returns its loss."""
     target, lure = models(width)
     optimizer = keras.optimizers.Adam(_LEARNING_RATE)
 
@@ -96,7 +91,7 @@ def plain_step(width: float, *, compiled: bool) -> Step:
             losses = luring_loss(logits, ranked[:, 0], ranked[:, 1])
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, lure.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, lure.trainable_variables, strict=True))
+        optimizer.apply(gradients, lure.trainable_variables)
         return loss
 
     # An optimizer makes its variables at its first step, or before.
@@ -105,41 +100,29 @@ def plain_step(width: float, *, compiled: bool) -> Step:
 
 
 def plain_loop(step: Step, data: tf.data.Dataset) -> list[tf.Tensor]:
-    """Trains on all batches."""
+    """Trains on all batches, and returns the loss of each."""
     return [step(images) for images in data]
 
 
 def measure(size: Size, *, repeats: int) -> list[_measure.Row]:
-    """Measures the training by `fit` and by the loops."""
+    """Measures the training by `fit` and by the loops: a row for each."""
     images = size.images
     model, answered = lured(size)
     plain = tf.data.Dataset.from_tensor_slices(images).batch(size.batch_size)
-    loops = {
-        name: functools.partial(
-            plain_loop,
-            plain_step(size.width, compiled=name == COMPILED),
-            plain.prefetch(2),
-        )
-        for name in (COMPILED, EAGER)
+    calls: dict[str, _measure.Call] = {
+        FIT: functools.partial(model.fit, answered, shuffle=False, verbose=0)
     }
-    times = _measure.time_calls(
-        {
-            FIT: functools.partial(model.fit, answered, shuffle=False, verbose=0),
-            **loops,
-            ANSWERS: functools.partial(
-                frozen_answers, model.target, images, output="logits"
-            ),
-        },
-        repeats,
-    )
+    for name in (COMPILED, EAGER):
+        step = plain_step(size.width, compiled=name == COMPILED)
+        calls[name] = functools.partial(plain_loop, step, plain.prefetch(2))
+    calls[ANSWERS] = lambda: frozen_answers(model.target, images, output="logits")
+    # What others do on the same machine is not in it, nor what `fit` waits for.
+    times = _measure.time_calls(calls, repeats, clock=time.process_time)
     compared = _measure.compare(times, FIT)
     rows: list[_measure.Row] = []
     for name, own in times.items():
-        row: _measure.Row = {
-            "name": name,
-            "images_per_second": len(images) / float(np.median(own)),
-            **compared.get(name, {}),
-        }
+        speed = len(images) / float(np.median(own))
+        row = {"name": name, "images_per_second": speed, **compared.get(name, {})}
         if name != ANSWERS:
             row["step_ms"] = _measure.milliseconds(own) / size.steps
         rows.append(row)
@@ -147,16 +130,11 @@ def measure(size: Size, *, repeats: int) -> list[_measure.Row]:
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags."""
-    count = functools.partial(flags.DEFINE_integer, lower_bound=1, flag_values=values)
-    count("batch_size", Size.batch_size, "Images in a batch.")
-    count("steps", Size.steps, "Steps in one round.")
-    flags.DEFINE_float(
-        "width",
-        Size.width,
-        "Multiplies the filters and units of M.",
-        flag_values=values,
-    )
+    """Defines this script's flags, in `absl.flags.FLAGS` or others in a test."""
+    integer, number = flags.DEFINE_integer, flags.DEFINE_float
+    integer("batch_size", 64, "Images in a batch.", 1, flag_values=values)
+    integer("steps", 20, "Steps in one round.", 1, flag_values=values)
+    number("width", 1.0, "Multiplies the filters and units of M.", flag_values=values)
     _measure.define_flags(values, repeats=10)
     return values
 
@@ -169,10 +147,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         argv,
         values,
         lambda: measure(size, repeats=values.repeats),
-        title=(
-            f"Training luring's P before the MNIST classifier of width {size.width:g}, "
-            f"{size.batch_size} images a step"
-        ),
+        title=f"Training luring's P before an MNIST classifier of width {size.width:g}",
         columns=_COLUMNS,
         notes=_NOTES,
     )

@@ -72,6 +72,7 @@ def test_what_is_no_image_is_refused_by_fit_and_evaluate(images: np.ndarray) -> 
             act(images[:, :5], verbose=0)
 
 
+@pytest.mark.slow
 def test_a_step_can_be_compiled_by_xla(images: np.ndarray) -> None:
     compiled, plain = lured(jit_compile=True), lured()
     for model in (compiled, plain):
@@ -79,6 +80,7 @@ def test_a_step_can_be_compiled_by_xla(images: np.ndarray) -> None:
     assert_alike(compiled, plain)
 
 
+@pytest.mark.slow
 def test_a_part_of_an_endless_dataset_is_an_epoch(images: np.ndarray) -> None:
     model = lured(steps_per_execution=2)
     data = answered_dataset(model.target, images, output="logits", batch_size=10)
@@ -157,6 +159,7 @@ def test_what_is_no_layer_is_refused_by_the_name_of_the_argument() -> None:
             LuredClassifier(tiny_target(), nothing, output="logits")
 
 
+@pytest.mark.slow
 def test_a_backup_goes_on_with_answers_and_several_steps_at_once(
     images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_backup_goes_on_with_answers_and_several_steps_at_once(
     assert_alike(restarted, plain)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_can_be_told_by_the_agreement(
     images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -205,6 +209,7 @@ def test_the_best_checkpoint_can_be_told_by_the_agreement(
     assert measured["agreement"] == pytest.approx(max(history["val_agreement"]))
 
 
+@pytest.mark.slow
 def test_images_may_be_named_or_listed(images: np.ndarray) -> None:
     model, other = lured(), lured()
     expected = predict(model, images)

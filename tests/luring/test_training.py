@@ -143,6 +143,7 @@ def test_only_the_stack_looks_at_labels_and_all_but_auto_at_the_target(
             assert any(differ(base, another)) == (variant != "auto")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_seed_weight_and_moves_decide(digits: Dataset, target: keras.Model) -> None:
     base = train("luring", target, digits).model
@@ -160,9 +161,9 @@ def test_seed_weight_and_moves_decide(digits: Dataset, target: keras.Model) -> N
 @pytest.mark.parametrize(
     ("variant", "settings", "saved"),
     [
-        ("stack", {}, True),
         ("luring", {"validation_split": 0.25}, False),
-        ("ce", MOVES, True),
+        pytest.param("stack", {}, True, marks=pytest.mark.slow),
+        pytest.param("ce", MOVES, True, marks=pytest.mark.slow),
     ],
 )
 def test_one_that_was_killed_ends_with_the_same_weights(
@@ -443,6 +444,7 @@ def test_p_starts_from_another_ones_weights(
         np.testing.assert_array_equal(weight, taken)
 
 
+@pytest.mark.slow
 def test_a_whole_stack_is_gone_on_with(digits: Dataset, target: keras.Model) -> None:
     start = train("stack", target, digits, seed=5).model
     model = hardly_trained("stack", target, digits, start)
