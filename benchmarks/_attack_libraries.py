@@ -1,6 +1,5 @@
 """The attacks of each library behind one call, as its documentation has them called."""
 
-import abc
 import contextlib
 import importlib
 import importlib.metadata
@@ -8,143 +7,191 @@ import itertools
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
-from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
-from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
-from cleverhans.tf2.attacks.projected_gradient_descent import (
-    projected_gradient_descent,
-)
 
-from benchmarks._attack_cases import Case
-from benchmarks._attack_victim import Victim
-from keras_traps._checks import FloatArray
+from keras_traps import attacks
+from keras_traps._checks import FloatArray, IntArray
+from keras_traps.attacks import Attack
 
 Run = Callable[[], FloatArray]
 """Attacks all images, and returns what it made of them."""
 
 
-class Library(abc.ABC):
-    """A library with a victim to attack.
+class Victim(NamedTuple):
+    """A classifier that returns logits, and what is attacked: images, labels, targets."""
 
-    Args:
-        victim: Model and images.
-        batch_size: How many images are attacked at once.
-        compiled: Whether Foolbox and ART are handed the model as one compiled function
-            instead of the Keras model. The others do so themselves.
-    """
+    model: keras.Model
+    images: FloatArray
+    labels: IntArray
+    targets: IntArray
+    batch_size: int
 
-    name: ClassVar[str]
-    package: ClassVar[str]
-    """By which it is imported."""
-    distribution: ClassVar[str]
-    """By which it is installed."""
+    def in_batches(self, attack: Callable[..., Any]) -> FloatArray:
+        """Calls an attack on images, labels and targets, batch by batch."""
+        parts = []
+        for start in range(0, len(self.images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            made = attack(self.images[part], self.labels[part], self.targets[part])
+            parts.append(np.asarray(made))
+        return np.concatenate(parts)
 
-    def __init__(self, victim: Victim, *, batch_size: int, compiled: bool) -> None:
-        self.victim = victim
-        self.batch_size = batch_size
-        self.compiled = compiled
 
-    @abc.abstractmethod
-    def run(self, case: Case) -> Run | None:
-        """Prepares an attack.
+def ours(attack: Attack, victim: Victim) -> Run:
+    """This package; a name of `cleverhans/` is that library as shipped."""
+    # No call may hand out what an earlier one has learnt by its seed.
+    seeds = itertools.count()
+    return lambda: (
+        attack(
+            victim.model,
+            victim.images,
+            victim.labels,
+            y_target=victim.targets if attack.targeted else None,
+            seed=next(seeds),
+            batch_size=victim.batch_size,
+        ).images
+    )
 
-        Args:
-            case: Which.
 
-        Returns:
-            The attack, or `None` where the library has none.
-        """
-
-    @classmethod
-    def version(cls) -> str | None:
-        """Returns the version, or `None` where the library is not installed.
-
-        Another distribution may have a package of the same name.
-        """
-        try:
-            import_quietly(cls.package)
-        except ModuleNotFoundError as error:
-            if error.name != cls.package:
-                raise
-            return None
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(cls.distribution)
+def cleverhans(attack: Attack, victim: Victim) -> Run | None:
+    """Cleverhans' own attack with the same settings, where it has one that runs."""
+    settings = attack.settings()
+    if f"cleverhans/{attack.name}" not in attacks.names():
         return None
+    if settings.pop("abort_early", False) and attack.name == "PGD":
+        return None
+    if attack.name == "CW2":
+        # Its constant counts once for every value of an image.
+        settings["initial_const"] /= victim.images[0].size
+    return ours(attacks.create(f"cleverhans/{attack.name}", **settings), victim)
 
 
-class KerasTraps(Library):
-    """This package."""
-
-    name = "keras_traps"
-    package = "keras_traps"
-    distribution = "keras-traps"
-
-    def run(self, case: Case) -> Run:
-        """Prepares an attack."""
-        victim, attack = self.victim, case.attack
-        # A universal attack would hand out what it has learnt by this seed before.
-        seeds = itertools.count()
-
-        def run() -> FloatArray:
-            return attack(
-                victim.model,
-                victim.images,
-                victim.labels,
-                output="logits",
-                y_target=victim.targets if attack.targeted else None,
-                seed=next(seeds),
-                background=victim.background,
-                batch_size=self.batch_size,
-            ).images
-
-        return run
-
-
-class Cleverhans(Library):
-    """cleverhans as shipped, without its sanity checks, which raise on Keras 3."""
-
-    name = "cleverhans"
-    package = "cleverhans"
-    distribution = "cleverhans"
-
-    def run(self, case: Case) -> Run | None:
-        """Prepares an attack."""
-        settings = case.settings
-        box: dict[str, Any] = {"norm": np.inf, "clip_min": 0.0, "clip_max": 1.0}
-        if case.attack.name == "FGSM":
-            return self._run(fast_gradient_method, eps=settings["eps"], **box)
-        methods = {
-            "BIM": (basic_iterative_method, {}),
-            "PGD": (projected_gradient_descent, {"rand_init": True}),
-            "UMIFGSM": (momentum_iterative_method, {}),
-            "MIM": (momentum_iterative_method, {}),
-        }
-        if case.attack.name not in methods:
+def foolbox(attack: Attack, victim: Victim) -> Run | None:
+    """Foolbox on the logits."""
+    library, settings = _imported("foolbox"), attack.settings()
+    methods = library.attacks
+    match attack.name:
+        case "PGD":
+            method = methods.LinfPGD(
+                abs_stepsize=settings["eps_iter"],
+                steps=settings["nb_iter"],
+                random_start=True,
+            )
+        case "DeepFool":
+            method = methods.L2DeepFoolAttack(
+                steps=settings["max_iter"],
+                candidates=victim.model.output_shape[1],
+                overshoot=settings["overshoot"],
+            )
+        case "CW2":
+            method = methods.L2CarliniWagnerAttack(
+                binary_search_steps=settings["binary_search_steps"],
+                steps=settings["max_iterations"],
+                stepsize=settings["learning_rate"],
+                confidence=settings["confidence"],
+                initial_const=settings["initial_const"],
+                abort_early=settings["abort_early"],
+            )
+        case _:
             return None
-        # Not all settings are its own: it cannot stop early.
-        names = ("eps", "eps_iter", "nb_iter", "decay_factor")
-        known = {name: settings[name] for name in names if name in settings}
-        method, further = methods[case.attack.name]
-        return self._run(method, **known, **further, **box, sanity_checks=False)
+    gpu = tf.config.list_physical_devices("GPU")
+    model = library.TensorFlowModel(
+        victim.model, bounds=(0, 1), device="/GPU:0" if gpu else "/CPU:0"
+    )
 
-    def _run(self, method: Callable[..., tf.Tensor], **settings: Any) -> Run:
-        def attack(images: FloatArray, labels: Any, targets: Any) -> FloatArray:
-            del targets
-            return method(
-                self.victim.model,
-                tf.constant(images),
-                y=tf.constant(labels),
-                **settings,
-            ).numpy()
+    def in_batch(images: FloatArray, labels: IntArray, targets: IntArray) -> Any:
+        criteria = library.criteria
+        goal = (
+            criteria.TargetedMisclassification(tf.constant(targets))
+            if attack.targeted
+            else criteria.Misclassification(tf.constant(labels))
+        )
+        shown = tf.constant(images)
+        return method(model, shown, goal, epsilons=settings.get("eps"))[1]
 
-        return lambda: self.victim.in_batches(attack, self.batch_size)
+    return lambda: victim.in_batches(in_batch)
 
 
-def import_quietly(name: str) -> Any:
+def art(attack: Attack, victim: Victim) -> Run | None:
+    """The Adversarial Robustness Toolbox on the logits."""
+    evasion, settings = _imported("art.attacks.evasion"), attack.settings()
+    common = {"batch_size": victim.batch_size, "verbose": False}
+    model = _imported("art.estimators.classification").TensorFlowV2Classifier(
+        victim.model,
+        nb_classes=victim.model.output_shape[1],
+        input_shape=victim.images.shape[1:],
+        loss_object=keras.losses.CategoricalCrossentropy(from_logits=True),
+        clip_values=(0.0, 1.0),
+    )
+    match attack.name:
+        case "PGD":
+            method = evasion.ProjectedGradientDescent(
+                model,
+                eps=settings["eps"],
+                eps_step=settings["eps_iter"],
+                max_iter=settings["nb_iter"],
+                num_random_init=1,
+                **common,
+            )
+        case "DeepFool":
+            method = evasion.DeepFool(
+                model,
+                max_iter=settings["max_iter"],
+                epsilon=settings["overshoot"],
+                nb_grads=victim.model.output_shape[1],
+                **common,
+            )
+        case "JSMA":
+            method = evasion.SaliencyMapMethod(
+                model, theta=settings["theta"], gamma=settings["gamma"], **common
+            )
+        case "CW2":
+            method = evasion.CarliniL2Method(
+                model,
+                targeted=True,
+                confidence=settings["confidence"],
+                learning_rate=settings["learning_rate"],
+                binary_search_steps=settings["binary_search_steps"],
+                max_iter=settings["max_iterations"],
+                initial_const=settings["initial_const"],
+                **common,
+            )
+        case _:
+            return None
+    goals = victim.targets if attack.targeted else victim.labels
+    # It makes the batches itself.
+    return lambda: method.generate(victim.images, goals)
+
+
+LIBRARIES: dict[str, Callable[[Attack, Victim], Run | None]] = {
+    "keras_traps": ours,
+    "cleverhans": cleverhans,
+    "foolbox": foolbox,
+    "art": art,
+}
+"""By the names of their packages, ours first."""
+
+_DISTRIBUTIONS = {"keras_traps": "keras-traps", "art": "adversarial-robustness-toolbox"}
+
+
+def version(package: str) -> str | None:
+    """Returns the version of a library, or `None` where it is not installed."""
+    try:
+        _imported(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        return None
+    # Another distribution may have a package of the same name.
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(_DISTRIBUTIONS.get(package, package))
+    return None
+
+
+def _imported(name: str) -> Any:
     """Imports a module without the warnings that it gives meanwhile."""
     # ART tells of each attack where the level is absl's.
     logging.getLogger(name.partition(".")[0]).setLevel(logging.WARNING)

@@ -1,133 +1,102 @@
-"""Compares the attacks in speed, strength and memory with those of other libraries.
+"""Compares the attacks in speed, memory and strength with those of other libraries.
 
 `benchmarks/requirements.txt` names what has to be installed for all columns.
 
 Example:
-    python -m benchmarks.attacks --mode=speed --dataset=mnist --data_dir=data \
-        --model=deepsec_mnist.npz --num_examples=100 --repeats=3 \
-        --output=docs/results/benchmark_attacks
+    python -m benchmarks.attacks --dataset=mnist --data_dir=data \
+        --model=mnist.keras --num_examples=100 --output=docs/results/benchmark_attacks
 """
 
-import dataclasses
+import functools
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import keras
+import numpy as np
+import tqdm
 from absl import app, flags
 
 from benchmarks import _measure
-from benchmarks._attack_libraries import KerasTraps
-from benchmarks._attack_modes import (
-    LIBRARIES,
-    Plan,
-    measure_memory,
-    measure_speed,
-    measure_strength,
-)
-from benchmarks._attack_victim import Choice, Victim, kept, load_victim
-from keras_traps._flags import Flags, check_flags_only
+from benchmarks._attack_libraries import LIBRARIES, Run, Victim, version
+from keras_traps import attacks, datasets
+from keras_traps._checks import FloatArray
+from keras_traps.attacks import Attack
 from keras_traps.devices import hush_retracing, prepare_devices
+from keras_traps.models import digits_cnn, train
+from keras_traps.models.inference import predict
 from keras_traps.provenance import weights_sha256
 
-Mode = Literal["speed", "strength", "memory"]
+# Rounding of x + eps in float32, with room for libraries that compute it otherwise.
+_BALL_TOLERANCE = 1e-5
+_MEBIBYTE = 2**20
+_OURS = "keras_traps"
+_STEPS = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 40}
 
-_NAMES = {"attack": ("", "{}"), "library": ("library", "{}")}
-_STRENGTH = {
+ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "PGD": ("PGD", _STEPS),
+    "PGD-early": ("PGD", {**_STEPS, "abort_early": True}),
+    "DeepFool": ("DeepFool", {"max_iter": 50, "overshoot": 0.02}),
+    "CW2": (
+        "CW2",
+        {
+            "initial_const": 1.0,
+            "learning_rate": 0.1,
+            "binary_search_steps": 5,
+            "max_iterations": 50,
+        },
+    ),
+    "JSMA": ("JSMA", {"theta": 1.0, "gamma": 0.1}),
+    "SPSA": (
+        "SPSA",
+        {"eps": 0.3, "nb_iter": 20, "learning_rate": 0.1, "spsa_samples": 32},
+    ),
+}
+"""What is compared, by the name it is shown by: the attack and its settings."""
+
+_COLUMNS: _measure.Columns = {
+    "attack": ("", "{}"),
+    "library": ("library", "{}"),
+    "seconds": ("s", "{:.3f}"),
+    "ratio": ("of our time", "{:.2f}x"),
+    "quartiles": ("quartiles", "{0[0]:.2f} to {0[1]:.2f}"),
+    "first_seconds": ("first call, s", "{:.2f}"),
+    "memory": ("extra memory, MiB", "{:.0f}"),
     "success": ("success", "{:.1%}"),
-    "points": ("ours higher by, points", "{:+.1f}"),
     "l2": ("mean L2", "{:.3f}"),
-    "l2_ratio": ("our L2 of theirs", "{:.3f}"),
 }
-_COLUMNS: dict[str, _measure.Columns] = {
-    "speed": {
-        **_NAMES,
-        "seconds": ("s", "{:.3f}"),
-        "ratio": ("of our time", "{:.2f}x"),
-        "quartiles": ("quartiles", "{0[0]:.2f} to {0[1]:.2f}"),
-        "first_seconds": ("first call, s", "{:.2f}"),
-        "image_steps": ("image-steps/s", "{:.0f}"),
-        "memory": ("extra memory, MiB", "{:.0f}"),
-        **_STRENGTH,
-    },
-    "strength": {**_NAMES, **_STRENGTH},
-    "memory": {
-        **_NAMES,
-        "examples": ("images", "{}"),
-        "memory": ("extra memory, MiB", "{:.1f}"),
-        "images_memory": ("the images, MiB", "{:.1f}"),
-        "growth": ("growth, in images", "{:.2f}"),
-    },
-}
-
-_JUDGED = """\
+_NOTES = """\
 All libraries attack the same model and images, in batches of the same size, with the
-same settings. Success is judged by the model's answers to what came back. Mean L2 is
-over the successes; ours of theirs is over the images on which both succeeded. PGD-early
-stops on an image as soon as it has succeeded, which the others cannot."""
-_MEASURED = """\
-Extra memory is the growth of the peak resident set of a process of its own during a
-second run."""
-_NOTES = {
-    "speed": f"""\
-{_JUDGED} Times are medians over rounds in which the libraries take turns, in an order
-that alternates, and the ratios are medians of the rounds'. The first call is not among
-them; it traces what is compiled, but for the model itself, which was called before.
-Image-steps are the steps that the settings allow for all images: an attack that stops
-early makes fewer, which counts as speed. {_MEASURED}""",
-    "strength": _JUDGED,
-    "memory": f"""\
-{_MEASURED} The images are the size of what comes in, and of what goes out. The growth
-is how much more memory is needed than with the fewest images, as a multiple of the
-images that were added: some arrays of their size make some units, all else is flat.""",
-}
+same settings. Times are medians over rounds in which the libraries take turns, in an
+order that alternates, and the ratios are medians of the rounds'. The first call is not
+among them. Extra memory is the growth of the peak resident set of a process of its own
+during a second run. Success is judged by the model's answers to what came back; mean L2
+is over the successes. PGD-early stops on an image as soon as it has succeeded, which
+the others cannot."""
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
+    """Defines the benchmark's flags.
 
     Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
+        values: Where to define them.
 
     Returns:
-        `values`.
+        The same.
     """
-    define = Flags(values)
-    define.choice("mode", "speed", Mode, "What is compared.")
-    define.text("dataset", "digits", "The data set; its test images are attacked.")
-    define.text("data_dir", None, "The folder that holds the data set; see the README.")
-    define.text(
-        "model",
-        None,
-        "The classifier: a .keras file of one that returns logits, or a DEEPSEC .npz "
-        "state dict. For the digits one is trained where none is given.",
-    )
-    define.texts("attacks", None, "Which attacks, with commas between them; or all.")
-    define.texts(
-        "libraries", tuple(LIBRARIES), "Which libraries. Missing ones are left out."
-    )
-    define.integer("num_examples", 100, "How many test images to attack at most.")
-    define.integer(
-        "num_background",
-        100,
-        "How many training images a universal attack learns from.",
-    )
-    define.integer("batch_size", 250, "How many images are attacked at once.")
-    define.texts("counts", ("256", "1024", "4096"), "How many images, for memory.")
-    define.number(
-        "radius",
-        1.0,
-        "Radius and steps in an L-infinity ball, as a share of the attractor paper's.",
-    )
-    define.switch(
-        "compiled",
-        False,
-        "Whether Foolbox and ART get the model as one compiled function, which their "
-        "documentation does not ask for.",
-    )
-    define.switch("memory", True, "Whether to measure memory with speed, on Linux.")
-    define.integer("seed", 0, "The seed of targets, training and attacks.", low=0)
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    count = functools.partial(flags.DEFINE_integer, flag_values=values, lower_bound=1)
+    several = functools.partial(flags.DEFINE_list, flag_values=values)
+    text("dataset", "digits", "The data set, of which test images are attacked.")
+    text("data_dir", None, "The folder that holds it.")
+    text("model", None, "A .keras file of a model that returns logits.")
+    several("attacks", list(ATTACKS), "Which attacks.")
+    several("libraries", list(LIBRARIES), "Which libraries.")
+    count("num_examples", 100, "How many images, the first that the model gets right.")
+    count("batch_size", 250, "How many images are attacked at once.")
+    flags.DEFINE_bool("memory", True, "Whether to measure memory.", flag_values=values)
     _measure.define_flags(values, repeats=5)
     return values
 
@@ -142,87 +111,167 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     Raises:
         app.UsageError: If the command line is wrong. Nothing is measured.
     """
-    check_flags_only(argv)
-    versions = _versions(values.libraries)
-    _counts(values)
-    plan = Plan(
-        choice=_choice(values),
-        attacks=tuple(values.attacks) if values.attacks else None,
-        libraries=tuple(name for name, version in versions.items() if version),
-        batch_size=values.batch_size,
-        radius=values.radius,
-        compiled=values.compiled,
-    )
-    device = prepare_devices()
-    hush_retracing()
-    facts = _measure.provenance("benchmarks.attacks", values)
-    victim = load_victim(plan.choice)
-    facts |= {
-        "device": device,
-        "seed": values.seed,
-        "classifier": weights_sha256(victim.model),
-        "test_data": victim.data_sha256,
-        **{name: version or "not installed" for name, version in versions.items()},
-    }
-    missing = [name for name, version in versions.items() if version is None]
-    _measure.publish(
-        values.output,
-        title=f"Attacks on {len(victim.images)} images of {values.dataset}: "
-        f"{values.mode}",
-        facts=facts,
-        rows=_rows(plan, victim, values),
-        columns=_COLUMNS[values.mode],
-        notes=_NOTES[values.mode]
-        + "".join(f"\n{name} is not installed, and left out." for name in missing),
-    )
-
-
-def _rows(plan: Plan, victim: Victim, values: flags.FlagValues) -> list[_measure.Row]:
-    keras.utils.set_random_seed(values.seed)
-    if values.mode == "strength":
-        return measure_strength(plan, victim)
-    with tempfile.TemporaryDirectory() as folder:
-        choice = kept(plan.choice, victim, Path(folder))
-        plan = dataclasses.replace(plan, choice=choice)
-        if values.mode == "speed":
-            return measure_speed(
-                plan, victim, repeats=values.repeats, memory=values.memory
+    for name, known in (("attacks", ATTACKS), ("libraries", LIBRARIES)):
+        if unknown := [each for each in values[name].value if each not in known]:
+            raise app.UsageError(
+                f"--{name} knows {', '.join(known)}. Received: {', '.join(unknown)}"
             )
-        return measure_memory(plan, victim, counts=_counts(values))
-
-
-def _counts(values: flags.FlagValues) -> list[int]:
-    if all(count.isdecimal() for count in values.counts):
-        counts = [int(count) for count in values.counts]
-        if counts == sorted({*counts} - {0}):
-            return counts
-    raise app.UsageError(
-        "--counts must be positive integers, each larger than the one before. "
-        f"Received: {','.join(values.counts)}"
-    )
-
-
-def _choice(values: flags.FlagValues) -> Choice:
     if values.model is None and values.dataset != "digits":
         raise app.UsageError(f"--model is required for {values.dataset}.")
-    return Choice(
-        dataset=values.dataset,
-        data_dir=values.data_dir,
-        model=values.model,
-        num_examples=values.num_examples,
-        num_background=values.num_background,
-        seed=values.seed,
-    )
-
-
-def _versions(names: Sequence[str]) -> dict[str, str | None]:
-    if unknown := [name for name in names if name not in LIBRARIES]:
-        raise app.UsageError(
-            f"--libraries knows {', '.join(LIBRARIES)}. Received: {', '.join(unknown)}"
+    versions = {name: version(name) for name in values.libraries}
+    device = prepare_devices()
+    hush_retracing()
+    with tempfile.TemporaryDirectory() as folder:
+        path = values.model or _trained(Path(folder) / "victim.keras")
+        choice = (path, values.dataset, values.data_dir)
+        victim = load_victim(*choice, values.num_examples, values.batch_size)
+        facts = {
+            "device": device,
+            "classifier": weights_sha256(victim.model),
+            **{name: told or "not installed" for name, told in versions.items()},
+        }
+        _measure.run(
+            "benchmarks.attacks",
+            argv,
+            values,
+            lambda: measure(
+                victim,
+                values.attacks,
+                [name for name, told in versions.items() if told],
+                repeats=values.repeats,
+                memory=choice if values.memory else None,
+            ),
+            title=f"Attacks on {len(victim.images)} images of {values.dataset}; "
+            + ", ".join(f"{name}: {told}" for name, told in facts.items()),
+            columns=_COLUMNS,
+            notes=_NOTES,
         )
-    if KerasTraps.name not in names:
-        raise app.UsageError(f"--libraries has to name {KerasTraps.name}.")
-    return {name: LIBRARIES[name].version() for name in names}
+
+
+def _trained(path: Path) -> str:
+    keras.utils.set_random_seed(0)
+    model = digits_cnn()
+    data = datasets.load("digits")
+    train(model, data, epochs=20, batch_size=32, learning_rate=2e-3, seed=0)
+    model.save(path)
+    return str(path)
+
+
+def load_victim(
+    path: str, dataset: str, data_dir: str | None, count: int, batch_size: int
+) -> Victim:
+    """Loads what is attacked: the first test images that the model gets right.
+
+    Args:
+        path: The file of a model that returns logits.
+        dataset: The data set's name.
+        data_dir: The folder that holds it, or `None`.
+        count: How many images at most.
+        batch_size: How many images are attacked at once.
+
+    Returns:
+        The victim, with a wrong class for each image to aim at.
+    """
+    model = keras.saving.load_model(path)
+    test = datasets.load(dataset, "test", data_dir)
+    answers = predict(model, test.images).argmax(axis=1)
+    ids = np.flatnonzero(answers == test.labels)[:count]
+    labels = test.labels[ids]
+    targets = attacks.random_targets(labels, model.output_shape[1], seed=0, ids=ids)
+    return Victim(model, test.images[ids], labels, targets, batch_size)
+
+
+def measure(
+    victim: Victim,
+    names: Sequence[str],
+    libraries: Sequence[str],
+    *,
+    repeats: int,
+    memory: tuple[str, str, str | None] | None,
+) -> list[_measure.Row]:
+    """Attacks with each library in turn, again and again.
+
+    Args:
+        victim: What is attacked.
+        names: Which of `ATTACKS`.
+        libraries: Which of `LIBRARIES`.
+        repeats: How many rounds are timed.
+        memory: The path, data set and folder to load the victim by in a process of its
+            own, one for each row; `None` not to measure memory.
+
+    Returns:
+        A row for every attack and library that has it.
+    """
+    rows = []
+    for name in tqdm.tqdm(names, unit="attack"):
+        attack = _attack(name)
+        runs = {each: LIBRARIES[each](attack, victim) for each in libraries}
+        calls = {each: _Watched(run) for each, run in runs.items() if run is not None}
+        times = _measure.time_calls(calls, repeats)
+        ratios = _measure.compare(times, _OURS) if _OURS in times else {}
+        for library, own in times.items():
+            row: _measure.Row = {"attack": name, "library": library}
+            row |= ratios.get(library, {})
+            row |= judge(attack, victim, calls[library].images)
+            row["seconds"] = 1e-3 * _measure.milliseconds(own)
+            row["first_seconds"] = calls[library].first_seconds
+            if memory is not None:
+                more = (len(victim.images), victim.batch_size)
+                prepare = functools.partial(_prepare, name, library, *memory, *more)
+                row["memory"] = _measure.extra_memory(prepare)[0] / _MEBIBYTE
+            rows.append(row)
+    return rows
+
+
+def judge(attack: Attack, victim: Victim, images: FloatArray) -> _measure.Row:
+    """Judges what a library returned, in the same way for all.
+
+    Args:
+        attack: How it attacked.
+        victim: What was attacked.
+        images: What it returned. Images that are not finite or lie outside the ball
+            have failed, and so have all-black ones, which Foolbox returns where it
+            found nothing.
+
+    Returns:
+        The rate of success, and the mean L2 of the successes.
+    """
+    finite = np.isfinite(images).all(axis=(1, 2, 3))
+    images = np.clip(np.nan_to_num(images), 0, 1).astype(np.float32)
+    answers = predict(victim.model, images).argmax(axis=1)
+    success = answers == victim.targets if attack.targeted else answers != victim.labels
+    moved = attacks.distances(victim.images, images)
+    success &= finite & images.any(axis=(1, 2, 3))
+    if attack.linf_bound is not None:
+        success &= moved.linf <= attack.linf_bound + _BALL_TOLERANCE
+    row: _measure.Row = {"success": float(success.mean())}
+    return row | ({"l2": float(moved.l2[success].mean())} if success.any() else {})
+
+
+class _Watched:
+    """An attack whose first call is timed, and whose last images are kept."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.first_seconds: float | None = None
+        self.images: FloatArray
+
+    def __call__(self) -> None:
+        start = time.perf_counter()
+        self.images = self._run()
+        if self.first_seconds is None:
+            self.first_seconds = time.perf_counter() - start
+
+
+def _attack(name: str) -> Attack:
+    attack, settings = ATTACKS[name]
+    return attacks.create(attack, **settings)
+
+
+def _prepare(name: str, library: str, *victim: Any) -> list[_measure.Call]:
+    hush_retracing()
+    run = LIBRARIES[library](_attack(name), load_victim(*victim))
+    return [] if run is None else [run]
 
 
 if __name__ == "__main__":

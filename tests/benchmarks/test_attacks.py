@@ -1,5 +1,4 @@
 import json
-import types
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,8 @@ import numpy as np
 import pytest
 from absl import app, flags
 
-from benchmarks import _attack_libraries, _attack_outcomes, attacks
-from benchmarks._attack_cases import Case, all_cases
-from benchmarks._attack_modes import LIBRARIES
-from benchmarks._attack_rivals import ART
-from benchmarks._attack_victim import Victim
+from benchmarks import _attack_libraries, attacks
+from benchmarks._attack_libraries import LIBRARIES, Victim
 from keras_traps.attacks import create
 from keras_traps.models import digits_cnn
 from tests.attacks.victims import SHAPE, two_classes
@@ -21,14 +17,7 @@ CLEAN = np.full((4, *SHAPE), 0.5, np.float32)
 
 
 def victim(labels: list[int], targets: list[int]) -> Victim:
-    return Victim(
-        model=two_classes(),
-        images=CLEAN,
-        labels=np.array(labels, np.int64),
-        targets=np.array(targets, np.int64),
-        background=CLEAN,
-        data_sha256="",
-    )
+    return Victim(two_classes(), CLEAN, np.array(labels), np.array(targets), 2)
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
@@ -39,150 +28,86 @@ def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     return content
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns the file of an untrained classifier, which gets some digits right."""
-    path = tmp_path_factory.mktemp("model") / "digits.keras"
-    keras.utils.set_random_seed(0)
-    digits_cnn().save(path)
-    return f"--model={path}"
-
-
-@pytest.fixture
-def no_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> types.ModuleType:
-        if name in ("foolbox", "art"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return types.ModuleType(name)
-
-    monkeypatch.setattr(_attack_libraries, "import_quietly", missing)
-
-
-def test_a_package_of_another_distribution_is_not_the_library(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_attack_libraries, "import_quietly", types.ModuleType)
-    monkeypatch.setattr(ART, "distribution", "no-such-distribution")
-    assert ART.version() is None
-
-
 def test_a_fooled_image_counts_inside_the_ball_and_a_nan_never() -> None:
-    case = Case("FGSM", create("FGSM", eps=0.1), steps=1)
     answer = int(two_classes()(CLEAN).numpy()[0].argmax())
     images = CLEAN + np.float32(0.05)
-    fooled = victim([1 - answer] * 4, [answer] * 4)
     images[1] += 0.2
     images[2] = np.nan
     images[3] = 0.0
-    outcome = _attack_outcomes.judge(fooled, case, images)
-    assert outcome.success.tolist() == [True, False, False, False]
-    assert outcome.l2[0] == pytest.approx(0.05 * np.sqrt(6), rel=1e-4)
+    row = attacks.judge(
+        create("FGSM", eps=0.1), victim([1 - answer] * 4, [answer] * 4), images
+    )
+    assert row["success"] == 0.25
+    assert row["l2"] == pytest.approx(0.05 * np.sqrt(6), rel=1e-4)
 
 
 def test_a_targeted_attack_has_to_reach_its_target() -> None:
-    case = Case("CW2", create("CW2"), steps=1, minimal=True)
     answer = int(two_classes()(CLEAN).numpy()[0].argmax())
     aimed = victim([answer] * 4, [answer, 1 - answer, answer, answer])
-    outcome = _attack_outcomes.judge(aimed, case, CLEAN)
-    assert outcome.success.tolist() == [True, False, True, True]
+    assert attacks.judge(create("CW2"), aimed, CLEAN)["success"] == 0.75
 
 
-def test_distances_are_compared_where_both_succeed() -> None:
-    case = Case("CW2", create("CW2"), steps=1, minimal=True)
-    ours = _attack_outcomes.Outcome(
-        np.array([True, True, False]), np.array([1.0, 2.0, 0.0], np.float32)
-    )
-    theirs = _attack_outcomes.Outcome(
-        np.array([True, False, True]), np.array([2.0, 9.0, 9.0], np.float32)
-    )
-    row = _attack_outcomes.compare(case, ours, theirs)
-    assert row == {"points": 0.0, "l2_ratio": 0.5}
-    ball = Case("FGSM", create("FGSM", eps=0.1), steps=1)
-    assert _attack_outcomes.compare(ball, ours, theirs) == {"points": 0.0}
+def test_cleverhans_is_asked_for_what_it_has() -> None:
+    aimed = victim([0] * 4, [1] * 4)
+    for name, known in (("PGD", True), ("PGD-early", False), ("DeepFool", False)):
+        made = LIBRARIES["cleverhans"](attacks._attack(name), aimed)
+        assert (made is not None) == known
 
 
-def test_all_libraries_get_the_same_settings_and_grey_images_those_of_mnist() -> None:
-    grey = {case.name: case for case in all_cases((28, 28, 1), radius=1.0)}
-    coloured = {case.name: case for case in all_cases((32, 32, 3), radius=0.5)}
-    assert grey["PGD"].settings["eps"] == 0.3
-    assert coloured["PGD"].settings["eps"] == pytest.approx(0.05)
-    assert grey["PGD"].steps == grey["PGD"].settings["nb_iter"] == 40
-    assert {name for name in grey if grey[name].minimal} == {
-        "DeepFool",
-        "CW2",
-        "EAD",
-    }
-
-
-@pytest.mark.usefixtures("no_rivals")
-def test_a_library_that_is_missing_is_left_out_and_said_to_be(
-    model: str, tmp_path: Path
+def test_speed_is_told_with_ratios_and_what_is_missing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def installed(package: str) -> str | None:
+        return None if package in ("foolbox", "art") else "1"
+
+    monkeypatch.setattr(attacks, "version", installed)
+    keras.utils.set_random_seed(0)
+    # Untrained, it gets some digits right.
+    digits_cnn().save(tmp_path / "digits.keras")
     content = run(
         tmp_path,
-        model,
-        "--mode=strength",
+        f"--model={tmp_path / 'digits.keras'}",
         "--num_examples=4",
-        "--attacks=FGSM,DeepFool",
-    )
-    names = [(row["attack"], row["library"]) for row in content["rows"]]
-    assert names == [
-        ("FGSM", "keras_traps"),
-        ("FGSM", "cleverhans"),
-        ("DeepFool", "keras_traps"),
-    ]
-    facts = content["provenance"]
-    assert facts["Foolbox"] == facts["ART"] == "not installed"
-    written = (tmp_path / "benchmark.md").read_text("utf-8")
-    assert "Foolbox is not installed, and left out." in written
-    # The same formula on the same gradient.
-    assert content["rows"][1]["points"] == 0.0
-
-
-@pytest.mark.usefixtures("no_rivals")
-def test_speed_is_told_with_ratios_and_image_steps(model: str, tmp_path: Path) -> None:
-    content = run(
-        tmp_path,
-        model,
-        "--mode=speed",
-        "--num_examples=4",
-        "--attacks=PGD",
+        "--attacks=PGD,JSMA",
         "--repeats=1",
         "--nomemory",
     )
-    ours, theirs = content["rows"]
+    names = [(row["attack"], row["library"]) for row in content["rows"]]
+    assert names == [
+        ("PGD", "keras_traps"),
+        ("PGD", "cleverhans"),
+        ("JSMA", "keras_traps"),
+    ]
+    ours, theirs, _ = content["rows"]
     assert "ratio" not in ours
     assert theirs["ratio"] > 0
-    for row in (ours, theirs):
-        assert row["image_steps"] == pytest.approx(4 * 40 / row["seconds"])
-        assert row["first_seconds"] > 0
-    assert {"success", "l2"} <= set(ours) & set(theirs)
+    assert ours["success"] == theirs["success"]
+    assert "foolbox: not installed" in content["title"]
+
+
+def test_a_package_that_is_not_there_has_no_version() -> None:
+    assert _attack_libraries.version("no_such_package") is None
+    assert _attack_libraries.version("cleverhans") == "4.0.0"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("argument", "message"),
     [
-        (["--attacks=FGSM,Magic"], "--attacks knows FGSM.*Received: Magic"),
-        (["--libraries=keras_traps,Other"], "--libraries knows.*Received: Other"),
-        (["--libraries=cleverhans"], "has to name keras_traps"),
-        (["--dataset=mnist"], "--model is required for mnist"),
-        (["--counts=9,abc"], "--counts must be.*Received: 9,abc"),
-        (["--counts=9,9"], "--counts must be.*Received: 9,9"),
-        (["fast"], "Received: fast"),
+        ("--attacks=PGD,Magic", "--attacks knows PGD.*Received: Magic"),
+        ("--libraries=keras_traps,Other", "--libraries knows.*Received: Other"),
+        ("--dataset=mnist", "--model is required for mnist"),
     ],
 )
 def test_a_wrong_command_line_is_refused(
-    arguments: list[str], message: str, tmp_path: Path
+    argument: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(app.UsageError, match=message):
-        run(tmp_path, *arguments)
+        run(tmp_path, argument)
 
 
-def test_a_rival_has_what_it_is_compared_in() -> None:
-    pytest.importorskip("foolbox", exc_type=ImportError)
-    case = {case.name: case for case in all_cases(SHAPE, radius=1.0)}["PGD"]
-    aimed = victim([0] * 4, [1] * 4)
-    library = LIBRARIES["Foolbox"](aimed, batch_size=2, compiled=True)
-    made = library.run(case)
+@pytest.mark.parametrize("library", ["foolbox", "art"])
+def test_a_rival_has_what_it_is_compared_in(library: str) -> None:
+    pytest.importorskip(library, exc_type=ImportError)
+    made = LIBRARIES[library](attacks._attack("PGD"), victim([0] * 4, [1] * 4))
     assert made is not None
     assert made().shape == CLEAN.shape

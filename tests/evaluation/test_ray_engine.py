@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import pytest
+from keras_traps.attacks.universal import UniversalPerturbation
 
 from keras_traps.attacks import Attack, Batch, Perturbed, create
 from keras_traps.attacks.base import Kind
 from keras_traps.attacks.uap import UAP
-from keras_traps.attacks.universal import UniversalPerturbation
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.candidates import choose_candidates
 from keras_traps.evaluation.defence import Defence

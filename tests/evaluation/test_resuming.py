@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from keras_traps.attacks.blb import BLB
 
 from keras_traps.attacks import Attack, create
-from keras_traps.attacks.blb import BLB
 from keras_traps.attacks.carlini_wagner import CW2
 from keras_traps.attacks.spsa import SPSA
 from keras_traps.datasets import Dataset

@@ -3,11 +3,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from keras_traps.attacks.universal import UniversalPerturbation
 
 from keras_traps.attacks import Attack, Batch, Perturbed, create
 from keras_traps.attacks.base import Kind
 from keras_traps.attacks.uap import UAP
-from keras_traps.attacks.universal import UniversalPerturbation
 from keras_traps.evaluation.shared_learning import can_share, with_known
 from tests.attacks.victims import some_images, tanh_net
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from keras_traps.attacks.compiled import once_per_model
 
 from keras_traps.attacks import create
-from keras_traps.attacks.compiled import once_per_model
 from keras_traps.models.inference import predict
 from keras_traps.models.input_gradients import input_gradient_model
 from keras_traps.models.logits import logits_model
