@@ -22,7 +22,6 @@ from keras_traps.attacks.base import Kind, Perturbed, naming_examples
 from keras_traps.attacks.loop import watch
 from tests.attacks.victims import (
     SHAPE,
-    TOWARDS_1,
     TWO_CLASSES,
     linear,
     some_images,
@@ -124,31 +123,6 @@ def test_ids_count_from_zero_unless_given(brightest: keras.Model) -> None:
     np.testing.assert_array_equal(result.images, PAINTED[order])
     result = attack(brightest, CLEAN[:2], [0, 0])
     np.testing.assert_array_equal(result.images, PAINTED[:2])
-
-
-def test_dropout_is_off() -> None:
-    image = keras.Input(SHAPE)
-    hidden = keras.layers.Dropout(0.9)(keras.layers.Flatten()(image))
-    dense = keras.layers.Dense(2, use_bias=False)
-    model = keras.Model(image, dense(hidden))
-    dense.set_weights([TWO_CLASSES])
-    images = some_images(8)
-
-    result = create("FGSM", eps=0.1)(model, images, np.zeros(8, int))
-
-    expected = images + np.float32(0.1) * TOWARDS_1.astype(np.float32)
-    np.testing.assert_array_equal(result.images, expected)
-
-
-def test_wider_numbers_are_taken() -> None:
-    images = some_images(2)
-    attack = create("FGSM", eps=0.1)
-
-    wide = attack(two_classes(), images.astype(np.float64), np.array([0, 1], np.uint8))
-
-    narrow = attack(two_classes(), images, [0, 1])
-    assert wide.images.dtype == np.float32
-    np.testing.assert_array_equal(wide.images, narrow.images)
 
 
 IMAGES = some_images(3)
@@ -273,18 +247,6 @@ def test_a_flag_that_is_none_is_named(value: Any) -> None:
     settings = {"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, "abort_early": value}
     with pytest.raises(ValueError, match=f"`abort_early`.*abort_early={value!r}"):
         create("PGD", **settings)
-
-
-def test_settings_are_plain_data() -> None:
-    attack = create("UMIFGSM", eps=0.3, eps_iter=0.05, nb_iter=15)
-    assert attack.settings() == {
-        "eps": 0.3,
-        "eps_iter": 0.05,
-        "nb_iter": 15,
-        "decay_factor": 1.0,
-    }
-    assert attack.linf_bound == 0.3
-    assert not attack.targeted
 
 
 class AtMostTwo(keras.layers.Layer):

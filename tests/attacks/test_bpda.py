@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import create
-from keras_traps.attacks.bpda import StraightThrough
 from tests.attacks.test_model_checks import Rounded, rounding
 from tests.attacks.victims import (
     SHAPE,
@@ -95,19 +94,6 @@ def test_the_gradient_is_that_of_the_identity_at_the_layers_output() -> None:
     np.testing.assert_allclose(result.images, np.clip(expected, 0, 1), atol=1e-5)
 
 
-def test_answers_are_the_models_own() -> None:
-    model, images = behind(Coarse(name="coarse")), some_images(30)
-    here = StraightThrough(("coarse",))(model)
-    np.testing.assert_array_equal(here(images), model(images))
-
-
-def test_without_layers_to_pass_by_it_is_pgd() -> None:
-    images, labels = some_images(12), np.arange(12) % 3
-    pgd = create("PGD", **STEPS)(tanh_net().model, images, labels, seed=5)
-    bpda = create("BPDA", **STEPS)(tanh_net().model, images, labels, seed=5)
-    np.testing.assert_allclose(bpda.images, pgd.images, atol=1e-6)
-
-
 def test_a_layer_of_a_model_inside_is_found_and_so_is_the_model() -> None:
     image = keras.Input(SHAPE)
     inner = keras.Model(image, Coarse(name="inside")(image), name="purifier")
@@ -129,20 +115,6 @@ def test_the_model_is_left_as_it_was() -> None:
     np.testing.assert_array_equal(model(images).numpy(), before)
     with pytest.raises(ValueError, match="gradient is None"):
         create("BIM", **STEPS)(model, images, zeros(images))
-
-
-def test_a_probability_model_is_attacked_by_its_logits() -> None:
-    image = keras.Input(SHAPE)
-    dense = keras.layers.Dense(2, "softmax", use_bias=False)
-    rounded = Coarse(name="coarse")(image)
-    model = keras.Model(image, dense(keras.layers.Flatten()(rounded)))
-    dense.set_weights([TWO_CLASSES * np.float32(1e3)])
-    images = some_images(20)
-    labels = model(images).numpy().argmax(axis=1)
-    result = create("BPDA", **FAR, through=["coarse"])(
-        model, images, labels, output="probabilities"
-    )
-    assert result.success.all()
 
 
 @pytest.mark.parametrize(

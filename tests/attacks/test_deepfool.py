@@ -56,15 +56,6 @@ def test_a_linear_model_is_crossed_at_the_nearest_point_of_its_boundary() -> Non
     assert result.iterations.tolist() == [1] * 20
 
 
-@pytest.mark.parametrize("overshoot", [0, 0.05, np.float64(0.1)])
-def test_the_overshoot_is_a_share_of_the_perturbation(overshoot: float) -> None:
-    images = some_images(3)
-    result = attack(two_classes(), images, overshoot=overshoot)
-    length = np.abs(images.reshape(3, -1) @ NORMAL) / np.linalg.norm(NORMAL) + 1e-4
-    np.testing.assert_allclose(result.l2, (1 + overshoot) * length, rtol=1e-4)
-    assert result.success.all()
-
-
 @pytest.mark.parametrize(
     ("nb_candidate", "reached"), [(None, 2), (3, 2), (9, 2), (2, 1)]
 )

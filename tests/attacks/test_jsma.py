@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_traps.attacks import create
 from keras_traps.attacks.jsma import best_pairs, best_two
-from tests.attacks.victims import PIXELS, SHAPE, linear, some_images, tanh_net
+from tests.attacks.victims import PIXELS, SHAPE, linear, some_images
 
 KERNEL = np.random.default_rng(0).normal(0, 1, (PIXELS, 3)).astype(np.float32)
 
@@ -108,24 +108,6 @@ def test_a_target_that_is_answered_already_takes_no_step() -> None:
     np.testing.assert_array_equal(result.images, images)
     assert result.success.all()
     assert not result.iterations.any()
-
-
-@pytest.mark.parametrize("saliency", ["probabilities", "logits"])
-def test_an_example_fares_the_same_in_any_batch(saliency: str) -> None:
-    images = np.random.default_rng(3).random((11, *SHAPE), np.float32)
-    targets = np.arange(11) % 3
-    attack = create("JSMA", theta=0.5, gamma=1.0, saliency=saliency)
-
-    def run(**more: Any) -> Any:
-        model = tanh_net().model
-        return attack(model, images, (targets + 1) % 3, y_target=targets, **more)
-
-    whole = run()
-    assert whole.success.sum() > 0
-    for size in (1, 4):
-        parts = run(batch_size=size)
-        np.testing.assert_array_equal(parts.images, whole.images)
-        np.testing.assert_array_equal(parts.iterations, whole.iterations)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])

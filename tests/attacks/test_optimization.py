@@ -100,12 +100,6 @@ def test_an_answer_that_is_the_one_wanted_already_takes_no_step(name: str) -> No
     assert result.success.all()
 
 
-def test_every_step_is_made_where_nothing_aborts() -> None:
-    settings = {"abort_early": False, "binary_search_steps": 4, "max_iterations": 7}
-    result = attacked("UCW2", tanh_net().model, some_images(3), settings=settings)
-    np.testing.assert_array_equal(result.iterations, [28, 28, 28])
-
-
 def test_an_example_that_makes_no_progress_goes_on_to_its_next_c() -> None:
     long = {"max_iterations": 1000}
     patient = attacked(

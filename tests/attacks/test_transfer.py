@@ -56,18 +56,6 @@ def answers(images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return net()(images).numpy().argmax(axis=1)
 
 
-@pytest.mark.parametrize("name", TRANSFER)
-def test_an_example_fares_the_same_in_any_batch(name: str) -> None:
-    images, settings = pictures(7), TRANSFER[name]
-    whole = attack(name, net(), images, answers(images), settings, seed=3)
-
-    by_three = attack(
-        name, net(), images, answers(images), settings, seed=3, batch_size=3
-    )
-
-    np.testing.assert_allclose(by_three, whole, atol=1e-5)
-
-
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
 def test_without_diversity_or_a_kernel_all_are_mim(loss: Loss) -> None:
     images = pictures(4)
@@ -309,15 +297,6 @@ def test_a_sure_probability_leaves_nothing_to_chance(
     prob: float, changed: bool
 ) -> None:
     assert ((_draw_variants(batch(10), prob, 50) > 0) == changed).all()
-
-
-def test_draws_are_the_examples_own() -> None:
-    drawn = _draw_variants(batch(10), 0.5, 30)
-    assert len(np.unique(drawn, axis=0)) == 10
-    np.testing.assert_array_equal(
-        _draw_variants(batch(3, first=4), 0.5, 30), drawn[4:7]
-    )
-    assert (_draw_variants(batch(10, seed=1), 0.5, 30) != drawn).any(axis=1).all()
 
 
 def test_an_image_of_which_nothing_would_be_left_is_refused() -> None:
