@@ -236,7 +236,7 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         ids=crafted.ids,
         background=everything.images if background is None else background,
         batch_size=len(crafted),
-        **({} if subject.loss is None else {"loss": subject.loss}),
+        loss=subject.loss,
     )
     images, answers = result.images, result.answers
     if subject.exchanged:

@@ -11,8 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from keras_traps.attacks import LURING_SWEEPS, Attack, Batch, Perturbed, create
-from keras_traps.attacks.base import Kind
+from keras_traps.attacks import (
+    LURING_SWEEPS,
+    Attack,
+    Batch,
+    Kind,
+    Perturbed,
+    create,
+)
 from keras_traps.attacks.uap import UAP
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.records import Record, RecordStore, Run

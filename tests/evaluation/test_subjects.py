@@ -152,6 +152,7 @@ def test_an_attack_follows_a_loss_that_it_declares(lured: Lured) -> None:
     assert subject.follows(create("DeepFool"))
     margin = dataclasses.replace(subject, loss="margin")
     assert margin.follows(create("FGSM"))
+    assert not margin.follows(create("DeepFool"))
 
 
 def test_models_of_other_weights_have_other_facts(lured: Lured) -> None:
