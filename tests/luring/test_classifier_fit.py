@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.luring import LuredClassifier, answered_dataset, answers
-from keras_traps.luring.answers import top_two
+from keras_traps.luring import LuredClassifier, answered_dataset, classifier
+from keras_traps.luring.classifier import _top_two
 from keras_traps.models.inference import predict
 from tests.luring.conftest import lured, tiny_lure, tiny_target
 
@@ -35,9 +35,9 @@ def test_m_is_asked_once_about_images_in_an_array(
 
     def ask(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         asked.append(logits.shape[0])
-        return top_two(logits)
+        return _top_two(logits)
 
-    monkeypatch.setattr(answers, "top_two", ask)
+    monkeypatch.setattr(classifier, "_top_two", ask)
     model = lured()
     fit: dict[str, Any] = {"validation_split": 0.25, "epochs": 2, "verbose": 0}
     history = model.fit(tf.constant(images), labels, **fit).history
@@ -233,3 +233,12 @@ def test_labels_in_an_array_are_classes(images: np.ndarray, labels: np.ndarray) 
             act(images, np.full(40, 0.9), verbose=0)
     with pytest.raises(ValueError, match=r"`class_weight`.*alike"):
         model.fit(images, labels, class_weight={0: 2.0}, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "steps_per_epoch"])
+@pytest.mark.parametrize("value", [2.0, float("nan"), 0])
+def test_a_number_of_steps_that_is_none_is_named(
+    name: str, value: float, images: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match=f"argument `{name}`.*Received"):
+        lured().fit(images, verbose=0, **{name: value})
