@@ -22,7 +22,7 @@ from keras_traps.devices import prepare_devices
 from keras_traps.luring import agreement_model
 from keras_traps.luring.training import join
 from keras_traps.models.inference import predict
-from keras_traps.models.training import save_atomically
+from keras_traps.models.training import save_model
 
 _SHOWN = 16
 _ATTACKS = ("MIM", "PGD")
@@ -188,10 +188,10 @@ def pack_model(model: keras.Model, path: Path) -> keras.Model:
         )
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, path.name)
-        save_atomically(model.save, whole)
+        save_model(model, whole)
         packed = keras.saving.load_model(whole, compile=False)
         packed.set_weights([weight.astype(np.float32) for weight in rounded])
-        save_atomically(packed.save, whole)
+        save_model(packed, whole)
         buffer = io.BytesIO()
         with (
             zipfile.ZipFile(whole) as source,

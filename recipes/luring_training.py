@@ -29,7 +29,7 @@ from keras_traps.luring.training import (
 from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.architectures import VICTIM_RECIPES
 from keras_traps.models.inference import predict
-from keras_traps.models.training import save_atomically
+from keras_traps.models.training import save_model
 from keras_traps.provenance import provenance, rounding_environment, weights_sha256
 
 _BUILD: dict[str, Callable[[float], keras.Model]] = {
@@ -211,7 +211,7 @@ def _finish(
     test: Dataset,
 ) -> None:
     """Saves the model, and what is true of it on the test images beside it."""
-    save_atomically(model.save, folder.path / f"{variant}.keras")
+    save_model(model, folder.path / f"{variant}.keras")
     target = folder.target()
     augmented = target if variant == "target" else folder.augmented(variant, target)
     measured = clean_metrics(

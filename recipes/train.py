@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
     import trapping
 
     from keras_traps import models
-    from keras_traps.models.training import is_chief, make_strategy, save_atomically
+    from keras_traps.models.training import is_chief, make_strategy, save_model
 
     with refusing():
         strategy = make_strategy(arguments.strategy)
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
     right = trapping.accuracy(model, test)
     print(f"Test accuracy: {right:.2%} of {len(test)} images")
     if output is not None and is_chief(strategy):
-        save_atomically(model.save, output)
+        save_model(model, output)
         print(f"Saved to {output}")
 
 
