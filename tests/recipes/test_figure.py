@@ -58,12 +58,23 @@ def test_flags_and_what_depends_on_the_data_set_reach_the_figures(drawn: Path) -
     assert (numbers["7b"]["delta"], numbers["7b"]["samples"]) == (1.5, 8)
 
 
+def test_figure_6_has_the_gradient_of_the_classifier(drawn: Path) -> None:
+    numbers = json.loads((drawn / "figure6_digits.json").read_text())["numbers"]
+    assert [row["attack"] for row in numbers["attacks"]] == ["FGSM", "PGD", "CW2"]
+    assert numbers["training_goals"]["trapdoor_success"] > 0.9
+    assert numbers["unattacked"]["with a trapdoor"]["by_detector"] > 0.9
+    assert numbers["median_ratio_m2_m1"] > 1
+    # On clean images the whole model has the gradient of N2.
+    whole, second = (numbers["magnitudes"][name]["median"] for name in ("whole", "m2"))
+    assert whole == pytest.approx(second, rel=1e-3)
+
+
 def test_the_constants_of_another_run_are_not_replaced(
     digits_file: Path, drawn: Path
 ) -> None:
     kept = drawn / "calibration.json"
     before = kept.read_bytes()
-    with pytest.raises(CommandLineError, match="seed"):
+    with pytest.raises(CommandLineError, match="was made with other settings"):
         figure.main(
             [
                 "attractors",
@@ -76,6 +87,7 @@ def test_the_constants_of_another_run_are_not_replaced(
     assert kept.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_figures_of_luring_are_drawn_from_what_was_attacked(
     workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +123,7 @@ def test_figures_of_luring_are_drawn_from_what_was_attacked(
         assert (folder / "figures" / f"luring_{name}_digits.png").exists()
 
 
+@pytest.mark.slow
 def test_the_toy_is_trained_attacked_and_drawn(tmp_path: Path) -> None:
     workdir = tmp_path / "new" / "toy"
     figure.main(

@@ -8,16 +8,13 @@ from figures.gradients import gradient, scores_of, soft_label_loss
 from figures.trapdoor import (
     Counterexample,
     Detect,
-    figure_6,
     fit_analyzer,
     make_counterexample,
 )
 
-from keras_traps import attacks
 from keras_traps._checks import FloatArray
 from keras_traps.attractors.thresholds import set_thresholds
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.subjects import Defence
 from keras_traps.models.inference import predict
 from tests.attractors.conftest import least_squares_classifier
 
@@ -189,30 +186,3 @@ def test_the_decoders_conditions_are_c1_to_c3(
 def test_a_black_image_has_a_verdict(detect: Detect) -> None:
     black = np.zeros((1, 8, 8, 1), np.float32)
     assert not detect(black)["by_signature"][0]
-
-
-def test_figure_6_attacks_the_counter_example(
-    defence: Defence, digits_train: Dataset, digits_test: Dataset
-) -> None:
-    chosen = [
-        *attacks.preset("digits", ["FGSM"]),
-        attacks.create("CW2", binary_search_steps=1, max_iterations=3),
-    ]
-    result = figure_6(
-        defence,
-        chosen,
-        digits_train,
-        digits_test.take(60),
-        amplitude=AMPLITUDE,
-        num_attacked=12,
-    )
-    numbers = result.numbers
-    assert numbers["attacked"] == 12
-    assert numbers["training_goals"]["trapdoor_success"] > 0.9
-    assert [row["attack"] for row in numbers["attacks"]] == ["FGSM", "CW2"]
-    assert numbers["settings"]["FGSM"] == {"eps": 0.3}
-    assert numbers["unattacked"]["with a trapdoor"]["by_detector"] > 0.9
-    assert numbers["median_ratio_m2_m1"] > 1
-    # On clean images the whole model has the gradient of N2.
-    whole, second = (numbers["magnitudes"][name]["median"] for name in ("whole", "m2"))
-    assert whole == pytest.approx(second, rel=1e-3)
