@@ -22,7 +22,7 @@ Run = Callable[[], FloatArray]
 
 
 class Victim(NamedTuple):
-    """A classifier that returns logits, and what is attacked: images, labels, targets."""
+    """A classifier that returns logits, and the images to attack."""
 
     model: keras.Model
     images: FloatArray

@@ -37,10 +37,6 @@ def time_calls(
     """Times calls in turn, so that each finds the machine as busy as the others do.
 
     Each is made once before, untimed; every second round goes backwards.
-
-    Returns:
-        By name, one time per round in seconds. For a call shorter than 0.1 s it is
-        the median of as many as fit into that.
     """
     for call in calls.values():
         call()
@@ -79,16 +75,7 @@ def compare(times: Mapping[str, Sequence[float]], base: str) -> dict[str, Row]:
 
 
 def extra_memory(prepare: Callable[[], Iterable[Call]]) -> list[int]:
-    """Measures in a new process what calls need beyond the memory held already.
-
-    Args:
-        prepare: A function of a module, or a `functools.partial` of one, that makes
-            the calls. Each is made once before it is measured.
-
-    Returns:
-        For each call, by how many bytes the peak of the resident set during it lies
-        above the resident set before it. On Linux only.
-    """
+    """Measures in a new process what calls need beyond the memory held already."""
     spawn = multiprocessing.get_context("spawn")
     # On CPUs for which TensorFlow turns oneDNN on, its allocator keeps what was freed:
     # a second run would need nothing new.

@@ -78,14 +78,7 @@ the others cannot."""
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines the benchmark's flags.
-
-    Args:
-        values: Where to define them.
-
-    Returns:
-        The same.
-    """
+    """Defines the benchmark's flags."""
     text = functools.partial(flags.DEFINE_string, flag_values=values)
     count = functools.partial(flags.DEFINE_integer, flag_values=values, lower_bound=1)
     several = functools.partial(flags.DEFINE_list, flag_values=values)
@@ -102,15 +95,7 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the benchmark.
-
-    Args:
-        argv: What is left of the command line.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-
-    Raises:
-        app.UsageError: If the command line is wrong. Nothing is measured.
-    """
+    """Runs the benchmark."""
     for name, known in (("attacks", ATTACKS), ("libraries", LIBRARIES)):
         if unknown := [each for each in values[name].value if each not in known]:
             raise app.UsageError(
@@ -160,18 +145,7 @@ def _trained(path: Path) -> str:
 def load_victim(
     path: str, dataset: str, data_dir: str | None, count: int, batch_size: int
 ) -> Victim:
-    """Loads what is attacked: the first test images that the model gets right.
-
-    Args:
-        path: The file of a model that returns logits.
-        dataset: The data set's name.
-        data_dir: The folder that holds it, or `None`.
-        count: How many images at most.
-        batch_size: How many images are attacked at once.
-
-    Returns:
-        The victim, with a wrong class for each image to aim at.
-    """
+    """Loads what is attacked: the first test images that the model gets right."""
     model = keras.saving.load_model(path)
     test = datasets.load(dataset, "test", data_dir)
     answers = predict(model, test.images).argmax(axis=1)
@@ -189,19 +163,7 @@ def measure(
     repeats: int,
     memory: tuple[str, str, str | None] | None,
 ) -> list[_measure.Row]:
-    """Attacks with each library in turn, again and again.
-
-    Args:
-        victim: What is attacked.
-        names: Which of `ATTACKS`.
-        libraries: Which of `LIBRARIES`.
-        repeats: How many rounds are timed.
-        memory: The path, data set and folder to load the victim by in a process of its
-            own, one for each row; `None` not to measure memory.
-
-    Returns:
-        A row for every attack and library that has it.
-    """
+    """Attacks with each library in turn, again and again."""
     rows = []
     for name in tqdm.tqdm(names, unit="attack"):
         attack = _attack(name)
@@ -224,18 +186,7 @@ def measure(
 
 
 def judge(attack: Attack, victim: Victim, images: FloatArray) -> _measure.Row:
-    """Judges what a library returned, in the same way for all.
-
-    Args:
-        attack: How it attacked.
-        victim: What was attacked.
-        images: What it returned. Images that are not finite or lie outside the ball
-            have failed, and so have all-black ones, which Foolbox returns where it
-            found nothing.
-
-    Returns:
-        The rate of success, and the mean L2 of the successes.
-    """
+    """Judges what a library returned, in the same way for all."""
     finite = np.isfinite(images).all(axis=(1, 2, 3))
     images = np.clip(np.nan_to_num(images), 0, 1).astype(np.float32)
     answers = predict(victim.model, images).argmax(axis=1)

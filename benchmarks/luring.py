@@ -6,6 +6,7 @@ Example:
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Sequence
 
 import keras

@@ -48,17 +48,7 @@ def measure(
     clients: int,
     requests: int,
 ) -> _measure.Row:
-    """Puts a server under load, and returns a row with the keys of the table.
-
-    Args:
-        address: As `Client` takes it.
-        model: The model's name there.
-        signature: The signature, of one input of floats.
-        batch: Images in a request.
-        clients: How many clients ask at once.
-        requests: How many requests they make together, rounded up to a multiple of
-            the clients.
-    """
+    """Puts a server under load, and returns a row with the keys of the table."""
 
     def ask(least: int) -> tuple[float, list[Reply]]:
         load = Load(crowd, asked, least=least, keep=False, lasting=False)

@@ -40,11 +40,6 @@ def keep_settings(path: Path, settings: Mapping[str, Any], *, resume: bool) -> N
     Every kind of work that can be interrupted calls this before it begins: records of
     attacks, trained models, calibrations. `settings` are plain data: numbers, texts,
     truth values, `None`, lists and mappings of them.
-
-    Raises:
-        FileExistsError: If the file is there and `resume` is false.
-        ValueError: If it is damaged, or tells other settings; the message names those
-            that differ.
     """
     # As a file would tell it: tuples are lists there, and numbers of NumPy numbers.
     wanted = json.loads(json.dumps(settings, default=_plain))

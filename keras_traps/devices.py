@@ -10,12 +10,6 @@ def prepare_devices() -> str:
 
     TensorFloat-32 rounds products to 10 bits, which moves reported numbers. Call this
     before anything runs on a GPU. On a machine without one it changes nothing.
-
-    Returns:
-        What the work will run on, such as `"1 GPU"` or `"CPU"`.
-
-    Raises:
-        RuntimeError: If a GPU is in use already.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -25,11 +19,7 @@ def prepare_devices() -> str:
 
 
 def limit_threads(count: int) -> None:
-    """Limits TensorFlow to some cores, where it has not begun to work yet.
-
-    Args:
-        count: How many.
-    """
+    """Limits TensorFlow to some cores, where it has not begun to work yet."""
     try:
         tf.config.threading.set_intra_op_parallelism_threads(count)
         tf.config.threading.set_inter_op_parallelism_threads(count)

@@ -26,29 +26,14 @@ _LEFT_OUT = ("compile_config", "build_config")
 
 
 def array_sha256(array: npt.NDArray[Any]) -> str:
-    """Returns a hash of an array.
-
-    Args:
-        array: Any array.
-
-    Returns:
-        SHA-256 over its shape, dtype and bytes, as hexadecimal.
-    """
+    """Returns a hash of an array."""
     digest = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def weights_sha256(model: keras.Model) -> str:
-    """Returns a hash of a model's weights.
-
-    Args:
-        model: A built model.
-
-    Returns:
-        SHA-256 over every weight's bytes, in the order of `model.weights`, as
-        hexadecimal.
-    """
+    """Returns a hash of a model's weights."""
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(keras.ops.convert_to_numpy(weight).tobytes())
@@ -56,18 +41,7 @@ def weights_sha256(model: keras.Model) -> str:
 
 
 def architecture_sha256(model: keras.Model) -> str:
-    """Returns a hash of what a model computes, but for its weights.
-
-    Args:
-        model: A built model.
-
-    Returns:
-        SHA-256 over its layers, their settings and how they are connected, as
-        hexadecimal. Names do not count, so that a model that is made twice, or loaded
-        from its file, has the same. The code of `Lambda` layers and of a user's own
-        classes is not seen; of a model with a layer that has no `get_config`, no more
-        than the classes of its layers are.
-    """
+    """Returns a hash of what a model computes, but for its weights."""
     try:
         with warnings.catch_warnings():
             # Keras warns of lambdas, which it could not load again.
@@ -80,18 +54,7 @@ def architecture_sha256(model: keras.Model) -> str:
 
 
 def provenance(argv: Sequence[str], **facts: Any) -> dict[str, Any]:
-    """Collects what made a result.
-
-    Args:
-        argv: The command line: script and flags. Of the script, and of flags whose
-            value is an absolute path, only the last part is kept: a path says
-            nothing to a reader on another machine.
-        **facts: Seeds and hashes, to be shown as they are.
-
-    Returns:
-        Plain data in the order to show it. Environment variables that change how
-        TensorFlow rounds are in it where they are set.
-    """
+    """Collects what made a result."""
     return {
         "command": _command(argv),
         **facts,
@@ -115,11 +78,7 @@ def _command(argv: Sequence[str]) -> str:
 
 
 def rounding_environment() -> dict[str, dict[str, str]]:
-    """Returns the environment variables that change how TensorFlow rounds.
-
-    Returns:
-        `{"environment": {name: value}}` of those that are set; `{}` if none is.
-    """
+    """Returns the environment variables that change how TensorFlow rounds."""
     found = {name: os.environ[name] for name in _ENVIRONMENT if os.environ.get(name)}
     return {"environment": found} if found else {}
 

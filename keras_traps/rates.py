@@ -6,12 +6,7 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """A count of successes among trials.
-
-    Args:
-        count: How many succeeded.
-        total: How many were tried; may be 0, then the rate is `None`.
-    """
+    """A count of successes among trials."""
 
     count: int
     total: int

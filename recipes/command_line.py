@@ -25,12 +25,7 @@ class CommandLineError(Exception):
 
 
 class Parser(argparse_flags.ArgumentParser):
-    """A parser whose help tells defaults, and whose errors are exceptions.
-
-    Args:
-        about: The script's docstring, or what a sub-command does.
-        **settings: What `argparse.ArgumentParser` takes.
-    """
+    """A parser whose help tells defaults, and whose errors are exceptions."""
 
     def __init__(self, about: str | None = None, **settings: Any) -> None:
         super().__init__(
@@ -46,13 +41,7 @@ class Parser(argparse_flags.ArgumentParser):
     def command(
         self, name: str, about: str, run: Callable[[argparse.Namespace], None]
     ) -> "Parser":
-        """Adds a sub-command, and returns the parser of its flags.
-
-        Args:
-            name: Its name, which the parsed flags have as `command`.
-            about: What it does, a sentence.
-            run: What does it, given the parsed flags; they have it as `run`.
-        """
+        """Adds a sub-command, and returns the parser of its flags."""
         if self._add is None:
             self._add = self.add_subparsers(
                 dest="command", required=True, metavar="COMMAND"
@@ -73,18 +62,7 @@ class Parser(argparse_flags.ArgumentParser):
         several: bool = False,
         required: bool = False,
     ) -> None:
-        """Adds a flag `--name=VALUE`.
-
-        Args:
-            name: Its name.
-            about: What it is for; the default is added.
-            kind: Reads and checks a value. Defaults to any text.
-            default: What it is where it is not given. Defaults to `None`.
-            options: All values that it may have. Defaults to all that `kind` takes.
-            several: Whether it takes several values, with commas between them or by
-                being repeated; it is a tuple then. Defaults to `False`.
-            required: Whether it has to be given. Defaults to `False`.
-        """
+        """Adds a flag `--name=VALUE`."""
         read = _one_of(options) if options else kind
         if default not in (None, ()):
             shown = ",".join(map(str, default)) if several else default
@@ -104,17 +82,7 @@ class Parser(argparse_flags.ArgumentParser):
         self.add_argument(f"--{name}", action="store_true", help=about)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Reads a command line.
-
-        Args:
-            argv: Its words, without the script.
-
-        Returns:
-            The flags by name; and `command_line`, the script with all words.
-
-        Raises:
-            CommandLineError: If a flag is unknown, missing or not what it has to be.
-        """
+        """Reads a command line."""
         found = self.parse_args(list(argv))
         found.command_line = (self.prog, *argv)
         return found
@@ -137,11 +105,6 @@ def run(
 
     A wrong command line is told in one line, with exit code 2; an interruption in one
     line, with exit code 130.
-
-    Args:
-        main: The script's work, given the words of the command line.
-        go_on: What to do after an interruption. Defaults to what is true where there is
-            a flag `--resume`.
     """
     # Whoever waits for one line is not to look for it among TensorFlow's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -161,14 +124,6 @@ def refusing(what: str = "") -> Iterator[None]:
     """Makes a wrong command line of an error within, so that it is told in one line.
 
     For what is done before the long work: reading files, opening folders.
-
-    Args:
-        what: What it means, to be said before the error's own words. Defaults to
-            nothing.
-
-    Raises:
-        CommandLineError: If something within raises an error of a value, a file or a
-            package that is not there.
     """
     try:
         yield

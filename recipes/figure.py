@@ -97,14 +97,7 @@ def _add_attractors(parser: command_line.Parser) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, draws and writes what the sub-command and its flags say.
-
-    Args:
-        argv: The words of the command line, without the script.
-
-    Raises:
-        CommandLineError: If the command line is wrong. Nothing is run.
-    """
+    """Measures, draws and writes what the sub-command and its flags say."""
     arguments = _parser().parse(argv)
     arguments.run(arguments)
 

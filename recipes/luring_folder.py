@@ -22,13 +22,7 @@ WHOLE = ("target", "surrogate")
 
 
 class Folder(NamedTuple):
-    """The models of one data set and seed.
-
-    Args:
-        path: Where they are.
-        model: The classifier M that was brought, if any.
-        dataset: The data set's name.
-    """
+    """The models of one data set and seed."""
 
     path: Path
     model: Path | None

@@ -361,11 +361,7 @@ class Attack(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinfAttack(Attack):
-    """An attack in an L-infinity ball.
-
-    Args:
-        eps: The ball's radius, above 0; pixels are in [0, 1].
-    """
+    """An attack in an L-infinity ball."""
 
     eps: float
 
@@ -404,13 +400,7 @@ def uniform_start(batch: Batch, eps: float) -> FloatArray:
 
 
 class Distances(NamedTuple):
-    """The size of the change of each image.
-
-    Args:
-        l0: `(batch,)`, int64: how many values changed.
-        l2: `(batch,)`, float32: L2 norm of the change, pixels in [0, 1].
-        linf: `(batch,)`, float32: largest change of a value.
-    """
+    """The size of the change of each image."""
 
     l0: IntArray
     l2: FloatArray

@@ -50,15 +50,7 @@ _BOX = {"clip_min": 0.0, "clip_max": 1.0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansAttack(Attack, abc.ABC):
-    """What cleverhans' attacks on the gradient share.
-
-    Args:
-        eps: The ball's radius in `norm`, above 0; pixels are in [0, 1].
-        norm: `"Linf"` or `"L2"`. Defaults to `"Linf"`.
-        aim: `"none"` leads away from the true class; `"random"` and `"least_likely"`
-            lead towards a given one, and name the rule by which an evaluation chooses
-            it. Defaults to `"none"`.
-    """
+    """What cleverhans' attacks on the gradient share."""
 
     eps: float
     norm: NormName = "Linf"

@@ -49,20 +49,7 @@ from keras_traps.models.inference import inference_function
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What sets one gradient attack apart from another; fixed when it is compiled.
-
-    Args:
-        norm: Steps and projection.
-        momentum: Whether gradients, each divided by its mean absolute value, add up
-            from step to step.
-        look: Through what the model is shown the images: from images and a draw for
-            each, `(rows,)`.
-        transform_gradient: What is done to each gradient, given the kernel.
-        infer: From a model to the logits function to follow. It must not hold the
-            model.
-        abort_early: Whether an example stops as soon as it has succeeded; not beside
-            `look`, where the answers are not those to the images.
-    """
+    """What sets one gradient attack apart from another; fixed when it is compiled."""
 
     norm: Norm = LINF
     momentum: bool = False
@@ -331,12 +318,7 @@ def check_steps(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IterativeAttack(GradientAttack, abc.ABC):
-    """A sign-gradient attack of many steps.
-
-    Args:
-        eps_iter: Size of a step, above 0 and at most `eps`.
-        nb_iter: How many steps, at least 1.
-    """
+    """A sign-gradient attack of many steps."""
 
     eps_iter: float
     nb_iter: int

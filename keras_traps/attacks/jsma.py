@@ -200,16 +200,7 @@ class _Search(NamedTuple):
 
 
 def best_two(target: tf.Tensor, allowed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the best pairs where what the target gains is what the others lose.
-
-    Args:
-        target: `(rows, features)`, float32: the derivatives of the target's output.
-        allowed: `(rows, features)`, bool: which may be taken.
-
-    Returns:
-        `(rows, 2)`, int32: the two largest of each row; and `(rows,)`, bool: whether
-        they are admissible. Where they are not, the pair says nothing.
-    """
+    """Finds the best pairs where what the target gains is what the others lose."""
     gains, pair = tf.math.top_k(tf.where(allowed, target, -float("inf")), 2)
     return pair, tf.reduce_sum(gains, axis=1) > 0
 

@@ -110,12 +110,7 @@ def _watch(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 
 
 class Finished(NamedTuple):
-    """What became of each example of a batch.
-
-    Args:
-        images: The shape of the batch's images.
-        iterations: `(batch,)`, int32: how many steps were spent on each.
-    """
+    """What became of each example of a batch."""
 
     images: tf.Tensor
     iterations: tf.Tensor
@@ -144,19 +139,7 @@ def iterate(
     finished: Finished,
     steps: tf.Tensor | int = 2**31 - 1,
 ) -> tuple[tf.Tensor, Rows, Finished]:
-    """Works on rows, of which those that are done leave, as long as any is left.
-
-    Args:
-        rows: Tensors with a first axis of rows, in any structure.
-        advance: Makes one step: from its number, from 0, the rows that stand and what
-            has become of the others to all three after it; see `sift`.
-        finished: What has become of the examples before.
-        steps: How many steps at most, int32. Defaults to no limit.
-
-    Returns:
-        How many steps were made, the rows that still stand, and what became of the
-        others.
-    """
+    """Works on rows, of which those that are done leave, as long as any is left."""
     return tf.while_loop(
         lambda number, rows, _: (
             (number < steps) & (tf.size(tf.nest.flatten(rows)[0]) > 0)
@@ -195,16 +178,6 @@ def rivals_lead(logits: tf.Tensor, labels: tf.Tensor, loss: Loss) -> tf.Tensor:
     by log-sum-exp. Both have the same gradient up to a positive factor, which the
     attacks here do not look at; but the cross-entropy's vanishes in float32 where the
     model is sure, and the lead's does not.
-
-    Args:
-        logits: `(batch, num_classes)`, floating point.
-        labels: `(batch,)`, integers: the given classes.
-        loss: `"cross_entropy"` for the log-sum-exp over all rivals, `"margin"` for the
-            strongest rival alone.
-
-    Returns:
-        `(batch,)`: what an attack away from the class raises, and one towards it
-        lowers.
     """
     given = tf.one_hot(labels, tf.shape(logits)[-1], on_value=True, off_value=False)
     # A quarter of the lowest number, so that differences of two are finite.
@@ -245,14 +218,7 @@ def rounding(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 class Norm(NamedTuple):
-    """How far and where a gradient attack may go.
-
-    Args:
-        step: From a direction, of the images' shape, to the step of length 1 that goes
-            furthest along it; none where the direction is 0.
-        project: From images, the clean images and a radius to the images in the ball
-            around the clean ones and in [0, 1].
-    """
+    """How far and where a gradient attack may go."""
 
     step: Callable[[tf.Tensor], tf.Tensor]
     project: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]

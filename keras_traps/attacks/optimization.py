@@ -42,13 +42,7 @@ _PROGRESS = 0.9999
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConstantSearchAttack(Attack, abc.ABC):
-    """An attack that minimises a distance plus c times a penalty, for several c.
-
-    Args:
-        initial_const: The first c, above 0.
-        binary_search_steps: How many c to try, at least 1.
-        max_iterations: How many steps with each c at most, at least 1.
-    """
+    """An attack that minimises a distance plus c times a penalty, for several c."""
 
     initial_const: float
     binary_search_steps: int
@@ -64,14 +58,7 @@ class ConstantSearchAttack(Attack, abc.ABC):
 
 
 class Constant(NamedTuple):
-    """Where each example stands in its search over c.
-
-    Args:
-        value: `(rows,)`, float32: c as it is tried now, at most 1e10.
-        lower: `(rows,)`, float32: the largest c that failed, 0 before.
-        upper: `(rows,)`, float32: the smallest c that succeeded, infinity before.
-        number: `(rows,)`, int32: which search this is, from 0.
-    """
+    """Where each example stands in its search over c."""
 
     value: tf.Tensor
     lower: tf.Tensor
@@ -133,15 +120,7 @@ def hinge(
 
 
 class Rows(NamedTuple):
-    """The examples that are still worked on.
-
-    Args:
-        position: `(rows,)`, int32: where in the batch they are.
-        images: `(rows, height, width, channels)`, float32: the clean images.
-        labels: `(rows,)`, int64: their targets or true classes.
-        ids: `(rows,)`, int64: which examples they are.
-        draws: `(rows, ...)`, float32: what was drawn at random for each.
-    """
+    """The examples that are still worked on."""
 
     position: tf.Tensor
     images: tf.Tensor
@@ -151,19 +130,7 @@ class Rows(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How far each example has come.
-
-    Args:
-        constant: Where its search over c stands.
-        step: `(rows,)`, int32: how many steps it has made with this c.
-        found: `(rows,)`, bool: whether this c has succeeded.
-        losses: `(rows,)`, float32: sum of the losses since they were looked at.
-        before: `(rows,)`, float32: that sum when it was looked at last.
-        best: The shape of the images: the best success with any c, or the clean image.
-        distance: `(rows,)`, float32: how far that is from the clean image in the
-            attack's own measure, or the largest number.
-        iterations: `(rows,)`, int32: all its steps.
-    """
+    """How far each example has come."""
 
     constant: Constant
     step: tf.Tensor
@@ -184,15 +151,7 @@ class Standing(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What a step came to.
-
-    Args:
-        state: The method's next state.
-        images: The shape of the images: what was tried.
-        distance: `(rows,)`, float32: how far that is from the clean images.
-        success: `(rows,)`, bool: whether the answer to it is the one that is wanted.
-        loss: `(rows,)`, float32: what the method lowers.
-    """
+    """What a step came to."""
 
     state: State
     images: tf.Tensor
@@ -202,12 +161,7 @@ class Attempt(NamedTuple):
 
 
 class Method(abc.ABC):
-    """How a step is made: the variable, the penalty and the optimiser.
-
-    Args:
-        logits: A function from a batch of images to `(batch, num_classes)`.
-        settings: The hyper-parameters.
-    """
+    """How a step is made: the variable, the penalty and the optimiser."""
 
     def __init__(self, logits: Logits, settings: Settings) -> None:
         self.logits = logits
@@ -242,16 +196,7 @@ class Method(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchAttack(ConstantSearchAttack, abc.ABC):
-    """One whose steps are made by a `Method` in the compiled loop.
-
-    Args:
-        learning_rate: Size of a step, above 0.
-        confidence: Kappa, by how much the answer that is wanted has to lead, in the
-            unit of the logits; not below 0. A clean image is kept where it does so
-            already. Defaults to `0.0`.
-        abort_early: Whether an example goes on to its next c when a tenth of the steps
-            has not lowered its mean loss by 0.01 %. Defaults to `True`.
-    """
+    """One whose steps are made by a `Method` in the compiled loop."""
 
     learning_rate: float
     confidence: float = 0.0

@@ -27,13 +27,7 @@ _ANSWER_BATCH = 500
 
 
 class UniversalPerturbation(NamedTuple):
-    """What was learnt.
-
-    Args:
-        perturbation: `(height, width, channels)`, float32, in the ball.
-        passes: How many passes were made through the images.
-        fooling_rate: The share of them that it fools.
-    """
+    """What was learnt."""
 
     perturbation: FloatArray
     passes: int

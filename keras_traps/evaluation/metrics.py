@@ -129,23 +129,7 @@ def rate_of(flags: pd.Series) -> Rate:
 
 
 def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Makes the rows of Tables I and III to VI, one for each attack on each variant.
-
-    Args:
-        frame: What became of each image; with `clean_score`, the score of the same
-            image before the attack.
-        runs: What was run, in the order of the rows.
-
-    Returns:
-        By name: `variant`, `attack`, `kind`, `settings`, `note`; `success_trapped`, on
-        the attacked model; `success_classifier` and `mean_l2_classifier`, of the same
-        attack on C, or `None`; `detection`, for each `fpr` how many of the successful
-        are `detected` and of those `recovered` (columns e and f of Table I), and how
-        many of all are successful and not flagged, `overall` (column g), which an
-        integrated model has not; its `unflagged`, success on what is not flagged; the
-        area `auc` under the ROC curve, of the successful images against the same
-        before the attack; and `mean_l2` of the successful.
-    """
+    """Makes the rows of Tables I and III to VI, one for each attack on each variant."""
     cells = dict(iter(frame.groupby(["subject", "attack"])))
     rows = []
     for run in runs:
@@ -195,15 +179,7 @@ def _mean_l2(part: pd.DataFrame) -> float | None:
 
 
 def area_under_curve(part: pd.DataFrame) -> float | None:
-    """Area under the ROC curve, as DEEPSEC takes it.
-
-    Args:
-        part: Rows of one attack, with `score` and `clean_score`.
-
-    Returns:
-        The area for the successful images against the same before the attack, or
-        `None` where there is none.
-    """
+    """Area under the ROC curve, as DEEPSEC takes it."""
     met = part[part["success"]]
     if not len(met):
         return None
@@ -212,17 +188,7 @@ def area_under_curve(part: pd.DataFrame) -> float | None:
 
 
 def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Counts the images that at least one attack got through with.
-
-    Args:
-        frame: What became of each image; those count that every attack met.
-
-    Returns:
-        For each variant, and where several losses were taken on M itself for who tries
-        them all (`"any_loss"`): `variant`, `misclassified` by some attack, and
-        `overall` by false-positive rate, misclassified by some without being flagged;
-        of an integrated model at the largest rate alone, which it is made with.
-    """
+    """Counts the images that at least one attack got through with."""
     watched = frame[frame["subject"] != "undefended"]
     parts = list(watched.groupby("subject", sort=False))
     losses = watched[~watched["integrated"]]
@@ -245,17 +211,7 @@ def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Compares the images that fool M unnoticed with those that are noticed.
-
-    Args:
-        frame: What became of each image; with `lead`, by how much C's answer leads on
-            the clean image.
-
-    Returns:
-        For each attack on `"paper"` that gets past the detector, at its largest rate:
-        `attack`, `fpr`, and of the `unnoticed` and the `noticed` images the `count` and
-        medians of C's `lead`, W's `pull` towards the answer and the distance `l2`.
-    """
+    """Compares the images that fool M unnoticed with those that are noticed."""
     rows: list[dict[str, Any]] = []
     [fpr, *_] = fprs_of(frame)
     seen = frame[(frame["subject"] == "paper") & frame["success"]]
@@ -274,16 +230,7 @@ def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two outcomes on the images that both met.
-
-    Args:
-        images: How many these are.
-        ahead: On how many of them the first alone did well.
-        behind: On how many the second alone did.
-        shares: The share on which the first did, and the second.
-        p_value: How likely at least so uneven a split is if neither is better: the
-            exact test of McNemar, two-sided.
-    """
+    """Two outcomes on the images that both met."""
 
     images: int
     ahead: int
@@ -293,15 +240,7 @@ class Pair:
 
 
 def compare(first: pd.Series, second: pd.Series) -> Pair:
-    """Compares two outcomes image by image.
-
-    Args:
-        first: Truth values by image: where the first went well.
-        second: Where the second did; the images may be others, in another order.
-
-    Returns:
-        The counts, over the images that are in both.
-    """
+    """Compares two outcomes image by image."""
     both = pd.concat([first, second], axis=1, join="inner").to_numpy(bool)
     one, other = both[:, 0], both[:, 1]
     ahead, behind = int((one & ~other).sum()), int((other & ~one).sum())
@@ -315,16 +254,7 @@ def compare(first: pd.Series, second: pd.Series) -> Pair:
 
 @dataclasses.dataclass(frozen=True)
 class CleanVariant:
-    """A row of luring's Table 1: clean test images.
-
-    Args:
-        variant: `"target"` for M, or how M∘P was made.
-        test: On how many the model is right.
-        agree: On how many M and M∘P both are; `None` for M.
-        same: On how many they give one class, right or wrong; `None` for M.
-        parameters: How many weights were trained.
-        facts: What it was trained with.
-    """
+    """A row of luring's Table 1: clean test images."""
 
     variant: str
     test: Rate
@@ -335,14 +265,7 @@ class CleanVariant:
 
 
 def luring_rates(part: pd.DataFrame) -> LuringMetrics:
-    """Counts what the luring paper measures of one attack's images.
-
-    Args:
-        part: Rows of one attack of one radius on one subject of luring.
-
-    Returns:
-        The rates of Tables 2 to 4, and those of Figure 4.
-    """
+    """Counts what the luring paper measures of one attack's images."""
     return luring_metrics(
         augmented=part["augmented"].to_numpy(),
         target=part["target"].to_numpy(),

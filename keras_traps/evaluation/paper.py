@@ -77,33 +77,12 @@ UNBOUNDED = ("BLB", "CW2", "EAD")
 
 
 def paper_row(attack: str, dataset: str) -> dict[str, float | None]:
-    """Looks up what the attractor paper reports for one attack (Tables I, III to VI).
-
-    Args:
-        attack: The paper's short name of the attack, e.g. `"FGSM"`.
-        dataset: `"mnist"` or `"cifar10"`.
-
-    Returns:
-        Fractions in [0, 1] by `asr_original`, `asr_attractors`, `detection`,
-        `recovery`, `overall_asr` (at a false-positive rate of 5 %),
-        `overall_asr_fpr0.5` (at 0.5 %) and `asr_integrated`; where Table III has it
-        `auc`; where Table VI has them the mean L2 distances `mean_l2_original` and
-        `mean_l2_integrated` in pixels of [0, 1]; `None` where no adversarial image was
-        found. Empty where the paper has no such attack or data set.
-    """
+    """Looks up one attack in the attractor paper (Tables I, III to VI), as fractions."""
     return dict(_read("attractors")["attacks"].get(attack, {}).get(dataset, {}))
 
 
 def paper_clean(dataset: str) -> tuple[float | None, float | None]:
-    """Looks up the attractor paper's accuracy on clean test images (Table II).
-
-    Args:
-        dataset: `"mnist"` or `"cifar10"`.
-
-    Returns:
-        Fractions in [0, 1] for the undefended classifier C and for the trapped model
-        M; `(None, None)` where the paper does not have the data set.
-    """
+    """Looks up the attractor paper's accuracy on clean test images (Table II)."""
     row = _read("attractors")["clean"].get(dataset, {})
     return row.get("original"), row.get("attractors")
 
@@ -111,33 +90,13 @@ def paper_clean(dataset: str) -> tuple[float | None, float | None]:
 def luring_cell(
     dataset: str, attack: str, eps: float, variant: str
 ) -> dict[str, float | None]:
-    """Looks up what the luring paper reports for one attack (Tables 2 to 4).
-
-    Args:
-        dataset: `"mnist"`, `"svhn_cropped"` or `"cifar10"`.
-        attack: The attack's name, e.g. `"MIM-TI"`.
-        eps: The radius, pixels in [0, 1].
-        variant: The source model: `"stack"`, `"auto"`, `"ce"` or `"luring"`.
-
-    Returns:
-        Fractions in [0, 1] by `ac_mop`, `ac_m` and `dac`; `None` where the number is
-        not legible. Empty where the paper has no such cell.
-    """
+    """Looks up what the luring paper reports for one attack (Tables 2 to 4)."""
     rows = _read("luring")["attacks"].get(dataset, {}).get(attack, {})
     return dict(rows.get(f"{eps:g}", {}).get(variant, {}))
 
 
 def luring_clean(dataset: str, variant: str) -> dict[str, float | None]:
-    """Looks up the luring paper's accuracy on clean test images (Table 1).
-
-    Args:
-        dataset: As in `luring_cell`.
-        variant: `"target"` for M, or the source model as in `luring_cell`.
-
-    Returns:
-        Fractions in [0, 1] by `test` and `agree`; empty where the paper has no such
-        model.
-    """
+    """Looks up the luring paper's accuracy on clean test images (Table 1)."""
     return dict(_read("luring")["clean"].get(dataset, {}).get(variant, {}))
 
 
@@ -150,22 +109,7 @@ def _read(paper: str) -> dict[str, Any]:
 
 
 def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Counts in how many cells of Tables 2 to 4 luring is above each baseline.
-
-    Args:
-        frame: What became of each image.
-        runs: What was run; only what the paper's attacker did is compared.
-
-    Returns:
-        Two for each `baseline` that shares a cell with luring, attacked alike: of the
-        `measure` `"ac_m"` and of `"dac"`. In how many of the `cells` luring is `above`
-        (equal is not); those `missed`, with attack, radius and both rates; the `uneven`
-        ones, with different numbers of images; the `unlike` ones that are left out, for
-        the attack had other settings; and `paired`, the same on the images that both
-        met: the smallest and the largest number of these `images`, in how many cells
-        luring is `above`, in how many of these beyond chance (`surely_above`), and in
-        how many it is below beyond chance, at 5 % for each cell.
-    """
+    """Counts in how many cells of Tables 2 to 4 luring is above each baseline."""
     ours = {
         (run.about["variant"], run.attack, run.eps): run
         for run in runs

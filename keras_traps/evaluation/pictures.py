@@ -48,14 +48,7 @@ class Picture:
 
 
 def roc_picture(evaluation: Evaluation) -> Picture | None:
-    """Draws the ROC curve of every attack, plain and with a stretched left end.
-
-    Args:
-        evaluation: Its clean scores are compared with those of the successful images.
-
-    Returns:
-        The plot, or `None` where there are no scores to compare.
-    """
+    """Draws the ROC curve of every attack, plain and with a stretched left end."""
     clean, curves = _finite(evaluation.clean_scores), {}
     for attack, scores in evaluation.attacked_scores.items():
         attacked = _finite(scores)
@@ -72,14 +65,7 @@ def roc_picture(evaluation: Evaluation) -> Picture | None:
 
 
 def correlation_picture(evaluation: Evaluation) -> Picture | None:
-    """Draws densities of w on clean and attacked images, with the thresholds.
-
-    Args:
-        evaluation: Its correlations are drawn, by the kinds of attack in its rows.
-
-    Returns:
-        The plot, or `None` where there are no correlations at all.
-    """
+    """Draws densities of w on clean and attacked images, with the thresholds."""
     kinds = {row["attack"]: _KINDS[row["kind"]] for row in evaluation.rows}
     groups: dict[str, list[FloatArray]] = {"clean": []}
     groups |= {name: [] for name in _KINDS.values()}
@@ -217,13 +203,6 @@ def strip_png(clean: FloatArray, adversarial: FloatArray) -> bytes:
 
     The perturbation is stretched so that its largest change spans the range from
     mid-grey to black or white; pixels are enlarged without smoothing.
-
-    Args:
-        clean: `(height, width, 1)` or `(height, width, 3)` in [0, 1].
-        adversarial: The same shape.
-
-    Returns:
-        A PNG with transparent gaps.
     """
     change = adversarial - clean
     largest = float(np.abs(change).max()) or 1.0
@@ -242,16 +221,7 @@ def strip_png(clean: FloatArray, adversarial: FloatArray) -> bytes:
 
 
 def example_view(example: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Says what became of an attacked image, and draws it.
-
-    Args:
-        example: One of an evaluation's `examples`.
-        names: One per class.
-
-    Returns:
-        Its `title`, the `outcome` in a few words, whether that is `good` for the
-        defence, a `picture`, and `facts`: terms and what there is to say about each.
-    """
+    """Says what became of an attacked image, and draws it."""
     label, attack, flagged = example["label"], example["attack"], example["flagged"]
     true, said, recovered = (
         names[each] if 0 <= each < len(names) else str(each)

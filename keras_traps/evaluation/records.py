@@ -38,20 +38,7 @@ _OUTPUT = "output."
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record:
-    """What one attack made of some images; arrays have one row per image.
-
-    Args:
-        ids: Index in the test set.
-        labels: True class.
-        targets: Target of a targeted attack, else the true class.
-        l0: How many values changed.
-        l2: L2 distance to the clean image, pixels in [0, 1].
-        linf: Largest change of a value.
-        iterations: How many steps the attack spent.
-        kept: `(at most images, ...)`: the first adversarial images themselves.
-        outputs: What was asked of the adversarial images, by name; `"answer"` is the
-            class that the attacked model answers with.
-    """
+    """What one attack made of some images; arrays have one row per image."""
 
     ids: IntArray
     labels: IntArray
@@ -182,16 +169,7 @@ class RecordStore:
 
 
 def check_workdir(workdir: str | Path, *, resume: bool) -> None:
-    """Refuses a directory that cannot take records, before any work is done.
-
-    Args:
-        workdir: The directory; made if it does not exist.
-        resume: Whether records that are already there are to be kept.
-
-    Raises:
-        OSError: If it cannot be written to.
-        FileExistsError: If it holds records and `resume` is false.
-    """
+    """Refuses a directory that cannot take records, before any work is done."""
     directory = Path(workdir) / _RECORDS
     make_writable(directory, name="workdir")
     if (directory / _SETTINGS).exists() and not resume:
@@ -209,20 +187,7 @@ def record_settings(
     background: FloatArray | None = None,
     defence: Defence | None = None,
 ) -> dict[str, Any]:
-    """Returns what all records of an evaluation depend on, but for attacks' settings.
-
-    Args:
-        test: The test images.
-        seed: Seed of targets and attacks.
-        chunk_size: How many images make a record.
-        background: `(images, ...)`: what attacks that learn from many images get.
-            Defaults to `None`.
-        defence: The traps of the subjects. Defaults to `None`, for subjects whose
-            folders tell which models they are of.
-
-    Returns:
-        Plain data: the same where the records would be.
-    """
+    """Returns what all records depend on, but for the attacks' settings."""
     settings = {"test_data": test.sha256, "seed": seed, "chunk_size": chunk_size}
     settings |= rounding_environment()
     if background is not None:
@@ -245,18 +210,7 @@ def record_settings(
 
 
 def attack_folder(attack: Attack, *before: Attack) -> str:
-    """Returns the folder of an attack's records, of its own for other settings.
-
-    Args:
-        attack: The attack.
-        *before: Attacks whose outcome the records depend on.
-
-    Returns:
-        The attack's name and a hash of all settings.
-
-    Raises:
-        TypeError: If a setting is no plain data.
-    """
+    """Returns the folder of an attack's records, of its own for other settings."""
     try:
         told = [[one.name, one.settings()] for one in (*before, attack)]
         return f"{attack.name}-{_digest(told)}"
@@ -295,24 +249,7 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """An attack that was run to its end on a subject, and where its records are.
-
-    Args:
-        subject: The subject's name.
-        attack: The attack's name.
-        kind: `"UA"` (untargeted) or `"TA"` (targeted).
-        eps: The radius of its L-infinity ball, pixels in [0, 1], or 0 without one.
-        settings: The attack's hyper-parameters; the best of a sweep.
-        note: What is to be said of the attack, or empty.
-        trials: What was tried in a sweep, or nothing.
-        images: How many images were attacked.
-        integrated: Whether flagging is part of the subject's answer.
-        about: What else names the subject.
-        facts: What the records depend on, such as hashes of weights.
-        folder: The folder of the records.
-        chunks: How many records there are.
-        provenance: What a reader needs to make it again.
-    """
+    """An attack that was run to its end on a subject, and where its records are."""
 
     subject: str
     attack: str
@@ -343,19 +280,7 @@ class Run:
 
 
 def read_runs(workdir: str | Path, order: Sequence[str] = ()) -> list[Run]:
-    """Reads all that was run in a work directory.
-
-    Args:
-        workdir: The directory.
-        order: The attacks, in the order to list them in; others come after them.
-            Defaults to none.
-
-    Returns:
-        The runs, by subject, attack and radius.
-
-    Raises:
-        ValueError: If a file is damaged; the message names it.
-    """
+    """Reads all that was run in a work directory."""
     runs = []
     for path in (Path(workdir) / _RUNS).rglob("*.json"):
         try:

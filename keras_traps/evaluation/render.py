@@ -32,16 +32,7 @@ FIGURES = "figures"
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One cell of a table.
-
-    Args:
-        text: What stands in it.
-        hint: The counts behind a rate, or empty.
-        interval: The 95 % interval of a rate in per cent, or empty.
-        paper: The paper's number for it; `None` where no comparison is meant.
-        tint: How much of the heat's colour it has, in per cent, or `None`.
-        wide: Whether the interval always stands in it.
-    """
+    """One cell of a table."""
 
     text: str
     hint: str = ""
@@ -53,14 +44,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class ReportPaths:
-    """Where a report was written.
-
-    Args:
-        json: The numbers, for programs.
-        markdown: The report for a repository; it shows the figures.
-        html: The report as one page that needs no other file.
-        figures: The PNG files that the Markdown shows.
-    """
+    """Where a report was written."""
 
     json: Path
     markdown: Path
@@ -82,21 +66,6 @@ def write_page(
 
     The same page gives the same bytes. Each file appears whole or not at all; an older
     one is replaced.
-
-    Args:
-        directory: Where to; made if it does not exist.
-        name: The files' name without extension, and that of the page in `pages.j2`.
-        title: One line for the top.
-        subtitle: One line under it.
-        content: The numbers; see `plain`.
-        shown: What the page shows, by the names that it has there.
-        figures: PNG by name, for the Markdown. Defaults to none.
-
-    Returns:
-        The paths of what was written.
-
-    Raises:
-        OSError: If nothing can be written there.
     """
     directory = Path(directory)
     paths = ReportPaths(
@@ -184,16 +153,7 @@ def _code(text: str) -> markupsafe.Markup:
 
 
 def plain(value: Any) -> Any:
-    """Turns results into what strict JSON can hold.
-
-    Args:
-        value: Rates, dataclasses, mappings, sequences, arrays, numbers and texts.
-
-    Returns:
-        The same as dicts, lists, numbers, texts and `None`. A rate becomes `{"count",
-        "total", "value", "interval"}`, a number that is not finite `None`, and a key
-        that is a number a text, e.g. `"0.05"`.
-    """
+    """Turns results into what strict JSON can hold."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Rate):
@@ -218,14 +178,7 @@ def plain(value: Any) -> Any:
 
 
 def percent(value: float | None) -> str:
-    """Writes a share in per cent, with one decimal and without the sign.
-
-    Args:
-        value: A share in [0, 1], or `None`.
-
-    Returns:
-        E.g. `"12.3"`. What is not quite 0 or 100 never looks as if it were.
-    """
+    """Writes a share in per cent, with one decimal and without the sign."""
     if value is None or not math.isfinite(value):
         return NOT_APPLICABLE
     text = f"{100 * value:.1f}"
@@ -288,17 +241,7 @@ def rate_cell(
     tint: bool = False,
     wide: bool = False,
 ) -> Cell:
-    """Makes the cell of a rate, with its counts and its 95 % interval.
-
-    Args:
-        rate: The rate; `None` where the row has no such rate.
-        paper: The paper's number as it is written. Defaults to `None`, no comparison.
-        tint: Whether the cell is tinted by the rate. Defaults to `False`.
-        wide: Whether the interval always stands in the cell. Defaults to `False`.
-
-    Returns:
-        The cell.
-    """
+    """Makes the cell of a rate, with its counts and its 95 % interval."""
     if rate is None:
         return Cell(NOTHING, paper=paper)
     if rate.value is None:

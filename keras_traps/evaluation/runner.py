@@ -210,17 +210,7 @@ def check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
 
 
 def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
-    """Does a task.
-
-    Args:
-        task: What to do.
-        background: See `attack_all`.
-        seed: Seed of the attack's randomness.
-
-    Returns:
-        What the attack made of each image; the same wherever, whenever and in whatever
-        pieces it is done, up to rounding.
-    """
+    """Does a task."""
     subject, everything = task.subject, task.subject.examples
     examples = everything.take(task.rows)
     # Whatever the pieces, two change places.

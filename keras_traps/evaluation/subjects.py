@@ -549,17 +549,7 @@ def luring_subjects(
 
 
 def past_the_lure(attack: Attack) -> Attack:
-    """Returns PGD with a gradient that goes past P, for the threat `"identity"`.
-
-    Args:
-        attack: PGD with its settings.
-
-    Returns:
-        The attack; it does not stop where M∘P is fooled, for it is after M.
-
-    Raises:
-        ValueError: If it is another attack than PGD.
-    """
+    """Returns PGD with a gradient that goes past P, for the threat `"identity"`."""
     if attack.name != "PGD":
         raise ValueError(
             "Invalid value for argument `attack`. Only PGD has a form whose gradient "

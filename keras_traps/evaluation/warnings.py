@@ -23,12 +23,6 @@ def find_warnings(frame: pd.DataFrame) -> list[str]:
 
     Two attacks are compared on the images that both met, and told of where one leads by
     more than a point and beyond chance: by the exact test of McNemar, at 5 %.
-
-    Args:
-        frame: What became of each image, `"undefended"` among the subjects.
-
-    Returns:
-        One sentence per sign; none where nothing is suspicious.
     """
     if frame.empty:
         return []

@@ -29,16 +29,6 @@ def luring_loss(
     The first part keeps the answer, the second parts it from the class that M would
     be fooled into. At a hinge of exactly 0 the first part has no gradient.
 
-    Args:
-        logits: z, `(batch, num_classes)`, floating point.
-        answer: c, `(batch,)`, integer.
-        runner_up: b, `(batch,)`, integer; nowhere that of `answer`.
-        luring_weight: lambda, above 0: 1 in the paper on MNIST and SVHN, 0.15 on
-            CIFAR-10. Defaults to `1.0`.
-
-    Returns:
-        `(batch,)`, float32; not bounded below.
-
     Reference:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, equation 1.
     """
@@ -51,13 +41,6 @@ def luring_loss(
 def margin_loss(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
     """The paper's alternative L' of each image, -(z_c - max_{j != c} z_j).
 
-    Args:
-        logits: z, those of M(P(x)), `(batch, num_classes)`, floating point.
-        answer: c, the class that M gives x, `(batch,)`, integer.
-
-    Returns:
-        `(batch,)`, float32; not bounded below.
-
     Reference:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 3.2
         and supplement C.
@@ -66,30 +49,14 @@ def margin_loss(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
 
 
 def cross_entropy(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
-    """The cross-entropy of each image, of the baselines C_E and Stack.
-
-    Args:
-        logits: `(batch, num_classes)`, floating point.
-        answer: The class that is right, `(batch,)`, integer.
-
-    Returns:
-        `(batch,)`, float32, at least 0.
-    """
+    """The cross-entropy of each image, of the baselines C_E and Stack."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.cast(answer, tf.int32), logits=tf.cast(logits, tf.float32)
     )
 
 
 def margin(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
-    """By how much an answer's logit exceeds the largest other, z_c - max_{j != c} z_j.
-
-    Args:
-        logits: z, `(batch, num_classes)`, floating point, at least 2 classes.
-        answer: c, `(batch,)`, integer.
-
-    Returns:
-        `(batch,)`, of the logits' dtype; below 0 where another class is ahead.
-    """
+    """By how much an answer's logit leads: z_c - max_{j != c} z_j."""
     others = tf.where(
         tf.one_hot(answer, tf.shape(logits)[-1], on_value=True, off_value=False),
         logits.dtype.min,
@@ -99,18 +66,7 @@ def margin(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
 
 
 def check_loss(loss: LuringLoss, luring_weight: float | None) -> float | None:
-    """Refuses an unknown loss, and a lambda that is none or that it has no use for.
-
-    Args:
-        loss: Which.
-        luring_weight: lambda, of `"luring"`; `None` for 1.
-
-    Returns:
-        lambda; `None` where the loss has none.
-
-    Raises:
-        ValueError: If one is refused.
-    """
+    """Refuses an unknown loss, and a lambda that is none or that it has no use for."""
     if loss not in get_args(LuringLoss):
         raise ValueError(
             f"Invalid value for argument `loss`. Expected one of "
@@ -130,16 +86,7 @@ def check_loss(loss: LuringLoss, luring_weight: float | None) -> float | None:
 def make_loss(
     name: LuringLoss, luring_weight: float | None
 ) -> Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]:
-    """Returns one of the losses as a function of logits and M's answers.
-
-    Args:
-        name: Which.
-        luring_weight: lambda of `"luring"`, `None` for 1; the others have none.
-
-    Returns:
-        A function of z and of a mapping with `"answer"` and `"runner_up"`, to a loss
-        for each image.
-    """
+    """Returns one of the losses as a function of logits and M's answers."""
     if name == "luring":
         weight = 1.0 if luring_weight is None else luring_weight
         return lambda logits, answers: luring_loss(

@@ -146,16 +146,7 @@ def detection_adversarial_accuracy(
 
 
 def defended(*, augmented: IntArray, target: IntArray, labels: IntArray) -> _Flags:
-    """Says of each attacked image what DAC counts.
-
-    Args:
-        augmented: What M∘P answers to each, `(images,)`.
-        target: What M answers, `(images,)`.
-        labels: The true classes, `(images,)`.
-
-    Returns:
-        `(images,)`, bool: M is right, or M∘P gives another class than M.
-    """
+    """Says of each attacked image what DAC counts."""
     return np.equal(target, labels) | np.not_equal(augmented, target)
 
 

@@ -21,22 +21,7 @@ Variant = Literal["stack", "auto", "ce", "luring"]
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Adam's steps and rates.
-
-    Args:
-        steps: How many in all.
-        batch_size: Images per step.
-        learning_rates: One more than there are boundaries, each above 0.
-        boundaries: The steps after which the next rate is taken; none smaller than the
-            one before it, from 0 to `steps`. Defaults to `()`.
-        cosine: Whether the one rate is a peak, for few steps: reached after 4 % of
-            them, starting at a hundredth of it, where it ends too, falling like a
-            cosine. Not the authors': a tenth of their steps at their rates ends far
-            from where all of them do. Defaults to `False`.
-
-    Raises:
-        ValueError: If a number is out of its range or the counts do not fit.
-    """
+    """Adam's steps and rates."""
 
     steps: int
     batch_size: int
@@ -63,14 +48,7 @@ class Schedule:
             )
 
     def scaled(self, steps: int) -> Self:
-        """Returns a schedule of another length, its boundaries at the same shares.
-
-        Args:
-            steps: How many steps it is to have.
-
-        Returns:
-            A schedule with the same rates and batch size.
-        """
+        """Returns a schedule of another length, its boundaries at the same shares."""
         check_count("steps", steps)
         boundaries = tuple(
             round(boundary * steps / self.steps) for boundary in self.boundaries
@@ -78,11 +56,7 @@ class Schedule:
         return dataclasses.replace(self, steps=steps, boundaries=boundaries)
 
     def optimizer(self) -> keras.optimizers.Adam:
-        """Returns Adam with these rates.
-
-        Returns:
-            A new optimizer, that takes no note of how many steps there are.
-        """
+        """Returns Adam with these rates."""
         schedules = keras.optimizers.schedules
         rate: Any = self.learning_rates[0]
         if self.cosine:
@@ -103,17 +77,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class LureRecipe:
-    """How a P is trained on a data set.
-
-    Args:
-        preset: Its architecture.
-        authors: What the authors' public code trains C_E and luring with.
-        short: What a processor affords, whatever the variant. Not the authors'; on
-            SVHN and CIFAR-10 for a P that starts from the weights of an autoencoder.
-        luring_weight: lambda, Section 4.2. Defaults to `1.0`.
-        validation_split: The share of images by which the authors' public code picks
-            the best P; not that of `"auto"`. Defaults to `0.17`.
-    """
+    """How a P is trained on a data set."""
 
     preset: LurePreset
     authors: Schedule
@@ -168,18 +132,7 @@ _BASELINES: dict[str, dict[str, Schedule]] = {
 
 
 def authors_schedule(variant: Variant, dataset: str) -> Schedule:
-    """Returns what the authors' public code trains a variant with.
-
-    Args:
-        variant: Which.
-        dataset: The data set: one of `LURE_RECIPES`.
-
-    Returns:
-        Their schedule; where they have none of the variant's own, that of P.
-
-    Raises:
-        ValueError: If there is no such variant or data set.
-    """
+    """Returns what the authors' public code trains a variant with."""
     check_known("variant", variant, get_args(Variant))
     check_known("dataset", dataset, tuple(LURE_RECIPES))
     return _BASELINES.get(variant, {}).get(dataset, LURE_RECIPES[dataset].authors)

@@ -141,12 +141,6 @@ def finite_rows(*given: Any) -> Any:
     """Says of each row whether all of its numbers are finite.
 
     Not a number has a largest class as well, the first.
-
-    Args:
-        *given: Tensors `(batch, ...)` of one batch, floating point.
-
-    Returns:
-        `(batch,)`, bool: whether those of all tensors are.
     """
     finite = [
         ops.all(ops.isfinite(one), axis=tuple(range(1, len(one.shape))))

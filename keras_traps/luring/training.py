@@ -73,25 +73,14 @@ _STATE, _SETTINGS = "state.npz", "settings.json"
 
 
 class Picked(NamedTuple):
-    """Which state of a training was kept.
-
-    Args:
-        step: After how many steps.
-        score: The share of the images that were held out to which it answers right.
-    """
+    """Which state of a training was kept."""
 
     step: int
     score: float
 
 
 class Trained(NamedTuple):
-    """What `train_variant` returns.
-
-    Args:
-        model: P as a model from images to images; of `"stack"` M∘P, from images to
-            logits.
-        picked: Which state it is; `None` for the last.
-    """
+    """What `train_variant` returns."""
 
     model: keras.Model
     picked: Picked | None
@@ -104,16 +93,6 @@ class Backup:
     killed between the two, a training would make the same steps twice. It knows
     neither the best weights so far nor how often dropout has drawn. Here all of it is
     one file, replaced in one step.
-
-    Args:
-        folder: Made if it does not exist.
-        settings: All that the training depends on, as plain data.
-        resume: Whether to go on with what is there already. Defaults to `False`.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-        FileExistsError: If it holds the state of a training and `resume` is false.
-        ValueError: If that training has other settings; the message names them.
     """
 
     def __init__(
@@ -147,11 +126,7 @@ class Backup:
             return dict(found)
 
     def save(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Saves arrays, and the time that the training took, in one step.
-
-        Args:
-            state: By name.
-        """
+        """Saves arrays, and the time that the training took, in one step."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, seconds=self.seconds, **state)
         write_atomically(self._path, buffer.getvalue())
@@ -171,27 +146,7 @@ def train_target(
     backup: Backup | None = None,
     verbose: bool = True,
 ) -> Picked:
-    """Trains a classifier M in place, as the authors do, and leaves it at its best.
-
-    Args:
-        model: From images in [0, 1] to logits; built under the same seed.
-        data: The training images. A share of them, chosen at random, only says which
-            epoch is the best.
-        recipe: The authors' settings.
-        steps: How many steps in place of the recipe's epochs; its boundaries are
-            scaled. Defaults to the recipe's.
-        seed: Of the order of images, their moves and the validation images. Defaults
-            to `0`.
-        backup: Where its state is saved. Defaults to nowhere.
-        verbose: Whether to show a bar. Defaults to `True`.
-
-    Returns:
-        The best epoch's last step, and its accuracy on the validation images.
-
-    Raises:
-        ValueError: If the recipe holds out no image, or all, or a number is out of
-            its range.
-    """
+    """Trains a classifier M in place, as the authors do, and leaves it at its best."""
     data, held = _validation(data, recipe.validation_split, seed)
     epoch = max(1, len(data) // recipe.batch_size)
     schedule = Schedule(
@@ -235,44 +190,7 @@ def train_variant(
     backup: Backup | None = None,
     verbose: bool = True,
 ) -> Trained:
-    """Trains one of the paper's four ways to put a network before a classifier.
-
-    Args:
-        variant: Which.
-        target: M, frozen; `"stack"` takes its architecture only.
-        data: The training images; only `"stack"` looks at their labels.
-        schedule: How long, and at what rates.
-        output: What M returns; `"stack"` needs `"logits"`.
-        width: Multiplies the filters of P. Defaults to `1.0`.
-        loss: What `"luring"` is trained with. Defaults to `"luring"`.
-        luring_weight: lambda. Defaults to `1.0`.
-        rotation: The largest random turn of an image in degrees, either way, at least
-            0. For `"ce"` and `"luring"` M is asked at every step where images are
-            moved. Defaults to `0.0`.
-        shift: The largest random shift, as a share of height and width, either way, at
-            least 0 and below 1. Defaults to `0.0`.
-        validation_split: The share of images that are only looked at after each stage:
-            the P is kept whose M∘P gives M's answer to most of them, or for `"stack"`
-            the true class. At least 0 and below 1; 0 keeps the last P, as does
-            `"auto"` with any. Defaults to `0.0`.
-        start: A trained P of the same width, such as that of `"auto"`, whose weights P
-            has at first; or for `"stack"` a whole M∘P of the same. Where one is picked,
-            it is one of those to pick from. Defaults to `None`: new weights.
-        seed: Of the first weights, the dropout, the order of images, their moves and
-            the choice of those that are held out. Defaults to `0`.
-        stage: After how many steps the state is saved, and looked at. Defaults to
-            `500`.
-        backup: Where. Defaults to nowhere.
-        verbose: Whether to show a bar. Defaults to `True`.
-
-    Returns:
-        The model, and which state of it was picked.
-
-    Raises:
-        ValueError: If M is trainable, or is not what `output` says, or `"stack"` is
-            asked for where M does not return logits, or `start` has other weights
-            than P, or an argument is unknown or out of its range.
-    """
+    """Trains one of the paper's four ways to put a network before a classifier."""
     check_known("variant", variant, get_args(Variant))
     check_number(validation_split, name="validation_split", at_least=0.0, below=1.0)
     check_count("stage", stage)
@@ -412,17 +330,7 @@ class _Best:
 
 
 def make_lure(variant: Variant, dataset: str, *, width: float = 1.0) -> LuringInput:
-    """Makes the component P of a variant, untrained.
-
-    Args:
-        variant: Which; it decides the dropout: the authors use one for luring, and on
-            CIFAR-10 for C_E too.
-        dataset: The data set, which decides the architecture.
-        width: Multiplies its filters. Defaults to `1.0`.
-
-    Returns:
-        The layer, not built.
-    """
+    """Makes the component P of a variant, untrained."""
     preset = LURE_RECIPES[dataset].preset
     drops = variant == "luring" or (variant == "ce" and preset == "cifar10")
     # A name of its own, the same in every file.
@@ -432,47 +340,21 @@ def make_lure(variant: Variant, dataset: str, *, width: float = 1.0) -> LuringIn
 def check_start(
     start: keras.Model, variant: Variant, target: keras.Model, lure: LuringInput
 ) -> None:
-    """Checks that a training can begin with another one's weights.
-
-    Args:
-        start: What was trained: P, or for `"stack"` also a whole M∘P.
-        variant: What is to be trained.
-        target: M, or for `"stack"` a classifier of its architecture.
-        lure: P; it is built.
-
-    Raises:
-        ValueError: If the weights of the two have other shapes.
-    """
+    """Checks that a training can begin with another one's weights."""
     lure.build(target.input_shape)
     whole = [_stack(target, lure, "logits")] if variant == "stack" else []
     _that_fits(start, [lure, *whole])
 
 
 def join(lure: keras.Model, target: keras.Model) -> keras.Model:
-    """Puts a trained P before M.
-
-    Args:
-        lure: P, from images to images.
-        target: M.
-
-    Returns:
-        M∘P: from images to what M returns, both called with `training=False` unless it
-        is called with `training=True` itself.
-    """
+    """Puts a trained P before M."""
     inputs = keras.Input(target.input_shape[1:], name="image")
     mapped = lure(inputs, training=False)
     return keras.Model(inputs, target(mapped, training=False), name="lured")
 
 
 def untrained(target: keras.Model) -> keras.Model:
-    """Makes a classifier of M's architecture, with new weights that can be trained.
-
-    Args:
-        target: M, frozen or not; it stays as it is.
-
-    Returns:
-        A model of its own, drawn by Keras' global seed.
-    """
+    """Makes a classifier of M's architecture, with new weights that can be trained."""
     # Not a clone: that has the optimizer of a compiled M, built for frozen weights, in
     # whose place none fits when it is loaded from a file.
     fresh = type(target).from_config(target.get_config())

@@ -34,18 +34,6 @@ class VictimRecipe:
     """How the authors train a target.
 
     The checkpoint with the best validation accuracy is kept.
-
-    Args:
-        epochs: How often each image is seen.
-        batch_size: Images per step.
-        learning_rates: Adam's, in their order.
-        boundaries: The epochs after which the next rate is taken.
-        rotation: The largest random turn in degrees, either way.
-        shift: The largest random shift, as a share of the image's size.
-        validation_split: The share of training images that is only evaluated.
-
-    Raises:
-        ValueError: If a number is out of its range.
     """
 
     epochs: int

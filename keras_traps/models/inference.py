@@ -25,19 +25,7 @@ _KINDS = (_functional(), keras.Sequential)
 def predict(
     model: keras.Model, images: FloatArray, *, batch_size: int = 256
 ) -> FloatArray:
-    """Runs a model over images, batch by batch.
-
-    Args:
-        model: A built model with one input and one output.
-        images: `(batch, ...)`, float32.
-        batch_size: How many images at once. Defaults to `256`.
-
-    Returns:
-        The outputs, float32.
-
-    Raises:
-        ValueError: If `batch_size` is not an integer of at least 1.
-    """
+    """Runs a model over images, batch by batch."""
     check_count("batch_size", batch_size)
     infer = inference_function(model)
     return np.concatenate(
@@ -49,17 +37,7 @@ def predict(
 
 
 def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the model as one `tf.function` for any batch size.
-
-    Args:
-        model: A built model with one input. It is called with `training=False`.
-
-    Returns:
-        A function from a float32 batch to the model's output, float32; the same one
-        at every call, so that it is traced once, until the model has other layers or
-        weights. Not compiled by XLA, whose convolutions are slow on a CPU. It does not
-        keep the model alive.
-    """
+    """Returns the model as one `tf.function` for any batch size."""
 
     def make() -> Callable[[tf.Tensor], tf.Tensor]:
         # A strong reference here would keep the key, and so the entry, for ever.
@@ -82,29 +60,14 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def inner_layers(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """Lists the layers of a model, those of a model within it behind that.
-
-    Args:
-        model: The model, or a layer, which has none.
-
-    Yields:
-        Each layer.
-    """
+    """Lists the layers of a model, those of a model within it behind that."""
     for layer in getattr(model, "layers", ()):
         yield layer
         yield from inner_layers(layer)
 
 
 def is_its_graph(model: keras.layers.Layer) -> bool:
-    """Tells whether all that a model does is in the graph of its layers.
-
-    Args:
-        model: The model, or a layer, which has no such graph.
-
-    Returns:
-        Whether it is functional or sequential, of a class that does not change how it
-        is called. A class with a `call` of its own may do more than the graph tells.
-    """
+    """Tells whether all that a model does is in the graph of its layers."""
     kind = type(model)
     return any(
         isinstance(model, plain)
@@ -115,16 +78,7 @@ def is_its_graph(model: keras.layers.Layer) -> bool:
 
 
 def as_graph(model: keras.Model, *, name: str) -> keras.Model:
-    """Returns a functional model that computes the same under another name.
-
-    Args:
-        model: A built model with one input and one output.
-        name: The name of what is returned.
-
-    Returns:
-        A model that shares the layers of `model` where these are all that it does, and
-        else has `model` for its only layer.
-    """
+    """Returns a functional model that computes the same under another name."""
     if is_its_graph(model):
         return keras.Model(model.inputs[0], model.outputs[0], name=name)
     image = keras.Input(
@@ -148,17 +102,7 @@ class PerModel(Generic[Made]):
         self._kept = weakref.WeakKeyDictionary()
 
     def get(self, model: keras.Model, make: Callable[[], Made]) -> Made:
-        """Returns what is kept for a model.
-
-        Args:
-            model: A built model, which is not kept alive by its entry.
-            make: Makes what is to be kept, if there is nothing or the model has
-                changed. It must not hold the model itself.
-
-        Returns:
-            What `make` returned; the same at every call for a model that stays as it
-            is.
-        """
+        """Returns what is kept for a model."""
         kept = self._kept.get(model)
         if kept is not None and kept[0].is_of(model):
             return kept[1]

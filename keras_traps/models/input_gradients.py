@@ -18,15 +18,6 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
     for that than for (K gᵀ)ᵀ, which is the same. Its gradient of a convolution of
     images of one channel takes longer than a product with the kernel, whose rows are
     then moved to their places and added.
-
-    Args:
-        model: A built model with one input and one output.
-
-    Returns:
-        A model that shares the layers of a functional or sequential `model`, its dense
-        layers and convolutions of one channel called with the other gradient; else
-        `model` itself. The same one at every call, until the model has other layers or
-        weights.
     """
     if not is_its_graph(model):
         return model

@@ -44,21 +44,6 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
     In float32 a sure softmax is exactly 1 and its gradient exactly 0: an attack on it
     looks weak where the classifier is not strong. The softmax is therefore taken off.
-
-    Args:
-        model: A built classifier.
-        output: What it returns.
-
-    Returns:
-        `model` itself where it returns logits or scores. Else a model that shares its
-        layers. The softmax is found where it is the last of them, but for linear
-        activations: a `Softmax` or an `Activation` over the classes, that of a `Dense`
-        layer, or `keras.ops.softmax`, also in a functional or sequential model that is
-        the last layer. A model of a class with a `call` of its own is not looked into;
-        a lured classifier tells its logits itself. Where no softmax is found it
-        returns the logarithm of the probabilities: give such a model without its
-        softmax, and `output="logits"`. The same one at every call, until the model has
-        other layers or weights.
     """
     if output != "probabilities":
         return model
@@ -66,14 +51,7 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
 
 def is_logarithm(logits: keras.Model) -> bool:
-    """Tells whether a softmax was not found, so that a sure answer has no gradient.
-
-    Args:
-        logits: What `logits_model` made of a model of probabilities.
-
-    Returns:
-        Whether it is the logarithm of the probabilities.
-    """
+    """Tells whether a softmax was not found, so that a sure answer has no gradient."""
     return any(isinstance(layer, _LogProbabilities) for layer in inner_layers(logits))
 
 

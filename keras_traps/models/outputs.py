@@ -21,14 +21,7 @@ AttackedOutput = Literal["logits", "probabilities", "scores"]
 
 
 def subtract_row_maximum(logits: keras.KerasTensor) -> keras.KerasTensor:
-    """Shifts each row of logits so that its largest is 0; softmax is unchanged.
-
-    Args:
-        logits: `(batch, num_classes)`, floating point.
-
-    Returns:
-        A tensor of the same shape and dtype.
-    """
+    """Shifts each row of logits so that its largest is 0; softmax is unchanged."""
     return logits - ops.max(logits, axis=-1, keepdims=True)
 
 
@@ -39,22 +32,7 @@ def check_classifier(
     known: tuple[str, ...] = get_args(Output),
     name: str = "classifier",
 ) -> int:
-    """Refuses what is not a built classifier of images.
-
-    Args:
-        model: The classifier.
-        output: What it is said to return.
-        known: What it may be said to return.
-        name: The argument's name in the caller.
-
-    Returns:
-        How many classes it has.
-
-    Raises:
-        TypeError: If `model` is not a Keras model.
-        ValueError: If it is not built, has several inputs or outputs, fewer than two
-            classes, or images that are not floating point, or `output` is unknown.
-    """
+    """Refuses what is not a built classifier of images."""
     if output not in known:
         raise ValueError(
             f"Invalid value for argument `output`. Expected one of {known}. "
@@ -104,30 +82,14 @@ def _is_named(model: keras.Model) -> bool:
 
 
 def output_of(outputs: FloatArray) -> Output:
-    """Tells what a batch of outputs looks like.
-
-    Args:
-        outputs: `(batch, num_classes)`.
-
-    Returns:
-        `"probabilities"` where all rows sum to 1 and hold no negative number.
-    """
+    """Tells what a batch of outputs looks like."""
     # Half precision keeps about three digits.
     sums_to_1 = np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
     return "probabilities" if (outputs >= 0).all() and sums_to_1 else "logits"
 
 
 def check_outputs(outputs: FloatArray, output: str) -> None:
-    """Refuses a batch of outputs that are not what was declared.
-
-    Args:
-        outputs: `(batch, num_classes)`.
-        output: `"logits"` or `"probabilities"`.
-
-    Raises:
-        ValueError: If they hold a number that is not finite, if probabilities do not
-            sum to 1, or if logits all do and lie in [0, 1].
-    """
+    """Refuses a batch of outputs that are not what was declared."""
     if not np.isfinite(outputs).all():
         raise ValueError(
             "The classifier's outputs hold numbers that are not finite: check its "
@@ -143,28 +105,12 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
 
 
 def check_on_noise(model: keras.Model, output: str) -> None:
-    """Refuses a classifier that does not return what is declared.
-
-    Args:
-        model: A built classifier; it is asked about uniform noise in [0, 1], fixed by a
-            seed.
-        output: `"logits"` or `"probabilities"`.
-
-    Raises:
-        ValueError: As `check_outputs` does.
-    """
+    """Refuses a classifier that does not return what is declared."""
     check_outputs(answers_to_noise(model), output)
 
 
 def answers_to_noise(model: keras.Model) -> FloatArray:
-    """Asks a classifier about uniform noise in [0, 1], fixed by a seed.
-
-    Args:
-        model: A built classifier.
-
-    Returns:
-        `(8, num_classes)`: what it returns.
-    """
+    """Asks a classifier about uniform noise in [0, 1], fixed by a seed."""
     shape = tuple(size or _SIDE for size in model.input_shape[1:])
     noise = np.random.default_rng(0).random((_IMAGES, *shape), np.float32)
     return predict(model, noise)

@@ -167,16 +167,7 @@ def compile_classifier(
 def scaling_optimizer(
     optimizer: str | keras.optimizers.Optimizer, parts: Iterable[keras.layers.Layer]
 ) -> str | keras.optimizers.Optimizer:
-    """Lets an optimizer scale its loss where small gradients would round to 0.
-
-    Args:
-        optimizer: As `keras.Model.compile` takes it.
-        parts: The models and layers that the gradient comes through.
-
-    Returns:
-        The optimizer; where a part, or a layer within one, computes in float16, a
-        `LossScaleOptimizer` of it.
-    """
+    """Lets an optimizer scale its loss where small gradients would round to 0."""
     layers = (layer for part in parts for layer in (part, *inner_layers(part)))
     if not any(layer.compute_dtype == "float16" for layer in layers):
         return optimizer
@@ -187,12 +178,7 @@ def scaling_optimizer(
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Saves a model beside its place and renames it, so that no file is half written.
-
-    Args:
-        model: Any Keras model.
-        path: Where to, ending in `.keras`; a file there is replaced.
-    """
+    """Saves a model whole or not at all: beside its place, then renamed."""
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         model.save(unfinished)
@@ -202,17 +188,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def make_strategy(name: StrategyName) -> tf.distribute.Strategy | None:
-    """Makes what a model is built and trained under.
-
-    Args:
-        name: Which; call it before anything runs on a device.
-
-    Returns:
-        The strategy, or `None` for `"none"`.
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
+    """Makes what a model is built and trained under."""
     match name:
         case "none":
             return None
@@ -226,15 +202,7 @@ def make_strategy(name: StrategyName) -> tf.distribute.Strategy | None:
 
 
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
-    """Says whether this process is the one that saves the model.
-
-    Args:
-        strategy: What the model is trained under.
-
-    Returns:
-        `True` but on all machines of several save one: the task `"chief"`, or the first
-        `"worker"` where no task has that name.
-    """
+    """Says whether this process is the one that saves the model."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or resolver.task_type is None:
         return True

@@ -28,13 +28,7 @@ a step size, or of any one step size, whichever is the nearest."""
 
 
 class Ways(NamedTuple):
-    """The ways to the nearest attractors, inside a graph.
-
-    Args:
-        ways: `(batch, pixels)`, float32: x_w - x, pixels in [0, 1].
-        classes: `(batch,)`, int64: t, whose message x_w holds.
-        steps: `(batch,)`, float32: the step size of the pixels that hold it.
-    """
+    """The ways to the nearest attractors, inside a graph."""
 
     ways: tf.Tensor
     classes: tf.Tensor
@@ -42,16 +36,7 @@ class Ways(NamedTuple):
 
 
 class AttractorCosines(NamedTuple):
-    """How well the descent of losses agrees with the way to the nearest attractor.
-
-    Args:
-        plain: `(images, losses)`, float32: cos(x_w - x, -grad J). NaN where one of the
-            two is 0.
-        feasible: The same with what remains of -grad J once no pixel may leave [0, 1],
-            which is how far an attack can follow it.
-        steps: `(images,)`, float32: see `Ways`.
-        distances: `(images,)`, float32: L2 distance of x_w to x, pixels in [0, 1].
-    """
+    """How well the descent of losses agrees with the way to the nearest attractor."""
 
     plain: FloatArray
     feasible: FloatArray
@@ -67,17 +52,6 @@ def find_ways(
     A pixel whose nearest codeword lies outside the pixel range goes to that end of the
     range, where its correlation is highest within it. One message is looked at after
     the other, so that the memory does not grow with their number.
-
-    Args:
-        decoder: A built decoder.
-        images: `(batch, ...)`, float32, pixels in [0, 1].
-        scale: Which pixels hold the message. Defaults to `"nearest"`.
-
-    Returns:
-        The ways, the classes, and the step sizes.
-
-    Raises:
-        ValueError: If the decoder does not have the step size asked for.
 
     Reference:
         Zhang, Chang, Lee, Section VI-C2.
@@ -112,16 +86,7 @@ def find_ways(
 def loss_cosines(
     decoder: QIMDecoder, losses: Sequence[Loss], images: FloatArray
 ) -> AttractorCosines:
-    """Compares the descent of losses with the way to the nearest attractor.
-
-    Args:
-        decoder: A built decoder.
-        losses: What is lowered towards class t: `soft_label_loss` of C, of M.
-        images: `(images, ...)`, float32, pixels in [0, 1].
-
-    Returns:
-        The cosines. No gradient or attractor is kept beyond its batch.
-    """
+    """Compares the descent of losses with the way to the nearest attractor."""
 
     def compare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = find_ways(decoder, batch)

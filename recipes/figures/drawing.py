@@ -31,15 +31,7 @@ _GRID = 4_000
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A figure: pictures, words and numbers.
-
-    Args:
-        name: The files' name without extension.
-        title: One line: what it shows, on what.
-        pictures: The pictures by their files' names without extension.
-        text: What they show and how to read them, in Markdown.
-        numbers: What was measured, as plain data; the Markdown shows them as tables.
-    """
+    """A figure: pictures, words and numbers."""
 
     name: str
     title: str
@@ -49,20 +41,7 @@ class Result:
 
 
 def write(result: Result, provenance: Mapping[str, Any], directory: Path) -> Path:
-    """Writes a figure as PNG, JSON and Markdown.
-
-    Args:
-        result: The figure.
-        provenance: What a reader needs to make it again.
-        directory: Where to write `<name>.json`, `<name>.md` and `figures/`; made if it
-            does not exist.
-
-    Returns:
-        The path of the Markdown file.
-
-    Raises:
-        OSError: If nothing can be written there.
-    """
+    """Writes a figure as PNG, JSON and Markdown."""
     folder = directory / "figures"
     for place in (directory, folder):
         make_writable(place, name="directory")
@@ -96,16 +75,7 @@ def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
 
 
 def density(sample: Values) -> tuple[Values, Values] | None:
-    """Estimates a density with Gaussian kernels, scaled to a peak of 1.
-
-    Args:
-        sample: `(values,)`; what is not finite is left out, and of a large sample
-            evenly spaced values are taken.
-
-    Returns:
-        Places and densities, `(points,)` each, or `None` where there are fewer than two
-        values or they do not vary.
-    """
+    """Estimates a density with Gaussian kernels, scaled to a peak of 1."""
     values = np.sort(sample[np.isfinite(sample)].astype(np.float64))
     if values.size > _MOST_SAMPLES:
         # Evenly spaced ranks keep the distribution, and the extremes.
@@ -155,16 +125,7 @@ def style_axes(axes: Axes) -> None:
 def draw_densities(
     axes: Axes, samples: Mapping[str, Values], label: str, *, logarithmic: bool = False
 ) -> None:
-    """Draws a density for each sample, with its name beside its peak.
-
-    Args:
-        axes: Where to.
-        samples: `(values,)` by name. What is not finite is left out, and of a
-            logarithmic axis what is not above 0; a sample with nothing else is too.
-        label: The axis's label with its unit.
-        logarithmic: Whether the axis is, the density then being that of the logarithm.
-            Defaults to `False`.
-    """
+    """Draws a density for each sample, with its name beside its peak."""
     style_axes(axes)
     for (name, values), colour in zip(samples.items(), HUES, strict=False):
         array = np.asarray(values, np.float64)

@@ -31,18 +31,7 @@ def scores_of(model: keras.Model, output: AttackedOutput) -> Scores:
 
 
 def both_answers(trapped: keras.Model) -> Scores:
-    """Returns what C and M answer, from one run of C.
-
-    Args:
-        trapped: A trapped model from `inject`.
-
-    Returns:
-        A function from images to `(batch, 2, num_classes)`, float32: C as it enters
-        the sum, and M. For answers, not for gradients: soft labels saturate.
-
-    Raises:
-        ValueError: If `trapped` has no QIM decoder.
-    """
+    """Returns what C and M answer, from one run of C."""
     decoder_of(trapped)
     alone = trapped.get_layer("normalized_sum").input[0]
     pair = keras.Model(trapped.input, [alone, trapped.output])
@@ -60,12 +49,6 @@ def soft_label_loss(scores: Scores) -> Loss:
     It is computed as log(1 + exp(lead)), where the lead is the log-sum-exp of the
     other classes' scores above that of y. That is the same number, and its gradient
     keeps its digits in float32 where the model is sure.
-
-    Args:
-        scores: A function from images to `(batch, num_classes)`.
-
-    Returns:
-        A function from images and classes to `(batch,)`.
 
     Reference:
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
@@ -98,16 +81,7 @@ def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
 
 
 def output_norms(scores: Scores, images: FloatArray) -> FloatArray:
-    """Measures the 1-norm of a model's output, Figure 5 (a).
-
-    Args:
-        scores: A function from images to `(batch, num_classes)`: `scores_of` a model,
-            or a decoder.
-        images: `(images, ...)`, float32, pixels in [0, 1].
-
-    Returns:
-        `(images,)`, float32, in the unit of the output.
-    """
+    """Measures the 1-norm of a model's output, Figure 5 (a)."""
 
     def norms(batch: tf.Tensor) -> tuple[tf.Tensor]:
         return (_norm(scores(batch)),)
@@ -116,17 +90,7 @@ def output_norms(scores: Scores, images: FloatArray) -> FloatArray:
 
 
 def gradient_norms(scores: Scores, images: FloatArray, labels: IntArray) -> FloatArray:
-    """Measures the 1-norm of the gradient of the soft-label loss J(x, y), Figure 5 (b).
-
-    Args:
-        scores: A function from images to `(batch, num_classes)`.
-        images: `(images, ...)`, float32, pixels in [0, 1].
-        labels: `(images,)`, int64: y, the true classes.
-
-    Returns:
-        `(images,)`, float32, per unit of pixel value. One that is too small for
-        float32 is 0.
-    """
+    """The 1-norm of the gradient of the soft-label loss J(x, y), Figure 5 (b)."""
     loss = soft_label_loss(scores)
 
     def norms(batch: tf.Tensor, given: tf.Tensor) -> tuple[tf.Tensor]:

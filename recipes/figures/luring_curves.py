@@ -43,19 +43,7 @@ def fooling_all(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
-    """Draws detection rate and adequation rate over the radius.
-
-    Args:
-        dataset: The data set's name.
-        frame: A row for each attacked image, as `keras_traps.evaluation.metrics` has
-            them; those of the figure's attacks on M∘P, unaware of the defence, count.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: If there are no such rows, or none of one radius of all variants.
-    """
+    """Draws detection rate and adequation rate over the radius."""
     shown = _shown(frame, ATTACKS)
     variants = _variants(shown)
     rows: list[dict[str, Any]] = []

@@ -34,13 +34,6 @@ def slopes(model: keras.Model) -> Callable[[FloatArray, int], FloatArray]:
 
     It is that of the logit less the mean of all: what is added to all logits changes no
     answer. Of a network that subtracts the largest one that has no derivative itself.
-
-    Args:
-        model: A built classifier that returns logits.
-
-    Returns:
-        A function from images and the number of a logit to the derivatives, of the
-        shape of the images, float32.
     """
     logits = logits_model(model, "logits")
     shape = (None, *model.input_shape[1:])
@@ -70,14 +63,6 @@ def opposite_directions(
     (∂l / ∂x_d) (∂lP / ∂x_d) < 0, of the logits l of M and lP of M∘P, as `slopes` has
     them.
 
-    Args:
-        target: M, which returns logits.
-        augmented: M∘P.
-        images: `(images, height, width, channels)`, float32, in [0, 1].
-
-    Returns:
-        `(images, num_classes)`, int64, from 0 to the number of values of an image.
-
     Reference:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.2.
     """
@@ -98,14 +83,6 @@ def sensitivity(lure: keras.Model, images: FloatArray, *, seed: int) -> FloatArr
     The root of the sum over all values j of (∂P_j / ∂x_d)², and over the channels of a
     pixel d. The sum is the mean of (Jᵀv)_d² over vectors v of random signs, of which a
     few are taken in place of all rows of the Jacobian J.
-
-    Args:
-        lure: P, from images to images.
-        images: `(images, height, width, channels)`, float32, in [0, 1].
-        seed: Of the signs.
-
-    Returns:
-        `(images, height, width)`, float32, not below 0.
     """
     shape = tf.TensorSpec((None, *lure.input_shape[1:]), tf.float32)
 

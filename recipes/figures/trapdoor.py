@@ -42,21 +42,7 @@ Detect = Callable[[FloatArray], dict[str, npt.NDArray[np.bool_]]]
 
 @dataclasses.dataclass(frozen=True)
 class Counterexample:
-    """The model of equation 1 with its parts; `make_counterexample` makes one.
-
-    Args:
-        model: M = D W + (1 - D) C, from images to `(batch, num_classes)`, float32, to
-            be attacked as logits.
-        n1: N1 = D W, the same input and output.
-        n2: N2 = (1 - D) C.
-        correlations: The inner products of an image, less its mean brightness, with
-            the trapdoors' signs, divided by the number of pixels; the same input,
-            `(batch, num_classes)`. W maps them.
-        decoder: W, the trapdoor decoder.
-        detector: D, the trapdoor detector, `(batch, 1)`, in [0, 1].
-        trapdoors: `(num_classes, ...)`, float32: what is added to an image, of values
-            +amplitude and -amplitude.
-    """
+    """The model of equation 1 with its parts; `make_counterexample` makes one."""
 
     model: keras.Model
     n1: keras.Model
@@ -86,20 +72,6 @@ def make_counterexample(
     paper's "transformation similar to equation (3)". D is a sigmoid of the largest
     inner product. Both are set from clean images and the same images with trapdoors;
     nothing is trained.
-
-    Args:
-        classifier: A built Keras model from images to `(batch, num_classes)`.
-        images: `(images, ...)`, float32, pixels in [0, 1]: clean images.
-        output: What the classifier returns, `"logits"` or `"probabilities"`.
-        amplitude: How much a trapdoor changes a pixel, between 0 and 1.
-        seed: Seed of the trapdoors. Defaults to `0`.
-
-    Returns:
-        The model and its parts.
-
-    Raises:
-        ValueError: If no detector tells images with trapdoors of this amplitude from
-            clean ones.
 
     Reference:
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
@@ -161,25 +133,7 @@ def make_counterexample(
 def fit_analyzer(
     subject: Counterexample, images: FloatArray, *, fpr: float = _FPR
 ) -> Detect:
-    """Sets two ways of looking for attacks to a false-positive rate.
-
-    Args:
-        subject: The counter-example.
-        images: `(images, ...)`, float32, pixels in [0, 1]: clean images, at least one
-            for each class's trapdoor.
-        fpr: Share of clean images that either way may flag. Defaults to `0.05`.
-
-    Returns:
-        A function from images to flags `(batch,)` by each way of looking.
-        `"by_decoder"`: the conditions C1 to C3 on the trapdoor decoder's output, as the
-        attractors' own analyzer has them on W. `"by_signature"`: the cosine similarity
-        of what the decoder's last layer sees, the correlations, with their mean over
-        the images with the trapdoor of the class that the model answers, as the
-        trapdoor's authors do it. `"by_detector"`: D is above 1/2.
-
-    Raises:
-        ValueError: If `fpr` is not between 0 and 1, or there are too few images for it.
-    """
+    """Sets two ways of looking for attacks to a false-positive rate."""
     count = len(subject.trapdoors)
     limits = set_thresholds(predict(subject.decoder, images), fpr)
     classes: IntArray = np.arange(len(images)) % count
