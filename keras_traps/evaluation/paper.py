@@ -77,7 +77,7 @@ UNBOUNDED = ("BLB", "CW2", "EAD")
 
 
 def paper_row(attack: str, dataset: str) -> dict[str, float | None]:
-    """Looks up one attack in the attractor paper (Tables I, III to VI), as fractions."""
+    """Looks up one attack in the attractor paper, Tables I and III to VI."""
     return dict(_read("attractors")["attacks"].get(attack, {}).get(dataset, {}))
 
 
