@@ -422,11 +422,3 @@ def test_an_interrupted_worst_case_ends_with_the_same_records_and_counts(
         ):
             for name in one.files:
                 np.testing.assert_array_equal(one[name], other[name])
-
-
-def test_a_task_is_the_same_in_whatever_pieces(lured: Lured, tmp_path: Path) -> None:
-    subject = model_subject(lured.target, lured.examples)
-    pgd = create("PGD", eps=0.2, eps_iter=0.05, nb_iter=3)
-    (whole,) = attack([subject], [pgd], tmp_path / "a", chunk_size=40, seed=3)
-    (parts,) = attack([subject], [pgd], tmp_path / "b", chunk_size=11, seed=3)
-    assert_same(read(whole, tmp_path / "a"), read(parts, tmp_path / "b"))
