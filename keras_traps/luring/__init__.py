@@ -7,7 +7,6 @@ from keras_traps.luring.classifier import (
     batch_order,
     frozen_answers,
 )
-from keras_traps.luring.directions import opposite_directions
 from keras_traps.luring.metrics import (
     CleanMetrics,
     LuringMetrics,
@@ -38,6 +37,5 @@ __all__ = [
     "frozen_answers",
     "l0_distortion",
     "luring_metrics",
-    "opposite_directions",
     "target_model",
 ]
