@@ -15,6 +15,7 @@ from keras import layers
 from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier, training
+from keras_traps.luring.classifier import batches
 from keras_traps.luring.training import (
     Backup,
     Picked,
@@ -200,7 +201,7 @@ def test_one_that_was_killed_ends_with_the_same_weights(
 def test_with_random_draws_and_half_precision_it_is_the_same_too(
     bright: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = dataclasses.replace(RECIPE, **MOVES)
+    recipe = dataclasses.replace(RECIPE, rotation=10.0, shift=0.2)
     keras.config.set_dtype_policy("mixed_float16")
     try:
         plain, killed, resumed = (tiny_classifier() for _ in range(3))
@@ -315,8 +316,8 @@ def test_images_are_moved_by_their_step_before_anyone_looks_at_them(
 
 
 def moved(images: np.ndarray, number: int = 3, **moves: float) -> np.ndarray:
-    settings = {"rotation": 0.0, "shift": 0.0, "seed": 0, **moves}
-    move: Any = training._mover(**settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"rotation": 0.0, "shift": 0.0, "seed": 0, **moves}
+    move: Any = training._mover(**settings)
     result: np.ndarray = np.asarray(move(number, images))
     return result
 
@@ -390,7 +391,6 @@ def test_the_best_is_kept_by_images_that_it_does_not_see(
 
     start = train(variant, target, digits, seed=5).model
     trained: list[int] = []
-    batches = training.batches
 
     def note(images: Any, told: Any, *, order: np.ndarray) -> Any:
         pixels = np.asarray(images)
@@ -590,9 +590,10 @@ def test_steps_take_the_place_of_epochs(bright: Dataset) -> None:
     assert int(model.optimizer.iterations) == 5
     # The boundary after two of three epochs, scaled: round(8 * 5 / 12).
     assert float(model.optimizer.learning_rate) == pytest.approx(1e-2)
+    steps: Any
     for steps in (5.0, 0):
         with pytest.raises(ValueError, match="argument `steps`"):
-            train_target(model, bright, RECIPE, steps=steps)  # type: ignore[arg-type]
+            train_target(model, bright, RECIPE, steps=steps)
 
 
 def test_the_best_epoch_of_a_target_is_kept_and_not_the_last(

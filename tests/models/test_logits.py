@@ -243,7 +243,7 @@ def test_a_wrapped_softmax_in_half_precision_has_a_finite_gradient() -> None:
     assert (np.abs(gradient).max(axis=(1, 2, 3)) > 0).all()
 
 
-class Doubled(type(linear(TWO_CLASSES))):  # type: ignore[misc]
+class Doubled(keras.Model):
     """A functional model that does more than its graph tells."""
 
     def call(self, *arguments: Any, **more: Any) -> tf.Tensor:
@@ -261,7 +261,7 @@ def test_a_subclass_is_not_looked_into(
     assert logits_model(model, "probabilities") is logits
 
 
-class Compiled(type(linear(TWO_CLASSES))):  # type: ignore[misc]
+class Compiled(keras.Model):
     """A functional model that is trained in another way, but called as its graph."""
 
     def train_step(self, data: Any) -> dict[str, Any]:
