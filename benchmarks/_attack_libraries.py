@@ -22,7 +22,7 @@ Run = Callable[[], FloatArray]
 
 
 class Victim(NamedTuple):
-    """A classifier that returns logits, and what is attacked: images, labels, targets."""
+    """A classifier that returns logits, and what is attacked."""
 
     model: keras.Model
     images: FloatArray

@@ -160,18 +160,7 @@ def _trained(path: Path) -> str:
 def load_victim(
     path: str, dataset: str, data_dir: str | None, count: int, batch_size: int
 ) -> Victim:
-    """Loads what is attacked: the first test images that the model gets right.
-
-    Args:
-        path: The file of a model that returns logits.
-        dataset: The data set's name.
-        data_dir: The folder that holds it, or `None`.
-        count: How many images at most.
-        batch_size: How many images are attacked at once.
-
-    Returns:
-        The victim, with a wrong class for each image to aim at.
-    """
+    """Loads what is attacked: the first test images that a model gets right."""
     model = keras.saving.load_model(path)
     test = datasets.load(dataset, "test", data_dir)
     answers = predict(model, test.images).argmax(axis=1)
@@ -196,8 +185,8 @@ def measure(
         names: Which of `ATTACKS`.
         libraries: Which of `LIBRARIES`.
         repeats: How many rounds are timed.
-        memory: The path, data set and folder to load the victim by in a process of its
-            own, one for each row; `None` not to measure memory.
+        memory: By what to load the victim in a process of its own, one for each row;
+            `None` not to measure memory.
 
     Returns:
         A row for every attack and library that has it.
@@ -224,17 +213,10 @@ def measure(
 
 
 def judge(attack: Attack, victim: Victim, images: FloatArray) -> _measure.Row:
-    """Judges what a library returned, in the same way for all.
+    """Returns the rate of success, and the mean L2 of the successes.
 
-    Args:
-        attack: How it attacked.
-        victim: What was attacked.
-        images: What it returned. Images that are not finite or lie outside the ball
-            have failed, and so have all-black ones, which Foolbox returns where it
-            found nothing.
-
-    Returns:
-        The rate of success, and the mean L2 of the successes.
+    Images that are not finite or lie outside the ball have failed, and so have
+    all-black ones, which Foolbox returns where it found nothing.
     """
     finite = np.isfinite(images).all(axis=(1, 2, 3))
     images = np.clip(np.nan_to_num(images), 0, 1).astype(np.float32)
