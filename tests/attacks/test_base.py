@@ -315,14 +315,18 @@ def moved(by: float) -> npt.NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    ("bound", "ball"), [("bound", "ball"), ("l2_radius", "L2 ball")]
+    ("bounds", "ball"), [((0.1, None), "ball"), ((None, 0.1), "L2 ball")]
 )
-def test_images_that_leave_their_ball_are_named(bound: str, ball: str) -> None:
+def test_images_that_leave_their_ball_are_named(
+    bounds: tuple[float | None, float | None], ball: str
+) -> None:
     expected = (
         rf"Given left its {ball} of radius 0.1 at the examples \[1 2\]: .* by 0.2"
     )
     with pytest.raises(RuntimeError, match=expected):
-        Given(images=moved(0.201), **{bound: 0.1})(two_classes(), IMAGES, [0, 1, 0])
+        Given(images=moved(0.201), bound=bounds[0], l2_radius=bounds[1])(
+            two_classes(), IMAGES, [0, 1, 0]
+        )
 
 
 def test_of_many_examples_the_first_and_the_last_are_named() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import AttackResult, create, registry
+from keras_traps.attacks import AttackResult, create
 from keras_traps.attacks.carlini_wagner import CW2, UCW2
 from tests.attacks.nearest import distance_to_plane, nearest_answer
 from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, two_classes
@@ -17,7 +17,9 @@ PATIENT: dict[str, Any] = {
     "learning_rate": 0.01,
 }
 
+
 THREE_CLASSES = np.random.default_rng(3).normal(0, 1, (6, 3)).astype(np.float32)
+
 
 NEAR_THE_BOUNDS = (
     np.array([[0.9, 0.1, 0.5, 0.1, 0.05, 0.3], [1.0, 0.95, 0.5, 0.0, 0.1, 0.1]])
@@ -69,6 +71,7 @@ def test_pixels_stop_at_the_bounds_and_others_make_up_for_it(name: str) -> None:
     np.testing.assert_allclose(result.l2, shortest, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_an_aim_behind_a_third_class_is_reached(three: keras.Model) -> None:
     images = some_images(12)
     seen = three(images).numpy().argmax(axis=1)
@@ -118,10 +121,3 @@ def test_defaults_are_those_of_cleverhans() -> None:
         "abort_early": True,
     }
     assert create("CW2").settings() == create("UCW2").settings() == expected
-
-
-def test_the_twin_without_an_aim_is_no_other_attack() -> None:
-    assert registry._ATTACKS["UCW2"] is UCW2
-    assert (CW2.kind, CW2.target_rule) == ("TA", "random")
-    assert (UCW2.kind, UCW2.target_rule) == ("UA", "none")
-    assert CW2.method is UCW2.method

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import AttackResult, create
+from keras_traps.attacks import AttackResult
 from keras_traps.attacks.elastic_net import EAD
 from tests.attacks.nearest import distance_to_plane
 from tests.attacks.victims import TWO_CLASSES, some_images, tanh_net, two_classes
@@ -87,30 +87,6 @@ def test_each_rule_chooses_what_is_best_by_it() -> None:
     assert (elastic[0] <= elastic[1]).all()
     assert (l1[1] <= l1[0]).all()
     assert (l1[1] < l1[0]).any()
-
-
-def test_what_cannot_be_reached_leaves_the_clean_image() -> None:
-    # Twenty tiny steps lead nowhere near.
-    images = some_images(3)
-    settings = {"learning_rate": 1e-6, "binary_search_steps": 2, "max_iterations": 20}
-    result = towards_1(images, **settings)
-    assert not result.success.any()
-    np.testing.assert_array_equal(result.images, images)
-    np.testing.assert_array_equal(result.iterations, [40] * 3)
-
-
-def test_defaults_are_those_of_cleverhans() -> None:
-    assert create("EAD").settings() == {
-        "beta": 1e-2,
-        "decision_rule": "EN",
-        "learning_rate": 1e-2,
-        "binary_search_steps": 9,
-        "max_iterations": 1000,
-        "initial_const": 1e-3,
-        "confidence": 0.0,
-        "abort_early": False,
-    }
-    assert (EAD.kind, EAD.target_rule) == ("TA", "random")
 
 
 @pytest.mark.parametrize(

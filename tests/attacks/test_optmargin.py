@@ -1,11 +1,10 @@
-import dataclasses
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import Batch, create, optmargin
+from keras_traps.attacks import Batch, optmargin
 from keras_traps.attacks.optmargin import OptMargin
 from tests.attacks.nearest import distance_to_plane
 from tests.attacks.victims import PIXELS, TWO_CLASSES, some_images, two_classes
@@ -119,22 +118,6 @@ def test_an_example_fares_alike_however_many_are_attacked_at_once(
 
     np.testing.assert_allclose(result.images[3:], expected.images, atol=1e-5)
     np.testing.assert_array_equal(result.iterations[3:], expected.iterations)
-
-
-def test_defaults_are_those_of_deepsec_for_mnist() -> None:
-    attack = create("OM")
-    assert dataclasses.asdict(attack) == {
-        "noise_count": 20,
-        "noise_mag": 0.3,
-        "all_noises": False,
-        "learning_rate": 0.2,
-        "binary_search_steps": 4,
-        "max_iterations": 10_000,
-        "initial_const": 0.02,
-        "confidence": 0.0,
-        "abort_early": True,
-    }
-    assert attack.kind == "UA"
 
 
 @pytest.mark.parametrize("setting", [{"noise_count": 0}, {"noise_mag": 0}])
