@@ -60,17 +60,32 @@ def judge(
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
         Attractors, Sections V-C and V-D.
     """
+    fired = conditions(correlations, upper, lower, deviation)
     found = statistics(correlations)
-    limits = tf.constant((upper, -lower, deviation), found.dtype)
-    fired = found > limits
-    origin = limits if centre is None else tf.constant(centre, found.dtype)
-    scores = (found - origin) / tf.constant(scale, found.dtype)
+    if centre is None:
+        centre = (upper, -lower, deviation)
+    scores = (found - tf.constant(centre, found.dtype)) / tf.constant(
+        scale, found.dtype
+    )
     return Judgement(
         fired=fired,
         score=tf.cast(tf.reduce_max(scores, axis=-1), tf.float32),
         flagged=tf.reduce_any(fired, axis=-1),
-        recovered=tf.argmin(correlations, axis=-1),
+        recovered=recover(correlations),
     )
+
+
+def conditions(
+    correlations: tf.Tensor, upper: float, lower: float, deviation: float
+) -> tf.Tensor:
+    """Returns which of C1, C2 and C3 hold, `(batch, 3)`, bool; see `judge`."""
+    found = statistics(correlations)
+    return found > tf.constant((upper, -lower, deviation), found.dtype)
+
+
+def recover(correlations: tf.Tensor) -> tf.Tensor:
+    """Returns the class of lowest correlation, `(batch,)`, int64; see `judge`."""
+    return tf.argmin(correlations, axis=-1)
 
 
 def statistics(correlations: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ from keras_traps._files import write_atomically
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import Thresholds, set_thresholds
 from keras_traps.layers import QIMDecoder
+from keras_traps.ops.forensics import recover
 
 _FORMAT = "keras_traps.forensic_analyzer.v1"
 
@@ -205,7 +206,7 @@ class ForensicAnalyzer:
         Returns:
             `(batch,)`, int64.
         """
-        return self.correlations(images).argmin(axis=1).astype(np.int64)
+        return recover(self.correlations(images)).numpy()
 
     def judge(self, correlations: FloatArray) -> Verdict:
         """Does what `detect` does, from correlations that are already there.

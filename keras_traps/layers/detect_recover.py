@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_traps import ops
 from keras_traps._checks import check_flag, check_number
+from keras_traps.ops.forensics import conditions, recover
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -78,13 +79,15 @@ class DetectRecover(keras.layers.Layer):
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the integrated answer; see the class."""
         m, w = (tf.cast(tensor, tf.float32) for tensor in inputs)
-        found = ops.judge(w, self.upper, self.lower, self.deviation)
+        # Not `judge`: OpenVINO makes an output of the model of what nothing reads.
+        fired = conditions(w, self.upper, self.lower, self.deviation)
+        flagged = tf.reduce_any(fired, axis=-1, keepdims=True)
         if self.differentiable:
             highest = tf.reduce_max(w, axis=-1, keepdims=True)
             recovered = ops.normalized_sum(highest, -w, ord=1)
         else:
-            recovered = tf.one_hot(found.recovered, tf.shape(w)[-1])
-        return tf.where(found.flagged[:, tf.newaxis], recovered, m)
+            recovered = tf.one_hot(recover(w), tf.shape(w)[-1])
+        return tf.where(flagged, recovered, m)
 
     def compute_output_shape(
         self, input_shape: Sequence[tuple[int | None, ...]]

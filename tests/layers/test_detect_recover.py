@@ -57,6 +57,18 @@ def test_each_image_is_judged_by_itself() -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_its_graph_has_nothing_that_nothing_reads(differentiable: bool) -> None:
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, differentiable)
+    spec = tf.TensorSpec((None, 4), tf.float32)
+    graph = tf.function(lambda m, w: layer([m, w])).get_concrete_function(spec, spec)
+    found = graph.graph.get_operations()
+    read = {tensor.op.name for one in found for tensor in one.inputs}
+    read |= {tensor.op.name for tensor in graph.outputs}
+    # Converters to other formats take such a thing for another output.
+    assert [one.name for one in found if one.name not in read] == []
+
+
 def gradients(
     w: list[float], entry: int, differentiable: bool = True
 ) -> tuple[Any, Any]:
