@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import keras
 import numpy as np
@@ -17,7 +16,6 @@ from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps._checks import FloatArray
-from keras_traps._flags import Flags
 from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier, answered_dataset, frozen_answers
 from keras_traps.luring.losses import luring_loss
@@ -25,17 +23,10 @@ from keras_traps.models import madry_mnist_cnn
 
 Step = Callable[[tf.Tensor], tf.Tensor]
 
-FIT = "LuredClassifier.fit"
-COMPILED = "compiled loop"
-EAGER = "eager loop"
+FIT, COMPILED, EAGER = "LuredClassifier.fit", "compiled loop", "eager loop"
 ANSWERS = "M's answers, once"
 
 _LEARNING_RATE = 1e-3
-
-_CLOCKS: dict[str, tuple[_measure.Clock, str]] = {
-    "wall": (time.perf_counter, "the wall's"),
-    "processor": (time.process_time, "the processor time of all threads"),
-}
 
 _COLUMNS = {
     "name": ("", "{}"),
@@ -46,25 +37,17 @@ _COLUMNS = {
 }
 
 _NOTES = """\
-`LuredClassifier.fit` is given M's answer and runner-up of each image by
-`answered_dataset`. The loops are a `GradientTape`, the same P, M, optimizer, loss and
-batches from `tf.data`, and ask M at every step; the compiled one is one `tf.function`.
-Medians over rounds in which all are timed in alternating order; ratios are those of the
-rounds. The clock is {clock}. The answers are computed once before a training, of as
-many images as one round has, and are in no other row. P is the preset `"mnist"` at its
-full size, M has random weights, images are noise: neither changes how long a step
-takes."""
+`fit` is given M's answer and runner-up of each image by `answered_dataset`. The loops
+are a `GradientTape`, the same P, M, optimizer, loss and batches, and ask M at every
+step; the compiled one is one `tf.function`. Medians over rounds in which all are timed
+in alternating order, by the processor time of all threads. The answers are computed
+once before a training, for as many images as one round has, and are in no other row. M
+has random weights, images are noise: neither changes how long a step takes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is trained.
-
-    Args:
-        batch_size: Images in a batch.
-        steps: Steps in one round.
-        width: Multiplies the filters and units of M.
-    """
+    """How much is trained; `width` multiplies the filters and units of M."""
 
     batch_size: int = 64
     steps: int = 20
@@ -78,14 +61,7 @@ class Size:
 
 
 def models(width: float) -> tuple[keras.Model, LuringInput]:
-    """Makes M, frozen, and P, built; the same weights at every call.
-
-    Args:
-        width: Multiplies the filters and units of M.
-
-    Returns:
-        M and P.
-    """
+    """Makes M, frozen, and P, built; the same weights at every call."""
     keras.utils.set_random_seed(0)
     target = madry_mnist_cnn(width)
     target.trainable = False
@@ -95,33 +71,17 @@ def models(width: float) -> tuple[keras.Model, LuringInput]:
 
 
 def lured(size: Size) -> tuple[LuredClassifier, tf.data.Dataset]:
-    """Makes a compiled lured classifier and what its `fit` is given.
-
-    Args:
-        size: How much.
-
-    Returns:
-        The classifier and the batches with M's answers.
-    """
+    """Makes a compiled lured classifier and what its `fit` is given."""
     target, lure = models(size.width)
     model = LuredClassifier(target, lure, output="logits")
     model.compile(keras.optimizers.Adam(_LEARNING_RATE))
-    batch_size = size.batch_size
     return model, answered_dataset(
-        target, size.images, output="logits", batch_size=batch_size
+        target, size.images, output="logits", batch_size=size.batch_size
     )
 
 
 def plain_step(width: float, *, compiled: bool) -> Step:
-    """Makes a training step as one writes it without this package.
-
-    Args:
-        width: Multiplies the filters and units of M.
-        compiled: Whether it is a `tf.function`.
-
-    Returns:
-        A function from a batch to its loss before the step.
-    """
+    """Makes a step as one writes it without this package; it returns its loss."""
     target, lure = models(width)
     optimizer = keras.optimizers.Adam(_LEARNING_RATE)
 
@@ -132,7 +92,7 @@ def plain_step(width: float, *, compiled: bool) -> Step:
             losses = luring_loss(logits, ranked[:, 0], ranked[:, 1])
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, lure.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, lure.trainable_variables, strict=True))
+        optimizer.apply(gradients, lure.trainable_variables)
         return loss
 
     # An optimizer makes its variables at its first step, or before.
@@ -141,61 +101,29 @@ def plain_step(width: float, *, compiled: bool) -> Step:
 
 
 def plain_loop(step: Step, data: tf.data.Dataset) -> list[tf.Tensor]:
-    """Trains on all batches.
-
-    Args:
-        step: What `plain_step` returned.
-        data: Batches of images.
-
-    Returns:
-        The loss of each.
-    """
+    """Trains on all batches, and returns the loss of each."""
     return [step(images) for images in data]
 
 
-def measure(
-    size: Size, *, repeats: int, clock: _measure.Clock = time.perf_counter
-) -> list[_measure.Row]:
-    """Measures the training by `fit` and by the loops.
-
-    Args:
-        size: How much.
-        repeats: How many rounds.
-        clock: As in `_measure.time_calls`.
-
-    Returns:
-        A row for each, with the keys of the table.
-    """
+def measure(size: Size, *, repeats: int) -> list[_measure.Row]:
+    """Measures the training by `fit` and by the loops: a row for each."""
     images = size.images
     model, answered = lured(size)
     plain = tf.data.Dataset.from_tensor_slices(images).batch(size.batch_size)
-    loops = {
-        name: functools.partial(
-            plain_loop,
-            plain_step(size.width, compiled=name == COMPILED),
-            plain.prefetch(2),
-        )
-        for name in (COMPILED, EAGER)
+    calls: dict[str, _measure.Call] = {
+        FIT: functools.partial(model.fit, answered, shuffle=False, verbose=0)
     }
-    times = _measure.time_calls(
-        {
-            FIT: functools.partial(model.fit, answered, shuffle=False, verbose=0),
-            **loops,
-            ANSWERS: functools.partial(
-                frozen_answers, model.target, images, output="logits"
-            ),
-        },
-        repeats,
-        clock=clock,
-    )
+    for name in (COMPILED, EAGER):
+        step = plain_step(size.width, compiled=name == COMPILED)
+        calls[name] = functools.partial(plain_loop, step, plain.prefetch(2))
+    calls[ANSWERS] = lambda: frozen_answers(model.target, images, output="logits")
+    # What others do on the same machine is not in it, nor what `fit` waits for.
+    times = _measure.time_calls(calls, repeats, clock=time.process_time)
     compared = _measure.compare(times, FIT)
     rows: list[_measure.Row] = []
     for name, own in times.items():
-        row: _measure.Row = {
-            "name": name,
-            "images_per_second": len(images) / float(np.median(own)),
-            **compared.get(name, {}),
-        }
+        speed = len(images) / float(np.median(own))
+        row = {"name": name, "images_per_second": speed, **compared.get(name, {})}
         if name != ANSWERS:
             row["step_ms"] = _measure.milliseconds(own) / size.steps
         rows.append(row)
@@ -203,49 +131,26 @@ def measure(
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
-    """Defines this script's flags.
-
-    Args:
-        values: Where to define them: `absl.flags.FLAGS`, or others in a test.
-
-    Returns:
-        `values`.
-    """
-    define = Flags(values)
-    define.integer("batch_size", Size.batch_size, "Images in a batch.")
-    define.integer("steps", Size.steps, "Steps in one round.")
-    define.number("width", Size.width, "Multiplies the filters and units of M.")
-    define.choice(
-        "clock",
-        "wall",
-        Literal["wall", "processor"],
-        "The wall's, or the processor time of all threads: what others do on the same "
-        "machine is not in it, nor is what fit waits for.",
-    )
+    """Defines this script's flags, in `absl.flags.FLAGS` or others in a test."""
+    integer, number = flags.DEFINE_integer, flags.DEFINE_float
+    integer("batch_size", 64, "Images in a batch.", 1, flag_values=values)
+    integer("steps", 20, "Steps in one round.", 1, flag_values=values)
+    number("width", 1.0, "Multiplies the filters and units of M.", flag_values=values)
     _measure.define_flags(values, repeats=10)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
-    """Runs the benchmark; see `_measure.run`.
-
-    Args:
-        argv: What is left of the command line.
-        values: The parsed flags. Defaults to `absl.flags.FLAGS`.
-    """
+    """Runs the benchmark; see `_measure.run`."""
     size = Size(values.batch_size, values.steps, values.width)
-    clock, told = _CLOCKS[values.clock]
     _measure.run(
         "benchmarks.luring",
         argv,
         values,
-        lambda: measure(size, repeats=values.repeats, clock=clock),
-        title=(
-            f"Training luring's P before the MNIST classifier of width {size.width:g}, "
-            f"{size.batch_size} images a step"
-        ),
+        lambda: measure(size, repeats=values.repeats),
+        title=f"Training luring's P before an MNIST classifier of width {size.width:g}",
         columns=_COLUMNS,
-        notes=_NOTES.format(clock=told),
+        notes=_NOTES,
     )
 
 

@@ -149,11 +149,10 @@ class LuringInput(keras.layers.Layer):
         return tuple(input_shape)
 
     def compute_output_spec(
-        self,
-        images: keras.KerasTensor,
-        training: bool | None = None,  # noqa: ARG002
+        self, images: keras.KerasTensor, training: bool | None = None
     ) -> keras.KerasTensor:
         """Returns shape and dtype: float32 whatever the dtype policy."""
+        del training
         if self._network is not None:
             # What was built for one size may change another one.
             self._check_returned(self._network(images), images.shape[1:])

@@ -202,7 +202,8 @@ class LuredClassifier(TellsLogits, keras.Model):
             TypeError: If the images are not floating point or not all that `x` holds,
                 or labels in an array are not integers.
             ValueError: If M is trainable or P is not, images in an array are not those
-                that M takes, or their labels are not its classes.
+                that M takes, or their labels are not its classes, or a number of steps
+                is none.
         """
         self._check_roles()
         if kwargs.get("class_weight") is not None:
@@ -210,6 +211,9 @@ class LuredClassifier(TellsLogits, keras.Model):
                 "Invalid value for argument `class_weight`. Expected none: every image "
                 "counts alike."
             )
+        for name in ("epochs", "batch_size", "steps_per_epoch"):
+            if kwargs.get(name) is not None:
+                check_count(name, kwargs[name])
         x, y = self._checked_arrays(x, y)
         if _is_array(x) and not isinstance(y, Mapping):
             found = frozen_answers(self.target, x, output=self.output_kind)._asdict()
@@ -421,6 +425,7 @@ def answered_dataset(
         ValueError: If `target` is not a built classifier of such images, or there is
             not one label for each.
     """
+    check_count("batch_size", batch_size)
     answers = frozen_answers(target, images, output=output)
     pixels = check_images(images, target.input_shape[1:])
     told: dict[str, npt.NDArray[np.integer]] = answers._asdict()
@@ -468,20 +473,10 @@ def batches(
     batch_size: int = 64,
     order: npt.NDArray[np.integer] | None = None,
 ) -> tf.data.Dataset:
-    """Cuts arrays that are held in memory into batches.
+    """Cuts arrays into batches `(images, told)`, in their order or in another one.
 
-    Args:
-        images: `(images, ...)`. Who cuts the same ones again and again, each time in
-            another order, gives tensors: a data set copies arrays, and the copy lives
-            until Python looks for cycles.
-        told: What goes with each, an array or several by name, images first.
-        batch_size: How many images a batch has where there is no `order`. Defaults
-            to `64`.
-        order: Which images each batch has, `(batches, batch_size)`. Defaults to all
-            in their order.
-
-    Returns:
-        Batches of `(images, told)`.
+    Who cuts the same ones again and again, each time in another order, gives tensors:
+    a data set copies arrays, and the copy lives until Python looks for cycles.
     """
     if order is None:
         data = tf.data.Dataset.from_tensor_slices((images, told)).batch(batch_size)

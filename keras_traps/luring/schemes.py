@@ -158,19 +158,7 @@ def finite_rows(*given: Any) -> Any:
 def check_target(
     target: keras.Model, output: Output, *, probe: bool = True, of_images: bool = False
 ) -> None:
-    """Refuses what is no classifier M.
-
-    Args:
-        target: M.
-        output: What it returns.
-        probe: Whether it is shown noise, to see that it does. Defaults to `True`.
-        of_images: Whether it has to take images of a known size. Defaults to `False`.
-
-    Raises:
-        TypeError: If it is no Keras model.
-        ValueError: If it is not built, has fewer than 2 classes, is not one of images
-            of a known size, or does not return what `output` says.
-    """
+    """Refuses what is no classifier M, or if asked none of images of a known size."""
     check_classifier(target, output, name="target")
     shape = target.input_shape[1:]
     if of_images and (len(shape) != 3 or None in shape):
@@ -184,17 +172,7 @@ def check_target(
 
 
 def lure_of(network: keras.layers.Layer) -> LuringInput:
-    """Makes a P of a network, or says that it is none.
-
-    Args:
-        network: What the caller passed for `lure`.
-
-    Returns:
-        P.
-
-    Raises:
-        TypeError: If it is no Keras layer.
-    """
+    """Makes a P of what the caller passed for `lure`, or says that it is none."""
     if not isinstance(network, keras.layers.Layer):
         raise TypeError(
             "Invalid value for argument `lure`. Expected a Keras layer or model. "

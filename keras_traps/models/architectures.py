@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from keras_traps._checks import check_number
+from keras_traps._checks import check_count, check_number
 from keras_traps.layers.luring_networks import scaled
 from keras_traps.models.outputs import subtract_row_maximum
 
@@ -43,6 +43,9 @@ class VictimRecipe:
         rotation: The largest random turn in degrees, either way.
         shift: The largest random shift, as a share of the image's size.
         validation_split: The share of training images that is only evaluated.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
 
     epochs: int
@@ -52,6 +55,13 @@ class VictimRecipe:
     rotation: float = 0.0
     shift: float = 0.0
     validation_split: float = 0.17
+
+    def __post_init__(self) -> None:
+        """Checks the ranges that a training does not check itself."""
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        share = self.validation_split
+        check_number(share, name="validation_split", at_least=0.0, below=1.0)
 
 
 VICTIM_RECIPES: dict[str, VictimRecipe] = {

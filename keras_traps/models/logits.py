@@ -8,8 +8,20 @@ import tensorflow as tf
 from keras_traps.models.inference import PerModel, as_graph, inner_layers, is_its_graph
 from keras_traps.models.outputs import AttackedOutput
 
+# The axis of the classes, as a softmax may have it.
+_CLASSES = (-1, 1, [-1], [1], (-1,), (1,))
+
 # Functions of logits that an `activation` may be.
 _FUNCTIONS = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
+
+
+def _operation() -> type[keras.Operation]:
+    image = keras.Input((2,))
+    return type(keras.Model(image, keras.ops.softmax(image)).operations[-1])
+
+
+# The class, of no public name, that `keras.ops.softmax` puts into a graph.
+_SOFTMAX = _operation()
 
 _models: PerModel[keras.Model] = PerModel()
 
@@ -39,13 +51,14 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
 
     Returns:
         `model` itself where it returns logits or scores. Else a model that shares its
-        layers. The softmax is found where it is the last of them: a `Softmax` or an
-        `Activation` over the classes, or that of a `Dense` layer, also in a functional
-        or sequential model that is the last layer. A model of a class with a `call` of
-        its own is not looked into; a lured classifier tells its logits itself. Where
-        no softmax is found it returns the logarithm of the probabilities: give such a
-        model without its softmax, and `output="logits"`. The same one at every call,
-        until the model has other layers or weights.
+        layers. The softmax is found where it is the last of them, but for linear
+        activations: a `Softmax` or an `Activation` over the classes, that of a `Dense`
+        layer, or `keras.ops.softmax`, also in a functional or sequential model that is
+        the last layer. A model of a class with a `call` of its own is not looked into;
+        a lured classifier tells its logits itself. Where no softmax is found it
+        returns the logarithm of the probabilities: give such a model without its
+        softmax, and `output="logits"`. The same one at every call, until the model has
+        other layers or weights.
     """
     if output != "probabilities":
         return model
@@ -69,7 +82,8 @@ def _without_softmax(model: keras.Model) -> keras.Model:
     if isinstance(model, TellsLogits):
         return model.to_logits()
     graph = as_graph(model, name=f"logits_of_{model.name}")
-    last = graph.operations[-1]
+    # Sorted by depth: before what has one input comes what that is made by.
+    last = next(one for one in reversed(graph.operations) if not _is_linear(one))
     linear = _linear(last)
     if linear is None:
         answers = graph.outputs[0]
@@ -84,8 +98,8 @@ def _linear(last: keras.Operation) -> keras.layers.Layer | None:
     """Returns what takes the place of a layer with a softmax; `None` for any other."""
     # A subclass of a known layer may compute something else.
     kind = type(last)
-    if kind is keras.layers.Softmax:
-        return _Before(name=last.name) if last.axis in (-1, 1, [-1], [1]) else None
+    if kind in (keras.layers.Softmax, _SOFTMAX):
+        return _Before(name=last.name) if last.axis in _CLASSES else None
     if kind is keras.layers.Activation and _is_softmax(last.activation):
         return _Before(name=last.name)
     if kind is keras.layers.Dense and _is_softmax(last.activation):
@@ -98,7 +112,15 @@ def _linear(last: keras.Operation) -> keras.layers.Layer | None:
     return None
 
 
+def _is_linear(operation: keras.Operation) -> bool:
+    if type(operation) is keras.layers.Activation:
+        return operation.activation is keras.activations.linear
+    return type(operation) is keras.layers.Identity
+
+
 def _is_softmax(activation: Any) -> bool:
+    if type(activation) is keras.layers.Softmax:
+        return activation.axis in _CLASSES
     return any(activation is function for function in _FUNCTIONS)
 
 
@@ -108,8 +130,8 @@ class _Before(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, logits: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        return logits if mask is None else tf.where(mask, logits, logits.dtype.min)
+    def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        return inputs if mask is None else tf.where(mask, inputs, inputs.dtype.min)
 
 
 class _BeforeDense(keras.layers.Layer):

@@ -139,16 +139,7 @@ def train(
 
 
 def hold_out(data: Dataset, count: int, *, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Puts images aside, chosen at random.
-
-    Args:
-        data: All images.
-        count: How many; fewer than there are.
-        seed: Of the choice, and of the order of the others.
-
-    Returns:
-        The images to train on, and those that are held out, `None` for none.
-    """
+    """Puts some images aside, chosen at random; returns the others and these."""
     # Keras would keep the last images, which may all be of one class.
     shuffled = data.take(len(data), seed=seed)
     if count == 0:
@@ -162,13 +153,7 @@ def hold_out(data: Dataset, count: int, *, seed: int) -> tuple[Dataset, Dataset 
 def compile_classifier(
     model: keras.Model, optimizer: keras.optimizers.Optimizer, **settings: bool
 ) -> None:
-    """Compiles a classifier for cross-entropy from its logits.
-
-    Args:
-        model: From images to logits.
-        optimizer: What makes its steps.
-        **settings: As in `keras.Model.compile`.
-    """
+    """Compiles a classifier for cross-entropy from its logits."""
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -201,16 +186,16 @@ def scaling_optimizer(
     return keras.optimizers.LossScaleOptimizer(found)
 
 
-def save_atomically(write: Callable[[Path], None], path: Path) -> None:
-    """Lets Keras write a file beside its place, and renames it.
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a model beside its place and renames it, so that no file is half written.
 
     Args:
-        write: Such as `model.save`; takes a path with the same ending.
-        path: Where to; a file there is replaced.
+        model: Any Keras model.
+        path: Where to, ending in `.keras`; a file there is replaced.
     """
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        write(unfinished)
+        model.save(unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -271,24 +256,8 @@ def fit_on_workers(
 ) -> keras.callbacks.History:
     """Does what `model.fit` does, which Keras 3 cannot do on several machines.
 
-    Its trainer reduces the first batch by a call that fails there.
-
-    Args:
-        model: Compiled with an optimizer, built and compiled in the strategy's scope.
-        data: The images to learn from.
-        validation: Images that are only evaluated, or `None`.
-        strategy: Of several machines.
-        epochs: How often each image is seen.
-        batch_size: Images per step, of all machines together. What does not fill the
-            last batch of an epoch is left out.
-        seed: Of the order of images.
-        verbose: 0 for silence; else the chief prints a line per epoch.
-
-    Returns:
-        The history, as `fit` gives it.
-
-    Raises:
-        ValueError: If there are fewer images than one batch.
+    Its trainer reduces the first batch by a call that fails there. What does not fill
+    the last batch of an epoch is left out; the chief prints a line per epoch.
     """
     if len(data) < batch_size:
         wanted = f"at most the number of training images, {len(data)}"

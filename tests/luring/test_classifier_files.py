@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_traps.luring import LuredClassifier, agreement_model
@@ -36,6 +37,7 @@ def test_the_classifier_is_not_judged_before_its_weights_are_read(
     np.testing.assert_array_equal(predict(loaded, images), predict(model, images))
 
 
+@pytest.mark.slow
 def test_a_process_that_imports_the_package_reads_them(
     images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -57,6 +59,7 @@ def test_a_process_that_imports_the_package_reads_them(
     np.testing.assert_allclose(found, predict(lured, images), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_how_the_classifier_was_trained_is_left_out(
     images: np.ndarray, labels: np.ndarray, tmp_path: Path
 ) -> None:

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,7 +46,9 @@ def test_the_cross_entropy_is_the_closed_form() -> None:
 
 
 @pytest.mark.parametrize("function", [luring_loss, margin_loss])
-def test_the_gradient_is_finite_at_the_kink_and_far_out(function) -> None:  # type: ignore[no-untyped-def]
+def test_the_gradient_is_finite_at_the_kink_and_far_out(
+    function: Callable[..., tf.Tensor],
+) -> None:
     logits = tf.constant([[3.0, 3.0, 3.0], [1e6, -1e6, 0.0]])
     arguments = ([0, 1], [1, 2]) if function is luring_loss else ([0, 1],)
     with tf.GradientTape() as tape:
@@ -71,6 +76,7 @@ def test_each_name_is_its_loss() -> None:
         "margin": margin_loss(LOGITS, ANSWER),
         "cross_entropy": cross_entropy(LOGITS, ANSWER),
     }
+    name: Any
     for name, expected in pairs.items():
-        loss = make_loss(name, 0.5)(tf.constant(LOGITS), answers)  # type: ignore[arg-type]
+        loss = make_loss(name, 0.5)(tf.constant(LOGITS), answers)
         np.testing.assert_array_equal(loss, expected)

@@ -4,10 +4,16 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_traps.layers import LuringInput
-from keras_traps.luring import LuredClassifier, agreement_model, target_model
+from keras_traps.luring import (
+    LuredClassifier,
+    agreed_class,
+    agreement_model,
+    target_model,
+)
 from keras_traps.models.inference import predict
 from tests.luring.conftest import CLASSES, SHAPE, tiny_lure, tiny_target
 
@@ -172,3 +178,15 @@ def test_bad_parts_are_named() -> None:
     text: Any = "target"
     with pytest.raises(TypeError, match="`target`"):
         target_model(text, output="logits")
+
+
+def test_an_answer_is_given_where_both_name_one_class_and_all_is_finite() -> None:
+    target = np.array([[2, 2, 1], [0, 3, 1], [0, 1, 5], [9, 0, 0], [9, 0, 0]], "f4")
+    lured = np.array([[7, 7, 7], [1, 0, 0], [0, 0, 1], [np.inf, 0, 0], [1, 0, 0]], "f4")
+    pixels = np.zeros((5, 2, 2, 1), "f4")
+    pixels[4, 1, 1] = np.nan
+    # Of equals the lowest; they differ; they agree; not finite; the image is not.
+    assert agreed_class(target, lured).numpy().tolist() == [0, -1, 2, -1, 0]
+    assert agreed_class(target, lured, pixels).numpy().tolist() == [0, -1, 2, -1, -1]
+    graph = tf.function(agreed_class)
+    assert graph(target, lured, pixels).numpy().tolist() == [0, -1, 2, -1, -1]

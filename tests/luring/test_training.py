@@ -1,164 +1,643 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
-from keras_traps.luring import LuredClassifier, batch_order
-from keras_traps.luring.answers import frozen_answers
-from keras_traps.luring.batches import batches
-from keras_traps.luring.schedules import Schedule
-from keras_traps.luring.training import Backup, save_atomically, train_in_stages
-from tests.luring.conftest import SHAPE, tiny_target
+from keras_traps.datasets import Dataset
+from keras_traps.layers import LuringInput
+from keras_traps.luring import LuredClassifier, training
+from keras_traps.luring.classifier import batches
+from keras_traps.luring.training import (
+    Backup,
+    Picked,
+    Schedule,
+    Trained,
+    Variant,
+    check_start,
+    join,
+    make_lure,
+    train_target,
+    train_variant,
+    untrained,
+)
+from keras_traps.models import madry_mnist_cnn
+from keras_traps.models.architectures import VictimRecipe
+from keras_traps.models.inference import predict
+from tests.luring.conftest import CLASSES, tiny_target
 
-SCHEDULE = Schedule(10, 4, (1e-2, 1e-3), (6,))
-STAGE = 4
+SCHEDULE = Schedule(6, 4, (1e-2, 1e-3), (4,))
+WIDTH = 0.25
+MOVES = {"rotation": 10.0, "shift": 0.2}
+VARIANTS: tuple[Variant, ...] = ("stack", "auto", "ce", "luring")
+
+# 16 images are trained on, 4 to a step, and 4 say which epoch is the best.
+RECIPE = VictimRecipe(3, 4, (3e-2, 1e-2), (2,), validation_split=0.2)
 
 
 class KilledError(Exception):
     """Ends a training as a signal would."""
 
 
-def noisy_lure() -> keras.Model:
-    """A network with all that holds a state of its own: means and random draws."""
+def target_of(shape: tuple[int, ...] = (12, 12, 1)) -> keras.Model:
+    """A frozen classifier with all that acts otherwise in training."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape)
+    x = layers.Dropout(0.5)(layers.Flatten()(layers.BatchNormalization()(inputs)))
+    model = keras.Model(inputs, layers.Dense(10)(x), name="target")
+    model.trainable = False
+    return model
+
+
+@pytest.fixture(scope="module")
+def target() -> keras.Model:
+    return target_of()
+
+
+def small_lure(*_: Any, **__: Any) -> LuringInput:
+    """A P with all that holds a state of its own, quick to trace."""
+    parts = [
+        layers.Conv2D(2, 3, padding="same"),
+        layers.BatchNormalization(),
+        layers.Dropout(0.3),
+        layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
+    ]
+    return LuringInput(
+        network=keras.Sequential([keras.Input((12, 12, 1)), *parts]), name="lure"
+    )
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "make_lure", small_lure)
+
+
+def train(
+    variant: Variant, target: keras.Model, data: Dataset, **settings: Any
+) -> Trained:
+    arguments: dict[str, Any] = {
+        "output": "logits",
+        "width": WIDTH,
+        "stage": 3,
+        "verbose": False,
+        **settings,
+    }
+    return train_variant(variant, target, data, SCHEDULE, **arguments)
+
+
+def weights_of(model: keras.layers.Layer) -> list[np.ndarray]:
+    return [np.array(weight) for weight in model.weights]
+
+
+def differ(first: keras.layers.Layer, second: keras.layers.Layer) -> list[bool]:
+    pairs = zip(weights_of(first), weights_of(second), strict=True)
+    return [bool((a != b).any()) for a, b in pairs]
+
+
+def lure_in(model: keras.Model) -> LuringInput:
+    (lure,) = (layer for layer in model.layers if isinstance(layer, LuringInput))
+    return lure
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_trains_what_it_should_and_leaves_the_target(
+    variant: Variant, digits: Dataset, target: keras.Model
+) -> None:
+    before = weights_of(target)
+    model, picked = train(variant, target, digits)
+    assert picked is None
+    for a, b in zip(weights_of(target), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    keras.utils.set_random_seed(0)
+    assert all(differ(lure_in(model), small_lure()))
+    if variant != "stack":
+        assert model.output_shape == (None, 12, 12, 1)
+        return
+    (inner,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    # Its batch normalisation is trained too, its dropout acts.
+    assert inner is not target
+    assert all(differ(inner, target))
+
+
+@pytest.mark.usefixtures("small")
+def test_only_the_stack_looks_at_labels_and_all_but_auto_at_the_target(
+    digits: Dataset, target: keras.Model
+) -> None:
+    other = dataclasses.replace(digits, labels=(digits.labels + 1) % 10)
+    negative = target_of()
+    negative.layers[-1].set_weights([-w for w in target.layers[-1].get_weights()])
+    for variant in VARIANTS[:3]:
+        base = train(variant, target, digits).model
+        relabelled = train(variant, target, other).model
+        assert any(differ(base, relabelled)) == (variant == "stack")
+        if variant != "stack":
+            another = train(variant, negative, digits).model
+            assert any(differ(base, another)) == (variant != "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_seed_weight_and_moves_decide(digits: Dataset, target: keras.Model) -> None:
+    base = train("luring", target, digits).model
+    assert not any(differ(base, train("luring", target, digits).model))
+    others: list[dict[str, Any]] = [
+        {"seed": 1, "loss": "margin"},
+        {"luring_weight": 0.5},
+        {"shift": 0.2},
+    ]
+    for settings in others:
+        assert any(differ(base, train("luring", target, digits, **settings).model))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("variant", "settings", "saved"),
+    [
+        ("luring", {"validation_split": 0.25}, False),
+        pytest.param("stack", {}, True, marks=pytest.mark.slow),
+        pytest.param("ce", MOVES, True, marks=pytest.mark.slow),
+    ],
+)
+def test_one_that_was_killed_ends_with_the_same_weights(
+    variant: Variant,
+    settings: dict[str, Any],
+    saved: bool,
+    digits: Dataset,
+    target: keras.Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {"stage": 2, **settings}
+    plain = train(variant, target, digits, **settings)
+    save, calls = Backup.save, []
+
+    def kill(self: Backup, state: Any) -> None:
+        calls.append(state)
+        if len(calls) == 1 or saved:
+            save(self, state)
+        # Before the second state is saved its stage is lost, and made again.
+        if len(calls) == 2:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backup, "save", kill)
+        with pytest.raises(KilledError):
+            train(variant, target, digits, backup=Backup(tmp_path, {}), **settings)
+    backup = Backup(tmp_path, {}, resume=True)
+    resumed = train(variant, target, digits, backup=backup, **settings)
+    assert not any(differ(plain.model, resumed.model))
+    assert resumed.picked == plain.picked
+
+
+def test_with_random_draws_and_half_precision_it_is_the_same_too(
+    bright: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(RECIPE, rotation=10.0, shift=0.2)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        plain, killed, resumed = (tiny_classifier() for _ in range(3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    expected = train_target(plain, bright, recipe, verbose=False)
+    save = Backup.save
+
+    def kill(self: Backup, state: Any) -> None:
+        save(self, state)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backup, "save", kill)
+        backup = Backup(tmp_path, {})
+        with pytest.raises(KilledError):
+            train_target(killed, bright, recipe, backup=backup, verbose=False)
+    backup = Backup(tmp_path, {}, resume=True)
+    found = train_target(resumed, bright, recipe, backup=backup, verbose=False)
+    assert found == expected
+    assert not any(differ(resumed, plain))
+    optimizers = (resumed.optimizer.variables, plain.optimizer.variables)
+    for a, b in zip(*optimizers, strict=True):
+        np.testing.assert_array_equal(np.array(a), np.array(b))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from keras_traps.datasets import load
+from keras_traps.luring.training import Backup, Schedule, train_variant
+from keras_traps.models import digits_cnn
+import keras
+keras.utils.set_random_seed(0)
+target = digits_cnn()
+target.trainable = False
+folder = Path(sys.argv[1])
+trained = train_variant(
+    "luring", target, load("digits"), Schedule(60, 16, (1e-3,)), output="logits",
+    width=0.03, stage=5, validation_split=0.1, shift=0.1,
+    backup=Backup(folder / "b", {"seed": 0}, resume=True),
+)
+arrays = {f"w{i}": w for i, w in enumerate(trained.model.get_weights())}
+np.savez(folder / "done.npz", picked=np.array(trained.picked), **arrays)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_again_and_again_ends_with_the_same_weights(
+    tmp_path: Path,
+) -> None:
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+    command = [sys.executable, "-c", SCRIPT]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    kills = 0
+    for folder in folders:
+        while not (folder / "done.npz").exists():
+            process = subprocess.Popen(
+                [*command, str(folder)], env=environment, stderr=subprocess.DEVNULL
+            )
+            state = folder / "b" / "state.npz"
+            before = state.stat().st_mtime_ns if state.exists() else 0
+            while process.poll() is None:
+                time.sleep(0.02)
+                written = state.exists() and state.stat().st_mtime_ns > before
+                if folder.name == "killed" and kills < 3 and written:
+                    process.send_signal(signal.SIGKILL)
+                    kills += 1
+                    process.wait()
+            assert process.returncode in (0, -signal.SIGKILL)
+    assert kills == 3
+    whole, killed = (np.load(folder / "done.npz") for folder in folders)
+    for name in whole.files:
+        np.testing.assert_array_equal(killed[name], whole[name])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_images_are_moved_by_their_step_before_anyone_looks_at_them(
+    variant: Variant,
+    digits: Dataset,
+    target: keras.Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        training, "train_in_stages", lambda model, make, **_: made.append(make)
+    )
+    for moves in ({}, MOVES):
+        train(variant, target, digits, **moves)
+    (still,), (moved,) = ([*make(2, 3)] for make in made)
+    images = still[0]
+    seen, told = moved if isinstance(moved, tuple) else (moved, None)
+    assert seen.shape == images.shape
+    assert np.abs(seen - images).max() > 0.1
+    if variant == "stack":
+        np.testing.assert_array_equal(told, still[1])
+    elif variant == "auto":
+        np.testing.assert_array_equal(told, seen)
+    else:
+        # M's answers are known to the images as they were only.
+        assert still[1].keys() == {"answer", "runner_up"}
+        assert told is None
+    # A step sees the same where a training goes on from another one.
+    third = [*made[1](0, 3)][2]
+    again = third[0] if isinstance(third, tuple) else third
+    np.testing.assert_array_equal(seen, again)
+
+
+def moved(images: np.ndarray, number: int = 3, **moves: float) -> np.ndarray:
+    settings: dict[str, Any] = {"rotation": 0.0, "shift": 0.0, "seed": 0, **moves}
+    move: Any = training._mover(**settings)
+    result: np.ndarray = np.asarray(move(number, images))
+    return result
+
+
+def test_no_image_is_moved_further_than_asked_and_none_shows_black() -> None:
+    # A bright line: its centre says how far it went.
+    line = np.zeros((64, 9, 9, 1), np.float32)
+    line[:, 4] = 1
+    profile = moved(line, shift=1 / 9)[:, :, 0, 0]
+    went = (profile * np.arange(9)).sum(axis=1) / profile.sum(axis=1) - 4
+    assert np.abs(went).max() <= 1 + 1e-4
+    # Of 64 draws some come near the end of the range, either way.
+    assert went.max() > 0.8
+    assert went.min() < -0.8
+    # Turned by at most 10 degrees, its ends four pixels from the centre.
+    slope = moved(line, rotation=10.0).argmax(axis=1)[..., 0]
+    assert np.abs(slope - 4).max() == 1
+    white = moved(np.ones((8, 8, 8, 1), np.float32), rotation=45.0, shift=0.5)
+    np.testing.assert_allclose(white, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotation", -1.0),
+        ("shift", 1.0),
+        ("shift", float("nan")),
+        ("stage", 2.0),
+        ("stage", 0),
+        ("seed", -1),
+        ("variant", "Stack"),
+        ("loss", "mse"),
+        ("luring_weight", float("inf")),
+        ("width", float("nan")),
+        ("validation_split", 1.0),
+        ("validation_split", -0.1),
+        # Of 24 images none.
+        ("validation_split", 0.01),
+    ],
+)
+def test_what_cannot_be_is_named(
+    name: str, value: Any, digits: Dataset, target: keras.Model
+) -> None:
+    settings: dict[str, Any] = {"variant": "luring", name: value}
+    with pytest.raises(ValueError, match=f"argument `{name}`.*Received"):
+        train(settings.pop("variant"), target, digits, **settings)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("variant", ["stack", "luring"])
+def test_the_best_is_kept_by_images_that_it_does_not_see(
+    variant: Variant,
+    digits: Dataset,
+    target: keras.Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = {image.tobytes(): row for row, image in enumerate(digits.images)}
+    right = digits.labels
+    if variant != "stack":
+        right = predict(target, digits.images).argmax(axis=1)
+    scores, seen, asked = iter([0, 3, 2, 3]), [], []
+
+    def scripted(model: keras.Model, images: np.ndarray) -> np.ndarray:
+        if model is target:
+            return predict(model, images)
+        asked.append([rows[image.tobytes()] for image in images])
+        seen.append(weights_of(model))
+        answers = right[asked[-1]].copy()
+        answers[next(scores) :] += 1
+        return np.eye(11)[answers]
+
+    start = train(variant, target, digits, seed=5).model
+    trained: list[int] = []
+
+    def note(images: Any, told: Any, *, order: np.ndarray) -> Any:
+        pixels = np.asarray(images)
+        trained.extend(rows[pixels[row].tobytes()] for row in order.ravel())
+        return batches(images, told, order=order)
+
+    monkeypatch.setattr(training, "predict", scripted)
+    monkeypatch.setattr(training, "batches", note)
+    settings: dict[str, Any] = {"validation_split": 0.25, "stage": 2, "start": start}
+    model, picked = train(variant, target, digits, **settings)
+    # What it starts from is looked at too; of two equals the first is kept.
+    assert picked == Picked(2, 0.5)
+    assert len(seen) == 4
+    whole = model if variant == "stack" else join(model, target)
+    for kept, best in zip(weights_of(whole), seen[1], strict=True):
+        np.testing.assert_array_equal(kept, best)
+    assert len(asked[0]) == 6
+    assert len(set(trained)) == 18
+    assert not set(trained) & set(asked[0])
+
+
+@pytest.mark.usefixtures("small")
+def test_the_last_p_is_kept_where_none_is_picked(
+    digits: Dataset, target: keras.Model
+) -> None:
+    assert train("auto", target, digits, validation_split=0.25).picked is None
+
+
+def hardly_trained(
+    variant: Variant, target: keras.Model, data: Dataset, start: keras.Model
+) -> keras.Model:
+    # So small a rate that the start shows in what is trained.
+    schedule = Schedule(1, 4, (1e-7,))
+    settings: dict[str, Any] = {"output": "logits", "width": WIDTH, "verbose": False}
+    return train_variant(variant, target, data, schedule, start=start, **settings).model
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("variant", ["stack", "ce"])
+def test_p_starts_from_another_ones_weights(
+    variant: Variant, digits: Dataset, target: keras.Model
+) -> None:
+    start = train("auto", target, digits, seed=5).model
+    before = weights_of(start)
+    lure = lure_in(hardly_trained(variant, target, digits, start))
+    pairs = zip(lure.trainable_weights, start.trainable_weights, strict=True)
+    for weight, taken in pairs:
+        np.testing.assert_allclose(np.array(weight), np.array(taken), atol=1e-6)
+    # It is copied: what it was taken from does not learn.
+    for weight, taken in zip(weights_of(start), before, strict=True):
+        np.testing.assert_array_equal(weight, taken)
+
+
+@pytest.mark.slow
+def test_a_whole_stack_is_gone_on_with(digits: Dataset, target: keras.Model) -> None:
+    start = train("stack", target, digits, seed=5).model
+    model = hardly_trained("stack", target, digits, start)
+    for weight, taken in zip(
+        model.trainable_weights, start.trainable_weights, strict=True
+    ):
+        np.testing.assert_allclose(np.array(weight), np.array(taken), atol=1e-6)
+    check_start(start, "stack", target, make_lure("stack", "mnist", width=WIDTH))
+    fresh = make_lure("ce", "mnist", width=WIDTH)
+    with pytest.raises(ValueError, match="argument `start`"):
+        check_start(start, "ce", target, fresh)
+    with pytest.raises(ValueError, match="argument `start`"):
+        train("ce", target, digits, start=start)
+
+
+def test_a_start_of_another_width_is_refused(
+    digits: Dataset, target: keras.Model
+) -> None:
+    start = train("auto", target, digits, width=2 * WIDTH).model
+    with pytest.raises(ValueError, match=r"argument `start`.*\(3, 3, 1, 4\).*, 8\)"):
+        train("luring", target, digits, start=start)
+
+
+def test_the_dropout_is_the_authors() -> None:
+    rates = {
+        (variant, dataset): make_lure(variant, dataset).dropout
+        for variant in VARIANTS
+        for dataset in ("mnist", "svhn_cropped", "cifar10")
+    }
+    assert {key: rate for key, rate in rates.items() if rate} == {
+        ("luring", "svhn_cropped"): 0.15,
+        ("luring", "cifar10"): 0.3,
+        ("ce", "cifar10"): 0.3,
+    }
+
+
+def test_a_joined_model_is_the_target_of_the_lure(
+    digits: Dataset, target: keras.Model
+) -> None:
+    lure = make_lure("luring", "mnist", width=WIDTH)
+    inputs = keras.Input((12, 12, 1))
+    model = keras.Model(inputs, lure(inputs))
+    expected = predict(target, predict(model, digits.images))
+    joined = join(model, target)
+    np.testing.assert_allclose(predict(joined, digits.images), expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("small")
+def test_what_cannot_be_trained_is_told(digits: Dataset) -> None:
+    target = target_of()
+    soft = keras.Model(target.input, layers.Softmax()(target.output))
+    soft.trainable = False
+    with pytest.raises(ValueError, match='returns "logits" for the variant "stack"'):
+        train("stack", soft, digits, output="probabilities")
+    target.trainable = True
+    with pytest.raises(ValueError, match=r"target\.trainable = False"):
+        train("luring", target, digits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["mnist", "svhn_cropped", "cifar10"])
+def test_three_steps_of_the_authors_lure(dataset: str) -> None:
+    """P at its whole size, on noise: all of it is trained, and stays finite."""
+    target = target_of((32, 32, 3))
+    if dataset == "mnist":
+        target = madry_mnist_cnn()
+        target.trainable = False
+    lure = make_lure("luring", dataset)
+    model = LuredClassifier(target, lure, output="logits")
+    model.compile(keras.optimizers.Adam(1e-4))
+    before = weights_of(lure)
+    images = np.random.default_rng(0).random((6, *target.input_shape[1:]), np.float32)
+    history = model.fit(images, batch_size=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    pairs = zip(weights_of(lure), before, lure.weights, strict=True)
+    assert all((a != b).any() for a, b, w in pairs if "bias" not in w.path)
+    assert all(np.isfinite(weight).all() for weight in weights_of(lure))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_copy_of_a_frozen_classifier_learns_in_every_layer(
+    nested: bool, images: np.ndarray, labels: np.ndarray, tmp_path: Path
+) -> None:
+    target = tiny_target()
+    if nested:
+        inputs = keras.Input(target.input_shape[1:])
+        target = keras.Model(inputs, target(inputs))
+        target.trainable = False
+    # Its optimizer, built for frozen weights, is not taken over.
+    target.compile("adam", "mse", jit_compile=False)
+    target.save(tmp_path / "target.keras")
+    target = keras.saving.load_model(tmp_path / "target.keras")
+    fresh = untrained(target)
+    assert not fresh.compiled
+    before = weights_of(fresh)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    fresh.compile("sgd", loss, jit_compile=False)
+    fresh.fit(images, labels, verbose=0)
+    assert fresh.output_shape[1] == CLASSES
+    pairs = zip(weights_of(fresh), before, strict=True)
+    assert all((new != old).any() for new, old in pairs)
+    assert not target.trainable_weights
+
+
+@pytest.fixture(scope="module")
+def bright() -> Dataset:
+    """Dark and bright images, in turn."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(20) % 2
+    pixels = rng.integers(0, 100, (20, 6, 6, 1)) + 150 * labels[:, None, None, None]
+    names = ("dark", "bright")
+    return Dataset(
+        "mine", "train", pixels.astype(np.uint8), labels, 2, names, "made here"
+    )
+
+
+def tiny_classifier() -> keras.Model:
+    keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
-            keras.Input(SHAPE),
-            layers.Conv2D(3, 3, padding="same"),
-            layers.BatchNormalization(),
-            layers.Dropout(0.5),
-            layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
+            keras.Input((6, 6, 1)),
+            layers.Flatten(),
+            layers.Dense(8, activation="relu"),
+            layers.Dropout(0.3),
+            layers.Dense(2, dtype="float32"),
         ]
     )
 
 
-def model_of() -> LuredClassifier:
-    keras.utils.set_random_seed(0)
-    model = LuredClassifier(tiny_target(), noisy_lure(), output="logits")
-    model.compile(SCHEDULE.optimizer())
-    return model
+def test_a_target_learns_and_makes_the_recipes_steps(bright: Dataset) -> None:
+    model = tiny_classifier()
+    train_target(model, bright, RECIPE, verbose=False)
+    assert int(model.optimizer.iterations) == 3 * 16 // 4
+    recipe = VictimRecipe(30, 4, (1e-2,), validation_split=0.2)
+    train_target(model, bright, recipe, verbose=False)
+    answers = predict(model, bright.images).argmax(axis=1)
+    assert (answers == bright.labels).mean() >= 0.9
 
 
-def run(model: LuredClassifier, images: np.ndarray, **settings: Any) -> dict[str, Any]:
-    told = frozen_answers(model.target, images, output="logits")._asdict()
-    order = batch_order(len(images), SCHEDULE.batch_size, SCHEDULE.steps, seed=0)
-
-    def make(first: int, last: int) -> tf.data.Dataset:
-        return batches(images, told, order=order[first:last])
-
-    return train_in_stages(
-        model, make, steps=SCHEDULE.steps, stage=STAGE, verbose=False, **settings
-    )
-
-
-def weights_of(model: keras.Model) -> list[np.ndarray]:
-    variables = [*model.weights, *model.optimizer.variables]
-    return [np.array(variable) for variable in variables]
+def test_steps_take_the_place_of_epochs(bright: Dataset) -> None:
+    model = tiny_classifier()
+    train_target(model, bright, RECIPE, steps=5, verbose=False)
+    assert int(model.optimizer.iterations) == 5
+    # The boundary after two of three epochs, scaled: round(8 * 5 / 12).
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-2)
+    steps: Any
+    for steps in (5.0, 0):
+        with pytest.raises(ValueError, match="argument `steps`"):
+            train_target(model, bright, RECIPE, steps=steps)
 
 
-@pytest.mark.parametrize("stages", [1, 2, 3])
-def test_one_that_was_killed_ends_with_the_same_weights(
-    stages: int, images: np.ndarray, tmp_path: Path
+def test_the_best_epoch_of_a_target_is_kept_and_not_the_last(
+    bright: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = model_of()
-    run(plain, images)
-    folder = tmp_path / "backup"
-    killed = model_of()
+    scores, seen = iter([1, 3, 2]), []
+    held = bright.take(20, seed=0).labels[16:]
 
-    def kill(done: int) -> None:
-        # Before the state is saved: the stage is lost, and made again.
-        if done == min(stages * STAGE, SCHEDULE.steps):
-            raise KilledError
+    def scripted(model: keras.Model, images: np.ndarray) -> np.ndarray:
+        seen.append(weights_of(model))
+        answers = held.copy()
+        answers[next(scores) :] = 2
+        return np.eye(3)[answers]
 
-    with pytest.raises(KilledError):
-        run(killed, images, backup=Backup(folder, {}), after_stage=kill)
-    restarted = model_of()
-    seen: list[int] = []
-    backup = Backup(folder, {}, resume=True)
-    run(restarted, images, backup=backup, after_stage=seen.append)
-    assert seen == [4, 8, 10][stages - 1 :]
-    for a, b in zip(weights_of(restarted), weights_of(plain), strict=True):
-        np.testing.assert_array_equal(a, b)
+    monkeypatch.setattr(training, "predict", scripted)
+    model = tiny_classifier()
+    assert train_target(model, bright, RECIPE, verbose=False) == (8, 0.75)
+    for kept, better, last in zip(weights_of(model), seen[1], seen[2], strict=True):
+        np.testing.assert_array_equal(kept, better)
+        assert (kept != last).any()
 
 
-def test_the_rate_goes_on_where_it_was(images: np.ndarray, tmp_path: Path) -> None:
-    model = model_of()
-    run(model, images, backup=Backup(tmp_path, {}))
-    restarted = model_of()
-    assert float(restarted.optimizer.learning_rate) == pytest.approx(1e-2)
-    assert Backup(tmp_path, {}, resume=True).restore(restarted) == SCHEDULE.steps
-    assert float(restarted.optimizer.learning_rate) == pytest.approx(1e-3)
-
-
-def test_a_training_that_is_done_trains_no_further(
-    images: np.ndarray, tmp_path: Path
-) -> None:
-    model = model_of()
-    run(model, images, backup=Backup(tmp_path, {}))
-    before = weights_of(model)
-    assert run(model, images, backup=Backup(tmp_path, {}, resume=True)) == {}
-    for a, b in zip(weights_of(model), before, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_the_metrics_are_those_of_the_last_stage(images: np.ndarray) -> None:
-    logs = run(model_of(), images)
-    assert set(logs) == {"loss", "agreement"}
-    assert 0 <= logs["agreement"] <= 1
-    # Of the last stage's two steps of four images.
-    assert logs["agreement"] * 8 == pytest.approx(round(logs["agreement"] * 8))
-
-
-def saved(folder: Path, settings: dict[str, Any]) -> Backup:
-    """A backup with a state in it."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    backup = Backup(folder, settings)
-    backup.save(model)
-    return backup
+STATE = {"done": np.array(1)}
 
 
 def test_a_folder_in_use_is_refused_without_resume(tmp_path: Path) -> None:
-    saved(tmp_path, {"seed": 0})
+    Backup(tmp_path, {"seed": 0}).save(STATE)
     with pytest.raises(FileExistsError, match="--resume"):
         Backup(tmp_path, {"seed": 0})
 
 
-def test_a_folder_without_a_state_takes_other_settings(tmp_path: Path) -> None:
-    Backup(tmp_path, {"seed": 0})
-    Backup(tmp_path, {"seed": 1})
-    backup = saved(tmp_path, {"seed": 2})
-    with pytest.raises(ValueError, match="seed differ"):
-        Backup(tmp_path, {"seed": 1}, resume=True)
-    backup.discard()
-    Backup(tmp_path, {"seed": 1})
-
-
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    settings = {"seed": 0, "rates": (1e-3, 1e-4), "width": 1.0}
-    saved(tmp_path, settings)
-    # What JSON makes of a tuple is the same.
+    # Where nothing was saved nothing is lost.
+    Backup(tmp_path, {"seed": 1})
+    settings = {"seed": 0, "rates": (1e-3, 1e-4)}
+    backup = Backup(tmp_path, settings)
+    backup.save(STATE)
     Backup(tmp_path, settings, resume=True)
-    changed = {**settings, "seed": 1, "rates": (1e-3, 2e-4)}
-    with pytest.raises(ValueError, match="settings: rates, seed differ"):
+    changed = {"seed": 1, "rates": (1e-3, 2e-4), "loss": "margin"}
+    with pytest.raises(ValueError, match="settings: loss, rates, seed differ"):
         Backup(tmp_path, changed, resume=True)
-    with pytest.raises(ValueError, match="settings: loss differ"):
-        Backup(tmp_path, {**settings, "loss": "margin"}, resume=True)
-    with pytest.raises(ValueError, match="settings: width differ"):
-        Backup(tmp_path, {"seed": 0, "rates": (1e-3, 1e-4)}, resume=True)
-
-
-def test_a_backup_is_gone_once_it_is_discarded(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "backup"
-    backup = Backup(folder, {})
-    backup.path("best.npz").write_bytes(b"x")
-    assert (folder / "best.npz").exists()
     backup.discard()
-    assert not folder.exists()
-    Backup(folder, {"other": True})
+    assert not tmp_path.exists()
+    assert Backup(tmp_path, changed).load() == {}
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
@@ -167,31 +646,13 @@ def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
         Backup(tmp_path / "file" / "backup", {})
 
 
-def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "state.keras"
-    path.write_text("old")
-
-    def fail(unfinished: Path) -> None:
-        assert unfinished.suffix == ".keras"
-        unfinished.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        save_atomically(fail, path)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    save_atomically(lambda unfinished: unfinished.write_text("new"), path)  # type: ignore[arg-type]
-    assert path.read_text() == "new"
-
-
 def test_the_time_of_what_was_kept_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = iter([100.0, 103.0, 103.0, 150.0, 1000.0, 1002.0])
+    now = iter([100.0, 103.0, 150.0, 1000.0, 1002.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     killed = Backup(tmp_path, {})
-    model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
-    killed.save(model)
+    killed.save(STATE)
     # 47 seconds later it is killed, and goes on long after.
     assert killed.seconds == 3.0 + 47.0
     assert Backup(tmp_path, {}, resume=True).seconds == 3.0 + 2.0

@@ -172,6 +172,7 @@ def test_it_does_not_keep_the_model_alive() -> None:
     assert reference() is None
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_with_fit_can_be_lured() -> None:
     # A compiled model's clone makes an optimizer, which a traced step cannot.
     target = tiny_target()

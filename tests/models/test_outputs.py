@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_traps.models.outputs import (
     check_classifier,
+    check_on_noise,
     check_outputs,
     subtract_row_maximum,
 )
@@ -158,3 +159,17 @@ def test_the_row_maximum_becomes_0_and_the_softmax_stays() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, subtract_row_maximum(inputs))
     np.testing.assert_array_equal(model(LOGITS), result)
+
+
+@pytest.mark.parametrize("size", [4, None])
+def test_noise_tells_logits_from_probabilities(size: Any) -> None:
+    inputs = keras.Input((size, size, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    logits = keras.Model(inputs, keras.layers.Dense(3)(pooled))
+    sure = keras.Model(inputs, keras.layers.Dense(3, "softmax")(pooled))
+    check_on_noise(logits, "logits")
+    check_on_noise(sure, "probabilities")
+    with pytest.raises(ValueError, match="do not look like probabilities"):
+        check_on_noise(logits, "probabilities")
+    with pytest.raises(ValueError, match="do not look like logits"):
+        check_on_noise(sure, "logits")

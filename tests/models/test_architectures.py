@@ -1,4 +1,4 @@
-"""The reference here is the PyTorch model, computed in NumPy from the state dict."""
+"""DEEPSEC's reference is the PyTorch model, computed in NumPy from the state dict."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,20 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from keras_traps.datasets import load
-from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
+from keras_traps.models import (
+    cifar10_resnet20,
+    cifar10_vgg,
+    digits_cnn,
+    load_deepsec_weights,
+    madry_mnist_cnn,
+    mnist_cnn,
+    svhn_vgg,
+    train,
+)
+from keras_traps.models.architectures import VICTIM_RECIPES, VictimRecipe
 
 Array = npt.NDArray[np.float64]
 State = dict[str, Array]
@@ -146,10 +157,76 @@ def weights_of(model: keras.Model) -> list[npt.NDArray[np.float32]]:
     return [weight.copy() for weight in model.get_weights()]
 
 
-def test_parameter_counts_are_deepsecs() -> None:
-    assert mnist_cnn().count_params() == 312_202
-    trainable = cifar10_resnet20().trainable_weights
-    assert sum(int(np.prod(weight.shape)) for weight in trainable) == 272_586
+@pytest.mark.parametrize(
+    ("build", "parameters"),
+    [
+        (mnist_cnn, 312_202),
+        (cifar10_resnet20, 272_586),
+        (madry_mnist_cnn, 3_274_538),
+        (digits_cnn, 30_634),
+    ],
+)
+def test_a_model_has_the_size_of_its_source(
+    build: Callable[[], keras.Model], parameters: int
+) -> None:
+    weights = build().trainable_weights
+    assert sum(int(np.prod(weight.shape)) for weight in weights) == parameters
+
+
+@pytest.mark.parametrize(
+    ("build", "parameters"), [(svhn_vgg, 4_574_400), (cifar10_vgg, 10_367_360)]
+)
+def test_a_vgg_has_the_authors_size(
+    build: Callable[[], keras.Model], parameters: int
+) -> None:
+    assert build().count_params() == parameters
+
+
+@pytest.mark.parametrize("build", [madry_mnist_cnn, svhn_vgg, cifar10_vgg])
+def test_luring_victims_return_ten_logits_with_a_gradient(
+    build: Callable[..., keras.Model],
+) -> None:
+    model = build(width=1 / 32)
+    shape = (2, *model.input_shape[1:])
+    images = tf.constant(np.random.default_rng(0).random(shape, np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = model(images, training=False)
+    assert logits.shape == (2, 10)
+    assert np.abs(tape.gradient(logits, images)).max() > 0
+    # Neither a softmax nor a bound.
+    assert np.min(logits) < 0
+    with pytest.raises(ValueError, match="argument `width`"):
+        build(width=0.0)
+
+
+def test_a_width_scales_every_hidden_layer_and_not_the_classes() -> None:
+    narrow = madry_mnist_cnn(width=0.25)
+    assert narrow.get_layer("conv2").filters == 16
+    assert narrow.get_layer("dense").units == 256
+    assert narrow.output_shape == (None, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 2.0), ("batch_size", float("nan")), ("validation_split", 1.0)],
+)
+def test_a_recipe_that_cannot_be_is_named(name: str, value: Any) -> None:
+    settings = {"epochs": 3, "batch_size": 4, "learning_rates": (1e-3,), name: value}
+    with pytest.raises(ValueError, match=f"argument `{name}`"):
+        VictimRecipe(**settings)
+    for recipe in VICTIM_RECIPES.values():
+        assert len(recipe.learning_rates) == len(recipe.boundaries) + 1
+
+
+@pytest.mark.slow
+def test_the_digits_are_learned() -> None:
+    keras.utils.set_random_seed(0)
+    model = digits_cnn()
+    train(model, load("digits"), epochs=20, batch_size=32, learning_rate=2e-3)
+    test = load("digits", "test")
+    results = model.evaluate(test.images, test.labels, verbose=0, return_dict=True)
+    assert results["accuracy"] >= 0.975
 
 
 @pytest.mark.parametrize(
@@ -189,50 +266,40 @@ def model() -> keras.Model:
     return mnist_cnn()
 
 
-class TestFaults:
-    def refuse(self, model: keras.Model, path: Path, expected: str) -> None:
-        before = weights_of(model)
-        with pytest.raises(ValueError, match=expected) as caught:
-            load_deepsec_weights(model, path)
-        assert str(path) in str(caught.value)
-        for old, new in zip(before, model.get_weights(), strict=True):
-            np.testing.assert_array_equal(old, new)
-
-    def test_a_missing_name_is_told(self, model: keras.Model, tmp_path: Path) -> None:
-        state = mnist_state()
-        del state["fc2.bias"]
-        self.refuse(model, save(tmp_path / "state.npz", state), r"fc2\.bias")
-
-    def test_a_name_too_many_is_told(self, model: keras.Model, tmp_path: Path) -> None:
-        state = mnist_state() | {"fc4.bias": np.zeros(10)}
-        self.refuse(model, save(tmp_path / "state.npz", state), r"fc4\.bias")
-
-    def test_a_wrong_shape_leaves_the_model_unchanged(
-        self, model: keras.Model, tmp_path: Path
-    ) -> None:
-        # The last that is assigned, so that the others would be written by then.
-        state = mnist_state() | {"fc3.bias": np.zeros(11)}
-        expected = r"fc3\.bias of shape \(10,\).*\(11,\)"
-        self.refuse(model, save(tmp_path / "state.npz", state), expected)
-
-    def test_the_other_models_weights_do_not_fit(
-        self, model: keras.Model, tmp_path: Path
-    ) -> None:
-        path = save(tmp_path / "state.npz", cifar10_state())
-        self.refuse(model, path, "does not fit the model")
-
-    def test_a_damaged_file_is_named(self, model: keras.Model, tmp_path: Path) -> None:
-        path = save(tmp_path / "state.npz", mnist_state())
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 0xFF
-        path.write_bytes(content)
-        self.refuse(model, path, "cannot be read")
-
-    def test_an_absent_file_is_named(self, model: keras.Model, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
-            load_deepsec_weights(model, tmp_path / "nothing.npz")
+def refuse(model: keras.Model, path: Path, expected: str) -> None:
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=expected) as caught:
+        load_deepsec_weights(model, path)
+    assert str(path) in str(caught.value)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
+def test_a_state_that_does_not_fit_is_told_and_changes_nothing(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    state = mnist_state()
+    del state["fc2.bias"]
+    refuse(model, save(tmp_path / "less.npz", state), r"fc2\.bias")
+    state = mnist_state() | {"fc4.bias": np.zeros(10)}
+    refuse(model, save(tmp_path / "more.npz", state), r"fc4\.bias")
+    # The last that is assigned, so that the others would be written by then.
+    state = mnist_state() | {"fc3.bias": np.zeros(11)}
+    expected = r"fc3\.bias of shape \(10,\).*\(11,\)"
+    refuse(model, save(tmp_path / "shape.npz", state), expected)
+
+
+def test_a_damaged_or_absent_file_is_named(model: keras.Model, tmp_path: Path) -> None:
+    path = save(tmp_path / "state.npz", mnist_state())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    refuse(model, path, "cannot be read")
+    with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
+        load_deepsec_weights(model, tmp_path / "nothing.npz")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "build", "images", "right"),
     [("mnist", mnist_cnn, 10_000, 9934), ("cifar10", cifar10_resnet20, 1000, 895)],

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.luring import LuredClassifier, answered_dataset, answers
-from keras_traps.luring.answers import top_two
+from keras_traps.luring import LuredClassifier, answered_dataset, classifier
+from keras_traps.luring.classifier import _top_two
 from keras_traps.models.inference import predict
 from tests.luring.conftest import lured, tiny_lure, tiny_target
 
@@ -35,9 +35,9 @@ def test_m_is_asked_once_about_images_in_an_array(
 
     def ask(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         asked.append(logits.shape[0])
-        return top_two(logits)
+        return _top_two(logits)
 
-    monkeypatch.setattr(answers, "top_two", ask)
+    monkeypatch.setattr(classifier, "_top_two", ask)
     model = lured()
     fit: dict[str, Any] = {"validation_split": 0.25, "epochs": 2, "verbose": 0}
     history = model.fit(tf.constant(images), labels, **fit).history
@@ -72,6 +72,7 @@ def test_what_is_no_image_is_refused_by_fit_and_evaluate(images: np.ndarray) -> 
             act(images[:, :5], verbose=0)
 
 
+@pytest.mark.slow
 def test_a_step_can_be_compiled_by_xla(images: np.ndarray) -> None:
     compiled, plain = lured(jit_compile=True), lured()
     for model in (compiled, plain):
@@ -79,6 +80,7 @@ def test_a_step_can_be_compiled_by_xla(images: np.ndarray) -> None:
     assert_alike(compiled, plain)
 
 
+@pytest.mark.slow
 def test_a_part_of_an_endless_dataset_is_an_epoch(images: np.ndarray) -> None:
     model = lured(steps_per_execution=2)
     data = answered_dataset(model.target, images, output="logits", batch_size=10)
@@ -157,6 +159,7 @@ def test_what_is_no_layer_is_refused_by_the_name_of_the_argument() -> None:
             LuredClassifier(tiny_target(), nothing, output="logits")
 
 
+@pytest.mark.slow
 def test_a_backup_goes_on_with_answers_and_several_steps_at_once(
     images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_backup_goes_on_with_answers_and_several_steps_at_once(
     assert_alike(restarted, plain)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_can_be_told_by_the_agreement(
     images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -205,6 +209,7 @@ def test_the_best_checkpoint_can_be_told_by_the_agreement(
     assert measured["agreement"] == pytest.approx(max(history["val_agreement"]))
 
 
+@pytest.mark.slow
 def test_images_may_be_named_or_listed(images: np.ndarray) -> None:
     model, other = lured(), lured()
     expected = predict(model, images)
@@ -233,3 +238,12 @@ def test_labels_in_an_array_are_classes(images: np.ndarray, labels: np.ndarray) 
             act(images, np.full(40, 0.9), verbose=0)
     with pytest.raises(ValueError, match=r"`class_weight`.*alike"):
         model.fit(images, labels, class_weight={0: 2.0}, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "steps_per_epoch"])
+@pytest.mark.parametrize("value", [2.0, float("nan"), 0])
+def test_a_number_of_steps_that_is_none_is_named(
+    name: str, value: float, images: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match=f"argument `{name}`.*Received"):
+        lured().fit(images, verbose=0, **{name: value})

@@ -26,6 +26,7 @@ def test_a_network_in_half_precision_has_its_loss_scaled_unless_told_otherwise()
     assert not isinstance(model.optimizer, scaling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaled", [True, False])
 def test_whether_the_loss_is_scaled_survives_a_file(
     images: np.ndarray, tmp_path: Path, scaled: bool
@@ -42,6 +43,7 @@ def test_whether_the_loss_is_scaled_survives_a_file(
         np.testing.assert_array_equal(np.array(a), np.array(b))
 
 
+@pytest.mark.slow
 def test_half_precision_survives_a_file_with_its_scale(
     images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -88,6 +90,7 @@ def test_a_classifier_in_half_precision_has_the_loss_scaled() -> None:
     assert not isinstance(whole, keras.optimizers.LossScaleOptimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [{"dtype": "float64"}, {"dtype": "mixed_float16"}], ids=lambda k: k["dtype"]
 )
