@@ -11,5 +11,8 @@ setup(
         "keras_traps.ops",
     ],
     package_dir={"keras_traps": "keras_traps", "keras_traps.ops": "ops"},
-    package_data={"keras_traps": ["py.typed", "**/*.json"]},
+    package_data={
+        "keras_traps": ["py.typed", "**/*.json"],
+        "keras_traps.evaluation": ["templates/*.j2"],
+    },
 )

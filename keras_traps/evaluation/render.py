@@ -114,6 +114,8 @@ def write_page(
     for path in (paths.markdown, paths.html):
         template = _environment().get_template(f"report{path.suffix}.j2")
         text = template.render(title=title, subtitle=subtitle, page=name, shown=shown)
+        # Macros leave empty lines, which part the rows of Markdown's tables and lists.
+        text = re.sub(r"(?m)^([|-])(.*)\n{2,}(?=\1)", r"\1\2\n", text)
         write_atomically(path, re.sub(r"\n{3,}", "\n\n", text).encode())
     return paths
 
@@ -137,6 +139,7 @@ def _environment() -> jinja2.Environment:
         "listing": listing,
         "md": _markdown,
         "measure": measure,
+        "named": lambda keys, names: [names[key] for key in keys],
         "nominal": nominal,
         "number": number,
         "percent": percent,

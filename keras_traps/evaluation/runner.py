@@ -22,8 +22,7 @@ import tensorflow as tf
 import tqdm
 
 from keras_traps._checks import FloatArray, IntArray, check_count, check_distinct
-from keras_traps.attacks import Attack, Batch
-from keras_traps.attacks.distances import distances
+from keras_traps.attacks import Attack, Batch, distances
 from keras_traps.attacks.uap import UAP
 from keras_traps.devices import hush_retracing, limit_threads, prepare_devices
 from keras_traps.evaluation.records import (
@@ -237,7 +236,7 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         ids=crafted.ids,
         background=everything.images if background is None else background,
         batch_size=len(crafted),
-        **({} if subject.loss is None else {"loss": subject.loss}),
+        loss=subject.loss,
     )
     images, answers = result.images, result.answers
     if subject.exchanged:

@@ -15,8 +15,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray, IntArray, check_count
-from keras_traps.attacks import Attack, create, least_likely_targets, random_targets
-from keras_traps.attacks.losses import Loss
+from keras_traps.attacks import (
+    Attack,
+    Loss,
+    create,
+    least_likely_targets,
+    random_targets,
+)
 from keras_traps.attractors import (
     ForensicAnalyzer,
     Thresholds,
@@ -310,8 +315,7 @@ class Subject:
 
     def follows(self, attack: Attack) -> bool:
         """Says whether an attack follows the loss that the attacker has."""
-        losses = getattr(attack, "losses", ("cross_entropy", "margin"))
-        return self.loss is None or self.loss in losses
+        return self.loss is None or self.loss in attack.losses
 
 
 def model_subject(
@@ -448,9 +452,7 @@ def _integrated(
     thresholds: Thresholds, differentiable: bool, trapped: keras.Model
 ) -> keras.Model:
     analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
-    return integrate(
-        trapped, analyzer, recovery="correlation" if differentiable else "label"
-    )
+    return integrate(trapped, analyzer, differentiable=differentiable)
 
 
 class _Correlations:

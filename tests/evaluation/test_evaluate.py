@@ -29,21 +29,6 @@ def test_every_attack_meets_every_variant(undisturbed: Undisturbed) -> None:
     assert (len(sizes), set(sizes)) == (10, {14})
 
 
-def test_what_is_neither_right_nor_detected_is_the_overall_success(
-    undisturbed: Undisturbed,
-) -> None:
-    for row in undisturbed.found.rows:
-        fprs = [rates["fpr"] for rates in row["detection"]]
-        assert fprs == ([] if row["variant"] == "integrated" else [0.05, 0.005])
-        beside = row["variant"] in ("paper", "integrated")
-        assert (row["success_classifier"] is not None) == beside
-        for rates in row["detection"]:
-            assert rates["overall"].total == 14
-            assert rates["detected"].total == row["success_trapped"].count
-            unseen = rates["detected"].total - rates["detected"].count
-            assert rates["overall"].count == unseen
-
-
 def test_clean_results_are_over_all_test_images(
     undisturbed: Undisturbed, digits_defence: Defence, digits_test: Dataset
 ) -> None:

@@ -68,9 +68,11 @@ def test_the_frame_has_a_row_for_each_image(
     assert paper["through_0.05"].tolist() == [False, False, True, False, False, False]
     # Class 0 is recovered, which is right for two of them.
     assert paper["recovered_0.05"].tolist() == [True, False, False, True, False, False]
-    np.testing.assert_allclose(paper["score"], [0.9, 0.6, 0.4, 0.6, 0.9, 0.1])
+    np.testing.assert_allclose(
+        paper["score"], [0.9, 0.6, 0.4, 0.6, 0.9, 0.1], atol=1e-6
+    )
     # W of the answer less W of the label.
-    np.testing.assert_allclose(paper["pull"], [1.0, -0.6, -0.1, 0.7, 0.0, 0.0])
+    np.testing.assert_allclose(paper["pull"], [1.0, -0.6, -0.1, 0.7, 0, 0], atol=1e-6)
     for subject in ("undefended", "integrated"):
         part = frame[frame["subject"] == subject]
         assert part["through_0.005"].tolist() == part["misclassified"].tolist()

@@ -11,8 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from keras_traps.attacks import LURING_SWEEPS, Attack, Batch, Perturbed, create
-from keras_traps.attacks.base import Kind
+from keras_traps.attacks import (
+    LURING_SWEEPS,
+    Attack,
+    Batch,
+    Kind,
+    Perturbed,
+    create,
+)
 from keras_traps.attacks.uap import UAP
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.records import Record, RecordStore, Run
@@ -63,17 +69,6 @@ class Personal(UAP):
         settings = {"nb_images": 4, "max_iter": 1, "deepfool_max_iter": 1}
         learnt = create("UAP", eps=self.eps, **settings).learn(batch)
         return learnt._replace(perturbation=change)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Half(UAP):
-    """Goes half the way."""
-
-    name: ClassVar[str] = "Half"
-
-    def perturb(self, batch: Batch) -> Perturbed:
-        whole = super().perturb(batch)
-        return Perturbed((batch.images + whole.images) / 2, whole.iterations)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -199,17 +194,6 @@ def test_a_universal_perturbation_is_learnt_once_for_all_chunks_of_a_subject(
         assert np.abs(change - largest)[inside].max() < 1e-6
         changes.append(largest)
     assert np.abs(changes[0] - changes[1]).max() > 0.01
-
-
-def test_a_subclass_of_uap_does_what_it_does_locally(
-    subjects: list[Subject], tmp_path: Path
-) -> None:
-    attack = Half(eps=0.2, nb_images=10, max_iter=1)
-    spread = run("ray", subjects[:1], tmp_path, None, attack)
-    local = run("local", subjects[:1], tmp_path, None, attack)
-    assert_alike(local, spread)
-    _, record = local["undefended", "Half"]
-    assert record.linf.max() == pytest.approx(0.1)
 
 
 def test_the_task_of_a_killed_worker_is_done_again(

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_traps.attacks import create
-from keras_traps.attacks.base import Attack
+from keras_traps.attacks import Attack, create
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.records import (
     Record,
