@@ -12,7 +12,7 @@ from keras_traps import attacks
 from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.metrics import CleanVariant, luring_rates, make_frame
-from keras_traps.evaluation.records import RecordStore, record_settings
+from keras_traps.evaluation.records import RecordStore, check_workdir, record_settings
 from keras_traps.evaluation.report import percent, write_luring_tables
 from keras_traps.evaluation.runner import attack_all
 from keras_traps.evaluation.subjects import (
@@ -62,8 +62,10 @@ def attack(arguments: argparse.Namespace) -> None:
         test, seed=arguments.seed, chunk_size=arguments.chunk_size
     )
     with refusing():
-        store = RecordStore(folder.path, settings, resume=arguments.resume)
+        check_workdir(folder.path, resume=arguments.resume)
+        # Before the records are begun, which would stand in the way of the next run.
         subjects = [_subjects(arguments, folder, name, test) for name in names]
+        store = RecordStore(folder.path, settings, resume=arguments.resume)
     # A control that looks for the most harmful settings is none.
     sweep = not arguments.no_sweep and arguments.threat != "exchanged"
     for run in attack_all(
