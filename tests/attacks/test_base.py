@@ -363,20 +363,15 @@ def test_what_a_search_failed_with_is_the_clean_image(
     assert (result.answers[~succeeded] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [("DeepFool", {"overshoot": 0.0}), ("UCW2", {"initial_const": 1.0})],
-)
-def test_a_success_that_rounding_takes_is_a_clean_image(
-    name: str, settings: dict[str, Any]
-) -> None:
+def test_a_success_that_rounding_takes_is_a_clean_image() -> None:
     # Class 0 is answered wherever the two probabilities round to the same.
     image, dense = keras.Input(SHAPE), keras.layers.Dense(2, use_bias=False)
     logits = dense(keras.layers.Flatten()(image))
     model = keras.Model(image, keras.layers.Softmax(dtype="bfloat16")(logits))
     dense.set_weights([TWO_CLASSES])
     images = some_images(8)
-    result = create(name, **settings)(model, images, [0] * 8, output="probabilities")
+    attack = create("DeepFool", overshoot=0.0)
+    result = attack(model, images, [0] * 8, output="probabilities")
     answers = model(result.images).numpy().argmax(axis=1)
     np.testing.assert_array_equal(result.answers, answers)
     assert not result.success.all()

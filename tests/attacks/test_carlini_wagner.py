@@ -55,7 +55,7 @@ def test_the_change_is_the_shortest_way_to_the_boundary(name: str) -> None:
     assert np.abs(result.images - images)[:, 0, 2].max() < 0.01
 
 
-@pytest.mark.parametrize("name", ["CW2", "UCW2"])
+@pytest.mark.parametrize("name", ["CW2", pytest.param("UCW2", marks=pytest.mark.slow)])
 def test_pixels_stop_at_the_bounds_and_others_make_up_for_it(name: str) -> None:
     nearest = [nearest_answer(image, TWO_CLASSES, 1) for image in NEAR_THE_BOUNDS]
     # The bounds do bind.

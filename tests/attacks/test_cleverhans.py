@@ -148,20 +148,19 @@ def test_madry_starts_mostly_at_the_border_of_a_small_ball() -> None:
         assert ((moved < 0.0299).mean() > 0.5) == (inside > 0.5)
 
 
+@pytest.mark.slow
 def test_carlini_and_wagners_changes_are_as_short() -> None:
-    images = some_images(4)
-    settings = {"binary_search_steps": 7, "max_iterations": 100, "learning_rate": 0.02}
+    images = some_images(2)
+    shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
+    # Its early end takes the first swing of Adam for the last.
+    settings = {"max_iterations": 60, "learning_rate": 0.05, "abort_early": False}
     # Each of the six values has a constant of its own.
-    theirs = {**settings, "initial_const": 0.1 / 6}
-    for name, given in (
-        ("CW2", {**settings, "initial_const": 0.1}),
-        ("cleverhans/CW2", theirs),
-    ):
-        result = run(name, two_classes(), images, [1] * 4, given)
+    for name, const in (("CW2", 0.6), ("cleverhans/CW2", 0.1)):
+        given = {**settings, "binary_search_steps": 4, "initial_const": const}
+        result = run(name, two_classes(), images, [1] * 2, given)
         assert result.success.all()
-        shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
-        np.testing.assert_allclose(result.l2, shortest, rtol=0.05)
-        assert (result.iterations > 100).all()
+        np.testing.assert_allclose(result.l2, shortest, rtol=0.03)
+        assert result.iterations.tolist() == [240, 240]
 
 
 def test_spsa_leads_to_the_same_corner() -> None:

@@ -5,7 +5,7 @@ import gc
 import re
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -35,6 +35,18 @@ SWITCHES: dict[str, Settings] = {
     "UCW2": {"abort_early": False},
 }
 TRACED = [name for name in OURS if name != "Noise"]
+# Their kin go through the same code.
+KIN = [
+    *("LLC", "RLLC", "ILLC", "UMIFGSM", "TMIFGSM", "DIM", "MIM-TI", "UCW2"),
+    "cleverhans/MIM",
+]
+
+
+def spared(names: Iterable[str]) -> list[Any]:
+    """Returns parameters of which the kin of others are slow ones."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in KIN)) for name in names
+    ]
 
 
 def model_of(policy: str = "float32") -> keras.Model:
@@ -71,7 +83,7 @@ def other_settings(name: str) -> Settings:
     return {**settings, **SWITCHES.get(name, {})}
 
 
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", spared(TRACED))
 def test_a_loop_is_traced_once_for_all_batches_and_settings(name: str) -> None:
     model, labels = one_model(), np.arange(7) % 3
     run(name, model, images(2), labels[:2], EVERY[name])
@@ -111,7 +123,7 @@ def _young_heap() -> Iterator[None]:
 
 # cleverhans keeps its traces, and with them the weights.
 @pytest.mark.usefixtures("_young_heap")
-@pytest.mark.parametrize("name", ["PGD", "BPDA", "UAP", "SPSA", "JSMA", "BLB", "OM"])
+@pytest.mark.parametrize("name", ["PGD", "BPDA", "UAP", "SPSA", "JSMA", "BLB", "CW2"])
 def test_a_model_and_its_weights_are_freed_after_an_attack(name: str) -> None:
     model = model_of()
     run(name, model, images(2), [0, 1], EVERY[name])
@@ -192,7 +204,7 @@ def test_the_example_whose_gradient_is_not_finite_is_named(
         run(name, model, shown, classes, settings, ids=ids)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", spared(EVERY))
 def test_an_attack_stays_in_its_ball_and_in_the_pixels_range(name: str) -> None:
     shown = np.random.default_rng(1).choice([0.0, 1.0, 0.05, 0.95, 0.5], (6, *SHAPE))
     result = run(name, one_model(), shown, np.arange(6) % 3, EVERY[name])
@@ -208,7 +220,7 @@ def test_an_attack_stays_in_its_ball_and_in_the_pixels_range(name: str) -> None:
 
 # Rounding decides on the steps of BLB's line search. cleverhans draws for a batch.
 @pytest.mark.parametrize(
-    "name", sorted(set(OURS) - {"BLB"} | {"cleverhans/SPSA", "cleverhans/CW2"})
+    "name", spared(sorted(set(OURS) - {"BLB"} | {"cleverhans/SPSA"}))
 )
 def test_an_example_fares_alike_in_any_batch(name: str) -> None:
     model, shown, classes = one_model(), images(7), np.arange(7) % 3
@@ -238,7 +250,7 @@ RANDOM = [
 
 
 # OM's noises are looked at where they are drawn.
-@pytest.mark.parametrize("name", sorted(set(EVERY) - {"OM", "cleverhans/CW2"}))
+@pytest.mark.parametrize("name", spared([*RANDOM, "FGSM", "BIM", "MIM", "JSMA"]))
 def test_a_seed_changes_what_is_drawn_and_nothing_else(name: str) -> None:
     settings = {**EVERY[name], "nb_images": 2} if name == "UAP" else EVERY[name]
     one, same, other = (

@@ -1,3 +1,6 @@
+import functools
+
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -201,11 +204,16 @@ def test_settings_out_of_range_are_refused(
         create(name, **{**(SINGLE if name == "FGSM" else ITERATIVE), **change})
 
 
+@functools.cache
+def scaled(scale: float) -> keras.Model:
+    return linear(TWO_CLASSES * np.float32(scale))
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-@pytest.mark.parametrize("name", ["FGSM", "PGD", "MIM", "TMIFGSM"])
+@pytest.mark.parametrize("name", ["FGSM", "PGD", "TMIFGSM"])
 def test_no_attack_is_stopped_by_a_flat_cross_entropy(name: str, loss: Loss) -> None:
     # The classes lie thousands apart: e to that power is nothing in float32.
-    model, images = linear(TWO_CLASSES * np.float32(1e4)), some_images(5)
+    model, images = scaled(1e4), some_images(5)
     settings = SINGLE if name == "FGSM" else ITERATIVE
     # An untargeted attack leaves the class that the model is sure of; a targeted one
     # goes on where it has arrived.
@@ -216,8 +224,8 @@ def test_no_attack_is_stopped_by_a_flat_cross_entropy(name: str, loss: Loss) -> 
 
     moved = attack(name, model, images, classes, settings, loss=loss)
 
-    flat = linear(np.zeros_like(TWO_CLASSES))
-    made = (moved - attack(name, flat, images, classes, settings)) * towards
+    start = attack(name, scaled(0.0), images, classes, settings, loss=loss)
+    made = (moved - start) * towards
     decided = np.broadcast_to(TOWARDS_1 != 0, made.shape)
     assert (made[decided] >= -1e-6).all()
     reach = 0.3 if name == "FGSM" else 3 * 0.05

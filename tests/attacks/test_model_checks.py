@@ -120,9 +120,7 @@ def test_a_model_that_tells_no_layers_is_refused_by_its_name() -> None:
         check_differentiable(model)
 
 
-@pytest.mark.parametrize(
-    "kind", ["dense", "activation", "softmax", "operation", "cast", "tensorflow"]
-)
+@pytest.mark.parametrize("kind", ["dense", "operation"])
 def test_a_saturated_softmax_is_taken_off(kind: str) -> None:
     # The classes lie thousands apart: the softmax is 1 and 0 and has no gradient left.
     kernel = TWO_CLASSES * np.float32(1e4)
@@ -143,16 +141,8 @@ def test_a_saturated_softmax_is_taken_off(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "scale"),
-    [
-        ("dense", 1),
-        ("activation", 1),
-        ("softmax", 1),
-        ("hidden", 1),
-        # Here the larger probability is rounded to 1.
-        ("dense", 20),
-        ("activation", 20),
-        ("softmax", 20),
-    ],
+    # With the last, the larger probability is rounded to 1.
+    [("softmax", 1), ("hidden", 1), ("dense", 20)],
 )
 def test_probabilities_are_attacked_as_their_logits_are(kind: str, scale: int) -> None:
     kernel = TWO_CLASSES * np.float32(scale)
@@ -182,7 +172,7 @@ def test_an_unknown_last_layer_is_attacked_where_a_probability_rounds_to_one() -
     np.testing.assert_array_equal(result.images, expected)
 
 
-@pytest.mark.parametrize("name", ["UMIFGSM", "SPSA", "BPDA"])
+@pytest.mark.parametrize("name", ["UMIFGSM", "SPSA"])
 def test_an_unknown_last_layer_is_refused_where_a_probability_is_zero(
     name: str,
 ) -> None:

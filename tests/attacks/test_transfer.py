@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks import Batch, Perturbed, create, transfer
+from keras_traps.attacks import Batch, Perturbed, create, gradient
 from keras_traps.attacks.loop import Loss
 from keras_traps.attacks.transfer import (
     _VARIANTS,
@@ -184,7 +184,7 @@ def test_an_l2_ball_that_is_left_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (made.linf_bound, made.l2_bound) == (0.3, 0.25)
     images = some_images(3)
     moved = Perturbed(images + np.float32(0.29), 1)
-    monkeypatch.setattr(transfer, "run_gradient_loop", lambda *_: moved)
+    monkeypatch.setattr(gradient.GradientAttack, "perturb", lambda *_: moved)
     with pytest.raises(RuntimeError, match=r"MIML2 left its L2 ball of radius 0.25"):
         made(tanh_net().model, images, [0, 1, 2])
 
