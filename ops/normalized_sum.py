@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def normalized_sum(c: tf.Tensor, w: tf.Tensor, ord: float = 1) -> tf.Tensor:  # noqa: A002
+def normalized_sum(c: tf.Tensor, w: tf.Tensor, ord: float = 1) -> tf.Tensor:
     r"""Adds two vectors and divides the sum by its norm.
 
     $$M(x) = \frac{C(x) + W(x)}{|C(x) + W(x)|}$$
@@ -35,7 +35,7 @@ def normalized_sum(c: tf.Tensor, w: tf.Tensor, ord: float = 1) -> tf.Tensor:  # 
     return scaled / tf.norm(safe, ord=ord, axis=-1, keepdims=True)
 
 
-def check_ord(ord: float) -> None:  # noqa: A002
+def check_ord(ord: float) -> None:
     """Refuses an order of a norm that `normalized_sum` does not know."""
     # A truth value is equal to 1.
     if isinstance(ord, bool) or ord not in (1, 2, float("inf")):

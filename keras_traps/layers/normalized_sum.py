@@ -41,7 +41,7 @@ class NormalizedSum(keras.layers.Layer):
         Attractors, equation 2.
     """
 
-    def __init__(self, ord: float = 1, **kwargs: Any) -> None:  # noqa: A002
+    def __init__(self, ord: float = 1, **kwargs: Any) -> None:
         check_ord(ord)
         super().__init__(autocast=False, **kwargs)
         self.ord = ord
