@@ -1,9 +1,9 @@
 """Many clients at once, each answer kept by what it was and how long it took."""
 
 import dataclasses
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -66,15 +66,8 @@ class Load:
         self._keep = keep
         self._lasting = lasting
         self._replies: list[list[Reply]] = [[] for _ in clients]
-        self._threads = [
-            threading.Thread(target=self._ask, args=pair, daemon=True)
-            for pair in enumerate(clients)
-        ]
-
-    def start(self) -> None:
-        """Starts the threads."""
-        for thread in self._threads:
-            thread.start()
+        pool = ThreadPoolExecutor(len(clients))
+        self._asked = [pool.submit(self._ask, *one) for one in enumerate(clients)]
 
     def count(self) -> int:
         """Returns how many requests have been answered or have failed."""
@@ -89,13 +82,10 @@ class Load:
             time.sleep(0.01)
 
     def finish(self, seconds: float) -> list[list[Reply]]:
-        """Lets the clients stop, waits for them, and returns replies by client."""
+        """Lets the clients stop, waits for each, and returns replies by client."""
         self._lasting = False
-        end = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                raise TimeoutError(f"{self.count()} requests after {seconds} s")
+        for asked in self._asked:
+            asked.result(seconds)
         return self._replies
 
     def _ask(self, number: int, client: Client) -> None:

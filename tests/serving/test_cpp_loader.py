@@ -9,14 +9,13 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.python.framework import op_def_registry
 
-from keras_traps.serving import Exported, Signature, export
+from keras_traps.serving import Exported, Signature
 from tests.serving.conftest import Outputs, Trapped, load, operations
 
 pytestmark = pytest.mark.slow
@@ -71,28 +70,6 @@ def test_the_cpp_loader_answers_bit_for_bit_as_python(
     none = {name: (key, value[:0]) for name, (key, value) in inputs.items()}
     for answer in answers_of_both(loader, exported, none, tmp_path).values():
         assert answer["probabilities"].shape == (0, 10)
-
-
-@pytest.mark.usefixtures("quick_self_test")
-def test_the_cpp_loader_answers_for_a_lured_model_as_python(
-    loader: Path,
-    target: keras.Model,
-    lure: keras.Model,
-    images: np.ndarray,
-    tmp_path: Path,
-) -> None:
-    exported = export(
-        target,
-        tmp_path / "lured",
-        lure=lure,
-        deploy="augmented",
-        output="logits",
-        signatures=("serving_default", "predict_agreed"),
-        verbose=False,
-    )
-    inputs = dict.fromkeys(exported.signatures, ("image", images))
-    answers = answers_of_both(loader, exported, inputs, tmp_path)
-    assert 0 < answers["predict_agreed"]["agreed"].mean() < 1
 
 
 def answers_of_both(

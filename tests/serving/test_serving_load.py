@@ -45,7 +45,6 @@ def test_a_line_per_signature_batch_and_address_is_written(
     "arguments",
     [
         (),
-        ("--model=digits",),
         ("--addresses=http://localhost:8501",),
         ("--addresses=http://localhost:8501", "--model_base_path=saved_models/digits"),
     ],

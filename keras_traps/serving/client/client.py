@@ -121,8 +121,6 @@ class Client:
                 return self._predict(version, signature, served, images, deadline)
             except _ChangedError:
                 self._known.pop(version, None)
-            except protocol.NotFoundError as error:
-                raise self._explained(error, deadline) from error
             except (TypeError, ValueError):
                 # They may fit a newer signature than the one that was known.
                 new = None if known is None else self._refresh(version, deadline)
@@ -226,6 +224,8 @@ class Client:
                 break
             try:
                 return call(seconds)
+            except protocol.NotFoundError as error:
+                raise self._explained(error, deadline) from error
             except protocol.DeadlineExceededError as error:
                 error.attempts = attempt
                 raise
@@ -243,10 +243,7 @@ class Client:
     ) -> protocol.Metadata:
         """Asks for a version's signatures, whatever is known."""
         ask = functools.partial(self._transport.metadata, version)
-        try:
-            self._known[version] = self._retried(ask, deadline)
-        except protocol.NotFoundError as error:
-            raise self._explained(error, deadline) from error
+        self._known[version] = self._retried(ask, deadline)
         return self._known[version]
 
     def _signature(
