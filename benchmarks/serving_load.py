@@ -15,7 +15,7 @@ from absl import app, flags
 
 from benchmarks import _measure
 from keras_traps.serving import Client
-from tests.serving.load import Load, Reply, Request
+from tests.serving.load import Load, Request
 from tests.serving.server_process import ServerProcess
 
 _COLUMNS = {
@@ -48,16 +48,7 @@ def measure(
     clients: int,
     requests: int,
 ) -> _measure.Row:
-    """Puts a server under load, and returns a row with the keys of the table."""
-
-    def ask(least: int) -> tuple[float, list[Reply]]:
-        load = Load(crowd, asked, least=least, keep=False, lasting=False)
-        start = time.perf_counter()
-        load.start()
-        by_client = load.finish(3600.0)
-        taken = time.perf_counter() - start
-        return taken, [reply for own in by_client for reply in own]
-
+    """Puts a server under load, with `requests` of all clients together: a row."""
     with ExitStack() as stack:
         crowd = [
             stack.enter_context(
@@ -71,8 +62,11 @@ def measure(
         images = np.random.default_rng(0).random((batch, *sizes), dtype=np.float32)
         asked = [Request(signature, images)]
         # Connections and the signature are there before the clock starts.
-        ask(4)
-        seconds, replies = ask(-(-requests // clients))
+        for least in (4, -(-requests // clients)):
+            start = time.perf_counter()
+            load = Load(crowd, asked, least=least, keep=False, lasting=False)
+            replies = [reply for own in load.finish(3600.0) for reply in own]
+            seconds = time.perf_counter() - start
     times = np.array([reply.seconds for reply in replies if reply.error is None])
     row: _measure.Row = {
         "transport": address.partition(":")[0].replace("http", "REST"),

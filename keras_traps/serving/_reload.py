@@ -1,10 +1,6 @@
 """Asks a SavedModel where this package cannot be imported.
 
-A script of its own, run by `selftest` in a fresh process: it must not import anything
-of this package.
-
-Usage:
-    python -P _reload.py <SavedModel> <folder with <signature>.npy>
+A script for a fresh process: python -P _reload.py SAVED_MODEL FOLDER_OF_SIGNATURE.npy
 """
 
 import importlib
@@ -27,13 +23,12 @@ def main(directory: Path, folder: Path) -> None:
         serve = loaded.signatures[path.stem]
         images = np.load(path)
         rows = [_ask(serve, images[i : i + 1]) for i in range(len(images))]
-        answers = {
+        for kind, answer in {
             "batch": _ask(serve, images),
             "rows": {n: np.concatenate([row[n] for row in rows]) for n in rows[0]},
             # No image is what the kernels of some machines fail on.
             "none": _ask(serve, images[:0]),
-        }
-        for kind, answer in answers.items():
+        }.items():
             np.savez(path.with_suffix(f".{kind}.npz"), allow_pickle=False, **answer)
 
 

@@ -3,68 +3,29 @@
 import contextlib
 import dataclasses
 import os
-import shutil
 import sys
-import uuid
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-)
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from keras_traps._checks import check_images, is_integer
 from keras_traps.attractors import ForensicAnalyzer
 from keras_traps.models.outputs import Output
-from keras_traps.serving import signatures as graph
 from keras_traps.serving.metadata import check_metadata, command_lines, write_metadata
 from keras_traps.serving.selftest import SelfTest, self_test
-from keras_traps.serving.signatures import Deploy, Signature, Subject
+from keras_traps.serving.signatures import Deploy, Signature, Subject, as_taken, save
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 """Where TF Serving looks, in a version's folder, for requests to begin with."""
 
 # TF Serving refuses a file of more.
 _MAX_RECORDS = 1000
-
-# What a record of that file needs of TF Serving's protocol buffers, so that an export
-# does without the package that defines them. An entry of the map from names to tensors
-# is a message of its key and its value.
-_RECORD = """
-name: "record.proto"
-package: "record"
-message_type {
-  name: "ModelSpec"
-  field { name: "name" number: 1 type: TYPE_STRING }
-  field { name: "signature_name" number: 3 type: TYPE_STRING }
-}
-message_type {
-  name: "Input"
-  field { name: "key" number: 1 type: TYPE_STRING }
-  field { name: "value" number: 2 type: TYPE_BYTES }
-}
-message_type {
-  name: "PredictRequest"
-  field { name: "model_spec" number: 1 type_name: "ModelSpec" }
-  field { name: "inputs" number: 2 type_name: "Input" label: LABEL_REPEATED }
-}
-message_type {
-  name: "PredictLog"
-  field { name: "request" number: 1 type_name: "PredictRequest" }
-}
-message_type {
-  name: "PredictionLog"
-  field { name: "predict_log" number: 6 type_name: "PredictLog" }
-}
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +67,7 @@ def export(
 ) -> Exported:
     """Exports a model, proves that it answers as the live one, and publishes it.
 
-    The version's folder appears in one step and only after the self-test, so that a
-    server that polls `directory` never sees half a model nor a wrong one. The graph
+    The version's folder appears in one step and only after the self-test. The graph
     holds the chosen signatures and nothing else, of stock TensorFlow operations.
 
     Args:
@@ -148,7 +108,7 @@ def export(
         Where it is, and what was found.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
+        TypeError: If `model` is no Keras model.
         ValueError: If the model is not built, the analyzer was fitted for another
             decoder, or arguments are wrong or do not fit each other.
         RuntimeError: If the analyzer was not fitted.
@@ -165,8 +125,12 @@ def export(
     >>> exported.version
     1
     """
-    _check_version(version)
-    subject = graph.check_subject(
+    if version is not None and not (is_integer(version) and 1 <= version < 2**63):
+        raise ValueError(
+            "Invalid value for argument `version`. Expected an integer from 1 to "
+            f"2**63 - 1, or None. Received: version={version!r}"
+        )
+    subject = Subject(
         model,
         output=output,
         analyzer=analyzer,
@@ -176,7 +140,13 @@ def export(
         input_name=input_name,
         signatures=signatures,
     )
-    _check_batch_sizes(warmup_batch_sizes, len(subject.signatures))
+    most = _MAX_RECORDS // len(subject.signatures)
+    wrong = [size for size in warmup_batch_sizes if not is_integer(size) or size < 1]
+    if wrong or len(warmup_batch_sizes) > most:
+        raise ValueError(
+            "Invalid value for argument `warmup_batch_sizes`. Expected at most "
+            f"{most} positive integers. Received: {tuple(warmup_batch_sizes)}"
+        )
     check_metadata(metrics, data_sha256)
     own = None
     if examples is not None:
@@ -185,31 +155,24 @@ def export(
     check_free(place, version)
 
     with staging(place) as folder:
-        graph.save(subject, folder)
+        save(subject, folder)
         if warmup_batch_sizes:
             write_warmup(subject, folder, place.name, warmup_batch_sizes)
         write_metadata(subject, folder, metrics=metrics, data_sha256=data_sha256)
-        result = self_test(subject, folder, own)
+        tested = self_test(subject, folder, own)
         number = publish(folder, place, version)
     path = place / str(number)
     commands = command_lines(subject, path)
-    exported = Exported(path, number, subject.signatures, result, commands)
     if verbose:
-        sys.stdout.write(_summary(exported))
-    return exported
-
-
-def _summary(exported: Exported) -> str:
-    tested = exported.self_test
-    worst = max(*tested.live.values(), *tested.alone.values())
-    lines = [
-        f"Exported {exported.path} with {', '.join(exported.signatures)}.",
-        f"Reloaded without keras_traps: {tested.num_images} images answered as by the "
-        f"live model and each alone, to {worst:.2g} of what is tolerated.",
-        "Show it, serve it, ask it:",
-        *(f"  {command}" for command in exported.commands),
-    ]
-    return "\n".join(lines) + "\n"
+        worst = max(*tested.live.values(), *tested.alone.values())
+        sys.stdout.write(
+            f"Exported {path} with {', '.join(subject.signatures)}.\n"
+            f"Reloaded without keras_traps: {tested.num_images} images answered as by "
+            f"the live model and each alone, to {worst:.2g} of what is tolerated.\n"
+            "Show it, serve it, ask it:\n"
+            + "".join(f"  {command}\n" for command in commands)
+        )
+    return Exported(path, number, subject.signatures, tested, commands)
 
 
 def versions(directory: Path) -> tuple[int, ...]:
@@ -223,35 +186,31 @@ def versions(directory: Path) -> tuple[int, ...]:
 
 
 def check_free(directory: Path, version: int | None) -> None:
-    """Refuses a version that is there, and a place that is not a folder."""
-    if directory.exists() and not directory.is_dir():
-        raise NotADirectoryError(
-            "Invalid value for argument `directory`. Expected a folder. "
-            f"Received a file: {str(directory)!r}"
-        )
-    if version in versions(directory):
+    """Refuses a version that is there."""
+    found = versions(directory)
+    if version in found:
         raise FileExistsError(
-            f"Invalid value for argument `version`. Expected a version that is not in "
+            f"Invalid value for argument `version`. Expected one that is not in "
             f"{str(directory)!r}. Received: version={version}; there are "
-            f"{', '.join(map(str, versions(directory)))}"
+            f"{', '.join(map(str, found))}"
         )
 
 
 @contextlib.contextmanager
 def staging(directory: Path) -> Iterator[Path]:
-    """Gives a folder beside the versions, whose name no server takes for one.
+    """Gives a folder in a hidden one beside the versions, and removes both at the end.
 
-    It is removed at the end if it was not published; so is `directory` if it was made
-    for it and nothing else is in it.
+    `directory` is removed too if it was made for it and nothing else is in it.
     """
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    folder = directory / f".exporting-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
-        folder.mkdir()
-        yield folder
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".exporting-") as hidden:
+            # Of one's own, for the hidden one cannot be read by other users.
+            folder = Path(hidden, "version")
+            folder.mkdir()
+            yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if made:
             with contextlib.suppress(OSError):
                 directory.rmdir()
@@ -266,8 +225,8 @@ def publish(folder: Path, directory: Path, version: int | None) -> int:
             # Refused by the system where a folder with something in it is there.
             folder.rename(directory / str(number))
         except OSError:
-            if number not in versions(directory) or version is not None:
-                check_free(directory, version)
+            # Another exporter may have been faster.
+            if number not in versions(directory):
                 raise
         else:
             return number
@@ -276,10 +235,7 @@ def publish(folder: Path, directory: Path, version: int | None) -> int:
 def write_warmup(
     subject: Subject, directory: Path, name: str, batch_sizes: Sequence[int]
 ) -> None:
-    """Writes a request of noise for every signature and batch size.
-
-    TF Serving runs them before it lets a version take real ones.
-    """
+    """Writes requests of noise, which TF Serving runs before a version takes others."""
     path = directory / WARMUP_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -287,7 +243,7 @@ def write_warmup(
             for size in batch_sizes:
                 shape = (size, *subject.image_shape)
                 levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-                batch = tf.constant(graph.as_taken(signature, levels))
+                batch = tf.constant(as_taken(signature, levels))
                 key = subject.input_key(signature)
                 writer.write(prediction_log(name, signature, key, batch))
 
@@ -295,44 +251,20 @@ def write_warmup(
 def prediction_log(
     name: str, signature: str, input_name: str, batch: tf.Tensor
 ) -> bytes:
-    """Returns a serialised `tensorflow.serving.PredictionLog` with one request."""
-    log = _record_class()()
-    request = log.predict_log.request
-    request.model_spec.name = name
-    request.model_spec.signature_name = signature
-    tensor = tf.make_tensor_proto(batch).SerializeToString()
-    request.inputs.add(key=input_name, value=tensor)
-    return log.SerializeToString()
-
-
-def _record_class() -> Any:
-    file = text_format.Parse(_RECORD, descriptor_pb2.FileDescriptorProto())
+    """Returns a serialised `tensorflow.serving.PredictionLog`, without its package."""
+    # A message within a message is written as bytes are, so that one class of numbered
+    # fields of bytes makes every part.
+    kind = descriptor_pb2.FieldDescriptorProto
+    fields = [kind(name=f"f{n}", number=n, type=kind.TYPE_BYTES) for n in (1, 2, 3, 6)]
+    message = descriptor_pb2.DescriptorProto(name="Parts", field=fields)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    message = pool.FindMessageTypeByName("record.PredictionLog")
-    return message_factory.GetMessageClass(message)
+    pool.Add(descriptor_pb2.FileDescriptorProto(name="parts", message_type=[message]))
+    parts = message_factory.GetMessageClass(pool.FindMessageTypeByName("Parts"))
 
+    def written(**content: bytes) -> bytes:
+        return bytes(parts(**content).SerializeToString())
 
-def _check_version(version: int | None) -> None:
-    if version is None:
-        return
-    if not is_integer(version):
-        raise TypeError(
-            "Invalid value for argument `version`. Expected an integer or None. "
-            f"Received: version={version!r}"
-        )
-    if not 1 <= version < 2**63:
-        raise ValueError(
-            "Invalid value for argument `version`. Expected an integer from 1 to "
-            f"2**63 - 1. Received: version={version}"
-        )
-
-
-def _check_batch_sizes(batch_sizes: Sequence[int], num_signatures: int) -> None:
-    wrong = [s for s in batch_sizes if not is_integer(s) or s < 1]
-    if wrong or len(batch_sizes) * num_signatures > _MAX_RECORDS:
-        raise ValueError(
-            "Invalid value for argument `warmup_batch_sizes`. Expected positive "
-            f"integers, at most {_MAX_RECORDS // num_signatures}. "
-            f"Received: warmup_batch_sizes={tuple(batch_sizes)}"
-        )
+    spec = written(f1=name.encode(), f3=signature.encode())
+    tensor = tf.make_tensor_proto(batch).SerializeToString()
+    request = written(f1=spec, f2=written(f1=input_name.encode(), f2=tensor))
+    return written(f6=written(f1=request))

@@ -25,8 +25,6 @@ needs TensorFlow alone."""
 PORTABLE_TOLERANCE = 1e-4
 """How far an output may lie from the live model's."""
 
-_NOISE_IMAGES = 16
-
 
 class PortableError(RuntimeError):
     """A model cannot be written in a format, or answers otherwise in it."""
@@ -34,20 +32,12 @@ class PortableError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class FileFormat:
-    """What `export_portable` has to know of a format.
-
-    Args:
-        suffix: How the file's name ends.
-        packages: What has to be installed beside TensorFlow.
-        convert: Writes a model to a path.
-        run: Returns what the file at a path answers, float32, for
-            `(batch, height, width, channels)`, float32.
-    """
+    """What `export_portable` has to know of a format."""
 
     suffix: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...]  # beside TensorFlow
     convert: Callable[[keras.Model, Path], None]
-    run: Callable[[Path, FloatArray], FloatArray]
+    run: Callable[[Path, FloatArray], FloatArray]  # float32 images to float32 answers
 
 
 def export_portable(
@@ -85,7 +75,7 @@ def export_portable(
     place = Path(path).expanduser()
     form = _form_of(place)
     shape = model.input_shape[1:]
-    images = np.random.default_rng(0).random((_NOISE_IMAGES, *shape), np.float32)
+    images = np.random.default_rng(0).random((16, *shape), np.float32)
     if examples is not None:
         own = check_images(examples, shape, name="examples")
         images = np.concatenate([images, own])
@@ -109,49 +99,39 @@ def export_portable(
                 f"live model: the largest difference is {difference:.3g}, "
                 f"{PORTABLE_TOLERANCE:g} is tolerated."
             )
-        _publish(unchecked, place)
+        weights = [file for file in Path(new).iterdir() if file != unchecked]
+        if weights:
+            # An old graph would be read with new weights.
+            place.unlink(missing_ok=True)
+        for file in (*weights, unchecked):
+            file.replace(place.with_name(file.name))
     return difference
 
 
 def _form_of(place: Path) -> FileFormat:
     """The format that an ending names, with its packages imported."""
-    for name, form in FORMATS.items():
-        if place.suffix != form.suffix:
-            continue
-        try:
-            with _unreported():
-                for package in form.packages:
-                    importlib.import_module(package)
-        except ImportError as error:
-            raise ImportError(
-                f"A file {form.suffix} needs {', '.join(form.packages)}: install "
-                f'keras-traps with the extra "{name}". ({error})'
-            ) from error
-        return form
-    endings = ", ".join(form.suffix for form in FORMATS.values())
-    raise ValueError(
-        "Invalid value for argument `path`. Expected a file name that ends in one of "
-        f"{endings}. Received: {place.name!r}"
-    )
-
-
-def _publish(unchecked: Path, place: Path) -> None:
-    beside = [file for file in unchecked.parent.iterdir() if file != unchecked]
-    if beside:
-        # An old graph would be read with new weights.
-        place.unlink(missing_ok=True)
-    for file in beside:
-        file.replace(place.with_name(file.name))
-    unchecked.replace(place)
+    named = {form.suffix: (name, form) for name, form in FORMATS.items()}
+    if place.suffix not in named:
+        raise ValueError(
+            "Invalid value for argument `path`. Expected a file name that ends in one "
+            f"of {', '.join(named)}. Received: {place.name!r}"
+        )
+    name, form = named[place.suffix]
+    try:
+        with _unreported():
+            for package in form.packages:
+                importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"A file {form.suffix} needs {', '.join(form.packages)}: install "
+            f'keras-traps with the extra "{name}". ({error})'
+        ) from error
+    return form
 
 
 @contextlib.contextmanager
 def _unreported() -> Iterator[None]:
-    """Keeps OpenVINO from reporting its use to its maker.
-
-    Unless it finds itself in continuous integration it does so unasked when it is
-    imported and when it converts, and leaves an identifier in the home folder.
-    """
+    """Keeps OpenVINO, imported or converting, from reporting its use to its maker."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:

@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray
-from keras_traps.attractors import integrate
 from keras_traps.layers import SoftLabels
 from keras_traps.luring.schemes import NO_CLASS
 from keras_traps.models.inference import predict
@@ -25,8 +23,6 @@ TOLERANCE = 1e-6
 deviations of a correlation: it may be off by what a correlation may be. Where soft
 labels have a temperature below 1, the rounding of logits is divided by it, and so is
 this."""
-
-_NOISE_IMAGES = 6
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -57,25 +53,37 @@ def self_test(
 ) -> SelfTest:
     """Reloads a model in a fresh process without this package, and compares.
 
-    Noise, black and white are tried, and what images of the user's own are given.
-
-    Raises:
-        SelfTestError: If the model cannot be loaded, an answer differs, or the live
-            model's own answer is not finite.
+    Raises a `SelfTestError` if the model cannot be loaded, an answer differs, or the
+    live model's own answer is not finite.
     """
-    levels = _probes(subject, examples)
+    # Grey levels, for every kind of input can carry them.
+    shape = (8, *subject.image_shape)
+    levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    levels[6], levels[7] = 0, 255
+    if examples is not None:
+        own = np.round(examples * 255).astype(np.uint8)
+        levels = np.concatenate([levels, own])
     images = np.divide(levels, 255, dtype=np.float32)
     tolerances = _tolerances(subject)
     live, alone = {}, {}
+    expected = {
+        name: live_answers(subject, name, images) for name in subject.signatures
+    }
+    for name, answer in expected.items():
+        bad = np.flatnonzero(~np.isfinite(answer["probabilities"]).all(axis=1))
+        if bad.size:
+            raise SelfTestError(
+                f"Expected finite answers of the live model. Its {name!r} is not "
+                f"finite for {bad.size} of {len(levels)} images, the first of them "
+                f"number {bad[0]}: 6 is black, 7 white, before is noise, then examples."
+            )
     with tempfile.TemporaryDirectory(prefix="keras_traps_selftest_") as folder:
         for name in subject.signatures:
             np.save(Path(folder, f"{name}.npy"), as_taken(name, levels))
-        expected = {n: live_answers(subject, n, images) for n in subject.signatures}
-        _check_finite(expected)
-        _reload(directory, Path(folder))
+        reload(directory, Path(folder))
         for name, answer in expected.items():
             batch, rows, none = (
-                _read(Path(folder, f"{name}.{kind}.npz"))
+                dict(np.load(Path(folder, f"{name}.{kind}.npz")))
                 for kind in ("batch", "rows", "none")
             )
             if any(map(len, none.values())):
@@ -94,30 +102,33 @@ def self_test(
 
 def live_answers(subject: Subject, signature: Signature, images: FloatArray) -> Arrays:
     """Returns by name what a signature has to answer, from the models themselves."""
-    analyzer, lure = subject.analyzer, subject.lure
-    if signature == "integrated" and analyzer is not None:
-        return _named(subject, predict(integrate(subject.model, analyzer), images))
     own = _probabilities(subject, images)
-    answer = _named(subject, own)
-    if lure is not None:
-        lured = _probabilities(subject, predict(lure, images))
+    agreed = np.ones(len(images), bool)
+    if subject.lure is not None:
+        lured = _probabilities(subject, predict(subject.lure, images))
         if signature == "predict_agreed" or subject.deploy == "agreed":
             agreed = own.argmax(axis=1) == lured.argmax(axis=1)
-            answer["probabilities"] = np.where(agreed[:, np.newaxis], own, 0)
-            answer["class_id"] = np.where(agreed, answer["class_id"], NO_CLASS)
-            answer["label"] = np.where(agreed, answer["label"], "")
-            if signature == "predict_agreed":
-                answer["agreed"] = agreed
         elif subject.deploy == "augmented":
-            answer = _named(subject, lured)
-    if signature == "analyze" and analyzer is not None:
-        verdict = analyzer.detect(images)
+            own = lured
+    if signature == "integrated":
+        own = predict(subject.integrated, images)
+    names = np.array([*subject.class_names, ""])  # the last is that of NO_CLASS
+    class_id = np.where(agreed, own.argmax(axis=1), NO_CLASS)
+    answer: Arrays = {
+        "probabilities": np.where(agreed[:, np.newaxis], own, 0),
+        "class_id": class_id,
+        "label": names[class_id],
+    }
+    if signature == "predict_agreed":
+        answer["agreed"] = agreed
+    if signature == "analyze" and subject.analyzer is not None:
+        verdict = subject.analyzer.detect(images)
         answer |= {
             "score": verdict.score,
             "is_adversarial": verdict.is_adversarial,
             "fired": verdict.fired,
             "recovered_class_id": verdict.recovered,
-            "recovered_label": np.array(subject.class_names)[verdict.recovered],
+            "recovered_label": names[verdict.recovered],
         }
     return answer
 
@@ -127,70 +138,19 @@ def _probabilities(subject: Subject, images: FloatArray) -> FloatArray:
     return tf.nn.softmax(outputs).numpy() if subject.output == "logits" else outputs
 
 
-def _named(subject: Subject, probabilities: FloatArray) -> Arrays:
-    class_id = probabilities.argmax(axis=1)
-    return {
-        "probabilities": probabilities,
-        "class_id": class_id,
-        "label": np.array(subject.class_names)[class_id],
-    }
-
-
-def _probes(subject: Subject, examples: FloatArray | None) -> npt.NDArray[np.uint8]:
-    """Grey levels, for every kind of input can carry them."""
-    shape = subject.image_shape
-    parts = [
-        np.random.default_rng(0).integers(0, 256, (_NOISE_IMAGES, *shape), np.uint8),
-        np.zeros((1, *shape), np.uint8),
-        np.full((1, *shape), 255, np.uint8),
-    ]
-    if examples is not None:
-        parts.append(np.round(examples * 255).astype(np.uint8))
-    return np.concatenate(parts)
-
-
 def _tolerances(subject: Subject) -> dict[str, float]:
     """By output, how far it may be off; what is not named has to be equal."""
-    tolerances = {"probabilities": TOLERANCE * _rounding(subject.model)}
+    layers = subject.model.layers
+    soft = [layer.temperature for layer in layers if isinstance(layer, SoftLabels)]
+    tolerances = {"probabilities": TOLERANCE / min([1.0, *soft])}
     if subject.analyzer is not None:
         spread = min(subject.analyzer.thresholds.scale)
         tolerances["score"] = TOLERANCE / min(spread, 1.0)
     return tolerances
 
 
-def _rounding(model: keras.Model) -> float:
-    """How many times the rounding of a classifier's logits is in a model's answers."""
-    temperatures = [
-        layer.temperature for layer in model.layers if isinstance(layer, SoftLabels)
-    ]
-    return 1 / min([1.0, *temperatures])
-
-
-def _check_finite(answers: Mapping[Signature, Arrays]) -> None:
-    """Raises `SelfTestError` where there is nothing that an answer could equal."""
-    for signature, answer in answers.items():
-        for name, value in answer.items():
-            if value.dtype.kind != "f":
-                continue
-            finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
-            wrong = np.flatnonzero(~finite)
-            if wrong.size:
-                raise SelfTestError(
-                    f"Expected finite answers of the live model. Its {name!r} in the "
-                    f"signature {signature!r} is not finite for {wrong.size} of "
-                    f"{len(value)} images, the first of them {_image_name(wrong[0])}."
-                )
-
-
-def _image_name(index: int) -> str:
-    """Names an image of `_probes`."""
-    own = index - _NOISE_IMAGES - 2
-    if own >= 0:
-        return f"examples[{own}]"
-    return {-1: "white", -2: "black"}.get(own, "noise")
-
-
-def _reload(directory: Path, folder: Path) -> None:
+def reload(directory: Path, folder: Path) -> None:
+    """Asks a model in a fresh process where this package cannot be imported."""
     script = Path(__file__).with_name("_reload.py")
     # -P: the folder of the script, which is in this package, is not searched.
     command = [sys.executable, "-P", str(script), str(directory), str(folder)]
@@ -202,18 +162,13 @@ def _reload(directory: Path, folder: Path) -> None:
         )
 
 
-def _read(path: Path) -> Arrays:
-    with np.load(path) as file:
-        return dict(file)
-
-
 def _difference(
     got: Arrays, expected: Arrays, tolerances: Mapping[str, float]
 ) -> float:
-    """The largest difference, in units of what is tolerated."""
+    """The largest difference, in units of what is tolerated; infinite for a NaN."""
     if got.keys() != expected.keys():
         return float("inf")
-    largest = 0.0
+    differences = [0.0]
     for name, value in got.items():
         other = expected[name]
         if other.dtype.kind == "U":
@@ -221,11 +176,8 @@ def _difference(
         if value.shape != other.shape or value.dtype.kind != other.dtype.kind:
             return float("inf")
         if name in tolerances:
-            difference = float(np.abs(value.astype(np.float64) - other).max())
-            # Told apart here, for `max` would pass over a NaN.
-            if not np.isfinite(difference):
-                return float("inf")
-            largest = max(largest, difference / tolerances[name])
+            apart = np.abs(value.astype(np.float64) - other).max() / tolerances[name]
+            differences.append(float(np.nan_to_num(apart, nan=np.inf)))
         elif not (value == other).all():
             return float("inf")
-    return largest
+    return max(differences)

@@ -1,6 +1,5 @@
 """What a client can call: each signature as a function of stock operations."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_traps._checks import check_distinct
 from keras_traps.attractors import ForensicAnalyzer, integrate
 from keras_traps.layers import LuringInput, QIMDecoder
 from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows
@@ -39,28 +39,85 @@ Signature = Literal[
 Deploy = Literal["augmented", "target", "agreed"]
 """What a lured model answers: M(P(x)), M(x), or M(x) where both name one class."""
 
+# Where it is not float32.
+_DTYPES: dict[Signature, tf.DType] = {
+    "serving_uint8": tf.uint8,
+    "image_bytes": tf.string,
+}
+
 Answer = dict[str, tf.Tensor]
 Function = Callable[[tf.Tensor], Answer]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
     """What is served: arguments of `export`, checked and with their defaults."""
 
-    model: keras.Model
-    output: Output
-    analyzer: ForensicAnalyzer | None
-    lure: keras.Model | None
-    deploy: Deploy | None
-    class_names: tuple[str, ...]
-    input_name: str
-    signatures: tuple[Signature, ...]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        height, width, channels = self.model.input_shape[1:]
-        return (height, width, channels)
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        output: Output | None = None,
+        analyzer: ForensicAnalyzer | None = None,
+        lure: keras.Model | None = None,
+        deploy: Deploy | None = None,
+        class_names: Sequence[str] | None = None,
+        input_name: str = "image",
+        signatures: Sequence[Signature] | None = None,
+    ) -> None:
+        num_classes = check_classifier(model, output or "probabilities")
+        shape = model.input_shape[1:]
+        if len(shape) != 3 or None in shape:
+            raise ValueError(
+                "Invalid value for argument `model`. Expected one of images (height, "
+                "width, channels) whose size is known. Received: input shape "
+                f"{model.input_shape}"
+            )
+        trapped = is_trapped(model)
+        if trapped == (output is not None):
+            raise ValueError(
+                "Invalid value for argument `output`. Expected None for a trapped "
+                'model, and for any other "logits" or "probabilities". Received: '
+                f"output={output!r} for {model.name!r}"
+            )
+        if not trapped:
+            check_on_noise(model, str(output))
+        if not input_name.isidentifier():
+            raise ValueError(
+                "Invalid value for argument `input_name`. Expected a name that Python "
+                f"takes as one. Received: input_name={input_name!r}"
+            )
+        known = (None,) if lure is None else get_args(Deploy)
+        if deploy not in known:
+            raise ValueError(
+                f"Invalid value for argument `deploy`. Expected one of {known} "
+                f"{'without' if lure is None else 'with'} a lure. Received: {deploy!r}"
+            )
+        if lure is not None and trapped:
+            raise ValueError(
+                "Invalid value for argument `lure`. Expected None for a trapped model. "
+                f"Received: {lure!r}"
+            )
+        if lure is not None:
+            images = keras.Input(shape)
+            try:
+                # As `LuredClassifier` asks it: what it returns is cut to [0, 1].
+                lure = keras.Model(images, LuringInput.of(lure)(images))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    "Invalid value for argument `lure`. Expected a model from images "
+                    f"{shape} to images of the same shape. Received: {lure!r} ({error})"
+                ) from error
+        self.model = model
+        self.output: Output = output or "probabilities"
+        self.analyzer = analyzer
+        # Refuses a model without traps, and an analyzer of another decoder.
+        self.integrated = None if analyzer is None else integrate(model, analyzer)
+        self.lure = lure
+        self.deploy = deploy
+        self.class_names = _checked_names(class_names, num_classes)
+        self.input_name = input_name
+        self.signatures = _checked_signatures(signatures, analyzer, lure, deploy)
+        self.image_shape: tuple[int, int, int] = tuple(shape)
 
     def input_key(self, signature: Signature) -> str:
         """The key of a signature's input in a request."""
@@ -88,65 +145,10 @@ def is_trapped(model: keras.Model) -> bool:
     return any(isinstance(layer, QIMDecoder) for layer in model.layers)
 
 
-def check_subject(
-    model: keras.Model,
-    *,
-    output: Output | None,
-    analyzer: ForensicAnalyzer | None,
-    lure: keras.Model | None,
-    deploy: Deploy | None,
-    class_names: Sequence[str] | None,
-    input_name: str,
-    signatures: Sequence[Signature] | None,
-) -> Subject:
-    """Checks what can be checked before anything is written; see `export`."""
-    num_classes = check_classifier(model, output or "probabilities")
-    shape = model.input_shape[1:]
-    if len(shape) != 3 or None in shape:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected one of images (height, "
-            "width, channels) whose size is known. Received: input shape "
-            f"{model.input_shape}"
-        )
-    trapped = is_trapped(model)
-    if trapped == (output is not None):
-        raise ValueError(
-            "Invalid value for argument `output`. Expected nothing for a trapped "
-            'model, and for any other what it returns, "logits" or '
-            f'"probabilities". Received: output={output!r} for {model.name!r}'
-        )
-    if not trapped:
-        check_on_noise(model, str(output))
-    if analyzer is not None:
-        # Refuses a model without traps, and an analyzer of another decoder.
-        integrate(model, analyzer)
-    _check_lure(model, lure, deploy)
-    if not input_name.isidentifier():
-        raise ValueError(
-            "Invalid value for argument `input_name`. Expected a name that Python "
-            f"takes as one. Received: input_name={input_name!r}"
-        )
-    if lure is not None:
-        # As `LuredClassifier` asks it: what it returns is cut to [0, 1].
-        images = keras.Input(lure.input_shape[1:])
-        lure = keras.Model(images, LuringInput.of(lure)(images), name=lure.name)
-    return Subject(
-        model=model,
-        output=output or "probabilities",
-        analyzer=analyzer,
-        lure=lure,
-        deploy=deploy,
-        class_names=_checked_names(class_names, num_classes),
-        input_name=input_name,
-        signatures=_checked_signatures(signatures, analyzer, lure, deploy),
-    )
-
-
 def save(subject: Subject, directory: Path) -> None:
-    """Writes a SavedModel that holds what its signatures need and nothing else.
+    """Writes a SavedModel of the signatures and the variables that they need.
 
-    Neither layers nor their settings are written, only variables without names; nor
-    are gradients and stack traces.
+    Neither layers nor their settings, gradients or stack traces are written.
     """
     functions = concrete_functions(subject)
     holder = tf.Module()
@@ -166,11 +168,61 @@ def save(subject: Subject, directory: Path) -> None:
 
 def concrete_functions(subject: Subject) -> dict[Signature, Any]:
     """Makes each signature a concrete function of one input, for any batch size."""
-    shape = (None, *subject.image_shape)
-    pixels = tf.TensorSpec(shape, tf.float32, name=subject.input_name)
-    levels = tf.TensorSpec(shape, tf.uint8, name=subject.input_name)
-    files = tf.TensorSpec((None,), tf.string, name=subject.input_key("image_bytes"))
-    predict = _on_one_image_at_least(_prediction(subject))
+    functions = _functions(subject)
+    concrete = {}
+    for name in subject.signatures:
+        shape = (None,) if name == "image_bytes" else (None, *subject.image_shape)
+        dtype = _DTYPES.get(name, tf.float32)
+        spec = tf.TensorSpec(shape, dtype, name=subject.input_key(name))
+        concrete[name] = tf.function(
+            functions[name], input_signature=[spec], autograph=False
+        ).get_concrete_function()
+    return concrete
+
+
+def _functions(subject: Subject) -> dict[Signature, Function]:
+    """What each signature computes that the subject has the parts for."""
+    lure, integrated = subject.lure, subject.integrated
+
+    def ask(images: tf.Tensor) -> tf.Tensor:
+        outputs = tf.cast(subject.model(images, training=False), tf.float32)
+        return tf.nn.softmax(outputs) if subject.output == "logits" else outputs
+
+    def classifying(ask: Callable[[tf.Tensor], tf.Tensor]) -> Function:
+        def classify(images: tf.Tensor) -> Answer:
+            probabilities = ask(images)
+            return _answer(subject, probabilities, finite_rows(images, probabilities))
+
+        return classify
+
+    functions: dict[Signature, Function] = {"serving_default": classifying(ask)}
+    if lure is not None:
+
+        def ask_lured(images: tf.Tensor) -> tf.Tensor:
+            return ask(lure(images, training=False))
+
+        def agree(images: tf.Tensor) -> Answer:
+            probabilities = ask(images)
+            agreed = agreed_class(probabilities, ask_lured(images), images) > NO_CLASS
+            return {**_answer(subject, probabilities, agreed), "agreed": agreed}
+
+        def answer_agreed(images: tf.Tensor) -> Answer:
+            answer = agree(images)
+            del answer["agreed"]
+            return answer
+
+        functions["predict_agreed"] = agree
+        if subject.deploy == "augmented":
+            functions["serving_default"] = classifying(ask_lured)
+        elif subject.deploy == "agreed":
+            functions["serving_default"] = answer_agreed
+    if subject.analyzer is not None and integrated is not None:
+        functions["analyze"] = _analysis(subject, subject.analyzer)
+        functions["integrated"] = classifying(
+            functools.partial(integrated, training=False)
+        )
+    functions = {name: _on_one_image_at_least(functions[name]) for name in functions}
+    predict = functions["serving_default"]
 
     def predict_levels(levels: tf.Tensor) -> Answer:
         return predict(tf.cast(levels, tf.float32) / 255.0)
@@ -184,34 +236,15 @@ def concrete_functions(subject: Subject) -> dict[Signature, Any]:
     def predict_files(files: tf.Tensor) -> Answer:
         return predict_levels(tf.map_fn(decode, files, fn_output_signature=tf.uint8))
 
-    functions: dict[Signature, tuple[Function, tf.TensorSpec]] = {
-        "serving_default": (predict, pixels),
-        "serving_uint8": (predict_levels, levels),
-        "image_bytes": (predict_files, files),
-    }
-    if subject.analyzer is not None:
-        analysis = _analysis(subject, subject.analyzer)
-        # Made here, for weights are read: a trace cannot.
-        model = integrate(subject.model, subject.analyzer)
-        integrated = _classification(subject, lambda x: model(x, training=False))
-        functions["analyze"] = (_on_one_image_at_least(analysis), pixels)
-        functions["integrated"] = (_on_one_image_at_least(integrated), pixels)
-    if subject.lure is not None:
-        agreement = _agreement(subject, subject.lure)
-        functions["predict_agreed"] = (_on_one_image_at_least(agreement), pixels)
     return {
-        name: tf.function(
-            functions[name][0], input_signature=[functions[name][1]], autograph=False
-        ).get_concrete_function()
-        for name in subject.signatures
+        **functions,
+        "serving_uint8": predict_levels,
+        "image_bytes": predict_files,
     }
 
 
 def _on_one_image_at_least(answer: Function) -> Function:
-    """Keeps an empty batch from kernels: on some CPUs oneDNN's fail on it.
-
-    A black image stands in for it, and its answer is cut off.
-    """
+    """Gives kernels a black image for an empty batch: some CPUs' fail on none."""
 
     def filled(images: tf.Tensor) -> Answer:
         count = tf.shape(images)[0]
@@ -222,42 +255,6 @@ def _on_one_image_at_least(answer: Function) -> Function:
         return {name: value[:count] for name, value in rows.items()}
 
     return filled
-
-
-def _prediction(subject: Subject) -> Function:
-    lure, ask = subject.lure, functools.partial(_probabilities, subject)
-    if lure is None or subject.deploy == "target":
-        return _classification(subject, ask)
-    if subject.deploy == "augmented":
-        return _classification(subject, lambda x: ask(lure(x, training=False)))
-    agreement = _agreement(subject, lure)
-
-    def predict(images: tf.Tensor) -> Answer:
-        answer = agreement(images)
-        del answer["agreed"]
-        return answer
-
-    return predict
-
-
-def _classification(
-    subject: Subject, ask: Callable[[tf.Tensor], tf.Tensor]
-) -> Function:
-    def classify(images: tf.Tensor) -> Answer:
-        probabilities = ask(images)
-        return _answer(subject, probabilities, finite_rows(images, probabilities))
-
-    return classify
-
-
-def _agreement(subject: Subject, lure: keras.Model) -> Function:
-    def predict_agreed(images: tf.Tensor) -> Answer:
-        probabilities = _probabilities(subject, images)
-        lured = _probabilities(subject, lure(images, training=False))
-        agreed = agreed_class(probabilities, lured, images) > NO_CLASS
-        return {**_answer(subject, probabilities, agreed), "agreed": agreed}
-
-    return predict_agreed
 
 
 def _analysis(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
@@ -293,11 +290,6 @@ def _analysis(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
     return analyze
 
 
-def _probabilities(subject: Subject, images: tf.Tensor) -> tf.Tensor:
-    outputs = tf.cast(subject.model(images, training=False), tf.float32)
-    return tf.nn.softmax(outputs) if subject.output == "logits" else outputs
-
-
 def _answer(subject: Subject, probabilities: tf.Tensor, valid: tf.Tensor) -> Answer:
     return {
         "probabilities": tf.where(valid[:, tf.newaxis], probabilities, 0.0),
@@ -315,36 +307,6 @@ def _named(
         f"{prefix}class_id": tf.where(valid, class_id, none),
         f"{prefix}label": tf.gather(names, tf.where(valid, class_id, last)),
     }
-
-
-def _check_lure(
-    model: keras.Model, lure: keras.Model | None, deploy: Deploy | None
-) -> None:
-    if (lure is None) != (deploy is None) or deploy not in (None, *get_args(Deploy)):
-        raise ValueError(
-            "Invalid value for argument `deploy`. Expected, with a `lure` and only "
-            f"with one, {_listed(get_args(Deploy))}. Received: deploy={deploy!r} "
-            f"{'without' if lure is None else 'with'} a lure."
-        )
-    if lure is None:
-        return
-    if not isinstance(lure, keras.Model):
-        raise TypeError(
-            "Invalid value for argument `lure`. Expected a Keras model. Received: "
-            f"{type(lure).__name__}"
-        )
-    if is_trapped(model):
-        raise ValueError(
-            "Invalid value for argument `lure`. Expected none for a trapped model. "
-            f"Received: {lure.name!r}"
-        )
-    shapes = [getattr(lure, name, None) for name in ("input_shape", "output_shape")]
-    if shapes != [model.input_shape] * 2:
-        raise ValueError(
-            "Invalid value for argument `lure`. Expected a built model from images of "
-            f"{model.input_shape} to images of the same shape. Received: from "
-            f"{shapes[0]} to {shapes[1]}"
-        )
 
 
 def _checked_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
@@ -370,26 +332,13 @@ def _checked_signatures(
             return ("serving_default", "analyze", "integrated")
         agreed = deploy == "agreed"
         return ("serving_default", "predict_agreed") if agreed else ("serving_default",)
-    known = get_args(Signature)
-    wrong = isinstance(signatures, str) or any(name not in known for name in signatures)
-    if wrong or not signatures or len(set(signatures)) != len(signatures):
-        raise ValueError(
-            "Invalid value for argument `signatures`. Expected a sequence of at least "
-            f"one of {_listed(known)}, none twice. "
-            f"Received: signatures={signatures!r}"
-        )
-    for name, part, needed in (
-        ("analyze", analyzer, "a fitted `analyzer`"),
-        ("integrated", analyzer, "a fitted `analyzer`"),
-        ("predict_agreed", lure, "a `lure`"),
-    ):
-        if name in signatures and part is None:
+    check_distinct("signatures", signatures)
+    parts = {"analyze": analyzer, "integrated": analyzer, "predict_agreed": lure}
+    for name in signatures:
+        if name not in get_args(Signature) or (name in parts and parts[name] is None):
             raise ValueError(
-                "Invalid value for argument `signatures`. Expected, with the signature "
-                f"{name!r}, {needed}. Received: None"
+                "Invalid value for argument `signatures`. Expected some of "
+                f"{get_args(Signature)}, the second and third with a fitted "
+                f"`analyzer`, the fourth with a `lure`. Received: {name!r}"
             )
     return tuple(signatures)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)

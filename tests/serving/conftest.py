@@ -1,6 +1,7 @@
 """Small models, one export with every signature, and servers."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_traps import ForensicAnalyzer, TrapSettings, datasets, inject, serving
 from keras_traps.models import digits_cnn
 from keras_traps.serving import Client
 from tests.serving.foreign_server import Script, start
-from tests.serving.tiny_model import Offline, write_version
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -29,6 +30,7 @@ SETTINGS = TrapSettings(
     step_weights=(19.4, 1.0),
     seed=20_261_122,
 )
+SHAPE = (8, 8, 1)
 CLASS_NAMES = ("zero", "one", "two", "drei", "vier", "fünf", "sechs", "七", "8", "nine")
 
 
@@ -54,7 +56,7 @@ def trapped() -> Trapped:
 def exported(
     trapped: Trapped, tmp_path_factory: pytest.TempPathFactory
 ) -> serving.Exported:
-    """With its self-test in a fresh process."""
+    """Every signature of it, with its self-test in a fresh process."""
     return serving.export(
         trapped.model,
         tmp_path_factory.mktemp("saved_models") / "digits",
@@ -106,58 +108,67 @@ def quick_self_test(
     monkeypatch: pytest.MonkeyPatch, reload: Callable[[Path, Path], None]
 ) -> None:
     """Leaves the fresh process out, for tests of other things."""
-    monkeypatch.setattr("keras_traps.serving.selftest._reload", reload)
+    monkeypatch.setattr("keras_traps.serving.selftest.reload", reload)
 
 
 def load(path: Path) -> Mapping[str, Callable[..., Outputs]]:
     """Loads a version; its signatures take and return arrays."""
     loaded = tf.saved_model.load(str(path))
 
-    def numpy(function: Any) -> Callable[..., Outputs]:
-        def call(**inputs: Any) -> Outputs:
-            # Keeps what was loaded alive.
-            answer = loaded.signatures[function](
-                **{name: tf.constant(value) for name, value in inputs.items()}
-            )
-            return {name: value.numpy() for name, value in answer.items()}
+    def call(name: str, **inputs: Any) -> Outputs:
+        # Keeps what was loaded alive.
+        answer = loaded.signatures[name](
+            **{key: tf.constant(value) for key, value in inputs.items()}
+        )
+        return {key: value.numpy() for key, value in answer.items()}
 
-        return call
-
-    return {name: numpy(name) for name in loaded.signatures}
+    return {name: functools.partial(call, name) for name in loaded.signatures}
 
 
 def operations(path: Path) -> list[Any]:
     """Every node of a version's graph and of its functions."""
-    from tensorflow.core.protobuf import saved_model_pb2
+    proto = saved_model_pb2.SavedModel.FromString(
+        (path / "saved_model.pb").read_bytes()
+    )
+    graph = proto.meta_graphs[0].graph_def
+    functions = [node for one in graph.library.function for node in one.node_def]
+    return [*graph.node, *functions]
 
-    proto = saved_model_pb2.SavedModel()
-    proto.ParseFromString((path / "saved_model.pb").read_bytes())
-    (meta,) = proto.meta_graphs
-    nodes = list(meta.graph_def.node)
-    for function in meta.graph_def.library.function:
-        nodes.extend(function.node_def)
-    return nodes
+
+class Offline:
+    """Runs the signatures of a version without a server; labels are text."""
+
+    def __init__(self, path: Path) -> None:
+        self._signatures = load(path)
+
+    def __call__(self, signature: str, value: Any) -> Outputs:
+        key = "image_bytes" if signature == "image_bytes" else "image"
+        outputs = self._signatures[signature](**{key: value})
+        return {
+            name: np.char.decode(array.astype("S"), "utf-8")
+            if array.dtype == object
+            else array
+            for name, array in outputs.items()
+        }
+
+
+def images(count: int) -> npt.NDArray[np.float32]:
+    """Draws images for the exported model."""
+    return np.random.default_rng(0).random((count, *SHAPE), np.float32)
 
 
 @pytest.fixture(scope="session")
-def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("served") / "tiny"
-    write_version(path, 3)
-    return path
+def offline(exported: serving.Exported) -> Offline:
+    return Offline(exported.path)
 
 
 @pytest.fixture(scope="session")
-def offline(base_path: Path) -> Offline:
-    return Offline(base_path, 3)
-
-
-@pytest.fixture(scope="session")
-def addresses(base_path: Path) -> Iterator[tuple[str, str]]:
-    """A reference server of the tiny model in this process: over gRPC, over REST."""
+def addresses(exported: serving.Exported) -> Iterator[tuple[str, str]]:
+    """A reference server of the exported model here: over gRPC, over REST."""
     pytest.importorskip("tensorflow_serving.apis")
-    from tests.serving.reference_server import serving
+    from tests.serving import reference_server
 
-    with serving("tiny", base_path) as both:
+    with reference_server.serving("digits", exported.path.parent) as both:
         yield both
 
 
@@ -168,7 +179,7 @@ def address(addresses: tuple[str, str], request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def client(address: str) -> Iterator[Client]:
-    with Client(address, "tiny") as client:
+    with Client(address, "digits") as client:
         yield client
 
 

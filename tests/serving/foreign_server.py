@@ -9,25 +9,15 @@ from typing import Any
 Reply = tuple[int, bytes]
 Script = Callable[[str], Reply]
 
+SPEC = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}
 METADATA = {
     "model_spec": {"name": "m", "signature_name": "", "version": "1"},
     "metadata": {
         "signature_def": {
             "signature_def": {
                 "serving_default": {
-                    "inputs": {
-                        "x": {
-                            "dtype": "DT_FLOAT",
-                            "tensor_shape": {
-                                "dim": [{"size": "-1", "name": ""}],
-                                "unknown_rank": False,
-                            },
-                        }
-                    },
-                    "outputs": {
-                        "a": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": []}},
-                        "b": {"dtype": "DT_STRING", "tensor_shape": {"dim": []}},
-                    },
+                    "inputs": {"x": SPEC},
+                    "outputs": {"a": SPEC, "b": {**SPEC, "dtype": "DT_STRING"}},
                 }
             }
         }

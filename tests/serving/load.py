@@ -1,9 +1,9 @@
 """Many clients at once, each answer kept by what it was and how long it took."""
 
 import dataclasses
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -36,31 +36,20 @@ class Reply:
 def agree(one: Outputs, other: Outputs) -> bool:
     """Says whether two answers are the same, floats to the last bits.
 
-    How many threads a process has decides in which order it adds: two processes agree
-    on everything but the last bits of a float.
+    How many threads a process has decides in which order it adds.
     """
     return one.keys() == other.keys() and all(
-        value.shape == other[name].shape
-        and value.dtype.kind == other[name].dtype.kind
-        and (
-            np.allclose(value, other[name], rtol=1e-4, atol=1e-5)
-            if value.dtype.kind == "f"
-            else bool((value == other[name]).all())
-        )
+        np.allclose(value, other[name], rtol=1e-4, atol=1e-5, equal_nan=True)
+        if value.dtype == other[name].dtype == np.float32
+        else np.array_equal(value, other[name])
         for name, value in one.items()
     )
 
 
 class Load:
-    """Clients in threads that go on until each has asked enough and may stop.
+    """Clients in threads, each of which makes `least` requests.
 
-    Args:
-        clients: One per thread.
-        requests: What they ask, each beginning at another place.
-        least: How many requests each makes at least.
-        keep: Whether answers are kept; without it only their times are.
-        lasting: Whether the clients go on until `finish`; else each makes `least`
-            requests and no more.
+    Those that are `lasting` go on until `finish`. Only with `keep` are answers kept.
     """
 
     def __init__(
@@ -75,19 +64,10 @@ class Load:
         self._requests = requests
         self._least = least
         self._keep = keep
-        self._may_stop = threading.Event()
-        if not lasting:
-            self._may_stop.set()
+        self._lasting = lasting
         self._replies: list[list[Reply]] = [[] for _ in clients]
-        self._threads = [
-            threading.Thread(target=self._ask, args=pair, daemon=True)
-            for pair in enumerate(clients)
-        ]
-
-    def start(self) -> None:
-        """Starts the threads."""
-        for thread in self._threads:
-            thread.start()
+        pool = ThreadPoolExecutor(len(clients))
+        self._asked = [pool.submit(self._ask, *one) for one in enumerate(clients)]
 
     def count(self) -> int:
         """Returns how many requests have been answered or have failed."""
@@ -102,18 +82,15 @@ class Load:
             time.sleep(0.01)
 
     def finish(self, seconds: float) -> list[list[Reply]]:
-        """Lets the clients stop, waits for them, and returns replies by client."""
-        self._may_stop.set()
-        end = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                raise TimeoutError(f"{self.count()} requests after {seconds} s")
+        """Lets the clients stop, waits for each, and returns replies by client."""
+        self._lasting = False
+        for asked in self._asked:
+            asked.result(seconds)
         return self._replies
 
     def _ask(self, number: int, client: Client) -> None:
         replies = self._replies[number]
-        while len(replies) < self._least or not self._may_stop.is_set():
+        while len(replies) < self._least or self._lasting:
             index = (number * 7 + len(replies)) % len(self._requests)
             request, start = self._requests[index], time.perf_counter()
             outputs: Outputs = {}

@@ -41,7 +41,6 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404}
-_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 _PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+))?"
     r"(?P<what>|/metadata|:predict)"
@@ -71,44 +70,26 @@ class Loaded:
         self.version = int(folder.name)
         saved = saved_model_pb2.SavedModel()
         saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-        graphs = [g for g in saved.meta_graphs if "serve" in g.meta_info_def.tags]
-        if not graphs:
-            raise ValueError("no graph has the tag 'serve'")
-        self.signature_defs = dict(graphs[0].signature_def)
+        self.signature_defs = dict(saved.meta_graphs[0].signature_def)
         self._model = tf.saved_model.load(str(folder))
 
     def specs(self, signature: str) -> dict[str, tf.TensorSpec]:
         """Returns the inputs of a signature by name."""
-        name = signature or "serving_default"
-        if name not in self._model.signatures:
-            raise StatusError(
-                "INVALID_ARGUMENT",
-                f"Serving signature name: {name!r} not found in signature def",
-            )
+        if signature not in self._model.signatures:
+            raise StatusError("INVALID_ARGUMENT", f"{signature!r} not found")
         specs: dict[str, tf.TensorSpec]
-        specs = self._model.signatures[name].structured_input_signature[1]
+        specs = self._model.signatures[signature].structured_input_signature[1]
         return specs
 
     def predict(self, signature: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs a signature, or raises a StatusError that says what it expects."""
         specs = self.specs(signature)
-        if set(inputs) != set(specs):
-            raise StatusError(
-                "INVALID_ARGUMENT",
-                f"expected the inputs {sorted(specs)}, received {sorted(inputs)}",
-            )
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
         for name, spec in specs.items():
-            value, string = inputs[name], spec.dtype == tf.string
-            dtype = np.dtype(object) if string else spec.dtype.as_numpy_dtype
-            if value.dtype != dtype or not spec.shape.is_compatible_with(value.shape):
-                raise StatusError(
-                    "INVALID_ARGUMENT",
-                    f"input {name!r}: expected {spec.dtype.name} of shape "
-                    f"{spec.shape}, received {value.dtype} of shape {value.shape}",
-                )
-        function = self._model.signatures[signature or "serving_default"]
+            if name not in tensors or not spec.is_compatible_with(tensors[name]):
+                raise StatusError("INVALID_ARGUMENT", f"expected {specs}")
         try:
-            outputs = function(**{k: tf.constant(v) for k, v in inputs.items()})
+            outputs = self._model.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             code = _CODES.get(error.error_code, "UNKNOWN")
             raise StatusError(code, error.message) from error
@@ -137,8 +118,7 @@ class Served:
             or loaded is None
             or version not in (None, loaded.version)
         ):
-            wanted = f"Latest({model})" if version is None else f"Specific({version})"
-            raise StatusError("NOT_FOUND", f"Servable not found for request: {wanted}")
+            raise StatusError("NOT_FOUND", f"Servable not found: {model} {version}")
         return loaded
 
     def metadata(
@@ -146,9 +126,7 @@ class Served:
     ) -> metadata_pb2.GetModelMetadataResponse:
         """Returns the signatures of a version."""
         loaded = self.get(model, version)
-        signatures = metadata_pb2.SignatureDefMap()
-        for key, value in loaded.signature_defs.items():
-            signatures.signature_def[key].CopyFrom(value)
+        signatures = metadata_pb2.SignatureDefMap(signature_def=loaded.signature_defs)
         response = metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name = model
         response.model_spec.version.value = loaded.version
@@ -164,10 +142,8 @@ class Served:
         response = status_pb2.GetModelStatusResponse()
         for number, (state, error) in sorted(self._states.items(), reverse=True):
             if version in (None, number):
-                entry = response.model_version_status.add()
-                entry.version = number
+                entry = response.model_version_status.add(version=number)
                 entry.state = status_pb2.ModelVersionStatus.State.Value(state)
-                entry.status.error_code = 2 if error else 0
                 entry.status.error_message = error
         return response
 
@@ -215,18 +191,11 @@ class _Grpc(
     ) -> predict_pb2.PredictResponse:
         spec = request.model_spec
         loaded = self._served.get(*_asked(spec))
-        try:
-            inputs = {key: tf.make_ndarray(v) for key, v in request.inputs.items()}
-        except (TypeError, ValueError) as error:
-            raise StatusError("INVALID_ARGUMENT", f"inputs: {error}") from error
-        outputs = loaded.predict(spec.signature_name, inputs)
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = spec.name
+        inputs = {key: tf.make_ndarray(v) for key, v in request.inputs.items()}
+        response = predict_pb2.PredictResponse(model_spec=spec)
         response.model_spec.version.value = loaded.version
-        response.model_spec.signature_name = spec.signature_name or "serving_default"
-        for key, value in outputs.items():
-            if not request.output_filter or key in request.output_filter:
-                response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+        for key, value in loaded.predict(spec.signature_name, inputs).items():
+            response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
         return response
 
     @staticmethod
@@ -261,15 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _HttpServer
 
     def do_GET(self) -> None:
-        self._answer(None)
-
-    def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _answer(self, body: bytes | None) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
             code, answer = 200, self._make(body)
         except StatusError as error:
@@ -281,14 +242,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _make(self, body: bytes | None) -> Any:
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _make(self, body: bytes) -> Any:
         match = _PATH.fullmatch(self.path)
-        if not match or (match["what"] == ":predict") != (body is not None):
+        if not match:
             raise StatusError("INVALID_ARGUMENT", f"Malformed request: {self.path}")
         served = self.server.served
         asked = match["name"], None if match["version"] is None else int(match[3])
         if match["what"] == ":predict":
-            return _predict_json(served.get(*asked), body or b"")
+            return _predict_json(served.get(*asked), json.loads(body))
         if not match["what"]:
             return _to_dict(served.status(*asked))
         answer = _to_dict(served.metadata(*asked))
@@ -297,33 +264,19 @@ class _Handler(BaseHTTPRequestHandler):
         return answer
 
 
-def _predict_json(loaded: Loaded, body: bytes) -> Any:
-    try:
-        request = json.loads(body)
-    except ValueError as error:
-        raise StatusError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from None
-    if not isinstance(request, dict) or len({"inputs", "instances"} & {*request}) != 1:
-        raise StatusError("INVALID_ARGUMENT", "expected either 'instances' or 'inputs'")
-    signature = request.get("signature_name", "")
+def _predict_json(loaded: Loaded, request: dict[str, Any]) -> Any:
+    signature, rows = request["signature_name"], "instances" in request
     specs = loaded.specs(signature)
-    rows = "instances" in request
-    values = request["instances"] if rows else request["inputs"]
-    if rows:
-        if not isinstance(values, list) or not values:
-            raise StatusError("INVALID_ARGUMENT", "no values in 'instances' list")
-        if all(isinstance(row, dict) and set(row) == set(specs) for row in values):
-            values = {name: [row[name] for row in values] for name in specs}
-    if not (isinstance(values, dict) and set(values) == set(specs)):
-        values = dict.fromkeys(specs, values)
-    inputs = {name: _array(name, values[name], specs[name]) for name in specs}
+    given = dict.fromkeys(specs, request["instances"]) if rows else request["inputs"]
+    inputs = {name: _array(given[name], specs[name]) for name in specs}
     outputs = {
-        name: _plain(name, value)
-        for name, value in loaded.predict(signature, inputs).items()
+        name: [value.decode() for value in array]
+        if array.dtype == object
+        else array.tolist()
+        for name, array in loaded.predict(signature, inputs).items()
     }
     if not rows:
         return {"outputs": outputs if len(outputs) > 1 else outputs.popitem()[1]}
-    if len(outputs) == 1:
-        return {"predictions": outputs.popitem()[1]}
     columns = zip(*outputs.values(), strict=True)
     return {"predictions": [dict(zip(outputs, r, strict=True)) for r in columns]}
 
@@ -336,27 +289,11 @@ def _to_dict(message: Any) -> Any:
     )
 
 
-def _array(name: str, values: Any, spec: tf.TensorSpec) -> npt.NDArray[Any]:
-    try:
-        if spec.dtype == tf.string:
-            encoded = [base64.b64decode(v["b64"], validate=True) for v in values]
-            return np.array(encoded, object)
-        array = np.asarray(values)
-        dtype = np.dtype(spec.dtype.as_numpy_dtype)
-        if array.dtype.kind not in _KINDS[dtype.kind]:
-            raise TypeError(f"received {array.dtype}")
-        return array.astype(dtype)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        expected = f"input {name!r}: expected {spec.dtype.name} of shape {spec.shape}"
-        raise StatusError("INVALID_ARGUMENT", f"{expected}: {error}") from error
-
-
-def _plain(name: str, array: npt.NDArray[Any]) -> Any:
-    if array.dtype != object:
-        return array.tolist()
-    if name.endswith("_bytes"):
-        return [{"b64": base64.b64encode(value).decode()} for value in array]
-    return [value.decode() for value in array]
+def _array(values: Any, spec: tf.TensorSpec) -> npt.NDArray[Any]:
+    if spec.dtype == tf.string:
+        encoded = [base64.b64decode(v["b64"], validate=True) for v in values]
+        return np.array(encoded, object)
+    return np.asarray(values, spec.dtype.as_numpy_dtype)
 
 
 @contextlib.contextmanager

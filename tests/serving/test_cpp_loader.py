@@ -9,14 +9,13 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.python.framework import op_def_registry
 
-from keras_traps.serving import Exported, Signature, export
+from keras_traps.serving import Exported, Signature
 from tests.serving.conftest import Outputs, Trapped, load, operations
 
 pytestmark = pytest.mark.slow
@@ -34,19 +33,11 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     libraries = tf.sysconfig.get_lib()
     subprocess.run(
         [
-            compiler,
-            *tf.sysconfig.get_compile_flags(),
-            "-O0",
-            "-w",
-            str(_SOURCE),
-            "-o",
-            str(program),
+            *(compiler, *tf.sysconfig.get_compile_flags(), "-O0", "-w"),
+            *(str(_SOURCE), "-o", str(program)),
             # Kernels register themselves: nothing refers to them by name.
-            "-Wl,--no-as-needed",
-            f"-L{libraries}",
-            "-l:libtensorflow_cc.so.2",
-            "-l:libtensorflow_framework.so.2",
-            f"-Wl,-rpath,{libraries}",
+            *("-Wl,--no-as-needed", f"-L{libraries}", f"-Wl,-rpath,{libraries}"),
+            *("-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"),
         ],
         check=True,
     )
@@ -65,50 +56,19 @@ def test_the_cpp_loader_answers_bit_for_bit_as_python(
     loader: Path, exported: Exported, images: np.ndarray, tmp_path: Path
 ) -> None:
     levels = np.round(images[:5] * 255).astype(np.uint8)
-    files = [tf.io.encode_png(image).numpy() for image in levels]
+    files = np.array([tf.io.encode_png(image).numpy() for image in levels], object)
     inputs: dict[Signature, tuple[str, np.ndarray]] = {
         "serving_default": ("image", images),
         "analyze": ("image", images),
         "integrated": ("image", images),
         "serving_uint8": ("image", levels),
-        "image_bytes": ("image_bytes", np.array(files, object)),
+        "image_bytes": ("image_bytes", files),
     }
     assert set(inputs) == set(exported.signatures)
     answers = answers_of_both(loader, exported, inputs, tmp_path)
     assert 0 < answers["analyze"]["is_adversarial"].mean() < 1
-
-
-@pytest.mark.usefixtures("quick_self_test")
-def test_the_cpp_loader_answers_for_a_lured_model_as_python(
-    loader: Path,
-    target: keras.Model,
-    lure: keras.Model,
-    images: np.ndarray,
-    tmp_path: Path,
-) -> None:
-    exported = export(
-        target,
-        tmp_path / "lured",
-        lure=lure,
-        deploy="augmented",
-        output="logits",
-        signatures=("serving_default", "predict_agreed"),
-        verbose=False,
-    )
-    inputs = dict.fromkeys(exported.signatures, ("image", images))
-    answers = answers_of_both(loader, exported, inputs, tmp_path)
-    assert 0 < answers["predict_agreed"]["agreed"].mean() < 1
-
-
-def test_the_cpp_loader_answers_an_empty_batch(
-    loader: Path, exported: Exported, tmp_path: Path
-) -> None:
-    inputs: dict[Signature, tuple[str, np.ndarray]] = {
-        "serving_default": ("image", np.zeros((0, 8, 8, 1), np.float32)),
-        "analyze": ("image", np.zeros((0, 8, 8, 1), np.float32)),
-        "image_bytes": ("image_bytes", np.zeros(0, object)),
-    }
-    for answer in answers_of_both(loader, exported, inputs, tmp_path).values():
+    none = {name: (key, value[:0]) for name, (key, value) in inputs.items()}
+    for answer in answers_of_both(loader, exported, none, tmp_path).values():
         assert answer["probabilities"].shape == (0, 10)
 
 
@@ -134,30 +94,13 @@ def answers_of_both(
         written = {path.name for path in folder.glob(f"{name}.*.output")}
         assert written == {f"{name}.{output}.output" for output in expected}
         for output, array in expected.items():
-            answer = tensor_pb2.TensorProto()
-            answer.ParseFromString((folder / f"{name}.{output}.output").read_bytes())
-            got = tf.make_ndarray(answer)
-            assert got.dtype == array.dtype, (name, output)
-            assert got.shape == array.shape, (name, output)
-            if array.dtype == object:
-                assert got.tolist() == array.tolist(), (name, output)
-            else:
-                assert got.tobytes() == array.tobytes(), (name, output)
+            content = (folder / f"{name}.{output}.output").read_bytes()
+            got = tf.make_ndarray(tensor_pb2.TensorProto.FromString(content))
+            assert (got.dtype, got.shape) == (array.dtype, array.shape), (name, output)
+            # Of floats the bytes, for a NaN equals nothing.
+            same = got.tolist() == array.tolist() or got.tobytes() == array.tobytes()
+            assert same, (name, output)
     return answers
-
-
-def test_the_cpp_loader_refuses_half_a_model(
-    loader: Path, exported: Exported, tmp_path: Path
-) -> None:
-    half = tmp_path / "half"
-    shutil.copytree(exported.path, half)
-    graph = half / "saved_model.pb"
-    graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
-    done = subprocess.run(
-        [loader, half, tmp_path], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr
 
 
 def test_the_graph_holds_stock_operations_only(exported: Exported) -> None:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,9 +19,9 @@ import tensorflow as tf
 
 from keras_traps import datasets, serving
 from keras_traps.serving.metadata import command_lines
-from keras_traps.serving.signatures import check_subject
+from keras_traps.serving.signatures import Subject
 from tests.serving.conftest import SETTINGS, Trapped, load
-from tests.serving.foreign_server import Reply, start
+from tests.serving.foreign_server import Reply, Script
 
 
 def test_metadata_tells_no_secret(exported: serving.Exported, trapped: Trapped) -> None:
@@ -58,20 +59,21 @@ def test_a_card_tells_what_was_measured_and_never_the_seed(
         made_by="make saved-models",
         note="Set on 9 images.",
     )
-    assert text.startswith("# digits, version 3\n")
-    assert "Signatures: `serving_default`, `analyze`." in text
-    assert "float32, 8 x 8 x 1" in text
-    assert "| false positive rate | 5.12% |" in text
-    assert "500 test images.\n" in text
-    assert f"\n\nSet on 9 images.\n\nSHA-256 of the test data: `{test.sha256}`" in text
-    assert "    make saved-models\n\nwhich runs\n\n    python recipes/export.py" in text
-    assert "--seed=SECRET" in text
+    for part in (
+        "# digits, version 3\n\n",
+        "`serving_default`, `analyze`. Images are float32, 8 x 8 x 1, ",
+        "| false positive rate | 5.12% |\n\nSet on 9 images.\n\nSHA-256",
+        "measured on its 500 test images.\n\n",
+        f"of the test data: `{test.sha256}`\n",
+        "    make saved-models\n\nwhich runs\n\n    python recipes/export.py",
+        "--seed=SECRET",
+    ):
+        assert part in text
     assert "77" not in text.replace(test.sha256, "")
     assert "/home" not in text
     text = serving.card(exported, test, {"accuracy": 1.0}, argv=["export.py"])
     assert "| accuracy | 100.00% |\n\nSHA-256" in text
     assert "## Made by\n\n    python recipes/export.py\n\non " in text
-    assert "\n\n\n" not in text
 
 
 def run(line: str, directory: Path) -> str:
@@ -98,32 +100,19 @@ def test_saved_model_cli_shows_every_signature(
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
-@pytest.mark.parametrize("name", ["my model", "50% {a,b}?#", "o'clock $HOME `id` é"])
+@pytest.mark.parametrize("name", ["50% {a,b}?#", "o'clock $HOME `id` é"])
 def test_a_name_with_special_characters_stays_whole(
-    trapped: Trapped, tmp_path: Path, name: str
+    trapped: Trapped, tmp_path: Path, name: str, serve: Callable[[Script], str]
 ) -> None:
-    asked = []
+    asked: list[str] = []
 
     def script(path: str) -> Reply:
         asked.append(path)
         return 200, b"{}"
 
-    subject = check_subject(
-        trapped.model,
-        output=None,
-        analyzer=None,
-        lure=None,
-        deploy=None,
-        class_names=None,
-        input_name="image",
-        signatures=None,
-    )
+    subject = Subject(trapped.model)
     shown, docker, curl = command_lines(subject, tmp_path / name / "1")
-    server = start(script)
-    here = f"http://127.0.0.1:{server.server_port}"
-    run(curl.replace("http://localhost:8501", here), tmp_path)
-    server.shutdown()
-    server.server_close()
+    run(curl.replace("http://localhost:8501", serve(script)), tmp_path)
     (path,) = asked
     assert unquote(path) == f"/v1/models/{name}:predict"
     # No other character may stand in a path as it is.
@@ -145,13 +134,9 @@ def test_curl_gets_the_answer_of_every_signature(
     (tmp_path / "image.png").write_bytes(tf.io.encode_png(grey).numpy())
     pixels = {"image": np.full((1, 8, 8, 1), 0.5, np.float32)}
     asked: dict[str, dict[str, Any]] = {
-        "serving_default": pixels,
-        "analyze": pixels,
-        "integrated": pixels,
+        **dict.fromkeys(("serving_default", "analyze", "integrated"), pixels),
         "serving_uint8": {"image": np.full((1, 8, 8, 1), 128, np.uint8)},
-        "image_bytes": {
-            "image_bytes": np.array([(tmp_path / "image.png").read_bytes()], object)
-        },
+        "image_bytes": {"image_bytes": [(tmp_path / "image.png").read_bytes()]},
     }
     signatures = load(exported.path)
     lines = dict(zip(exported.signatures, exported.commands[2:], strict=True))

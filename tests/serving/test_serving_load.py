@@ -18,7 +18,7 @@ def test_a_line_per_signature_batch_and_address_is_written(
 ) -> None:
     arguments = (
         f"--addresses={','.join(addresses)}",
-        "--model=tiny",
+        "--model=digits",
         "--signatures=serving_default,analyze",
         "--batches=2",
         "--clients=2",
@@ -45,9 +45,8 @@ def test_a_line_per_signature_batch_and_address_is_written(
     "arguments",
     [
         (),
-        ("--model=tiny",),
         ("--addresses=http://localhost:8501",),
-        ("--addresses=http://localhost:8501", "--model_base_path=saved_models/tiny"),
+        ("--addresses=http://localhost:8501", "--model_base_path=saved_models/digits"),
     ],
 )
 def test_a_command_line_that_names_no_server_or_two_is_refused(

@@ -3,28 +3,11 @@
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
 from keras_traps._checks import check_count
-from keras_traps.serving.client.protocol import (
-    Answer,
-    Deadline,
-    DeadlineExceededError,
-    Inputs,
-    InvalidArgumentError,
-    Metadata,
-    NotFoundError,
-    Outputs,
-    ServingError,
-    Signature,
-    UnavailableError,
-    VersionStatus,
-    describe,
-    join,
-    to_inputs,
-)
+from keras_traps.serving.client import protocol
 
 if TYPE_CHECKING:
     from keras_traps.serving.client.grpc_api import GrpcTransport
@@ -48,9 +31,8 @@ class Client:
         model: The model's name on the server.
         version: One version, or `None` for the latest. Defaults to `None`.
         timeout: The deadline of a call in seconds, over all its parts and attempts.
-            Over REST it bounds how long the client waits for the next bytes of an
-            answer, not for the last: a server that sends its answer in many small
-            pieces, each of them in time, can go on beyond it. Defaults to `30.0`.
+            Over REST a server that sends many small pieces, each of them in time, can
+            go on beyond it. Defaults to `30.0`.
         retries: How often a request is made again while the server is unavailable,
             with the pauses of `urllib3.Retry`: none, then growing to at most 2 s.
             Defaults to `8`.
@@ -85,24 +67,23 @@ class Client:
             )
         check_count("max_batch_size", max_batch_size)
         check_count("retries", retries, at_least=0)
-        Deadline(timeout)
+        protocol.Deadline(timeout)
         self._model = model
         self._version = _checked_version(version)
         self._timeout = timeout
         self._retries = retries
         self._max_batch_size = max_batch_size
-        self._address = address
         self._transport = _connect(address, model)
-        self._known: dict[int | None, Metadata] = {}
+        self._known: dict[int | None, protocol.Metadata] = {}
 
     def predict(
         self,
-        images: Inputs,
+        images: protocol.Inputs,
         *,
         signature: str = "serving_default",
         version: int | None = None,
         timeout: float | None = None,
-    ) -> Answer:
+    ) -> protocol.Answer:
         """Runs a signature on a batch.
 
         Args:
@@ -134,25 +115,25 @@ class Client:
         version = self._version_of(version)
         deadline = self._deadline(timeout)
         for _ in range(_MOST_RESTARTS):
+            known = self._known.get(version)
             served = self._signature(version, signature, deadline)
             try:
                 return self._predict(version, signature, served, images, deadline)
             except _ChangedError:
                 self._known.pop(version, None)
-            except NotFoundError as error:
-                raise self._explained(error, deadline) from error
             except (TypeError, ValueError):
-                # They may fit another signature than the one that was known.
-                if not self._has_changed(version, signature, served, deadline):
+                # They may fit a newer signature than the one that was known.
+                new = None if known is None else self._refresh(version, deadline)
+                if new is None or new.signatures.get(signature) == served:
                     raise
-        raise ServingError(
-            f"the versions or outputs of {self._name(version)} kept changing",
+        raise protocol.ServingError(
+            f"the versions or outputs of model {self._model!r} kept changing",
             code="ABORTED",
         )
 
     def signatures(
         self, *, version: int | None = None, timeout: float | None = None
-    ) -> Metadata:
+    ) -> protocol.Metadata:
         """Asks which signatures the model has.
 
         Args:
@@ -169,7 +150,7 @@ class Client:
         """
         return self._refresh(self._version_of(version), self._deadline(timeout))
 
-    def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
+    def status(self, *, timeout: float | None = None) -> list[protocol.VersionStatus]:
         """Asks which versions there are and whether they are served.
 
         Args:
@@ -199,23 +180,24 @@ class Client:
             DeadlineExceededError: If none is by then; the message says what was seen.
             ServingError: If the server fails in a way that does not pass.
         """
-        deadline = Deadline(timeout)
-        seen, attempts, pauses = "nothing", 0, _pauses()
+        deadline = protocol.Deadline(timeout)
+        seen, pauses = "nothing", _pauses()
         while (seconds := deadline.remaining()) > 0:
-            attempts += 1
             try:
                 states = self._transport.status(self._version, seconds)
-            except (DeadlineExceededError, UnavailableError, NotFoundError) as error:
-                seen = str(error)
-            else:
-                versions = [s.version for s in states if s.state == "AVAILABLE"]
-                if versions:
-                    return max(versions)
+                found = [s.version for s in states if s.state == "AVAILABLE"]
+                if found:
+                    return max(found)
                 seen = _listed(states)
+            except (
+                protocol.DeadlineExceededError,
+                protocol.UnavailableError,
+                protocol.NotFoundError,
+            ) as error:
+                seen = str(error)
             time.sleep(max(0.0, min(next(pauses), deadline.remaining())))
-        raise DeadlineExceededError(
-            f"{self._name(self._version)} is not available after {timeout:g} s: {seen}",
-            attempts=attempts,
+        raise protocol.DeadlineExceededError(
+            f"model {self._model!r} is not available after {timeout:g} s: {seen}"
         )
 
     def close(self) -> None:
@@ -225,28 +207,16 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"Client({self._address!r}, {self._model!r})"
 
     def _version_of(self, version: int | None) -> int | None:
         return self._version if version is None else _checked_version(version)
 
-    def _name(self, version: int | None) -> str:
-        of_version = "" if version is None else f", version {version}"
-        return f"model {self._model!r}{of_version}"
+    def _deadline(self, timeout: float | None) -> protocol.Deadline:
+        return protocol.Deadline(self._timeout if timeout is None else timeout)
 
-    def _deadline(self, timeout: float | None) -> Deadline:
-        return Deadline(self._timeout if timeout is None else timeout)
-
-    def _retried(self, call: Callable[[float], _T], deadline: Deadline) -> _T:
+    def _retried(self, call: Callable[[float], _T], deadline: protocol.Deadline) -> _T:
         """Makes a call again while the server is unavailable, until the deadline."""
         for attempt, pause in enumerate(_pauses(), start=1):
             seconds = deadline.remaining()
@@ -254,107 +224,99 @@ class Client:
                 break
             try:
                 return call(seconds)
-            except DeadlineExceededError as error:
+            except protocol.NotFoundError as error:
+                raise self._explained(error, deadline) from error
+            except protocol.DeadlineExceededError as error:
                 error.attempts = attempt
                 raise
-            except UnavailableError as error:
+            except protocol.UnavailableError as error:
                 error.attempts = attempt
                 if attempt > self._retries or pause >= deadline.remaining():
                     raise
             time.sleep(pause)
-        raise DeadlineExceededError(
+        raise protocol.DeadlineExceededError(
             f"no answer within {deadline.seconds:g} s", attempts=attempt
         )
 
-    def _refresh(self, version: int | None, deadline: Deadline) -> Metadata:
+    def _refresh(
+        self, version: int | None, deadline: protocol.Deadline
+    ) -> protocol.Metadata:
         """Asks for a version's signatures, whatever is known."""
         ask = functools.partial(self._transport.metadata, version)
-        try:
-            metadata = self._retried(ask, deadline)
-        except NotFoundError as error:
-            raise self._explained(error, deadline) from error
-        self._known[version] = metadata
-        return metadata
+        self._known[version] = self._retried(ask, deadline)
+        return self._known[version]
 
     def _signature(
-        self, version: int | None, name: str, deadline: Deadline
-    ) -> Signature:
+        self, version: int | None, name: str, deadline: protocol.Deadline
+    ) -> protocol.Signature:
         """Returns a signature, which the server is asked for once."""
         known = self._known.get(version)
         if known is None or name not in known.signatures:
             known = self._refresh(version, deadline)
         if name not in known.signatures:
-            raise NotFoundError(
+            raise protocol.NotFoundError(
                 f"no signature {name!r} in version {known.version} of model "
                 f"{self._model!r}; it has {sorted(known.signatures)}"
             )
         return known.signatures[name]
 
-    def _has_changed(
-        self, version: int | None, name: str, known: Signature, deadline: Deadline
-    ) -> bool:
-        """Says whether the server now has another signature of this name.
-
-        It is asked once. What led here says more than its failure would.
-        """
-        try:
-            seconds = max(0.1, deadline.remaining())
-            metadata = self._transport.metadata(version, seconds)
-        except ServingError:
-            return False
-        self._known[version] = metadata
-        return metadata.signatures.get(name) != known
-
-    def _explained(self, error: NotFoundError, deadline: Deadline) -> NotFoundError:
+    def _explained(
+        self, error: protocol.NotFoundError, deadline: protocol.Deadline
+    ) -> protocol.NotFoundError:
         """Returns the error with the state of the versions that there are."""
         try:
-            seconds = max(0.1, deadline.remaining())
-            states = self._transport.status(None, seconds)
-        except ServingError:
+            states = self._transport.status(None, max(0.1, deadline.remaining()))
+        except protocol.ServingError:
             return error
         message = f"{error.message}. Versions there: {_listed(states)}"
-        return NotFoundError(message, attempts=error.attempts)
+        return protocol.NotFoundError(message, attempts=error.attempts)
 
     def _predict(
         self,
         version: int | None,
         name: str,
-        served: Signature,
-        images: Inputs,
-        deadline: Deadline,
-    ) -> Answer:
-        arrays = to_inputs(images, served)
+        served: protocol.Signature,
+        images: protocol.Inputs,
+        deadline: protocol.Deadline,
+    ) -> protocol.Answer:
+        arrays = protocol.to_inputs(images, served)
         total = len(next(iter(arrays.values())))
         step = self._max_batch_size
         pinned = version
         if total > step and version is None:
             pinned = self._refresh(version, deadline).version
-        parts: list[tuple[int, Outputs]] = []
+        parts: list[tuple[int, protocol.Outputs]] = []
         answered: int | None = None
         for start in range(0, total, step):
             part = {key: array[start : start + step] for key, array in arrays.items()}
             ask = functools.partial(self._transport.predict, pinned, name, served, part)
             try:
                 outputs, answered = self._retried(ask, deadline)
-            except InvalidArgumentError as error:
+            except protocol.InvalidArgumentError as error:
                 # The server's own message may come from within the graph.
                 expected = ", ".join(f"{k!r}: {v}" for k, v in served.inputs.items())
-                raise InvalidArgumentError(
+                got = ", ".join(
+                    f"{k!r}: {served.inputs[k].dtype} {v.shape}"
+                    for k, v in arrays.items()
+                )
+                raise protocol.InvalidArgumentError(
                     f"{error.message}. Signature {name!r} expects {expected}. "
-                    f"Received: {describe(arrays)}",
+                    f"Received: {got}",
                     attempts=error.attempts,
                 ) from error
-            except NotFoundError as error:
+            except protocol.NotFoundError as error:
                 if pinned == version:
                     raise
                 raise _ChangedError(error.message) from error
             if set(outputs) != set(served.outputs):
                 raise _ChangedError("other outputs")
             parts.append((min(step, total - start), outputs))
-        return Answer(join(parts), pinned if answered is None else answered)
+        return protocol.Answer(
+            protocol.join(parts), pinned if answered is None else answered
+        )
 
 
-class _ChangedError(ServingError):
+class _ChangedError(protocol.ServingError):
     """The version of the first part of a batch is gone, or has other outputs."""
 
 
@@ -384,10 +346,9 @@ def _connect(address: str, model: str) -> "RestTransport | GrpcTransport":
         from keras_traps.serving.client.grpc_api import GrpcTransport
     except ImportError as error:
         raise ImportError(
-            "gRPC needs the packages grpcio and tensorflow-serving-api. Install the "
-            "latter with `pip install --no-deps tensorflow-serving-api`: otherwise it "
-            "brings the full tensorflow, which does not work beside tensorflow-cpu. "
-            f"REST needs neither. ({error})"
+            "gRPC needs grpcio and tensorflow-serving-api. Install the latter with "
+            "`pip install --no-deps tensorflow-serving-api`: otherwise it brings the "
+            f"full tensorflow. REST needs neither. ({error})"
         ) from error
     return GrpcTransport(parts.netloc, model, secure=parts.scheme == "grpcs")
 
@@ -405,5 +366,5 @@ def _pauses() -> Iterator[float]:
         retry = retry.new(history=retry.history[-8:])
 
 
-def _listed(states: Sequence[VersionStatus]) -> str:
+def _listed(states: Sequence[protocol.VersionStatus]) -> str:
     return ", ".join(map(str, states)) or "none"

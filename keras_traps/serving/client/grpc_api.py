@@ -5,8 +5,6 @@ from typing import Any
 
 import grpc
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -15,16 +13,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_traps.serving.client.protocol import (
-    Array,
-    Metadata,
-    Outputs,
-    ResponseError,
-    Signature,
-    TensorSpec,
-    VersionStatus,
-    error_of,
-)
+from keras_traps.serving.client import protocol
 
 _OPTIONS = [
     # A batch of images is soon above the default of 4 MB.
@@ -42,35 +31,27 @@ _OPTIONS = [
 
 
 class GrpcTransport:
-    """Talks to the PredictionService and the ModelService; threads may share it.
-
-    Args:
-        address: `host:port`.
-        model: The model's name on the server.
-        secure: Whether to use TLS, with the system's certificates.
-    """
+    """Talks to both services, `secure` with the system's certificates."""
 
     def __init__(self, address: str, model: str, *, secure: bool) -> None:
-        self._model = model
-        self._channel = (
-            grpc.secure_channel(address, grpc.ssl_channel_credentials(), _OPTIONS)
-            if secure
-            else grpc.insecure_channel(address, _OPTIONS)
-        )
-        self._address = address
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(
-            self._channel
-        )
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._address, self._model = address, model
+        if secure:
+            certificates = grpc.ssl_channel_credentials()
+            channel = grpc.secure_channel(address, certificates, _OPTIONS)
+        else:
+            channel = grpc.insecure_channel(address, _OPTIONS)
+        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self._channel = channel
 
     def predict(
         self,
         version: int | None,
         name: str,
-        signature: Signature,
-        inputs: Mapping[str, Array],
+        signature: protocol.Signature,
+        inputs: Mapping[str, protocol.Array],
         timeout: float,
-    ) -> tuple[Outputs, int | None]:
+    ) -> tuple[protocol.Outputs, int | None]:
         """Runs a signature; returns its outputs and the version that gave them."""
         del signature  # Tensors carry their types.
         request = predict_pb2.PredictRequest()
@@ -79,45 +60,35 @@ class GrpcTransport:
         for key, value in inputs.items():
             request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
         response = self._call(self._prediction.Predict, request, timeout)
-        try:
-            outputs = {
-                key: tf.make_ndarray(value) for key, value in response.outputs.items()
-            }
-        except (TypeError, ValueError) as error:
-            raise ResponseError(f"the outputs cannot be read ({error})") from error
+        with protocol.reading("the outputs"):
+            outputs = {k: tf.make_ndarray(v) for k, v in response.outputs.items()}
         spec = response.model_spec
         return outputs, spec.version.value if spec.HasField("version") else None
 
-    def metadata(self, version: int | None, timeout: float) -> Metadata:
+    def metadata(self, version: int | None, timeout: float) -> protocol.Metadata:
         """Asks for a version's signatures."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             metadata_field=["signature_def"]
         )
         self._fill(request.model_spec, version)
         response = self._call(self._prediction.GetModelMetadata, request, timeout)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        try:
-            if not response.metadata["signature_def"].Unpack(signatures):
+        found = get_model_metadata_pb2.SignatureDefMap()
+        with protocol.reading("the metadata"):
+            if not response.metadata["signature_def"].Unpack(found):
                 raise ValueError("no signatures")
-            return Metadata(
-                response.model_spec.version.value,
-                {
-                    name: Signature(_specs(value.inputs), _specs(value.outputs))
-                    for name, value in signatures.signature_def.items()
-                    if not name.startswith("__")
-                },
-            )
-        except (DecodeError, ValueError) as error:
-            raise ResponseError(f"the metadata cannot be read ({error!r})") from error
+            signatures = protocol.read_signatures(found.signature_def)
+        return protocol.Metadata(response.model_spec.version.value, signatures)
 
-    def status(self, version: int | None, timeout: float) -> list[VersionStatus]:
+    def status(
+        self, version: int | None, timeout: float
+    ) -> list[protocol.VersionStatus]:
         """Asks for the state of a model's versions."""
         request = get_model_status_pb2.GetModelStatusRequest()
         self._fill(request.model_spec, version)
         response = self._call(self._models.GetModelStatus, request, timeout)
         states = get_model_status_pb2.ModelVersionStatus.State
         return [
-            VersionStatus(
+            protocol.VersionStatus(
                 entry.version, states.Name(entry.state), entry.status.error_message
             )
             for entry in response.model_version_status
@@ -139,13 +110,4 @@ class GrpcTransport:
             code, details = error.code().name, error.details() or "no details"
             if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
                 details = f"{self._address}: {details}"
-            raise error_of(code, details) from error
-
-
-def _specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
-    specs = {}
-    for name, value in tensors.items():
-        shape = value.tensor_shape
-        sizes = None if shape.unknown_rank else [dim.size for dim in shape.dim]
-        specs[name] = TensorSpec.of(types_pb2.DataType.Name(value.dtype), sizes)
-    return specs
+            raise protocol.error_of(code, details) from error

@@ -1,41 +1,29 @@
 """What the client and its two ways to a server share: errors, specs and arrays."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 
 Array = npt.NDArray[Any]
 Inputs: TypeAlias = npt.ArrayLike | Sequence[bytes] | Mapping[str, npt.ArrayLike]
 Outputs: TypeAlias = dict[str, Array]
 
-# By the names of tensorflow.DataType, without their prefix DT_.
-_DTYPES = {
-    "FLOAT": "float32",
-    "DOUBLE": "float64",
-    "HALF": "float16",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "BOOL": "bool",
-    "STRING": "string",
-}
+_OTHER_FORM = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
 # What is cast without a change of the values, or refused for its range.
 _KINDS = {"f": "f", "i": "iu", "u": "iu", "b": "b"}
 
 _PASSED = "Invalid value for argument `images`."
 
-# About 24 days. A socket waits for milliseconds of 32 bits: of more it takes what is
-# left after they overflow, which may be no time at all.
+# About 24 days: a socket waits for milliseconds of 32 bits, and more overflow.
 _LONGEST_SECONDS = (2**31 - 1) // 1000
 
 
@@ -93,20 +81,11 @@ class ResponseError(ServingError):
     default_code = "DATA_LOSS"
 
 
-_BY_CODE: dict[str, type[ServingError]] = {
-    error.default_code: error
-    for error in (
-        InvalidArgumentError,
-        NotFoundError,
-        DeadlineExceededError,
-        UnavailableError,
-    )
-}
-
-
 def error_of(code: str, message: str) -> ServingError:
     """Returns the exception for a status that a server sent."""
-    return _BY_CODE.get(code, ServingError)(message, code=code)
+    known = InvalidArgumentError, NotFoundError, DeadlineExceededError, UnavailableError
+    kinds = {kind.default_code: kind for kind in known}
+    return kinds.get(code, ServingError)(message, code=code)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,16 +99,6 @@ class TensorSpec:
 
     dtype: str
     shape: tuple[int | None, ...] | None
-
-    @classmethod
-    def of(cls, dtype: str, sizes: Sequence[int] | None) -> "TensorSpec":
-        """Makes one of a type's name, such as `"DT_FLOAT"`, and sizes, -1 for free."""
-        known = _DTYPES.get(dtype.removeprefix("DT_"))
-        if known is None:
-            raise ValueError(f"tensors of type {dtype} are not supported")
-        if sizes is None:
-            return cls(known, None)
-        return cls(known, tuple(None if size < 0 else size for size in sizes))
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -203,6 +172,15 @@ class Answer(dict[str, Array]):
         self.version = version
 
 
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Says with a `ResponseError` that a part of an answer has another form."""
+    try:
+        yield
+    except (*_OTHER_FORM, DecodeError, json_format.Error) as error:
+        raise ResponseError(f"{what} cannot be read ({error!r})") from error
+
+
 class Deadline:
     """A moment, so many seconds from now, after which a call is given up."""
 
@@ -220,28 +198,42 @@ class Deadline:
         return self._end - time.monotonic()
 
 
-def to_inputs(images: Inputs, signature: Signature) -> dict[str, Array]:
-    """Returns what a caller passed as arrays of a signature's names and dtypes.
+def read_signatures(definitions: Mapping[str, Any]) -> dict[str, Signature]:
+    """Reads `SignatureDef`s by name, but for those that are TensorFlow's own."""
+    return {
+        name: Signature(_specs(value.inputs), _specs(value.outputs))
+        for name, value in definitions.items()
+        if not name.startswith("__")
+    }
 
-    Shapes are left to the server, which knows them best.
-    """
+
+def _specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
+    specs = {}
+    for name, tensor in tensors.items():
+        dtype = tf.as_dtype(tensor.dtype)
+        if np.dtype(dtype.as_numpy_dtype).kind not in "biuf" and dtype != tf.string:
+            raise ValueError(f"tensors of type {dtype.name} are not supported")
+        shape = tf.TensorShape(tensor.tensor_shape)
+        known = None if shape.rank is None else tuple(shape.as_list())
+        specs[name] = TensorSpec(dtype.name, known)
+    return specs
+
+
+def to_inputs(images: Inputs, signature: Signature) -> dict[str, Array]:
+    """Returns what a caller passed as arrays of a signature's names and dtypes."""
     expected = signature.inputs
-    if not isinstance(images, Mapping):
-        if len(expected) != 1:
-            raise ValueError(
-                f"{_PASSED} Expected a dictionary with the keys {sorted(expected)}. "
-                f"Received: {type(images).__name__}"
-            )
+    if not isinstance(images, Mapping) and len(expected) == 1:
         images = dict.fromkeys(expected, images)
-    if set(images) != set(expected):
+    if not isinstance(images, Mapping) or set(images) != set(expected):
+        got = sorted(images) if isinstance(images, Mapping) else type(images).__name__
         raise ValueError(
-            f"{_PASSED} Expected the keys {sorted(expected)}. "
-            f"Received: {sorted(images)}"
+            f"{_PASSED} Expected a dictionary with the keys {sorted(expected)}. "
+            f"Received: {got}"
         )
     arrays = {name: _to_array(value, expected[name]) for name, value in images.items()}
-    sizes = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
-    if len(sizes) != 1 or 0 in sizes:
-        shapes = {name: array.shape for name, array in arrays.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    sizes = {shape[:1] for shape in shapes.values()}
+    if len(sizes) != 1 or sizes <= {(), (0,)}:
         raise ValueError(
             f"{_PASSED} Expected at least one image, and as many in every input. "
             f"Received: shapes {shapes}"
@@ -252,12 +244,7 @@ def to_inputs(images: Inputs, signature: Signature) -> dict[str, Array]:
 def _to_array(value: Any, spec: TensorSpec) -> Array:
     if spec.dtype == "string":
         return _to_strings(value)
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{_PASSED} Expected images of one shape. Received: {error}"
-        ) from error
+    array = np.asarray(value)
     dtype = spec.numpy_dtype
     if array.dtype.kind not in _KINDS[dtype.kind]:
         hint = "; divide integer pixels by 255" if dtype.kind == "f" else ""
@@ -286,38 +273,23 @@ def _to_strings(value: Any) -> Array:
 
 
 def join(chunks: Sequence[tuple[int, Outputs]]) -> Outputs:
-    """Puts the outputs of parts of a batch together, each with its size.
-
-    Text is decoded, but not in outputs whose name ends in `_bytes`.
-    """
+    """Puts the outputs of parts, each with its size, together, and decodes text."""
     for size, outputs in chunks:
         for name, array in outputs.items():
             if len(chunks) > 1 and array.shape[:1] != (size,):
                 raise ResponseError(
-                    f"expected one row per example in output {name!r} for a batch of "
-                    f"{size}, received shape {array.shape}; such a signature is "
-                    "called with a `max_batch_size` of the whole batch"
+                    f"expected one row per example in output {name!r}, received shape "
+                    f"{array.shape}; raise `max_batch_size` to that of the whole batch"
                 )
     joined = {}
-    for name in chunks[0][1]:
-        parts = [outputs[name] for _, outputs in chunks]
-        array = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        is_text = array.dtype == object and not name.endswith("_bytes")
-        joined[name] = _decoded(array) if is_text else array
+    for name, array in chunks[0][1].items():
+        if len(chunks) > 1:
+            array = np.concatenate([outputs[name] for _, outputs in chunks])
+        if array.dtype == object and not name.endswith("_bytes"):
+            array = np.vectorize(_decoded, otypes=[np.str_])(array)
+        joined[name] = array
     return joined
 
 
-def _decoded(array: Array) -> Array:
-    texts = [
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        for value in array.ravel()
-    ]
-    return np.array(texts, dtype=np.str_).reshape(array.shape)
-
-
-def describe(arrays: Mapping[str, Array]) -> str:
-    """Returns names, dtypes and shapes for a message."""
-    return ", ".join(
-        f"{name!r}: {'string' if array.dtype == object else array.dtype} {array.shape}"
-        for name, array in arrays.items()
-    )
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

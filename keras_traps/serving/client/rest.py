@@ -9,20 +9,10 @@ from urllib.parse import quote
 
 import numpy as np
 import urllib3
+from google.protobuf import json_format
+from tensorflow.core.protobuf import meta_graph_pb2
 
-from keras_traps.serving.client.protocol import (
-    Array,
-    DeadlineExceededError,
-    Metadata,
-    Outputs,
-    ResponseError,
-    ServingError,
-    Signature,
-    TensorSpec,
-    UnavailableError,
-    VersionStatus,
-    error_of,
-)
+from keras_traps.serving.client import protocol
 
 _CODES: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "INVALID_ARGUMENT",
@@ -30,9 +20,7 @@ _CODES: dict[int, str] = {
     HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
     HTTPStatus.NOT_FOUND: "NOT_FOUND",
     HTTPStatus.CONFLICT: "ABORTED",
-    HTTPStatus.PRECONDITION_FAILED: "FAILED_PRECONDITION",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "RESOURCE_EXHAUSTED",
-    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "OUT_OF_RANGE",
     HTTPStatus.TOO_MANY_REQUESTS: "RESOURCE_EXHAUSTED",
     HTTPStatus.INTERNAL_SERVER_ERROR: "INTERNAL",
     HTTPStatus.NOT_IMPLEMENTED: "UNIMPLEMENTED",
@@ -42,43 +30,29 @@ _CODES: dict[int, str] = {
     HTTPStatus.GATEWAY_TIMEOUT: "DEADLINE_EXCEEDED",
 }
 
-# How many are kept open.
-_CONNECTIONS = 16
-
-_NUMBER_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
-
-# What reading an answer of another form raises.
-_OTHER_FORM = (AttributeError, KeyError, TypeError, ValueError)
+_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 
 
 class RestTransport:
-    """Talks JSON over connections that are kept open; threads may share it.
+    """Talks JSON in the columnar format over connections that are kept open.
 
-    Arrays go in the columnar format (`inputs`), binary values as base64. A NaN is
-    written as `NaN`, as TensorFlow Serving reads it; JSON itself has none. The timeout
-    bounds connecting and each wait for a part of the answer, as urllib3 has it.
-
-    Args:
-        url: `http://host:port` or `https://host:port`.
-        model: The model's name on the server.
+    A NaN is written as `NaN`, as TensorFlow Serving reads it; JSON itself has none.
     """
 
     def __init__(self, url: str, model: str) -> None:
         self._url = url
         self._model = quote(model, safe="")
         # Requests are made again by the client, over either way to a server.
-        self._pool = urllib3.connection_from_url(
-            url, maxsize=_CONNECTIONS, retries=False
-        )
+        self._pool = urllib3.connection_from_url(url, maxsize=16, retries=False)
 
     def predict(
         self,
         version: int | None,
         name: str,
-        signature: Signature,
-        inputs: Mapping[str, Array],
+        signature: protocol.Signature,
+        inputs: Mapping[str, protocol.Array],
         timeout: float,
-    ) -> tuple[Outputs, int | None]:
+    ) -> tuple[protocol.Outputs, int | None]:
         """Runs a signature; which version it was is not told."""
         body = {
             "signature_name": name,
@@ -86,51 +60,46 @@ class RestTransport:
         }
         path = f"{self._path(version)}:predict"
         answer = self._request("POST", path, timeout, json.dumps(body).encode())
-        if "outputs" not in answer:
-            raise ResponseError(
-                f"expected 'outputs' in the answer, found {sorted(answer)}"
-            )
-        outputs = answer["outputs"]
+        outputs = answer.get("outputs")
         if len(signature.outputs) == 1:
             # One output comes without its name.
             outputs = dict.fromkeys(signature.outputs, outputs)
         if not isinstance(outputs, dict):
-            raise ResponseError("expected outputs by their names in the answer")
+            raise protocol.ResponseError(
+                "expected 'outputs' by their names in the answer"
+            )
         return {
             key: _from_json(key, value, signature.outputs.get(key))
             for key, value in outputs.items()
         }, None
 
-    def metadata(self, version: int | None, timeout: float) -> Metadata:
+    def metadata(self, version: int | None, timeout: float) -> protocol.Metadata:
         """Asks for a version's signatures."""
         answer = self._request("GET", f"{self._path(version)}/metadata", timeout)
-        try:
-            signatures = answer["metadata"]["signature_def"]["signature_def"]
-            return Metadata(
-                int(answer["model_spec"]["version"]),
-                {
-                    name: Signature(_specs(value["inputs"]), _specs(value["outputs"]))
-                    for name, value in signatures.items()
-                    if not name.startswith("__")
-                },
+        with protocol.reading("the metadata"):
+            graph = json_format.ParseDict(
+                answer["metadata"]["signature_def"],
+                meta_graph_pb2.MetaGraphDef(),
+                ignore_unknown_fields=True,
             )
-        except _OTHER_FORM as error:
-            raise ResponseError(f"the metadata cannot be read ({error!r})") from error
+            number = int(answer["model_spec"]["version"])
+            signatures = protocol.read_signatures(graph.signature_def)
+        return protocol.Metadata(number, signatures)
 
-    def status(self, version: int | None, timeout: float) -> list[VersionStatus]:
+    def status(
+        self, version: int | None, timeout: float
+    ) -> list[protocol.VersionStatus]:
         """Asks for the state of a model's versions."""
         answer = self._request("GET", self._path(version), timeout)
-        try:
-            return [
-                VersionStatus(
-                    int(entry["version"]),
-                    entry["state"],
-                    entry.get("status", {}).get("error_message", ""),
-                )
-                for entry in answer["model_version_status"]
+        with protocol.reading("the status"):
+            states = [
+                (int(one["version"]), one["state"], one.get("status", {}))
+                for one in answer["model_version_status"]
             ]
-        except _OTHER_FORM as error:
-            raise ResponseError(f"the status cannot be read ({error!r})") from error
+        return [
+            protocol.VersionStatus(version, state, status.get("error_message", ""))
+            for version, state, status in states
+        ]
 
     def close(self) -> None:
         """Closes all connections."""
@@ -152,85 +121,67 @@ class RestTransport:
                 timeout=urllib3.Timeout(total=timeout),
                 redirect=False,
             )
-        except urllib3.exceptions.NewConnectionError as error:
-            raise UnavailableError(f"no connection to {self._url}: {error}") from error
+        except (
+            urllib3.exceptions.NewConnectionError,
+            urllib3.exceptions.ProtocolError,
+        ) as error:
+            raise protocol.UnavailableError(
+                f"no answer from {self._url}: {error}"
+            ) from error
         except urllib3.exceptions.TimeoutError as error:
-            raise DeadlineExceededError(
+            raise protocol.DeadlineExceededError(
                 f"no answer from {self._url} within {timeout:.3g} s"
             ) from error
-        except urllib3.exceptions.ProtocolError as error:
-            raise UnavailableError(
-                f"the connection to {self._url} broke: {error}"
-            ) from error
         except urllib3.exceptions.HTTPError as error:
-            raise ServingError(f"{self._url}: {error}") from error
-        return self._read(response)
-
-    def _read(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+            raise protocol.ServingError(f"{self._url}: {error}") from error
         try:
             answer = json.loads(response.data)
         except ValueError:
             answer = None
         if response.status == HTTPStatus.OK and isinstance(answer, dict):
             return answer
-        message = answer.get("error") if isinstance(answer, dict) else None
         code = _CODES.get(response.status, "UNKNOWN")
-        if message is None and code == "UNAVAILABLE":
-            message = f"HTTP status {response.status}"
-        if message is None:
-            raise ResponseError(
-                f"expected the REST API of TensorFlow Serving at {self._url}, received "
-                f"HTTP status {response.status} and {response.data[:80]!r}"
-            )
-        raise error_of(code, str(message))
+        if isinstance(answer, dict) and "error" in answer:
+            raise protocol.error_of(code, str(answer["error"]))
+        if code == "UNAVAILABLE":
+            raise protocol.UnavailableError(f"HTTP status {response.status}")
+        raise protocol.ResponseError(
+            f"expected the REST API of TensorFlow Serving at {self._url}, received "
+            f"HTTP status {response.status} and {response.data[:80]!r}"
+        )
 
 
-def _specs(tensors: dict[str, Any]) -> dict[str, TensorSpec]:
-    specs = {}
-    for name, value in tensors.items():
-        shape = value["tensor_shape"]
-        sizes = [int(dim["size"]) for dim in shape.get("dim", [])]
-        unknown = shape.get("unknown_rank")
-        specs[name] = TensorSpec.of(value["dtype"], None if unknown else sizes)
-    return specs
+def _to_json(array: protocol.Array) -> Any:
+    values: Any = array
+    if array.dtype == object:
+        values = np.frompyfunc(_to_base64, 1, 1)(array)
+    return values.tolist()
 
 
-def _to_json(array: Array) -> Any:
-    if array.dtype != object:
-        return array.tolist()
-    encoded = np.empty(array.shape, object)
-    for index, value in np.ndenumerate(array):
-        encoded[index] = {"b64": base64.b64encode(value).decode("ascii")}
-    return encoded.tolist()
+def _to_base64(value: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(value).decode("ascii")}
 
 
-def _from_json(name: str, values: Any, spec: TensorSpec | None) -> Array:
+def _from_json(
+    name: str, values: Any, spec: protocol.TensorSpec | None
+) -> protocol.Array:
     if spec is None:
         # A new version may have other outputs: the caller sees their names and asks.
         return np.empty(0)
-    try:
+    with protocol.reading(f"output {name!r}, {spec},"):
         if spec.dtype == "string":
-            return _strings(values)
-        array = np.asarray(values)
-        dtype = spec.numpy_dtype
-        if array.size and array.dtype.kind not in _NUMBER_KINDS[dtype.kind]:
-            raise ValueError(f"received {array.dtype}")
+            array = np.frompyfunc(_to_bytes, 1, 1)(np.array(values, object))
+        else:
+            array = np.asarray(values)
+            if array.size and array.dtype.kind not in _KINDS[spec.numpy_dtype.kind]:
+                raise ValueError(f"received {array.dtype}")
         # A number beyond float32 becomes infinite without a warning.
         with np.errstate(over="ignore"):
-            return array.astype(dtype)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ResponseError(
-            f"expected {spec} in output {name!r} of the answer ({error})"
-        ) from error
-
-
-def _strings(values: Any) -> Array:
-    array = np.array(values, object)
-    for index, value in np.ndenumerate(array):
-        if isinstance(value, dict):
-            array[index] = base64.b64decode(value["b64"], validate=True)
-        elif isinstance(value, str):
-            array[index] = value.encode()
-        else:
-            raise TypeError(f"received {value!r}")
+            array = np.asarray(array, spec.numpy_dtype)
     return array
+
+
+def _to_bytes(value: Any) -> bytes:
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"], validate=True)
+    return bytes(value.encode())

@@ -1,7 +1,5 @@
 import functools
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from keras_traps.serving.client.__main__ import main
+from tests.serving.conftest import SHAPE, Offline, images
 from tests.serving.foreign_server import Script, answering
-from tests.serving.tiny_model import SHAPE, Offline, images
 
 Ran = tuple[int, list[dict[str, Any]], str]
 Run = Callable[..., Ran]
@@ -35,14 +32,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def predict(run: Run, address: str) -> Run:
     """Asks the tiny model."""
-    return functools.partial(run, "predict", f"--address={address}", "--model=tiny")
-
-
-@pytest.fixture
-def ask(run: Run, serve: Callable[[Script], str]) -> Run:
-    """Asks a server that answers with 1 and 2."""
-    address = serve(answering({"a": [1.0, 2.0], "b": ["x", "y"]}))
-    return functools.partial(run, "predict", f"--address={address}", "--model=m")
+    return functools.partial(run, "predict", f"--address={address}", "--model=digits")
 
 
 def test_a_batch_of_arrays_is_answered_line_by_line(
@@ -82,69 +72,54 @@ def test_an_image_file_goes_as_the_signature_takes_it(
 
 
 def test_versions_and_signatures_are_shown(run: Run, address: str) -> None:
-    target = (f"--address={address}", "--model=tiny")
+    target = (f"--address={address}", "--model=digits")
     code, lines, _ = run("status", *target)
-    assert (code, lines) == (0, [{"version": 3, "state": "AVAILABLE", "error": ""}])
+    assert (code, lines) == (0, [{"version": 1, "state": "AVAILABLE", "error": ""}])
     code, lines, _ = run("signatures", *target)
     assert code == 0
     assert lines[0]["signature"] == "analyze"
     assert lines[0]["inputs"] == {"image": "float32 (batch, 8, 8, 1)"}
 
 
-def test_what_is_not_there_is_told(predict: Run, tmp_path: Path) -> None:
-    code, lines, error = predict(tmp_path / "image.png")
-    assert (code, lines) == (1, [])
-    assert "image.png" in error
-    (tmp_path / "image.png").write_bytes(b"no image")
-    assert "image.png" in predict(tmp_path / "image.png")[2]
-    np.save(tmp_path / "batch.npy", images(1))
-    code, lines, error = predict(tmp_path / "batch.npy", "--signature=nope")
+def test_what_is_not_there_or_cannot_be_read_is_told(
+    predict: Run, tmp_path: Path
+) -> None:
+    png, npy = tmp_path / "image.png", tmp_path / "batch.npy"
+    assert "image.png" in predict(png)[2]
+    png.write_bytes(b"no image")
+    assert f"{png}: expected an image (" in predict(png)[2]
+    for content in (b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00"):
+        npy.write_bytes(content)
+        assert predict(npy)[2].startswith(f"{npy}: expected an array (")
+    np.save(npy, images(1))
+    code, lines, error = predict(npy, "--signature=nope")
     assert (code, lines) == (1, [])
     assert "no signature 'nope'" in error
 
 
-@pytest.mark.parametrize(
-    ("dtype", "ending", "mode"),
-    [(np.uint16, "png", "I;16"), (np.float32, "tiff", "F")],
-)
-def test_an_image_of_more_than_8_bits_is_refused(
-    ask: Run, tmp_path: Path, dtype: type[np.generic], ending: str, mode: str
+def test_of_16_bits_the_upper_8_are_taken(
+    predict: Run, offline: Offline, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"image.{ending}"
-    Image.fromarray(np.full((8, 8), 1000, dtype)).save(path)
-    code, lines, error = ask(path)
-    assert (code, lines) == (1, [])
-    assert f"{path}: expected an image of 8 bits per channel" in error
-    assert f"mode '{mode}'" in error
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
-def test_a_file_that_holds_no_array_is_told(
-    ask: Run, tmp_path: Path, content: bytes
-) -> None:
-    path = tmp_path / "batch.npy"
-    path.write_bytes(content)
-    code, lines, error = ask(path)
-    assert (code, lines) == (1, [])
-    assert error.startswith(f"{path}: expected an array of images")
+    deep = np.arange(64, dtype=np.uint16).reshape(SHAPE) * 257
+    (tmp_path / "deep.png").write_bytes(tf.io.encode_png(deep).numpy())
+    code, (line,), _ = predict(tmp_path / "deep.png", "--signature=serving_uint8")
+    expected = offline("serving_uint8", (deep[None] // 257).astype(np.uint8))
+    assert code == 0
+    np.testing.assert_allclose(
+        line["probabilities"], expected["probabilities"][0], 1e-5
+    )
 
 
 @pytest.mark.parametrize(
-    ("a", "expected"),
-    [([1.0, 2.0], [1.0, 2.0]), (7.0, [7.0, 7.0]), ([7.0], [[7.0], [7.0]])],
+    ("a", "expected"), [([1.0, 2.0], [1.0, 2.0]), ([7.0], [[7.0], [7.0]])]
 )
 def test_an_output_without_a_row_per_image_is_whole_in_each_line(
-    run: Run,
-    serve: Callable[[Script], str],
-    tmp_path: Path,
-    a: Any,
-    expected: list[Any],
+    run: Run, serve: Callable[[Script], str], tmp_path: Path, a: Any, expected: Any
 ) -> None:
-    np.save(tmp_path / "batch.npy", np.zeros(2, np.float32))
+    npy = tmp_path / "batch.npy"
+    np.save(npy, np.zeros(2, np.float32))
     address = serve(answering({"a": a, "b": ["x", "y"]}))
-    code, lines, _ = run(
-        "predict", tmp_path / "batch.npy", f"--address={address}", "--model=m"
-    )
+    code, lines, _ = run("predict", npy, f"--address={address}", "--model=m")
     assert code == 0
     assert [line["a"] for line in lines] == expected
     assert [line["b"] for line in lines] == ["x", "y"]
@@ -158,15 +133,3 @@ def test_a_failure_is_one_line(run: Run) -> None:
     code, _, error = run(*status, "--timeout=inf")
     assert code == 1
     assert error.endswith("at most 2147483. Received: timeout=inf\n")
-
-
-def test_it_runs_as_a_module(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = "keras_traps.serving.client"
-    # A module that was imported already is not run without a warning.
-    monkeypatch.delitem(sys.modules, f"{name}.__main__")
-    monkeypatch.setattr(sys, "argv", [name, "--help"])
-    with pytest.raises(SystemExit, match=r"^0$"):
-        runpy.run_module(name, run_name="__main__")
-    assert "run a signature on images" in capsys.readouterr().out
