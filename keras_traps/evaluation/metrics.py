@@ -28,6 +28,7 @@ ANY_LOSS = "any_loss"
 
 # The paper's Tables I, V and VI show these beside the attack on C.
 _BESIDE_C = ("paper", "integrated", "integrated_label")
+_TOLD = ("attack", "kind", "settings", "note")
 
 
 def make_frame(
@@ -38,8 +39,8 @@ def make_frame(
     Args:
         runs: What was run.
         store: Where the records are.
-        detector: What judges the subjects whose records have what it asks for. Defaults
-            to `None`.
+        detector: What judges the records that have what it asks for. Defaults to
+            `None`.
 
     Returns:
         A row for each subject, attack, radius and image: `subject`, `attack`, `kind`,
@@ -85,7 +86,7 @@ def read_frame(workdir: str | Path, detector: Detector | None = None) -> pd.Data
 
 def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
     record = run.read(store)
-    wrong, outputs = record.misclassified, record.outputs
+    outputs = record.outputs
     columns: dict[str, Any] = {
         **{name: getattr(run, name) for name in ("subject", "attack", "kind", "eps")},
         "integrated": run.integrated,
@@ -94,7 +95,7 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
         "label": record.labels,
         "goal": record.targets,
         "success": record.succeeded(targeted=run.kind == "TA"),
-        "misclassified": wrong,
+        "misclassified": record.misclassified,
         **{name: getattr(record, name) for name in ("l0", "l2", "linf", "iterations")},
         **{name: each for name, each in outputs.items() if each.ndim == 1},
     }
@@ -111,7 +112,8 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
             columns["pull"] = found.pull
         for fpr, flagged in found.flagged.items():
             columns[f"flagged_{fpr:g}"] = flagged
-            columns[f"through_{fpr:g}"] = wrong & (run.integrated | ~flagged)
+            unseen = run.integrated | ~flagged
+            columns[f"through_{fpr:g}"] = record.misclassified & unseen
             right = found.recovered is not None and found.recovered == record.labels
             columns[f"recovered_{fpr:g}"] = flagged & right
     return pd.DataFrame(columns)
@@ -136,17 +138,14 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
         if run.subject == "undefended":
             continue
         part = cells[run.subject, run.attack]
-        beside = cells.get(("undefended", run.attack))
-        if run.subject not in _BESIDE_C or beside is None:
+        beside = cells.get(("undefended", run.attack), part.iloc[:0])
+        if run.subject not in _BESIDE_C:
             beside = part.iloc[:0]
         detection = [_detection(part, fpr) for fpr in fprs_of(frame)]
         rows.append(
             {
                 "variant": run.subject,
-                "attack": run.attack,
-                "kind": run.kind,
-                "settings": run.settings,
-                "note": run.note,
+                **{name: getattr(run, name) for name in _TOLD},
                 "success_classifier": rate_of(beside["success"])
                 if len(beside)
                 else None,
@@ -199,14 +198,11 @@ def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
         fprs = fprs_of(part)[: 1 if part["integrated"].any() else None]
         by_image = part.groupby("id")
         met = by_image.size() == part.groupby(["subject", "attack"]).ngroups
-        lost = {fpr: by_image[f"through_{fpr:g}"].any()[met] for fpr in fprs}
-        found.append(
-            {
-                "variant": variant,
-                "misclassified": rate_of(by_image["misclassified"].any()[met]),
-                "overall": {fpr: rate_of(flags) for fpr, flags in lost.items()},
-            }
-        )
+        wrong = rate_of(by_image["misclassified"].any()[met])
+        overall = {
+            fpr: rate_of(by_image[f"through_{fpr:g}"].any()[met]) for fpr in fprs
+        }
+        found.append({"variant": variant, "misclassified": wrong, "overall": overall})
     return found
 
 

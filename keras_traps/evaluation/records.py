@@ -76,16 +76,16 @@ class Record:
 
 
 def _flatten(record: Record) -> dict[str, npt.NDArray[Any]]:
-    arrays = dict(vars(record))
-    outputs = arrays.pop("outputs")
-    return {**arrays, **{_OUTPUT + name: value for name, value in outputs.items()}}
+    outputs = {_OUTPUT + name: value for name, value in record.outputs.items()}
+    return {k: v for k, v in vars(record).items() if k != "outputs"} | outputs
 
 
 def _unflatten(arrays: Mapping[str, npt.NDArray[Any]]) -> Record:
-    names = [name for name in arrays if name.startswith(_OUTPUT)]
-    fields = {name: value for name, value in arrays.items() if name not in names}
-    outputs = {name.removeprefix(_OUTPUT): arrays[name] for name in names}
-    return Record(**fields, outputs=outputs)
+    fields: dict[str, Any] = {"outputs": {}}
+    for name, value in arrays.items():
+        place = fields["outputs"] if name.startswith(_OUTPUT) else fields
+        place[name.removeprefix(_OUTPUT)] = value
+    return Record(**fields)
 
 
 class RecordStore:
@@ -116,8 +116,8 @@ class RecordStore:
         path = self.workdir / _RECORDS / _SETTINGS
         if not path.exists() and any(path.parent.rglob("*.npz")):
             raise ValueError(
-                f"The directory {path.parent} holds records without their {_SETTINGS}, "
-                "so that what made them is unknown. Choose another `--workdir`."
+                f"The directory {path.parent} holds records without {_SETTINGS}: what "
+                "made them is unknown. Choose another `--workdir`."
             )
         keep_settings(path, settings, resume=resume)
 
@@ -216,9 +216,8 @@ def attack_folder(attack: Attack, *before: Attack) -> str:
         return f"{attack.name}-{_digest(told)}"
     except TypeError as error:
         raise TypeError(
-            f"Invalid settings of the attack {attack.name!r}. Expected numbers, "
-            "strings, truth values, and lists of them, by which its records are kept. "
-            f"Received: {attack.settings()!r}"
+            f"Invalid settings of the attack {attack.name!r}. Expected plain data, by "
+            f"which its records are kept. Received: {attack.settings()!r}"
         ) from error
 
 
@@ -235,16 +234,12 @@ def _digest(content: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One setting of a sweep, on the first `images`.
-
-    On how many the attack failed is `standing`, and `defended` too; of luring, on how
-    many M was still right, and on how many M was right, or M and M∘P differed.
-    """
+    """One setting of a sweep, on the first images."""
 
     settings: dict[str, Any]
     images: int
-    standing: int
-    defended: int
+    standing: int  # on how many the attack failed; of luring, M was still right
+    defended: int  # the same; of luring, what DAC counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,8 +287,7 @@ def read_runs(workdir: str | Path, order: Sequence[str] = ()) -> list[Run]:
                 f"The run {path} is damaged ({error}). Delete it, and attack again "
                 "with `--resume`."
             ) from error
-    places = {name: place for place, name in enumerate(order)}
-    last = len(places)
+    places = {name: place - len(order) for place, name in enumerate(order)}
     return sorted(
-        runs, key=lambda r: (r.subject, places.get(r.attack, last), r.attack, r.eps)
+        runs, key=lambda r: (r.subject, places.get(r.attack, 0), r.attack, r.eps)
     )

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +47,7 @@ def test_clean_results_are_over_all_test_images(
             "sigma0": analyzer.thresholds.deviation,
         }
     assert clean["paper_accuracy_classifier"] is None
-
-
-def test_samples_are_those_of_the_paper_variant(
-    undisturbed: Undisturbed, digits_defence: Defence
-) -> None:
-    found = undisturbed.found
-    assert found.correlations["clean"].shape == (500, 10)
-    assert found.clean_scores.shape == (500,)
-    for attack in ("FGSM", "PGD"):
-        rows = found.frame.query("subject == 'paper' and attack == @attack and success")
-        scores = found.attacked_scores[attack]
-        np.testing.assert_array_equal(scores, rows["score"].to_numpy(np.float32))
-        w = found.correlations[attack]
-        again = digits_defence.main_analyzer.judge(w).score
-        np.testing.assert_array_equal(again, scores)
+    assert undisturbed.found.provenance["images attacked"] == 14
 
 
 def test_examples_are_what_their_images_show(
@@ -82,24 +67,6 @@ def test_examples_are_what_their_images_show(
         assert example["score"] == pytest.approx(verdict.score[0], rel=1e-4)
         clean = predict(digits_defence.classifier, example["clean"][None]).argmax()
         assert example["label"] == clean
-
-
-def test_it_says_what_it_was_given(
-    undisturbed: Undisturbed, digits_calibration: Calibration
-) -> None:
-    found = undisturbed.found
-    assert (found.title, found.dataset) == ("Attractors on digits", "digits")
-    assert found.provenance == {
-        "command": "python recipes/digits.py",
-        "seed": 5,
-        "images attacked": 14,
-    }
-    assert found.calibration["a2"] == digits_calibration.settings.a2
-    for sentence in digits_calibration.explanation:
-        assert sentence in found.calibration["explanation"]
-    path = undisturbed.workdir / "calibration.json"
-    kept = Calibration.from_dict(json.loads(path.read_text()))
-    assert kept == digits_calibration
 
 
 def test_one_variant_that_is_not_the_papers_is_enough(
@@ -150,32 +117,29 @@ def test_a_classifier_of_probabilities_is_evaluated_too(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"attacks": []}, "`attacks`. Expected at least one.*Received: none"),
         (
             {"attacks": [create("FGSM", eps=0.1), create("FGSM", eps=0.3)]},
             "`attacks`.*none twice. Received: FGSM, FGSM",
         ),
         ({"variants": ("paper", "paper")}, "`variants`.*none twice"),
         ({"variants": ("depth",)}, "`variants`. Expected of .*Received: 'depth'"),
-        ({"num_examples": 0}, "`num_examples`. Expected at least 1"),
-        ({"chunk_size": 0}, "`chunk_size`. Expected at least 1"),
         ({"limits": {"CW2": 5}}, "`limits`.*FGSM, PGD. Received: 'CW2'"),
+        ({"defence": "probabilities"}, "do not look like probabilities"),
     ],
 )
 def test_a_wrong_call_is_told_before_anything_is_written(
-    changes: dict[str, Any], expected: str, evaluate_digits: Evaluate, tmp_path: Path
+    changes: dict[str, Any],
+    expected: str,
+    digits_defence: Defence,
+    evaluate_digits: Evaluate,
+    tmp_path: Path,
 ) -> None:
+    if "defence" in changes:
+        wrong = dataclasses.replace(digits_defence, output=changes["defence"])
+        changes = {"defence": wrong}
     with pytest.raises(ValueError, match=expected):
         evaluate_digits(workdir=tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
-
-
-def test_outputs_that_are_not_what_was_declared_are_refused(
-    evaluate_digits: Evaluate, digits_defence: Defence, tmp_path: Path
-) -> None:
-    wrong = dataclasses.replace(digits_defence, output="probabilities")
-    with pytest.raises(ValueError, match="do not look like probabilities"):
-        evaluate_digits(defence=wrong, workdir=tmp_path)
 
 
 def test_records_and_calibration_are_not_mixed_with_those_of_another_run(

@@ -235,7 +235,3 @@ def test_nothing_in_common_and_nothing_that_differs_prove_nothing() -> None:
     assert compare(one, one).p_value == 1.0
     apart = compare(one, pd.Series([True], index=[3]))
     assert (apart.images, apart.shares, apart.p_value) == (0, (0.0, 0.0), 1.0)
-
-
-def test_no_runs_make_an_empty_frame(tmp_path: Path) -> None:
-    assert make_frame([], store_of(tmp_path, [])).empty

@@ -22,7 +22,7 @@ from keras_traps.attacks import (
 from keras_traps.attacks.uap import UAP
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.records import Record, RecordStore, Run
-from keras_traps.evaluation.runner import EngineName, attack_all, worst_case
+from keras_traps.evaluation.runner import EngineName, attack_all
 from keras_traps.evaluation.subjects import (
     Defence,
     Subject,
@@ -155,25 +155,6 @@ def test_luring_sweeps_and_the_control_are_those_of_a_local_run(
     sweep: dict[str, Any] = {"sweeps": LURING_SWEEPS, "num_examples_sweep": 6}
     spread = run("ray", subjects, tmp_path, None, attack, **sweep)
     assert_alike(run("local", subjects, tmp_path, None, attack, **sweep), spread)
-
-
-def test_the_worst_case_is_that_of_a_local_run(
-    subjects: list[Subject], digits_train: Dataset, tmp_path: Path
-) -> None:
-    attacks = (create("FGSM", eps=0.1), *ATTACKS[:1])
-    engines: tuple[EngineName, ...] = ("local", "ray")
-    local, spread = (
-        worst_case(
-            subjects[0],
-            attacks,
-            RecordStore(tmp_path / engine, {}),
-            background=digits_train.images[:50],
-            chunk_size=4,
-            engine=engine,
-        )
-        for engine in engines
-    )
-    assert local == spread
 
 
 def test_a_universal_perturbation_is_learnt_once_for_all_chunks_of_a_subject(

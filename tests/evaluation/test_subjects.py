@@ -1,4 +1,3 @@
-import dataclasses
 from typing import Any
 
 import keras
@@ -7,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps import Calibration
-from keras_traps.attacks import create
+from keras_traps.attacks import create, preset
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import (
     THREATS,
@@ -49,11 +48,10 @@ def test_the_first_images_that_all_models_are_right_on_are_attacked(
     # Fewer are the first of more, their targets included.
     few = choose_examples(digits_test, both, num_examples=2, seed=3)
     np.testing.assert_array_equal(few.random, examples.random[:2])
-    assert examples.targets(create("FGSM")) is None
-    for name in ("LLC", "TMIFGSM"):
-        attack = create(name)
-        expected = getattr(examples, attack.target_rule)
-        np.testing.assert_array_equal(examples.targets(attack), expected)
+    assert examples.targets(create("FGSM", eps=0.1)) is None
+    random, least_likely = preset("digits", ["CW2", "LLC"])
+    assert examples.targets(random) is examples.random
+    assert examples.targets(least_likely) is examples.least_likely
 
 
 def test_logits_settle_which_of_several_is_least_likely(
@@ -112,7 +110,8 @@ def test_variants_of_the_trapped_model_are_seen_as_they_say(
     assert [subject.integrated for subject in subjects] == [False] * 4 + [True]
     images = examples.images
     summed = predict(raw.attacked, images)
-    normed = summed / np.linalg.norm(summed, axis=1, keepdims=True)
+    order = trapped.get_layer("normalized_sum").ord
+    normed = summed / np.linalg.norm(summed, ord=order, axis=1, keepdims=True)
     np.testing.assert_allclose(normed, predict(trapped, images), rtol=1e-4, atol=1e-5)
     assert raw.attacked is raw.attacked
     verdict = digits_defence.main_analyzer.detect(images)
@@ -123,14 +122,6 @@ def test_variants_of_the_trapped_model_are_seen_as_they_say(
     asked = paper.questions["correlations"]
     w = digits_defence.main_analyzer.correlations(images)
     np.testing.assert_allclose(asked(images), w, rtol=1e-6)
-
-
-def test_an_attack_follows_a_loss_that_it_declares(lured: Lured) -> None:
-    subject = model_subject(lured.target, lured.examples)
-    assert subject.follows(create("DeepFool"))
-    margin = dataclasses.replace(subject, loss="margin")
-    assert margin.follows(create("FGSM"))
-    assert not margin.follows(create("DeepFool"))
 
 
 def test_models_of_other_weights_have_other_facts(lured: Lured) -> None:
@@ -190,13 +181,13 @@ def test_what_a_threat_lacks_is_told(lured: Lured) -> None:
 
 
 def test_the_gradient_goes_past_the_lure_for_pgd_alone() -> None:
-    attack = past_the_lure(create("PGD", eps=0.2, nb_iter=3))
+    attack = past_the_lure(create("PGD", eps=0.2, eps_iter=0.1, nb_iter=3))
     settings = attack.settings()
     assert (attack.name, settings["through"]) == ("BPDA", ("lure",))
     assert (settings["eps"], settings["nb_iter"]) == (0.2, 3)
     assert settings["abort_early"] is False
     with pytest.raises(ValueError, match=r"`attack`. Only PGD.*Received: FGSM"):
-        past_the_lure(create("FGSM"))
+        past_the_lure(create("FGSM", eps=0.1))
 
 
 def gradient(model: keras.Model, images: Any) -> Any:
@@ -216,22 +207,22 @@ def test_softened_answers_stay_and_the_gradient_comes_back(
     lure = LuringInput("cifar10", width=1 / 64, dropout=0.0, name="lure")
     lure.build((None, *SHAPE))
     last = lure.until_sigmoid().layers[-1]
-    last.gamma.assign(last.gamma * 1e4)
+    last.gamma.assign(last.gamma * 1e6)
     inputs = keras.Input(SHAPE, name="image")
     # M∘P of one piece, or P a model of its own.
     part = lure if whole else keras.Model(inputs, lure(inputs), name="lure")
     augmented = keras.Model(inputs, lured.target(part(inputs)))
     own, softer = threatened(
-        lured, "softened", augmented=augmented, softness=(1.0, 1e5)
+        lured, "softened", augmented=augmented, softness=(1.0, 1e7)
     )
     images = lured.examples.images
-    assert [one.choice for one in (own, softer)] == [{"softness": 1}, {"softness": 1e5}]
+    assert [one.choice for one in (own, softer)] == [{"softness": 1}, {"softness": 1e7}]
     flat = gradient(augmented, images)
     np.testing.assert_allclose(
         gradient(own.attacked, images), flat, rtol=1e-4, atol=1e-7
     )
-    np.testing.assert_array_equal(
-        predict(softer.attacked, images), predict(augmented, images)
+    np.testing.assert_allclose(
+        predict(softer.attacked, images), predict(augmented, images), rtol=1e-5
     )
     came_back = np.abs(gradient(softer.attacked, images)).mean(axis=(1, 2, 3))
     assert (came_back > 5 * np.abs(flat).mean(axis=(1, 2, 3))).mean() > 0.9
