@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from keras_traps.evaluation.records import RecordStore, Run, read_runs
 from keras_traps.evaluation.subjects import Detector
-from keras_traps.luring.metrics import LuringMetrics, defended, luring_metrics
+from keras_traps.luring.metrics import LuringMetrics, luring_metrics
 from keras_traps.rates import Rate
 
 LEVEL = 0.05
@@ -99,12 +99,8 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
         **{name: getattr(record, name) for name in ("l0", "l2", "linf", "iterations")},
         **{name: each for name, each in outputs.items() if each.ndim == 1},
     }
-    if {"augmented", "target"} <= set(outputs):
-        columns["defended"] = defended(
-            augmented=outputs["augmented"],
-            target=outputs["target"],
-            labels=record.labels,
-        )
+    if record.defended is not None:
+        columns["defended"] = record.defended
     if detector is not None and set(detector.asked) <= set(outputs):
         found = detector.judge(record)
         columns["score"] = found.score
@@ -209,18 +205,17 @@ def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Compares the images that fool M unnoticed with those that are noticed."""
     rows: list[dict[str, Any]] = []
-    [fpr, *_] = fprs_of(frame)
+    fpr = fprs_of(frame)[0]
     seen = frame[(frame["subject"] == "paper") & frame["success"]]
     for attack, part in seen.groupby("attack", sort=False):
         flagged = part[f"flagged_{fpr:g}"]
-        if flagged.all():
-            continue
         row: dict[str, Any] = {"attack": attack, "fpr": fpr}
         for name, chosen in (("unnoticed", ~flagged), ("noticed", flagged)):
             medians = part.loc[chosen, ["lead", "pull", "l2"]].median()
             told = {key: None if np.isnan(m) else m for key, m in medians.items()}
             row[name] = {"count": int(chosen.sum()), **told}
-        rows.append(row)
+        if not flagged.all():
+            rows.append(row)
     return rows
 
 
@@ -262,8 +257,5 @@ class CleanVariant:
 
 def luring_rates(part: pd.DataFrame) -> LuringMetrics:
     """Counts what the luring paper measures of one attack's images."""
-    return luring_metrics(
-        augmented=part["augmented"].to_numpy(),
-        target=part["target"].to_numpy(),
-        labels=part["label"].to_numpy(),
-    )
+    augmented, target, labels = part[["augmented", "target", "label"]].to_numpy().T
+    return luring_metrics(augmented=augmented, target=target, labels=labels)

@@ -126,10 +126,9 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
     found: list[dict[str, Any]] = []
     for baseline in BASELINES:
         shared = {
-            place: (run, ours[baseline, *place])
-            for (variant, *place), run in ours.items()
-            for place in [tuple(place)]
-            if variant == "luring" and (baseline, *place) in ours
+            (attack, eps): (run, ours[baseline, attack, eps])
+            for (variant, attack, eps), run in ours.items()
+            if variant == "luring" and (baseline, attack, eps) in ours
         }
         alike = {k: both for k, both in shared.items() if _alike(*both)}
         for what in ("ac_m", "dac") if alike else ():

@@ -22,6 +22,7 @@ from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import keep_settings, make_writable, write_atomically
 from keras_traps.attacks import Attack
 from keras_traps.datasets import Dataset
+from keras_traps.luring.metrics import defended
 from keras_traps.provenance import (
     architecture_sha256,
     array_sha256,
@@ -62,6 +63,14 @@ class Record:
         """Returns which attacks met their goal, `(images,)`."""
         hit = np.equal(self.outputs["answer"], self.targets)
         return hit if targeted else self.misclassified
+
+    @property
+    def defended(self) -> npt.NDArray[np.bool_] | None:
+        """Of luring, on which images DAC counts a success of the defence."""
+        if not {"augmented", "target"} <= set(self.outputs):
+            return None
+        augmented, target = self.outputs["augmented"], self.outputs["target"]
+        return defended(augmented=augmented, target=target, labels=self.labels)
 
     def take(self, count: int) -> Record:
         """Returns the record of the first images."""

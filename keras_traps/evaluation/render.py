@@ -182,9 +182,8 @@ def nominal(fpr: float) -> str:
 
 def measure(value: float | None, digits: int) -> str:
     """Writes a measured number with fixed decimals, or that there is none."""
-    if value is None or not math.isfinite(value):
-        return NOT_APPLICABLE
-    return f"{value:.{digits}f}"
+    there = value is not None and math.isfinite(value)
+    return f"{value:.{digits}f}" if there else NOT_APPLICABLE
 
 
 def number(value: Any) -> str:
@@ -244,7 +243,7 @@ def known(
     """Writes what a paper has: a dash for a gap, `None` where it has no such row."""
     if not papers:
         return None
-    if key not in papers:
+    if key is None or key not in papers:
         return NOTHING
     value = papers[key]
     return percent(value) if digits is None else measure(value, digits)

@@ -5,7 +5,6 @@ Here is what they show; how it is said is in `templates/pages.j2`.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from keras_traps.evaluation.pictures import correlation_picture, roc_picture, st
 from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.render import (
     ReportPaths,
+    number,
     percent,
     plain,
     settings_text,
@@ -327,17 +327,17 @@ def _spread(
 ) -> dict[str, Any] | None:
     """The median and the extremes of a rate over attacks, and whose these are."""
     rows = [row for row in found.rows if row["variant"] in variants]
-    rates = [(of(row).value or 0.0, row["attack"]) for row in rows]
-    if not rates:
+    rates = pd.Series([of(row).value or 0.0 for row in rows], dtype=float)
+    names = pd.Series([row["attack"] for row in rows])
+    if rates.empty:
         return None
-    (low, weakest), (top, _) = min(rates), max(rates)
     return {
         "count": len(rates),
-        "median": statistics.median(value for value, _ in rates),
-        "low": low,
-        "weakest": weakest,
-        "top": top,
-        "names": list(dict.fromkeys(name for value, name in rates if value == top)),
+        "median": rates.median(),
+        "low": rates.min(),
+        "weakest": names[rates.idxmin()],
+        "top": rates.max(),
+        "names": list(names[rates == rates.max()].unique()),
     }
 
 
@@ -390,15 +390,15 @@ def _compared(cells: Sequence[_Measured]) -> list[_Measured]:
 def _luring_notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """What is to be said of presets, with the steps made instead, and of attacks."""
     notes: dict[str, str] = {}
-    steps: dict[str, set[int]] = {}
+    steps: dict[str, set[Any]] = {}
     for run in runs:
         preset = run.provenance.get("preset")
         if preset in PRESET_NOTES:
             own = PRESETS[preset].get(run.attack, {}).get("nb_iter")
-            made = run.settings.get("nb_iter", own)
-            steps.setdefault(preset, set()).update({int(made)} if made != own else ())
+            made = {run.settings.get("nb_iter", own)} - {own, None}
+            steps.setdefault(preset, set()).update(made)
     for preset, others in steps.items():
-        listed = " or ".join(map(str, sorted(others)))
+        listed = " or ".join(map(number, sorted(others)))
         instead = f" Here `--nb_iter` made it {listed} steps." if others else ""
         notes[preset] = PRESET_NOTES[preset] + instead
     return [*notes.items(), *{run.attack: run.note for run in runs if run.note}.items()]

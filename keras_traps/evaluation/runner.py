@@ -14,7 +14,7 @@ import itertools
 import pickle
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -33,7 +33,6 @@ from keras_traps.evaluation.records import (
     subject_folder,
 )
 from keras_traps.evaluation.subjects import Subject
-from keras_traps.luring.metrics import luring_metrics
 from keras_traps.models.inference import predict
 from keras_traps.rates import Rate
 
@@ -300,14 +299,11 @@ def _standing(
 
 def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
     """On how many images the attack failed, by what counts first and second."""
-    found = record.outputs
-    if {"augmented", "target"} <= set(found):
-        measured = luring_metrics(
-            augmented=found["augmented"], target=found["target"], labels=record.labels
-        )
-        return measured.ac_m.count, measured.dac.count
-    failed = int((~record.succeeded(targeted=attack.targeted)).sum())
-    return failed, failed
+    if record.defended is None:
+        failed = int((~record.succeeded(targeted=attack.targeted)).sum())
+        return failed, failed
+    right = record.outputs["target"] == record.labels
+    return int(right.sum()), int(record.defended.sum())
 
 
 def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:
@@ -328,21 +324,28 @@ def _settings(subject: Subject, attack: Attack) -> dict[str, Any]:
     return {**attack.settings(), **subject.choice}
 
 
-class _Engine(Protocol):
-    """Does tasks, in whatever order and place."""
+class _LocalEngine:
+    """Does one task after the other, in this process."""
 
-    together: bool  # whether all courses are led at once, or one after the other
+    together = False  # whether all courses are led at once, or one after the other
 
-    def submit(self, task: Task, /) -> None:
+    def __init__(self, background: FloatArray | None, seed: int) -> None:
+        self._background, self._seed = background, seed
+        self._tasks: list[Task] = []
+
+    def submit(self, task: Task) -> None:
         """Takes a task."""
+        self._tasks.append(task)
 
     def finished(self) -> tuple[Task, Record]:
         """Waits until a task is done."""
+        task = self._tasks.pop(0)
+        return task, run_task(task, self._background, self._seed)
 
 
 def _lead(
     courses: Sequence[Course[_Result]],
-    engine: _Engine,
+    engine: _LocalEngine,
     store: RecordStore,
     total: int,
 ) -> Iterator[_Result]:
@@ -398,35 +401,19 @@ def _recorded(store: RecordStore, task: Task) -> Record | None:
     return record.take(common) if np.array_equal(record.ids[:common], ids) else None
 
 
-def _make_engine(name: EngineName, background: FloatArray | None, seed: int) -> _Engine:
-    if name == "local":
-        return _LocalEngine(background, seed)
-    if name == "ray":
-        return _RayEngine(background, seed)
-    raise ValueError(
-        "Invalid value for argument `engine`. Expected 'local' or 'ray'. Received: "
-        f"engine={name!r}"
-    )
+def _make_engine(
+    name: EngineName, background: FloatArray | None, seed: int
+) -> _LocalEngine:
+    engines = {"local": _LocalEngine, "ray": _RayEngine}
+    if name not in engines:
+        raise ValueError(
+            "Invalid value for argument `engine`. Expected 'local' or 'ray'. Received: "
+            f"engine={name!r}"
+        )
+    return engines[name](background, seed)
 
 
-class _LocalEngine:
-    """Does one task after the other, in this process."""
-
-    together = False
-
-    def __init__(self, background: FloatArray | None, seed: int) -> None:
-        self._background, self._seed = background, seed
-        self._tasks: list[Task] = []
-
-    def submit(self, task: Task, /) -> None:
-        self._tasks.append(task)
-
-    def finished(self) -> tuple[Task, Record]:
-        task = self._tasks.pop(0)
-        return task, run_task(task, self._background, self._seed)
-
-
-class _RayEngine:
+class _RayEngine(_LocalEngine):
     """Does tasks as Ray tasks, one per core, or one per GPU where there are any.
 
     A cluster that runs already, named by the environment variable `RAY_ADDRESS`, is
@@ -447,18 +434,18 @@ class _RayEngine:
             raise ImportError(
                 'The engine "ray" needs Ray: pip install ".[ray]"'
             ) from error
-        self._ray, self._seed = ray, seed
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
+        super().__init__(ray.put(background), seed)
+        self._ray = ray
         unit = "num_gpus" if ray.cluster_resources().get("GPU") else "num_cpus"
         options = {"max_retries": _RETRIES, "num_returns": 2, unit: 1}
         self._work = ray.remote(**options)(_work)
-        self._background = ray.put(background)
         self._packed: dict[Subject, tuple[str, Any]] = {}
         self._known: dict[Any, Any] = {}
-        self._tasks: dict[Any, Task] = {}
+        self._doing: dict[Any, Task] = {}
 
-    def submit(self, task: Task, /) -> None:
+    def submit(self, task: Task) -> None:
         subject = task.subject
         if subject not in self._packed:
             # Verdicts are made here: of the detector, only what it asks is sent. Keras
@@ -478,11 +465,11 @@ class _RayEngine:
         )
         if same:
             self._known.setdefault(same, learnt)
-        self._tasks[record] = task
+        self._doing[record] = task
 
     def finished(self) -> tuple[Task, Record]:
-        (reference,), _ = self._ray.wait(list(self._tasks), num_returns=1)
-        return self._tasks.pop(reference), self._ray.get(reference)
+        (reference,), _ = self._ray.wait(list(self._doing), num_returns=1)
+        return self._doing.pop(reference), self._ray.get(reference)
 
 
 # The subjects of this worker, by their tokens, each with its traced models.

@@ -314,7 +314,9 @@ def defend(
         ValueError: If there are no rates, or too few images for one of them.
     """
     if not fprs:
-        raise ValueError("Invalid value for argument `fprs`. Expected at least one.")
+        raise ValueError(
+            "Invalid value for argument `fprs`. Expected at least one rate."
+        )
     trapped = attractors.inject(classifier, settings)
     analyzers = {fpr: ForensicAnalyzer(trapped) for fpr in fprs}
     correlations = next(iter(analyzers.values())).correlations(images)

@@ -113,6 +113,9 @@ def test_above_is_the_one_that_leaves_more_right_and_six_may_be_sure(
 
 
 def test_attacks_of_other_settings_are_not_compared(tmp_path: Path) -> None:
+    trials = (Trial({"prob": 0.5}, 6, 3, 3),)
+    ours = luring_run("luring", "DIM", trials=trials, settings={"prob": 0.5})
+    swept = luring_run("auto", "DIM", trials=trials, settings={"prob": 0.625})
     longer = {"eps": 0.1, "nb_iter": 1000}
     frame, runs = cells(
         tmp_path,
@@ -120,19 +123,17 @@ def test_attacks_of_other_settings_are_not_compared(tmp_path: Path) -> None:
         (luring_run("auto", "MIM", settings=longer), WRONG, WRONG),
         (luring_run("luring", "MIM", eps=0.3), RIGHT, WRONG),
         (luring_run("auto", "MIM", eps=0.3, images=4), WRONG, WRONG),
+        (
+            luring_run("luring", "DIM", trials=trials, settings={"prob": 0.5}),
+            HALF,
+            HALF,
+        ),
+        (swept, RIGHT, WRONG),
     )
     ac_m, _ = compare_luring(frame, runs)
-    assert (ac_m["cells"], ac_m["unlike"]) == (1, [("MIM", 0.1)])
+    # What a sweep found may differ.
+    assert (ac_m["cells"], ac_m["unlike"]) == (2, [("MIM", 0.1)])
     assert ac_m["uneven"] == [("MIM", 0.3, 6, 4)]
-    assert ac_m["paired"]["images"] == (4, 4)
-    assert compare_luring(frame, runs[:2]) == []
-
-
-def test_what_a_sweep_found_may_differ(tmp_path: Path) -> None:
-    trials = (Trial({"prob": 0.5}, 6, 3, 3),)
-    ours = luring_run("luring", "DIM", trials=trials, settings={"prob": 0.5})
-    theirs = luring_run("auto", "DIM", trials=trials, settings={"prob": 0.625})
-    frame, runs = cells(tmp_path, (ours, RIGHT, WRONG), (theirs, RIGHT, WRONG))
-    assert len(compare_luring(frame, runs)) == 2
-    unswept = dataclasses.replace(theirs, trials=())
-    assert compare_luring(frame, [ours, unswept]) == []
+    assert ac_m["paired"]["images"] == (4, 6)
+    unswept = dataclasses.replace(swept, trials=())
+    assert compare_luring(frame, [*runs[:2], runs[4], unswept]) == []

@@ -24,14 +24,11 @@ SETTINGS = {"seed": 1, "chunk_size": 4, "thresholds": (0.5, -0.5)}
 
 
 def assert_same(one: Record, other: Record) -> None:
-    for field in dataclasses.fields(Record):
-        if field.name != "outputs":
-            found, expected = getattr(one, field.name), getattr(other, field.name)
-            np.testing.assert_array_equal(found, expected, err_msg=field.name)
-            assert found.dtype == expected.dtype
+    arrays, others = ({**vars(each), **each.outputs} for each in (one, other))
+    for name in arrays.keys() - {"outputs"}:
+        np.testing.assert_array_equal(arrays[name], others[name], err_msg=name)
+        assert arrays[name].dtype == others[name].dtype
     assert one.outputs.keys() == other.outputs.keys()
-    for name, values in other.outputs.items():
-        np.testing.assert_array_equal(one.outputs[name], values, err_msg=name)
 
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
