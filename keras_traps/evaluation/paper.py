@@ -35,12 +35,9 @@ VARIANTS_OF: dict[int, tuple[Variant, ...]] = {
 """Which variants of the trapped model a table is made of, by its number."""
 
 RATES_OF: dict[int, tuple[float, ...]] = {
-    1: (PAPER_FPR,),
+    **dict.fromkeys(VARIANTS_OF, (PAPER_FPR,)),
     2: (),
-    3: (PAPER_FPR,),
     4: (PAPER_FPR, LOW_FPR),
-    5: (PAPER_FPR,),
-    6: (PAPER_FPR,),
 }
 """Which nominal false-positive rates a table of the paper is for, by its number."""
 

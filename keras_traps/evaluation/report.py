@@ -395,8 +395,8 @@ def _luring_notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
         preset = run.provenance.get("preset")
         if preset in PRESET_NOTES:
             own = PRESETS[preset].get(run.attack, {}).get("nb_iter")
-            made = {run.settings.get("nb_iter", own)} - {own, None}
-            steps.setdefault(preset, set()).update(made)
+            made = {run.settings.get("nb_iter", own)} if own else set()
+            steps.setdefault(preset, set()).update(made - {own})
     for preset, others in steps.items():
         listed = " or ".join(map(number, sorted(others)))
         instead = f" Here `--nb_iter` made it {listed} steps." if others else ""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from keras_traps import attacks, attractors
 from keras_traps._checks import FloatArray, IntArray, check_count
@@ -508,24 +507,9 @@ class _SoftLure(keras.layers.Layer):
         self.softness = softness
         self.built = True
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        z = tf.cast(self.until_sigmoid(images, training=False), tf.float32)
-        return tf.ensure_shape(_soft_sigmoid(z, self.softness), z.shape)
-
-    def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.KerasTensor(images.shape, "float32")
-
-
-@tf.function(
-    input_signature=[tf.TensorSpec(None, tf.float32), tf.TensorSpec((), tf.float32)],
-    autograph=False,
-)
-def _soft_sigmoid(z: tf.Tensor, softness: tf.Tensor) -> tf.Tensor:
-    # A graph of its own, traced once: TensorFlow registers each trace of a custom
-    # gradient for ever, with the graph that it is in, and with that the model.
-    @tf.custom_gradient
-    def sigmoid(z: tf.Tensor) -> tuple[tf.Tensor, object]:
-        flat = tf.sigmoid(z / softness)
-        return tf.sigmoid(z), lambda upstream: upstream * flat * (1.0 - flat)
-
-    return sigmoid(z)
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        z = keras.ops.cast(self.until_sigmoid(images, training=False), "float32")
+        flat = self.softness * keras.ops.sigmoid(z / self.softness)
+        # What is added is 0, and has the gradient.
+        still = keras.ops.stop_gradient
+        return still(keras.ops.sigmoid(z)) + (flat - still(flat))

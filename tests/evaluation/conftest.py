@@ -17,7 +17,13 @@ from keras_traps.attractors import ForensicAnalyzer, Thresholds
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.evaluate import Evaluation, evaluate
 from keras_traps.evaluation.records import Record, RecordStore, Run
-from keras_traps.evaluation.subjects import Defence, Examples, Watermark
+from keras_traps.evaluation.subjects import (
+    Defence,
+    Examples,
+    Subject,
+    Watermark,
+    luring_subjects,
+)
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
 
@@ -97,13 +103,19 @@ def lured() -> Lured:
     return Lured(target, augmented, examples_of(images, labels, 100))
 
 
-class Power:
-    """Lets attacks run until the power fails, and counts their batches.
+def threatened(lured: Lured, threat: Any = "luring", **changes: Any) -> list[Subject]:
+    """What one kind of attacker attacks; arguments may be changed."""
+    arguments: dict[str, Any] = {
+        "target": lured.target,
+        "augmented": lured.augmented,
+        "examples": lured.examples,
+        "weights": {"target": "a"},
+    }
+    return luring_subjects(threat, "ce", **arguments | changes)
 
-    Args:
-        monkeypatch: Puts the attacks back at the end of the test.
-        *attacks: The classes whose batches are counted.
-    """
+
+class Power:
+    """Lets attacks run until the power fails, and counts their batches."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *attacks: type[Attack]) -> None:
         self.sizes: list[int] = []

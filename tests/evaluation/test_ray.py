@@ -32,10 +32,9 @@ from keras_traps.evaluation.subjects import (
     Watermark,
     attractor_subjects,
     choose_examples,
-    luring_subjects,
 )
 from keras_traps.models.inference import predict
-from tests.evaluation.conftest import Lured
+from tests.evaluation.conftest import Lured, threatened
 
 ray = pytest.importorskip("ray")
 
@@ -144,13 +143,8 @@ def test_records_are_those_of_a_local_run(
 def test_sweeps_and_the_worst_case_are_those_of_a_local_run(
     subjects: list[Subject], lured: Lured, tmp_path: Path
 ) -> None:
-    arguments: dict[str, Any] = {
-        "target": lured.target,
-        "augmented": lured.augmented,
-        "examples": lured.examples.take(slice(10)),
-        "weights": {"target": "a"},
-    }
-    swept = [luring_subjects(t, "ce", **arguments) for t in ("luring", "exchanged")]
+    few = lured.examples.take(slice(10))
+    swept = [threatened(lured, one, examples=few) for one in ("luring", "exchanged")]
     attack = create("DIM", eps=0.2, eps_iter=0.1, nb_iter=2)
     sweep: dict[str, Any] = {"sweeps": LURING_SWEEPS, "num_examples_sweep": 6}
     spread = run("ray", swept, tmp_path, None, attack, **sweep)

@@ -19,22 +19,17 @@ from keras_traps.attacks import (
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.metrics import make_frame
 from keras_traps.evaluation.records import Record, RecordStore, Run, read_runs
-from keras_traps.evaluation.runner import (
-    WorstCase,
-    attack_all,
-    worst_case,
-)
+from keras_traps.evaluation.runner import WorstCase, attack_all, worst_case
 from keras_traps.evaluation.subjects import (
     Defence,
     ScoreDetector,
     Subject,
     attractor_subjects,
     choose_examples,
-    luring_subjects,
     model_subject,
 )
 from keras_traps.models.inference import predict
-from tests.evaluation.conftest import Lured, Power
+from tests.evaluation.conftest import Lured, Power, threatened
 
 FGSM = create("FGSM", eps=0.2)
 PGD = create("PGD", eps=0.2, eps_iter=0.1, nb_iter=2)
@@ -61,13 +56,7 @@ def frame_of(runs: Sequence[Run], workdir: Path) -> pd.DataFrame:
 
 
 def luring(lured: Lured, threat: Any = "luring", **changes: Any) -> Subject:
-    arguments: dict[str, Any] = {
-        "target": lured.target,
-        "augmented": lured.augmented,
-        "examples": lured.examples,
-        "weights": {"target": "a"},
-    }
-    [subject] = luring_subjects(threat, "ce", **arguments | changes)
+    [subject] = threatened(lured, threat, **changes)
     return subject
 
 
