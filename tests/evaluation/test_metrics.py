@@ -11,7 +11,6 @@ from keras_traps.evaluation.metrics import (
     attack_rows,
     compare,
     fprs_of,
-    luring_rates,
     make_frame,
     read_frame,
     unnoticed,
@@ -203,17 +202,6 @@ def test_what_goes_unnoticed_is_compared_with_what_does_not(
     frame["flagged_0.05"] = False
     [row, _] = unnoticed(frame)
     assert row["noticed"] == {"count": 0, "lead": None, "pull": None, "l2": None}
-
-
-def test_luring_is_measured_by_what_both_models_answer(tmp_path: Path) -> None:
-    record = make_record(target=[1, 1, 0, 0, 1, 2], augmented=[1, 2, 0, 0, 2, 2])
-    run = make_run("luring-ce", "FGSM", about={"threat": "luring", "variant": "ce"})
-    frame = make_frame([run], store_of(tmp_path, [(run, record)]))
-    assert frame["variant"].tolist() == ["ce"] * 6
-    assert frame["defended"].tolist() == [False, True, False, True, True, True]
-    rates = luring_rates(frame)
-    assert (rates.ac_mop, rates.ac_m) == (Rate(2, 6), Rate(4, 6))
-    assert (rates.dac, rates.dr, rates.adq) == (Rate(4, 6), Rate(2, 4), Rate(2, 4))
 
 
 def test_two_outcomes_are_compared_on_common_images() -> None:

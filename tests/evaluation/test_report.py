@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_traps.attacks import preset
+from keras_traps.evaluation.evaluate import Evaluation
 from keras_traps.evaluation.metrics import CleanVariant, make_frame
 from keras_traps.evaluation.records import Trial
 from keras_traps.evaluation.render import (
@@ -109,7 +110,7 @@ def test_json_is_strict_and_keeps_the_names_that_programs_read(
     def refuse(constant: str) -> Any:
         raise AssertionError(constant)
 
-    text = write_report(odd, tmp_path).json.read_text(encoding="utf-8")
+    text = write_tables(odd, [1], tmp_path).json.read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=refuse)
     assert content["rows"][0]["auc"] is None
     first = content["rows"][0]["detection"][0]["overall"]
@@ -137,6 +138,13 @@ def test_the_papers_numbers_stand_below_ours(
     assert "*paper*" not in table(plain_paths, "Attack")
 
 
+@pytest.fixture
+def unplotted(undisturbed: Undisturbed) -> Evaluation:
+    """It has nothing to plot, which takes time."""
+    nothing: dict[str, Any] = {"correlations": {}, "attacked_scores": {}}
+    return dataclasses.replace(undisturbed.found, **nothing)
+
+
 OUTCOMES = (
     ({}, "FGSM: 7 read as 3", "Caught and recovered"),
     ({"recovered": 2}, "FGSM: 7 read as 3", "Caught, wrong class recovered"),
@@ -148,7 +156,7 @@ OUTCOMES = (
 
 
 def test_examples_say_what_became_of_them(
-    undisturbed: Undisturbed, tmp_path: Path
+    unplotted: Evaluation, tmp_path: Path
 ) -> None:
     example: dict[str, Any] = {
         "attack": "FGSM",
@@ -162,7 +170,7 @@ def test_examples_say_what_became_of_them(
         "adversarial": np.full((2, 2, 1), 0.75, np.float32),
     }
     examples = [{**example, **changes} for changes, *_ in OUTCOMES]
-    found = dataclasses.replace(undisturbed.found, examples=examples)
+    found = dataclasses.replace(unplotted, examples=examples)
     lines = write_report(found, tmp_path).markdown.read_text().splitlines()
     shown = [line for line in lines if line.startswith("| FGSM: ")]
     for line, (_, title, outcome) in zip(shown, OUTCOMES, strict=True):
@@ -175,11 +183,11 @@ def test_examples_say_what_became_of_them(
 
 
 def test_a_text_from_outside_is_no_markup(
-    undisturbed: Undisturbed, tmp_path: Path
+    unplotted: Evaluation, tmp_path: Path
 ) -> None:
     odd = "<script>alert(1)</script> | *bold* `code` & ä"
     found = dataclasses.replace(
-        undisturbed.found, title=odd, provenance={"command": odd, "more": {odd: 1.5}}
+        unplotted, title=odd, provenance={"command": odd, "more": {odd: 1.5}}
     )
     paths = write_report(found, tmp_path)
     html, markdown = (
@@ -192,13 +200,11 @@ def test_a_text_from_outside_is_no_markup(
 
 
 def test_warnings_stand_at_the_top_and_in_their_section(
-    undisturbed: Undisturbed, tmp_path: Path
+    unplotted: Evaluation, tmp_path: Path
 ) -> None:
     rates = {0.05: Rate(50, 500), 0.005: Rate(3, 500)}
-    clean = {**undisturbed.found.clean, "false_positives": rates}
-    found = dataclasses.replace(
-        undisturbed.found, warnings=["PGD is odd."], clean=clean
-    )
+    clean = {**unplotted.clean, "false_positives": rates}
+    found = dataclasses.replace(unplotted, warnings=["PGD is odd."], clean=clean)
     html = write_report(found, tmp_path).html.read_text()
     assert "reason for doubt in these numbers: 1 warning," in html
     assert html.count("PGD is odd.") == 1

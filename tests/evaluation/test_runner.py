@@ -1,5 +1,5 @@
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,20 +16,16 @@ from keras_traps.attacks import (
     Perturbed,
     create,
 )
-from keras_traps.datasets import Dataset
 from keras_traps.evaluation.metrics import make_frame
 from keras_traps.evaluation.records import Record, RecordStore, Run, read_runs
 from keras_traps.evaluation.runner import WorstCase, attack_all, worst_case
 from keras_traps.evaluation.subjects import (
-    Defence,
     ScoreDetector,
     Subject,
-    attractor_subjects,
-    choose_examples,
     model_subject,
 )
 from keras_traps.models.inference import predict
-from tests.evaluation.conftest import Lured, Power, threatened
+from tests.evaluation.conftest import CLASSES, Lured, Power, threatened
 
 FGSM = create("FGSM", eps=0.2)
 PGD = create("PGD", eps=0.2, eps_iter=0.1, nb_iter=2)
@@ -212,53 +208,30 @@ def test_a_wrong_call_is_told_before_any_work(
 
 
 class Swap(Attack):
-    """Gets through with the examples whose id has this remainder: shows another."""
+    """Shows an image of the next class for examples whose id has this remainder."""
 
     remainder: ClassVar[int]
     kind: ClassVar[Kind] = "UA"
     seen: ClassVar[list[int]]
+    shown: ClassVar[Mapping[int, Any]]
 
     def perturb(self, batch: Batch) -> Perturbed:
         self.seen.extend(batch.ids.tolist())
         images = batch.images.copy()
-        for row, number in enumerate(batch.ids):
-            if number % 3 == self.remainder:
-                images[row] = self.other(batch.labels[row])
+        for row in np.flatnonzero(batch.ids % 3 == self.remainder):
+            images[row] = self.shown[(batch.labels[row] + 1) % CLASSES]
         return Perturbed(images, 1)
 
-    @staticmethod
-    def other(label: int) -> Any:
-        raise NotImplementedError
-
 
 @pytest.fixture
-def swaps(digits_defence: Defence, digits_test: Dataset) -> list[Swap]:
-    """Attacks that show a clean image of another class: wrong and unsuspicious."""
-    flagged = digits_defence.main_analyzer.detect(digits_test.images).is_adversarial
-    answers = predict(digits_defence.trapped, digits_test.images).argmax(axis=1)
-    by_class = {
-        label: digits_test.images[np.flatnonzero(~flagged & (answers == label))[0]]
-        for label in range(10)
-    }
+def swaps(lured: Lured) -> list[Swap]:
+    examples = lured.examples
+    shown = dict(zip(examples.labels.tolist(), examples.images, strict=True))
     made: list[Swap] = []
     for number, remainder in enumerate((0, 0, 1)):
-        body = {
-            "name": f"Swap{number}",
-            "remainder": remainder,
-            "seen": [],
-            "other": staticmethod(lambda label: by_class[(int(label) + 1) % 10]),
-        }
-        made.append(type(f"Swap{number}", (Swap,), body)())
+        body = {"name": f"Swap{number}", "remainder": remainder, "shown": shown}
+        made.append(type(f"Swap{number}", (Swap,), {**body, "seen": []})())
     return made
-
-
-@pytest.fixture
-def twenty(digits_defence: Defence, digits_test: Dataset) -> dict[str, Subject]:
-    outputs = predict(digits_defence.classifier, digits_test.images)
-    examples = choose_examples(digits_test, [outputs], num_examples=20)
-    names: Any = ("undefended", "paper", "integrated")
-    subjects = attractor_subjects(digits_defence, examples, names)
-    return {subject.name: subject for subject in subjects}
 
 
 def stand(subject: Subject, attacks: Sequence[Attack], workdir: Path) -> WorstCase:
@@ -266,44 +239,39 @@ def stand(subject: Subject, attacks: Sequence[Attack], workdir: Path) -> WorstCa
 
 
 def test_only_what_still_stands_goes_to_the_next_attack(
-    twenty: dict[str, Subject], swaps: list[Swap], tmp_path: Path
+    lured: Lured, swaps: list[Swap], tmp_path: Path
 ) -> None:
-    found = stand(twenty["paper"], swaps, tmp_path)
+    subject = model_subject(lured.target, lured.examples.take(slice(20)))
+    found = stand(subject, swaps, tmp_path)
 
-    zeros, ones, twos = np.bincount(twenty["paper"].examples.ids % 3)
+    zeros, ones, twos = np.bincount(subject.examples.ids % 3)
     names = [attack.name for attack in swaps]
     assert [found.tried[name] for name in names] == [20, 20 - zeros, 20 - zeros]
     assert [found.felled[name] for name in names] == [zeros, 0, ones]
     assert (found.overall.count, found.overall.total) == (20 - twos, 20)
     assert [len(attack.seen) for attack in swaps] == [20, ones + twos, ones + twos]
     # What is recorded is not done again, but another order is another run.
-    assert stand(twenty["paper"], swaps, tmp_path) == found
+    assert stand(subject, swaps, tmp_path) == found
     assert sum(len(one.seen) for one in swaps) == 20 + 2 * (ones + twos)
-    assert stand(twenty["paper"], swaps[::-1], tmp_path).felled[names[0]] == 0
+    assert stand(subject, swaps[::-1], tmp_path).felled[names[0]] == 0
 
 
-def test_what_is_flagged_has_not_got_through(
-    twenty: dict[str, Subject],
-    digits_defence: Defence,
-    swaps: list[Swap],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_is_flagged_at_the_largest_rate_has_not_got_through(
+    lured: Lured, swaps: list[Swap], tmp_path: Path
 ) -> None:
-    # Noise is flagged; on C there is nobody to flag it.
-    noise = np.random.default_rng(0).random((8, 8, 1), np.float32)
-    verdict = digits_defence.main_analyzer.detect(noise[None])
-    assert verdict.is_adversarial.all()
-    monkeypatch.setattr(type(swaps[0]), "other", staticmethod(lambda label: noise))
+    def counted(**changes: Any) -> int:
+        subject = dataclasses.replace(plain, name=f"m{len(changes)}", **changes)
+        return stand(subject, swaps[:1], tmp_path).overall.count
 
-    assert stand(twenty["paper"], swaps[:1], tmp_path).overall.count == 0
-    examples = twenty["undefended"].examples
-    shown = examples.labels[examples.ids % 3 == 0]
-    seen_as = predict(digits_defence.classifier, noise[None]).argmax()
-    found = stand(twenty["undefended"], swaps[:1], tmp_path)
-    assert found.overall.count == (shown != seen_as).sum() > 0
-    # The integrated model answers with the recovered class.
-    found = stand(twenty["integrated"], swaps[:1], tmp_path)
-    assert found.overall.count == (shown != verdict.recovered[0]).sum()
+    plain = model_subject(lured.target, lured.examples)
+    fooled = int((lured.examples.ids % 3 == 0).sum())
+    assert counted() == fooled
+    detector = ScoreDetector(lambda x: np.ones(len(x)), {0.005: 1.0, 0.05: 0.5})
+    assert counted(detector=detector) == 0
+    strict = dataclasses.replace(detector, thresholds={0.005: 0.5, 0.05: 1.0})
+    assert counted(detector=strict) == fooled
+    # There the answer is that of both.
+    assert counted(detector=detector, integrated=True) == fooled
 
 
 def test_an_interrupted_worst_case_ends_with_the_same_records_and_counts(
