@@ -247,24 +247,24 @@ def _samples(
     for run in (run for run in runs if run.subject == subject):
         record = run.read(store)
         success = record.succeeded(targeted=run.kind == "TA")
-        w = record.outputs["correlations"]
+        w = record["correlations"]
         correlations[run.attack] = w[success]
         if len(shown) == _SHOWN:
             continue
         # The first kept image on which the attack succeeded, else the first at all.
-        row = int(np.argmax(success[: len(record.kept)]))
+        row = int(np.argmax(success[: len(record["kept"])]))
         verdict = defence.main_analyzer.judge(w[row : row + 1])
         shown.append(
             {
                 "attack": run.attack,
-                "label": int(record.labels[row]),
-                "predicted": int(record.outputs["answer"][row]),
+                "label": int(record["labels"][row]),
+                "predicted": int(record["answer"][row]),
                 "score": float(verdict.score[0]),
                 "flagged": bool(verdict.is_adversarial[0]),
                 "fired": np.compress(verdict.fired[0], CONDITIONS).tolist(),
                 "recovered": int(verdict.recovered[0]),
                 "clean": examples.images[row],
-                "adversarial": record.kept[row],
+                "adversarial": record["kept"][row],
             }
         )
     return correlations, shown

@@ -86,22 +86,22 @@ def read_frame(workdir: str | Path, detector: Detector | None = None) -> pd.Data
 
 def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
     record = run.read(store)
-    outputs = record.outputs
     columns: dict[str, Any] = {
         **{name: getattr(run, name) for name in ("subject", "attack", "kind", "eps")},
         "integrated": run.integrated,
         **run.about,
-        "id": record.ids,
-        "label": record.labels,
-        "goal": record.targets,
+        "id": record["ids"],
+        "label": record["labels"],
+        "goal": record["targets"],
         "success": record.succeeded(targeted=run.kind == "TA"),
         "misclassified": record.misclassified,
-        **{name: getattr(record, name) for name in ("l0", "l2", "linf", "iterations")},
-        **{name: each for name, each in outputs.items() if each.ndim == 1},
+        **{k: each for k, each in record.arrays.items() if each.ndim == 1},
     }
+    for name in ("ids", "labels", "targets"):
+        del columns[name]
     if record.defended is not None:
         columns["defended"] = record.defended
-    if detector is not None and set(detector.asked) <= set(outputs):
+    if detector is not None and set(detector.asked) <= set(record.arrays):
         found = detector.judge(record)
         columns["score"] = found.score
         if found.pull is not None:
@@ -110,7 +110,7 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
             columns[f"flagged_{fpr:g}"] = flagged
             unseen = run.integrated | ~flagged
             columns[f"through_{fpr:g}"] = record.misclassified & unseen
-            right = found.recovered is not None and found.recovered == record.labels
+            right = found.recovered is not None and found.recovered == record["labels"]
             columns[f"recovered_{fpr:g}"] = flagged & right
     return pd.DataFrame(columns)
 

@@ -226,18 +226,16 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         answers = predict(subject.attacked, images).argmax(axis=1)
     moved = distances(examples.images, images)
     return Record(
-        ids=examples.ids,
-        labels=examples.labels,
-        targets=examples.labels if targets is None else targets,
-        l0=moved.l0,
-        l2=moved.l2,
-        linf=moved.linf,
-        iterations=result.iterations,
-        kept=images[: subject.kept],
-        outputs={
+        {
+            "ids": examples.ids,
+            "labels": examples.labels,
+            "targets": examples.labels if targets is None else targets,
+            **moved._asdict(),
+            "iterations": result.iterations,
+            "kept": images[: subject.kept],
             "answer": answers,
             **{name: ask(images) for name, ask in subject.questions.items()},
-        },
+        }
     )
 
 
@@ -302,7 +300,7 @@ def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
     if record.defended is None:
         failed = int((~record.succeeded(targeted=attack.targeted)).sum())
         return failed, failed
-    right = record.outputs["target"] == record.labels
+    right = record["target"] == record["labels"]
     return int(right.sum()), int(record.defended.sum())
 
 
@@ -398,7 +396,7 @@ def _recorded(store: RecordStore, task: Task) -> Record | None:
     # leaves a longer one.
     common = min(len(record), len(task.rows))
     ids = task.subject.examples.ids[task.rows[:common]]
-    return record.take(common) if np.array_equal(record.ids[:common], ids) else None
+    return record.take(common) if np.array_equal(record["ids"][:common], ids) else None
 
 
 def _make_engine(

@@ -173,7 +173,7 @@ class ScoreDetector:
 
     def judge(self, record: Record) -> Finding:
         """Flags what exceeds a threshold."""
-        score = record.outputs["score"]
+        score = record["score"]
         return Finding(score, {f: score > t for f, t in self.thresholds.items()})
 
 
@@ -190,14 +190,14 @@ class Watermark:
 
     def judge(self, record: Record) -> Finding:
         """Asks each analyzer; the score is that of the largest rate's."""
-        w = record.outputs["correlations"]
+        w = record["correlations"]
         verdicts = {fpr: each.judge(w) for fpr, each in self.analyzers.items()}
         main, rows = verdicts[max(verdicts)], np.arange(len(w))
         return Finding(
             main.score,
             {fpr: verdict.is_adversarial for fpr, verdict in verdicts.items()},
             main.recovered,
-            w[rows, record.outputs["answer"]] - w[rows, record.labels],
+            w[rows, record["answer"]] - w[rows, record["labels"]],
         )
 
 

@@ -138,30 +138,22 @@ class Power:
 
 
 def make_record(count: int = 6, **changes: Any) -> Record:
-    """A record of images of three classes that nothing happened to.
-
-    `answer` and other names that are no fields are outputs.
-    """
+    """A record of images of three classes that nothing happened to."""
     labels = np.arange(count) % 3
-    outputs = {"answer": labels, "correlations": np.zeros((count, 3), np.float32)}
-    record = Record(
-        ids=np.arange(count),
-        labels=labels,
-        targets=labels,
-        l0=np.full(count, 4),
-        l2=np.ones(count, np.float32),
-        linf=np.full(count, 0.1, np.float32),
-        iterations=np.full(count, 15),
-        kept=np.zeros((min(count, 2), 2, 2, 1), np.float32),
-        outputs=outputs,
-    )
-    names = {field.name for field in dataclasses.fields(Record)}
-    arrays = {name: np.asarray(value) for name, value in changes.items()}
-    return dataclasses.replace(
-        record,
-        outputs=outputs | {k: v for k, v in arrays.items() if k not in names},
-        **{k: v for k, v in arrays.items() if k in names},
-    )
+    arrays = {
+        "ids": np.arange(count),
+        "labels": labels,
+        "targets": labels,
+        "l0": np.full(count, 4),
+        "l2": np.ones(count, np.float32),
+        "linf": np.full(count, 0.1, np.float32),
+        "iterations": np.full(count, 15),
+        "kept": np.zeros((min(count, 2), 2, 2, 1), np.float32),
+        "answer": labels,
+        "correlations": np.zeros((count, 3), np.float32),
+    }
+    changed = {name: np.asarray(value) for name, value in changes.items()}
+    return Record({**arrays, **changed})
 
 
 def make_run(subject: str, attack: str, **changes: Any) -> Run:

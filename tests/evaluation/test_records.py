@@ -24,11 +24,10 @@ SETTINGS = {"seed": 1, "chunk_size": 4, "thresholds": (0.5, -0.5)}
 
 
 def assert_same(one: Record, other: Record) -> None:
-    arrays, others = ({**vars(each), **each.outputs} for each in (one, other))
-    for name in arrays.keys() - {"outputs"}:
-        np.testing.assert_array_equal(arrays[name], others[name], err_msg=name)
-        assert arrays[name].dtype == others[name].dtype
-    assert one.outputs.keys() == other.outputs.keys()
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, values in one.arrays.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)
+        assert values.dtype == other[name].dtype
 
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
@@ -45,8 +44,8 @@ def test_joined_records_keep_the_first_images_of_all() -> None:
     parts = [make_record(2, kept=kept[:2]), make_record(4, kept=kept[2:])]
     joined = Record.join(parts, kept=4)
     assert len(joined) == 6
-    np.testing.assert_array_equal(joined.kept, kept[:4])
-    np.testing.assert_array_equal(joined.outputs["answer"], [0, 1, 0, 1, 2, 0])
+    np.testing.assert_array_equal(joined["kept"], kept[:4])
+    np.testing.assert_array_equal(joined["answer"], [0, 1, 0, 1, 2, 0])
     assert_same(joined.take(2), parts[0])
 
 

@@ -60,14 +60,14 @@ def test_a_record_tells_what_became_of_each_image(lured: Lured, tmp_path: Path) 
     (run,) = attack([luring(lured)], [FGSM], tmp_path)
     record, examples = read(run, tmp_path), lured.examples
     result = FGSM(lured.augmented, examples.images, examples.labels, ids=examples.ids)
-    np.testing.assert_array_equal(record.ids, examples.ids)
-    np.testing.assert_array_equal(record.outputs["answer"], result.answers)
+    np.testing.assert_array_equal(record["ids"], examples.ids)
+    np.testing.assert_array_equal(record["answer"], result.answers)
     for name, model in (("augmented", lured.augmented), ("target", lured.target)):
         expected = predict(model, result.images).argmax(axis=1)
-        np.testing.assert_array_equal(record.outputs[name], expected)
-    np.testing.assert_array_equal(record.l0, result.l0)
-    np.testing.assert_allclose(record.linf, result.linf, atol=1e-6)
-    assert (run.images, run.chunks, run.eps, len(record.kept)) == (40, 6, 0.2, 0)
+        np.testing.assert_array_equal(record[name], expected)
+    np.testing.assert_array_equal(record["l0"], result.l0)
+    np.testing.assert_allclose(record["linf"], result.linf, atol=1e-6)
+    assert (run.images, run.chunks, run.eps, len(record["kept"])) == (40, 6, 0.2, 0)
     assert (run.subject, run.facts) == ("luring-ce", {"target": "a"})
     assert read_runs(tmp_path) == [run]
 
@@ -110,7 +110,7 @@ def test_the_setting_that_hurts_m_most_meets_all_images(
     ranks = [(trial.standing, trial.defended) for trial in run.trials]
     assert run.settings == run.trials[ranks.index(min(ranks))].settings
     best = read(run, tmp_path).take(10)
-    assert int((best.outputs["target"] == best.labels).sum()) == min(ranks)[0]
+    assert int((best["target"] == best["labels"]).sum()) == min(ranks)[0]
     (alone,) = attack([luring(lured)], [DIM], tmp_path)
     assert (alone.trials, alone.settings["prob"]) == ((), 0.5)
 
@@ -146,7 +146,7 @@ def test_more_images_later_add_to_those_that_are_done(
     pd.testing.assert_frame_equal(one, other.iloc[:10])
     others = dataclasses.replace(lured.examples, ids=lured.examples.ids + 1)
     (run,) = attack([luring(lured, examples=others)], [FGSM], tmp_path)
-    np.testing.assert_array_equal(read(run, tmp_path).ids, others.ids)
+    np.testing.assert_array_equal(read(run, tmp_path)["ids"], others.ids)
 
 
 def test_the_control_gives_each_image_the_change_of_the_one_beside_it(
@@ -160,12 +160,12 @@ def test_the_control_gives_each_image_the_change_of_the_one_beside_it(
     result = FGSM(lured.augmented, examples.images, examples.labels, ids=examples.ids)
     beside = [1, 0, 3, 2, 5, 4, 7, 6]
     images = np.clip(examples.images + (result.images - examples.images)[beside], 0, 1)
-    np.testing.assert_array_equal(record.ids, examples.ids)
+    np.testing.assert_array_equal(record["ids"], examples.ids)
     for name, model in (("augmented", lured.augmented), ("target", lured.target)):
         expected = predict(model, images).argmax(axis=1)
-        np.testing.assert_array_equal(record.outputs[name], expected)
+        np.testing.assert_array_equal(record[name], expected)
     moved = np.linalg.norm((images - examples.images).reshape(8, -1), axis=1)
-    np.testing.assert_allclose(record.l2, moved, rtol=1e-5)
+    np.testing.assert_allclose(record["l2"], moved, rtol=1e-5)
 
 
 def test_any_model_with_any_detector_is_evaluated(lured: Lured, tmp_path: Path) -> None:
