@@ -17,13 +17,7 @@ from keras_traps._files import keep_settings
 from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.metrics import (
-    attack_rows,
-    make_frame,
-    unnoticed,
-    worst_cases,
-)
-from keras_traps.evaluation.paper import paper_clean, paper_row
+from keras_traps.evaluation import metrics, paper
 from keras_traps.evaluation.records import (
     RecordStore,
     Run,
@@ -51,52 +45,31 @@ _SHOWN = 6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Everything that one evaluation found.
-
-    Args:
-        title: One line for the top of the report.
-        dataset: Its name, e.g. `"mnist"`.
-        class_names: One per class.
-        provenance: What a reader needs to run it again, in the order to show it.
-        calibration: The constants of the decoder and why they were chosen: the key
-            `"explanation"` holds sentences, the others numbers.
-        thresholds: By nominal false-positive rate, `U`, `L`, `sigma0`.
-        clean: The models on clean test images: `accuracy_classifier` of C,
-            `accuracy_trapped` of M, `false_positives` by nominal rate, and the paper's
-            accuracies as fractions, `paper_accuracy_classifier` and
-            `paper_accuracy_trapped`.
-        frame: What became of each image; see `make_frame`. Also `clean_score`, the
-            score of the image before the attack, and `lead`, by how much C's answer
-            leads on it.
-        rows: One per attack and variant; see `attack_rows`. Also `paper`, the paper's
-            numbers.
-        worst_cases: See `worst_cases`.
-        warnings: Signs that an attack may be weak or gradients masked, as sentences.
-        unnoticed: See `unnoticed`.
-        correlations: W by name, `(images, classes)`: on the `"clean"` test images, and
-            by attack on the images on which it succeeded.
-        clean_scores: `(images,)`: the analyzer's score of the clean test images.
-        attacked_scores: By attack, those of the images on which it succeeded.
-        examples: A few images with what became of each: `attack`, `label`, `predicted`,
-            `score`, `flagged`, which conditions `fired`, `recovered`, and the `clean`
-            and the `adversarial` image.
-    """
+    """Everything that one evaluation found."""
 
     title: str
     dataset: str
     class_names: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: dict[str, Any]  # in the order to show it
+    # The traps' constants; `"explanation"` holds sentences.
     calibration: dict[str, Any]
+    # By nominal false-positive rate, `U`, `L`, `sigma0`.
     thresholds: dict[float, dict[str, float]]
+    # Of clean test images: the accuracies of C and M, and the false positives by rate.
     clean: dict[str, Any]
+    # See `make_frame`. Also `clean_score`, the score of the image before the attack,
+    # and `lead`, by how much C's answer leads on it.
     frame: pd.DataFrame
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]]  # see `attack_rows`; also `paper`, the paper's numbers
     worst_cases: list[dict[str, Any]]
     warnings: list[str]
     unnoticed: list[dict[str, Any]]
+    # W by name, `(images, classes)`: of the `"clean"` test images, and by attack of
+    # those on which it succeeded; the analyzer's scores of the same.
     correlations: dict[str, FloatArray]
     clean_scores: FloatArray
     attacked_scores: dict[str, FloatArray]
+    # A few images with what became of each.
     examples: list[dict[str, Any]]
 
 
@@ -155,12 +128,11 @@ def evaluate(
     check_distinct("attacks", [attack.name for attack in attacks])
     if variants:
         check_distinct("variants", variants)
-    for variant in variants:
-        if variant not in get_args(Variant):
-            raise ValueError(
-                "Invalid value for argument `variants`. Expected of "
-                f"{', '.join(get_args(Variant))}. Received: {variant!r}"
-            )
+    if unknown := [name for name in variants if name not in get_args(Variant)]:
+        raise ValueError(
+            "Invalid value for argument `variants`. Expected of "
+            f"{', '.join(get_args(Variant))}. Received: {unknown[0]!r}"
+        )
     check_count("chunk_size", chunk_size)
     check_limits(limits or {}, attacks)
     outputs = predict(defence.classifier, test.images)
@@ -193,16 +165,17 @@ def evaluate(
         engine=engine,
         provenance=provenance,
     )
-    places = [attack.name for attack in attacks]
     order: dict[str, int] = {name: place for place, name in enumerate(names)}
+    places = [attack.name for attack in attacks]
     runs = sorted(found, key=lambda run: (order[run.subject], places.index(run.attack)))
-    correlations = defence.main_analyzer.correlations(test.images)
-    scores = defence.main_analyzer.judge(correlations).score
-    frame = make_frame(runs, store, Watermark(defence.analyzers))
+    main = defence.main_analyzer
+    correlations = main.correlations(test.images)
+    scores = main.judge(correlations).score
+    frame = metrics.make_frame(runs, store, Watermark(defence.analyzers))
     if runs:
         frame["clean_score"] = scores[frame["id"]]
-        frame["lead"] = _confidence(outputs, defence.output)[frame["id"]]
-    rows = attack_rows(frame, runs) if runs else []
+        frame["lead"] = _lead(outputs, defence.output)[frame["id"]]
+    rows = metrics.attack_rows(frame, runs) if runs else []
     attacked, shown = _samples(defence, examples, runs, store)
     return Evaluation(
         title=f"Attractors on {test.name}",
@@ -216,29 +189,26 @@ def evaluate(
             "explanation": " ".join(calibration.explanation),
         },
         thresholds={
-            fpr: {
-                "U": analyzer.thresholds.upper,
-                "L": analyzer.thresholds.lower,
-                "sigma0": analyzer.thresholds.deviation,
-            }
-            for fpr, analyzer in defence.analyzers.items()
+            fpr: {"U": one.upper, "L": one.lower, "sigma0": one.deviation}
+            for fpr, each in defence.analyzers.items()
+            for one in [each.thresholds]
         },
         clean=_clean_results(defence, test, outputs, correlations),
         frame=frame,
-        rows=[{**row, "paper": paper_row(row["attack"], test.name)} for row in rows],
-        worst_cases=worst_cases(frame) if runs else [],
+        rows=[
+            {**row, "paper": paper.paper_row(row["attack"], test.name)} for row in rows
+        ],
+        worst_cases=metrics.worst_cases(frame) if runs else [],
         warnings=find_warnings(frame),
-        unnoticed=unnoticed(frame) if runs else [],
+        unnoticed=metrics.unnoticed(frame) if runs else [],
         correlations={"clean": correlations, **attacked},
         clean_scores=scores,
-        attacked_scores={
-            name: defence.main_analyzer.judge(w).score for name, w in attacked.items()
-        },
+        attacked_scores={name: main.judge(w).score for name, w in attacked.items()},
         examples=shown,
     )
 
 
-def _confidence(outputs: FloatArray, output: str) -> FloatArray:
+def _lead(outputs: FloatArray, output: str) -> FloatArray:
     """By how much C's answer leads: the largest probability less the second."""
     shares = softmax(outputs, axis=1) if output == "logits" else outputs
     ranked = np.sort(shares, axis=1)
@@ -253,7 +223,7 @@ def _clean_results(
         return Rate(int(chosen.sum()), len(test))
 
     trapped = predict(defence.trapped, test.images)
-    paper_classifier, paper_trapped = paper_clean(test.name)
+    paper_classifier, paper_trapped = paper.paper_clean(test.name)
     return {
         "accuracy_classifier": rate(outputs.argmax(axis=1) == test.labels),
         "accuracy_trapped": rate(trapped.argmax(axis=1) == test.labels),
@@ -271,32 +241,30 @@ def _samples(
 ) -> tuple[dict[str, FloatArray], list[dict[str, Any]]]:
     """W on the successful images of each attack, and an image of the first attacks."""
     seen = [run.subject for run in runs if run.subject != "undefended"]
-    subject = "paper" if "paper" in seen else next(iter(seen), "")
+    subject = "paper" if "paper" in seen else "".join(seen[:1])
     correlations: dict[str, FloatArray] = {}
     shown: list[dict[str, Any]] = []
-    for run in runs:
-        if run.subject != subject:
-            continue
+    for run in (run for run in runs if run.subject == subject):
         record = run.read(store)
         success = record.succeeded(targeted=run.kind == "TA")
-        w = record.outputs["correlations"]
+        w = record["correlations"]
         correlations[run.attack] = w[success]
         if len(shown) == _SHOWN:
             continue
         # The first kept image on which the attack succeeded, else the first at all.
-        row = int(np.argmax(success[: len(record.kept)]))
+        row = int(np.argmax(success[: len(record["kept"])]))
         verdict = defence.main_analyzer.judge(w[row : row + 1])
         shown.append(
             {
                 "attack": run.attack,
-                "label": int(record.labels[row]),
-                "predicted": int(record.outputs["answer"][row]),
+                "label": int(record["labels"][row]),
+                "predicted": int(record["answer"][row]),
                 "score": float(verdict.score[0]),
                 "flagged": bool(verdict.is_adversarial[0]),
                 "fired": np.compress(verdict.fired[0], CONDITIONS).tolist(),
                 "recovered": int(verdict.recovered[0]),
                 "clean": examples.images[row],
-                "adversarial": record.kept[row],
+                "adversarial": record["kept"][row],
             }
         )
     return correlations, shown

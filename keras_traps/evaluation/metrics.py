@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from keras_traps.evaluation.records import RecordStore, Run, read_runs
 from keras_traps.evaluation.subjects import Detector
-from keras_traps.luring.metrics import LuringMetrics, defended, luring_metrics
+from keras_traps.luring.metrics import LuringMetrics, luring_metrics
 from keras_traps.rates import Rate
 
 LEVEL = 0.05
@@ -28,6 +28,7 @@ ANY_LOSS = "any_loss"
 
 # The paper's Tables I, V and VI show these beside the attack on C.
 _BESIDE_C = ("paper", "integrated", "integrated_label")
+_TOLD = ("attack", "kind", "settings", "note")
 
 
 def make_frame(
@@ -38,8 +39,8 @@ def make_frame(
     Args:
         runs: What was run.
         store: Where the records are.
-        detector: What judges the subjects whose records have what it asks for. Defaults
-            to `None`.
+        detector: What judges the records that have what it asks for. Defaults to
+            `None`.
 
     Returns:
         A row for each subject, attack, radius and image: `subject`, `attack`, `kind`,
@@ -85,34 +86,31 @@ def read_frame(workdir: str | Path, detector: Detector | None = None) -> pd.Data
 
 def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
     record = run.read(store)
-    wrong, outputs = record.misclassified, record.outputs
     columns: dict[str, Any] = {
         **{name: getattr(run, name) for name in ("subject", "attack", "kind", "eps")},
         "integrated": run.integrated,
         **run.about,
-        "id": record.ids,
-        "label": record.labels,
-        "goal": record.targets,
+        "id": record["ids"],
+        "label": record["labels"],
+        "goal": record["targets"],
         "success": record.succeeded(targeted=run.kind == "TA"),
-        "misclassified": wrong,
-        **{name: getattr(record, name) for name in ("l0", "l2", "linf", "iterations")},
-        **{name: each for name, each in outputs.items() if each.ndim == 1},
+        "misclassified": record.misclassified,
+        **{k: each for k, each in record.arrays.items() if each.ndim == 1},
     }
-    if {"augmented", "target"} <= set(outputs):
-        columns["defended"] = defended(
-            augmented=outputs["augmented"],
-            target=outputs["target"],
-            labels=record.labels,
-        )
-    if detector is not None and set(detector.asked) <= set(outputs):
+    for name in ("ids", "labels", "targets"):
+        del columns[name]
+    if record.defended is not None:
+        columns["defended"] = record.defended
+    if detector is not None and set(detector.asked) <= set(record.arrays):
         found = detector.judge(record)
         columns["score"] = found.score
         if found.pull is not None:
             columns["pull"] = found.pull
         for fpr, flagged in found.flagged.items():
             columns[f"flagged_{fpr:g}"] = flagged
-            columns[f"through_{fpr:g}"] = wrong & (run.integrated | ~flagged)
-            right = found.recovered is not None and found.recovered == record.labels
+            unseen = run.integrated | ~flagged
+            columns[f"through_{fpr:g}"] = record.misclassified & unseen
+            right = found.recovered is not None and found.recovered == record["labels"]
             columns[f"recovered_{fpr:g}"] = flagged & right
     return pd.DataFrame(columns)
 
@@ -136,17 +134,14 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
         if run.subject == "undefended":
             continue
         part = cells[run.subject, run.attack]
-        beside = cells.get(("undefended", run.attack))
-        if run.subject not in _BESIDE_C or beside is None:
+        beside = cells.get(("undefended", run.attack), part.iloc[:0])
+        if run.subject not in _BESIDE_C:
             beside = part.iloc[:0]
         detection = [_detection(part, fpr) for fpr in fprs_of(frame)]
         rows.append(
             {
                 "variant": run.subject,
-                "attack": run.attack,
-                "kind": run.kind,
-                "settings": run.settings,
-                "note": run.note,
+                **{name: getattr(run, name) for name in _TOLD},
                 "success_classifier": rate_of(beside["success"])
                 if len(beside)
                 else None,
@@ -199,32 +194,28 @@ def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:
         fprs = fprs_of(part)[: 1 if part["integrated"].any() else None]
         by_image = part.groupby("id")
         met = by_image.size() == part.groupby(["subject", "attack"]).ngroups
-        lost = {fpr: by_image[f"through_{fpr:g}"].any()[met] for fpr in fprs}
-        found.append(
-            {
-                "variant": variant,
-                "misclassified": rate_of(by_image["misclassified"].any()[met]),
-                "overall": {fpr: rate_of(flags) for fpr, flags in lost.items()},
-            }
-        )
+        wrong = rate_of(by_image["misclassified"].any()[met])
+        overall = {
+            fpr: rate_of(by_image[f"through_{fpr:g}"].any()[met]) for fpr in fprs
+        }
+        found.append({"variant": variant, "misclassified": wrong, "overall": overall})
     return found
 
 
 def unnoticed(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Compares the images that fool M unnoticed with those that are noticed."""
     rows: list[dict[str, Any]] = []
-    [fpr, *_] = fprs_of(frame)
+    fpr = fprs_of(frame)[0]
     seen = frame[(frame["subject"] == "paper") & frame["success"]]
     for attack, part in seen.groupby("attack", sort=False):
         flagged = part[f"flagged_{fpr:g}"]
-        if flagged.all():
-            continue
         row: dict[str, Any] = {"attack": attack, "fpr": fpr}
         for name, chosen in (("unnoticed", ~flagged), ("noticed", flagged)):
             medians = part.loc[chosen, ["lead", "pull", "l2"]].median()
             told = {key: None if np.isnan(m) else m for key, m in medians.items()}
             row[name] = {"count": int(chosen.sum()), **told}
-        rows.append(row)
+        if not flagged.all():
+            rows.append(row)
     return rows
 
 
@@ -266,8 +257,5 @@ class CleanVariant:
 
 def luring_rates(part: pd.DataFrame) -> LuringMetrics:
     """Counts what the luring paper measures of one attack's images."""
-    return luring_metrics(
-        augmented=part["augmented"].to_numpy(),
-        target=part["target"].to_numpy(),
-        labels=part["label"].to_numpy(),
-    )
+    augmented, target, labels = part[["augmented", "target", "label"]].to_numpy().T
+    return luring_metrics(augmented=augmented, target=target, labels=labels)

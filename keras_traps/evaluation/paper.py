@@ -35,12 +35,9 @@ VARIANTS_OF: dict[int, tuple[Variant, ...]] = {
 """Which variants of the trapped model a table is made of, by its number."""
 
 RATES_OF: dict[int, tuple[float, ...]] = {
-    1: (PAPER_FPR,),
+    **dict.fromkeys(VARIANTS_OF, (PAPER_FPR,)),
     2: (),
-    3: (PAPER_FPR,),
     4: (PAPER_FPR, LOW_FPR),
-    5: (PAPER_FPR,),
-    6: (PAPER_FPR,),
 }
 """Which nominal false-positive rates a table of the paper is for, by its number."""
 
@@ -89,15 +86,19 @@ def paper_clean(dataset: str) -> tuple[float | None, float | None]:
 
 def luring_cell(
     dataset: str, attack: str, eps: float, variant: str
-) -> dict[str, float | None]:
-    """Looks up what the luring paper reports for one attack (Tables 2 to 4)."""
+) -> dict[str, float]:
+    """Looks up what is legible of the luring paper's Tables 2 to 4."""
     rows = _read("luring")["attacks"].get(dataset, {}).get(attack, {})
-    return dict(rows.get(f"{eps:g}", {}).get(variant, {}))
+    return _legible(rows.get(f"{eps:g}", {}).get(variant, {}))
 
 
-def luring_clean(dataset: str, variant: str) -> dict[str, float | None]:
+def luring_clean(dataset: str, variant: str) -> dict[str, float]:
     """Looks up the luring paper's accuracy on clean test images (Table 1)."""
-    return dict(_read("luring")["clean"].get(dataset, {}).get(variant, {}))
+    return _legible(_read("luring")["clean"].get(dataset, {}).get(variant, {}))
+
+
+def _legible(row: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 @functools.cache
@@ -121,25 +122,19 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
     }
     found: list[dict[str, Any]] = []
     for baseline in BASELINES:
-        shared = [
-            (attack, eps, run, ours[baseline, attack, eps])
+        shared = {
+            (attack, eps): (run, ours[baseline, attack, eps])
             for (variant, attack, eps), run in ours.items()
             if variant == "luring" and (baseline, attack, eps) in ours
-        ]
-        alike = [one for one in shared if _asked(one[2]) == _asked(one[3])]
-        if not alike:
-            continue
-        for what in ("ac_m", "dac"):
-            missed, pairs = [], []
-            for attack, eps, *both in alike:
-                mine, other = (
-                    _good(parts[run.subject, attack, eps], what) for run in both
-                )
-                if not mine.mean() > other.mean():
-                    missed.append(
-                        (attack, eps, float(mine.mean()), float(other.mean()))
-                    )
-                pairs.append(compare(mine, other))
+        }
+        alike = {k: both for k, both in shared.items() if _alike(*both)}
+        for what in ("ac_m", "dac") if alike else ():
+            goods = {
+                place: [_good(parts[run.subject, *place], what) for run in both]
+                for place, both in alike.items()
+            }
+            means = {k: [float(each.mean()) for each in v] for k, v in goods.items()}
+            missed = [(*k, *m) for k, m in means.items() if not m[0] > m[1]]
             found.append(
                 {
                     "baseline": baseline,
@@ -148,23 +143,30 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
                     "cells": len(alike),
                     "missed": missed,
                     "uneven": [
-                        (attack, eps, mine.images, other.images)
-                        for attack, eps, mine, other in alike
-                        if mine.images != other.images
+                        (*place, one.images, other.images)
+                        for place, (one, other) in alike.items()
+                        if one.images != other.images
                     ],
-                    "unlike": [one[:2] for one in shared if one not in alike],
-                    "paired": _count_pairs(pairs),
+                    "unlike": [place for place in shared if place not in alike],
+                    "paired": _count_pairs([compare(*both) for both in goods.values()]),
                 }
             )
     return found
 
 
-def _asked(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Its settings but for those that a sweep found, and what that chose among."""
-    sweep = LURING_SWEEPS.get(run.attack, [])
-    found = {name for change in sweep for name in change} if run.trials else ()
-    settings = {k: v for k, v in run.settings.items() if k not in found}
-    return settings, [trial.settings for trial in run.trials]
+def _alike(*runs: Run) -> bool:
+    """Whether runs differ in nothing but what a sweep of the same settings found."""
+    found = {
+        name for change in LURING_SWEEPS.get(runs[0].attack, []) for name in change
+    }
+    asked = [
+        (
+            [trial.settings for trial in run.trials],
+            {k: v for k, v in run.settings.items() if not (run.trials and k in found)},
+        )
+        for run in runs
+    ]
+    return asked[0] == asked[1]
 
 
 def _good(part: pd.DataFrame, what: str) -> pd.Series:

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 from scipy.stats import gaussian_kde
 from sklearn.metrics import roc_curve
 
-from keras_traps._checks import FloatArray
 from keras_traps.evaluation.evaluate import Evaluation
-from keras_traps.evaluation.render import listing, nominal, number
+from keras_traps.evaluation.render import listing, nominal
 
 Values = npt.NDArray[np.floating]
 
-# Ground, ink, muted ink, and the palette of Okabe and Ito, which stays apart under the
-# common colour blindnesses; on a dark ground its blues and its orange are too dark.
+# The palette of Okabe and Ito stays apart under the common colour blindnesses.
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_LIGHT = ("#ffffff", "#1d2327", "#6b747c", _HUES)
-_DARK_HUES = ("#4fa3dc", "#f0803c", *_HUES[2:5], "#F0E442")
-_DARK = ("#14181b", "#e4e8ea", "#98a2aa", _DARK_HUES)
-_Scheme = tuple[str, str, str, tuple[str, ...]]
+_INK, _MUTED = "#1d2327", "#6b747c"
 
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)))
 _KINDS = {"UA": "untargeted attacks", "TA": "targeted attacks"}
@@ -38,13 +31,11 @@ _MOST_SAMPLES, _POINTS = 5_000, 400
 _SHOWN_SIDE, _GAP = 112, 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A plot as PNG for a light and a dark page, and in words, `alt`."""
+class Picture(NamedTuple):
+    """A PNG, and what it shows in words."""
 
     alt: str
-    light: bytes
-    dark: bytes
+    png: bytes
 
 
 def roc_picture(evaluation: Evaluation) -> Picture | None:
@@ -57,95 +48,76 @@ def roc_picture(evaluation: Evaluation) -> Picture | None:
             curves[attack] = roc_curve(truth, np.concatenate([clean, attacked]))[:2]
     if not curves:
         return None
-    return Picture(
-        f"ROC curves of the analyzer's score for {listing(list(curves), most=20)}: "
-        "detection rate over false-positive rate.",
-        *(_roc(curves, list(evaluation.thresholds), each) for each in (_LIGHT, _DARK)),
-    )
-
-
-def correlation_picture(evaluation: Evaluation) -> Picture | None:
-    """Draws densities of w on clean and attacked images, with the thresholds."""
-    kinds = {row["attack"]: _KINDS[row["kind"]] for row in evaluation.rows}
-    groups: dict[str, list[FloatArray]] = {"clean": []}
-    groups |= {name: [] for name in _KINDS.values()}
-    for attack, w in evaluation.correlations.items():
-        if w.size:
-            groups[kinds.get(attack, "clean")].append(w)
-    drawn = {name: np.concatenate(parts) for name, parts in groups.items() if parts}
-    if not drawn:
-        return None
-    thresholds = evaluation.thresholds
-    return Picture(
-        "Densities of the decoder's output w, its largest and smallest coefficient and "
-        f"its standard deviation, for {listing(list(drawn))}.",
-        *(_correlations(drawn, thresholds, each) for each in (_LIGHT, _DARK)),
-    )
-
-
-def _roc(
-    curves: Mapping[str, tuple[Values, Values]], rates: list[float], scheme: _Scheme
-) -> bytes:
-    ground, _, muted, hues = scheme
-    figure = Figure(figsize=(9.6, 4.3), layout="constrained", facecolor=ground)
+    figure = Figure(figsize=(9.6, 4.3), layout="constrained")
     plain, stretched = figure.subplots(1, 2, sharey=True)
     chance = np.geomspace(_SMALLEST_RATE / 10, 1, 60)
     for axes in (plain, stretched):
-        _style(axes, scheme)
-        axes.plot(chance, chance, color=muted, linestyle=":", linewidth=1)
+        _style(axes)
+        axes.plot(chance, chance, color=_MUTED, linestyle=":", linewidth=1)
         axes.set_xlabel("False-positive rate")
     lines = {}
     for index, (attack, (x, y)) in enumerate(curves.items()):
         line: dict[str, Any] = {
-            "color": hues[index % len(hues)],
-            "linestyle": _DASHES[index // len(hues) % len(_DASHES)],
+            "color": _HUES[index % len(_HUES)],
+            "linestyle": _DASHES[index // len(_HUES) % len(_DASHES)],
             "linewidth": 1.4,
         }
         lines[attack] = plain.plot(x, y, **line)[0]
         # A logarithmic axis has no place for 0: what is reached without a single
         # false positive starts at its left end.
         stretched.plot(np.maximum(x, _SMALLEST_RATE / 10), y, **line)
-    for rate in rates:
-        stretched.axvline(rate, color=muted, linewidth=0.8)
-        place = {"xytext": (-3, 0), "textcoords": "offset points", "ha": "right"}
-        stretched.annotate(
-            nominal(rate), (rate, 0.12), color=muted, fontsize=8, **place
-        )
+    look = {"color": _MUTED, "fontsize": 8, "ha": "right"}
+    for rate in evaluation.thresholds:
+        stretched.axvline(rate, color=_MUTED, linewidth=0.8)
+        stretched.text(rate * 0.97, 0.12, nominal(rate), **look)
     stretched.set(xscale="log", xlim=(_SMALLEST_RATE, 1))
     plain.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="Detection rate")
-    return _to_png(figure, lines, scheme, loc="outside right center")
+    return Picture(
+        f"ROC curves of the analyzer's score for {listing(list(curves), most=20)}: "
+        "detection rate over false-positive rate.",
+        _to_png(figure, lines, loc="outside right center"),
+    )
 
 
-def _correlations(
-    groups: Mapping[str, Values],
-    thresholds: Mapping[float, Mapping[str, float]],
-    scheme: _Scheme,
-) -> bytes:
-    ground, ink, muted, hues = scheme
+def correlation_picture(evaluation: Evaluation) -> Picture | None:
+    """Draws densities of w on clean and attacked images, with the thresholds."""
+    kinds = {row["attack"]: _KINDS[row["kind"]] for row in evaluation.rows}
+    parts: dict[str, list[Values]] = {"clean": [], **{k: [] for k in _KINDS.values()}}
+    for attack, w in evaluation.correlations.items():
+        if w.size:
+            parts[kinds.get(attack, "clean")].append(w)
+    groups = {name: np.concatenate(each) for name, each in parts.items() if each}
+    if not groups:
+        return None
     statistics: list[tuple[str, str, Callable[[Values], Values]]] = [
         ("Coefficients of w", "", np.ravel),
         ("max w, compared with U", "U", lambda w: w.max(axis=1)),
         ("min w, compared with L", "L", lambda w: w.min(axis=1)),
         ("stdev w, compared with σ₀", "sigma0", lambda w: w.std(axis=1)),
     ]
-    hue = dict(zip(("clean", *_KINDS.values()), (muted, hues[1], hues[0]), strict=True))
-    figure = Figure(figsize=(9.6, 5.6), layout="constrained", facecolor=ground)
+    hue = dict(zip(parts, (_MUTED, _HUES[1], _HUES[0]), strict=True))
+    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
     lines = {name: Line2D([], [], color=hue[name], linewidth=2.4) for name in groups}
     panels = figure.subplots(2, 2).ravel()
+    thresholds = sorted(evaluation.thresholds.items(), reverse=True)
     for axes, (label, limit, of) in zip(panels, statistics, strict=True):
-        _style(axes, scheme)
+        _style(axes)
         for name, w in groups.items():
             # A coefficient that is not finite makes a statistic that is not.
             with np.errstate(invalid="ignore", over="ignore"):
                 _density(axes, _finite(of(w)), hue[name], filled=name == "clean")
-        for index, (fpr, values) in enumerate(sorted(thresholds.items(), reverse=True)):
+        for index, (fpr, values) in enumerate(thresholds):
             if limit in values:
                 dash = _DASHES[index % len(_DASHES)]
                 lines[f"threshold at {nominal(fpr)} FPR"] = axes.axvline(
-                    values[limit], color=ink, linewidth=1, linestyle=dash
+                    values[limit], color=_INK, linewidth=1, linestyle=dash
                 )
         axes.set(xlabel=label, ylabel="Density / its peak", yticks=[], ylim=(0, 1.08))
-    return _to_png(figure, lines, scheme, loc="outside upper center", ncols=5)
+    return Picture(
+        "Densities of the decoder's output w, its largest and smallest coefficient and "
+        f"its standard deviation, for {listing(list(groups))}.",
+        _to_png(figure, lines, loc="outside upper center", ncols=5),
+    )
 
 
 def _density(axes: Axes, sample: Values, hue: str, *, filled: bool) -> None:
@@ -173,37 +145,31 @@ def _finite(values: Values) -> Values:
     return finite
 
 
-def _style(axes: Axes, scheme: _Scheme) -> None:
-    ground, ink, muted, _ = scheme
-    axes.set_facecolor(ground)
-    axes.tick_params(which="both", colors=muted, labelsize=8.5)
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(muted)
+def _style(axes: Axes) -> None:
+    axes.tick_params(which="both", colors=_MUTED, labelsize=8.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_MUTED)
 
 
-def _to_png(
-    figure: Figure, lines: Mapping[str, Line2D], scheme: _Scheme, **where: Any
-) -> bytes:
-    look: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "labelcolor": scheme[1]}
-    legend = figure.legend([*lines.values()], [*lines], **look, **where)
+def _to_png(figure: Figure, lines: Mapping[str, Line2D], **where: Any) -> bytes:
+    legend = figure.legend(
+        [*lines.values()], [*lines], frameon=False, fontsize=8.5, **where
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     # Without the version in it, the same evaluation gives the same bytes.
     figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def strip_png(clean: FloatArray, adversarial: FloatArray) -> bytes:
-    """Draws clean image, adversarial image and perturbation side by side.
+def strip(example: Mapping[str, Any]) -> bytes:
+    """Draws clean image, adversarial image and perturbation side by side, as PNG.
 
     The perturbation is stretched so that its largest change spans the range from
     mid-grey to black or white; pixels are enlarged without smoothing.
     """
+    clean, adversarial = example["clean"], example["adversarial"]
     change = adversarial - clean
     largest = float(np.abs(change).max()) or 1.0
     panels = []
@@ -214,39 +180,7 @@ def strip_png(clean: FloatArray, adversarial: FloatArray) -> bytes:
         factor = max(1, _SHOWN_SIDE // max(grey.shape[:2]))
         panels.append(rgba.repeat(factor, axis=0).repeat(factor, axis=1))
     gap = np.zeros((panels[0].shape[0], _GAP, 4), np.uint8)
-    strip = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    whole = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
     buffer = io.BytesIO()
-    Image.fromarray(strip).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(whole).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def example_view(example: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Says what became of an attacked image, and draws it."""
-    label, attack, flagged = example["label"], example["attack"], example["flagged"]
-    true, said, recovered = (
-        names[each] if 0 <= each < len(names) else str(each)
-        for each in (label, example["predicted"], example["recovered"])
-    )
-    fooled, right = example["predicted"] != label, example["recovered"] == label
-    score = f"score {number(round(example['score'], 3))}"
-    verdict, recovery = f"not flagged, {score}", "not asked, as nothing was flagged"
-    if flagged:
-        verdict = f"flagged by {', '.join(example['fired'])}, {score}"
-        recovery = f"{recovered}, {'the true class' if right else 'a wrong class'}"
-    outcome = "Caught and recovered" if right else "Caught, wrong class recovered"
-    if not fooled:
-        outcome = "Flagged, though not fooled" if flagged else "Not fooled"
-    elif not flagged:
-        outcome = "Missed"
-    change = example["adversarial"] - example["clean"]
-    size = f"at most {np.abs(change).max():.2f} per pixel"
-    size += f", L2 {np.linalg.norm(change):.2f}"
-    strip = strip_png(example["clean"], example["adversarial"])
-    alt = f"Clean image of {true}, the same after {attack}, and the perturbation."
-    return {
-        "title": f"{attack}: {true} {'' if fooled else 'still '}read as {said}",
-        "outcome": outcome,
-        "good": not fooled or (flagged and right),
-        "picture": Picture(f"{alt} {outcome}.", strip, strip),
-        "facts": [("Analyzer", verdict), ("Recovered", recovery), ("Change", size)],
-    }

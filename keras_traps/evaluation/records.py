@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_traps._checks import FloatArray, IntArray
+from keras_traps._checks import FloatArray
 from keras_traps._files import keep_settings, make_writable, write_atomically
 from keras_traps.attacks import Attack
 from keras_traps.datasets import Dataset
+from keras_traps.luring.metrics import defended
 from keras_traps.provenance import (
     architecture_sha256,
     array_sha256,
@@ -33,59 +34,54 @@ if TYPE_CHECKING:
     from keras_traps.evaluation.subjects import Defence
 
 _RECORDS, _RUNS, _SETTINGS = "records", "runs", "settings.json"
-_OUTPUT = "output."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record:
-    """What one attack made of some images; arrays have one row per image."""
+    """What one attack made of some images: arrays with one row per image, by name.
 
-    ids: IntArray
-    labels: IntArray
-    targets: IntArray
-    l0: IntArray
-    l2: FloatArray
-    linf: FloatArray
-    iterations: IntArray
-    kept: FloatArray
-    outputs: Mapping[str, npt.NDArray[Any]]
+    These are `ids`, `labels`, `targets`, `l0`, `l2`, `linf`, `iterations`, the attacked
+    model's `answer`, what else was asked, and `kept`, some of the images themselves.
+    """
+
+    arrays: Mapping[str, npt.NDArray[Any]]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self["ids"])
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.arrays[name]
 
     @property
     def misclassified(self) -> npt.NDArray[np.bool_]:
         """Which images the model now takes for another class, `(images,)`."""
-        return np.not_equal(self.outputs["answer"], self.labels)
+        return np.not_equal(self["answer"], self["labels"])
 
     def succeeded(self, *, targeted: bool) -> npt.NDArray[np.bool_]:
         """Returns which attacks met their goal, `(images,)`."""
-        hit = np.equal(self.outputs["answer"], self.targets)
+        hit = np.equal(self["answer"], self["targets"])
         return hit if targeted else self.misclassified
+
+    @property
+    def defended(self) -> npt.NDArray[np.bool_] | None:
+        """Of luring, on which images DAC counts a success of the defence."""
+        if not {"augmented", "target"} <= set(self.arrays):
+            return None
+        augmented, target = self["augmented"], self["target"]
+        return defended(augmented=augmented, target=target, labels=self["labels"])
 
     def take(self, count: int) -> Record:
         """Returns the record of the first images."""
-        return _unflatten({k: v[:count] for k, v in _flatten(self).items()})
+        return Record({name: each[:count] for name, each in self.arrays.items()})
 
     @staticmethod
     def join(records: Sequence[Record], *, kept: int) -> Record:
         """Joins records into one that keeps some of the first images whole."""
-        parts = [_flatten(record) for record in records]
-        joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-        return _unflatten({**joined, "kept": joined["kept"][:kept]})
-
-
-def _flatten(record: Record) -> dict[str, npt.NDArray[Any]]:
-    arrays = dict(vars(record))
-    outputs = arrays.pop("outputs")
-    return {**arrays, **{_OUTPUT + name: value for name, value in outputs.items()}}
-
-
-def _unflatten(arrays: Mapping[str, npt.NDArray[Any]]) -> Record:
-    names = [name for name in arrays if name.startswith(_OUTPUT)]
-    fields = {name: value for name, value in arrays.items() if name not in names}
-    outputs = {name.removeprefix(_OUTPUT): arrays[name] for name in names}
-    return Record(**fields, outputs=outputs)
+        names = records[0].arrays
+        joined = {
+            name: np.concatenate([one[name] for one in records]) for name in names
+        }
+        return Record({**joined, "kept": joined["kept"][:kept]})
 
 
 class RecordStore:
@@ -116,8 +112,8 @@ class RecordStore:
         path = self.workdir / _RECORDS / _SETTINGS
         if not path.exists() and any(path.parent.rglob("*.npz")):
             raise ValueError(
-                f"The directory {path.parent} holds records without their {_SETTINGS}, "
-                "so that what made them is unknown. Choose another `--workdir`."
+                f"The directory {path.parent} holds records without {_SETTINGS}: what "
+                "made them is unknown. Choose another `--workdir`."
             )
         keep_settings(path, settings, resume=resume)
 
@@ -149,7 +145,7 @@ class RecordStore:
         path = self._path(folder, chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **_flatten(record))
+        np.savez_compressed(buffer, allow_pickle=False, **record.arrays)
         write_atomically(path, buffer.getvalue())
 
     def read(self, folder: str, chunk: int) -> Record:
@@ -157,7 +153,7 @@ class RecordStore:
         path = self._path(folder, chunk)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return _unflatten(dict(archive))
+                return Record(dict(archive))
         except Exception as error:  # zipfile, zlib and NumPy each raise their own.
             raise ValueError(
                 f"The record {path} is damaged ({error}). Delete it; with `--resume` "
@@ -216,9 +212,8 @@ def attack_folder(attack: Attack, *before: Attack) -> str:
         return f"{attack.name}-{_digest(told)}"
     except TypeError as error:
         raise TypeError(
-            f"Invalid settings of the attack {attack.name!r}. Expected numbers, "
-            "strings, truth values, and lists of them, by which its records are kept. "
-            f"Received: {attack.settings()!r}"
+            f"Invalid settings of the attack {attack.name!r}. Expected plain data, by "
+            f"which its records are kept. Received: {attack.settings()!r}"
         ) from error
 
 
@@ -235,16 +230,12 @@ def _digest(content: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One setting of a sweep, on the first `images`.
-
-    On how many the attack failed is `standing`, and `defended` too; of luring, on how
-    many M was still right, and on how many M was right, or M and M∘P differed.
-    """
+    """One setting of a sweep, on the first images."""
 
     settings: dict[str, Any]
     images: int
-    standing: int
-    defended: int
+    standing: int  # on how many the attack failed; of luring, M was still right
+    defended: int  # the same; of luring, what DAC counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +260,7 @@ class Run:
     def read(self, store: RecordStore) -> Record:
         """Reads the record of all images; a `ValueError` names a damaged file."""
         parts = [store.read(self.folder, chunk) for chunk in range(self.chunks)]
-        kept = max(len(part.kept) for part in parts)
+        kept = max(len(part["kept"]) for part in parts)
         return Record.join(parts, kept=kept).take(self.images)
 
     def write(self, workdir: Path) -> None:
@@ -292,8 +283,7 @@ def read_runs(workdir: str | Path, order: Sequence[str] = ()) -> list[Run]:
                 f"The run {path} is damaged ({error}). Delete it, and attack again "
                 "with `--resume`."
             ) from error
-    places = {name: place for place, name in enumerate(order)}
-    last = len(places)
+    places = {name: place - len(order) for place, name in enumerate(order)}
     return sorted(
-        runs, key=lambda r: (r.subject, places.get(r.attack, last), r.attack, r.eps)
+        runs, key=lambda r: (r.subject, places.get(r.attack, 0), r.attack, r.eps)
     )

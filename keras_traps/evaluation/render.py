@@ -64,8 +64,7 @@ def write_page(
 ) -> ReportPaths:
     """Writes a page as HTML and Markdown, and its numbers as strict JSON.
 
-    The same page gives the same bytes. Each file appears whole or not at all; an older
-    one is replaced.
+    Each file appears whole or not at all; an older one is replaced.
     """
     directory = Path(directory)
     paths = ReportPaths(
@@ -100,17 +99,18 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {
         "cells": lambda row: [c if isinstance(c, Cell) else Cell(str(c)) for c in row],
-        "code": _code,
-        "data": _data,
+        "data": lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
         "flat": _flat,
         "headings": _headings,
         "interval": interval,
+        "known": known,
         "listing": listing,
         "md": _markdown,
         "measure": measure,
         "named": lambda keys, names: [names[key] for key in keys],
         "nominal": nominal,
         "number": number,
+        "of": lambda k, names: names[k] if 0 <= k < len(names) else str(k),
         "percent": percent,
         "settings": settings_text,
         "share": share,
@@ -135,21 +135,10 @@ def _flat(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
 def _markdown(text: str) -> markupsafe.Markup:
     """Escapes a text for Markdown, which has HTML in it."""
     flat = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", " ".join(text.split()))
     return markupsafe.Markup(html.escape(flat, quote=False))
-
-
-def _code(text: str) -> markupsafe.Markup:
-    """Writes a text as code, where a cell of Markdown can hold it as such."""
-    if not text or "`" in text:
-        return _markdown(text)
-    return markupsafe.Markup("`{}`".format(text.replace("\n", " ").replace("|", "\\|")))
 
 
 def plain(value: Any) -> Any:
@@ -157,10 +146,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Rate):
-        found = {"value": value.value, "interval": value.interval}
-        return plain({"count": value.count, "total": value.total, **found})
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        value = {**vars(value), "value": value.value, "interval": value.interval}
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         value = value._asdict()  # Its fields have names.
     if isinstance(value, Mapping):
@@ -172,9 +160,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
+    return value if value is None or isinstance(value, int | str) else str(value)
 
 
 def percent(value: float | None) -> str:
@@ -196,9 +182,8 @@ def nominal(fpr: float) -> str:
 
 def measure(value: float | None, digits: int) -> str:
     """Writes a measured number with fixed decimals, or that there is none."""
-    if value is None or not math.isfinite(value):
-        return NOT_APPLICABLE
-    return f"{value:.{digits}f}"
+    there = value is not None and math.isfinite(value)
+    return f"{value:.{digits}f}" if there else NOT_APPLICABLE
 
 
 def number(value: Any) -> str:
@@ -250,6 +235,18 @@ def rate_cell(
     heat = round(100 * math.sqrt(rate.value)) if tint else None
     counts = f"{rate.count:,} of {rate.total:,}"
     return Cell(percent(rate.value), counts, interval(rate), paper, heat, wide)
+
+
+def known(
+    papers: Mapping[str, float | None], key: str | None, digits: int | None = None
+) -> str | None:
+    """Writes what a paper has: a dash for a gap, `None` where it has no such row."""
+    if not papers:
+        return None
+    if key is None or key not in papers:
+        return NOTHING
+    value = papers[key]
+    return percent(value) if digits is None else measure(value, digits)
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

@@ -5,8 +5,6 @@ Here is what they show; how it is said is in `templates/pages.j2`.
 
 from __future__ import annotations
 
-import collections
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,31 +12,14 @@ from typing import Any
 import pandas as pd
 
 from keras_traps.attacks import PRESET_NOTES, PRESETS, Attack
+from keras_traps.evaluation import paper
 from keras_traps.evaluation.evaluate import Evaluation
 from keras_traps.evaluation.metrics import ANY_LOSS, CleanVariant, luring_rates
-from keras_traps.evaluation.paper import (
-    LOW_FPR,
-    MEASURES,
-    NAMES,
-    PAPER_FPR,
-    TABLED,
-    UNBOUNDED,
-    VARIANT_NAMES,
-    compare_luring,
-    luring_cell,
-    luring_clean,
-)
-from keras_traps.evaluation.pictures import (
-    correlation_picture,
-    example_view,
-    roc_picture,
-)
+from keras_traps.evaluation.pictures import correlation_picture, roc_picture, strip
 from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.render import (
-    NOTHING,
-    Cell,
     ReportPaths,
-    measure,
+    number,
     percent,
     plain,
     settings_text,
@@ -60,13 +41,13 @@ __all__ = [
 ]
 
 # The attractor paper's names of what it has at each false-positive rate.
-_AT = {
-    PAPER_FPR: {
+_AT_RATE = {
+    paper.PAPER_FPR: {
         "detected": "detection",
         "recovered": "recovery",
         "overall": "overall_asr",
     },
-    LOW_FPR: {"overall": "overall_asr_fpr0.5"},
+    paper.LOW_FPR: {"overall": "overall_asr_fpr0.5"},
 }
 _LURING_TABLES = {"mnist": "Table 2", "svhn_cropped": "Table 3", "cifar10": "Table 4"}
 
@@ -87,16 +68,15 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
     Raises:
         OSError: If nothing can be written there.
     """
-    found = evaluation
+    found, shown = evaluation, _shown(evaluation)
     plots = {"roc": roc_picture(found), "correlations": correlation_picture(found)}
-    figures = {name: plot.light for name, plot in plots.items() if plot is not None}
-    views = []
-    for index, example in enumerate(found.examples, 1):
-        views.append(example_view(example, found.class_names))
-        views[-1]["name"] = f"example-{index:02d}"
-        figures[views[-1]["name"]] = views[-1]["picture"].light
+    views = [
+        {**one, "name": f"example-{index:02d}", "strip": strip(one)}
+        for index, one in enumerate(found.examples, 1)
+    ]
+    figures = {name: plot.png for name, plot in plots.items() if plot}
+    figures |= {view["name"]: view["strip"] for view in views}
     attacks = len({row["attack"] for row in found.rows})
-    shown = _shown(found)
     losses = [row for row in shown["rows"] if row["variant"] not in INTEGRATED]
     return write_page(
         directory,
@@ -142,9 +122,11 @@ def write_tables(
         shown={
             **_shown(evaluation),
             "numbers": numbers,
-            "fpr": PAPER_FPR if PAPER_FPR in evaluation.thresholds else largest,
+            "fpr": paper.PAPER_FPR
+            if paper.PAPER_FPR in evaluation.thresholds
+            else largest,
             "largest": largest,
-            "unbounded": UNBOUNDED,
+            "unbounded": paper.UNBOUNDED,
         },
     )
 
@@ -191,7 +173,7 @@ def write_luring_tables(
         "dataset": dataset,
         "clean": clean,
         "cells": [{"run": run, "rates": rates} for run, rates in cells],
-        "comparisons": compare_luring(frame, runs),
+        "comparisons": paper.compare_luring(frame, runs),
         "provenance": facts,
     }
     return write_page(
@@ -203,9 +185,7 @@ def write_luring_tables(
         shown={
             **content,
             "runs": runs,
-            "clean": [
-                (row, _legible(luring_clean(dataset, row.variant))) for row in clean
-            ],
+            "clean": [(row, paper.luring_clean(dataset, row.variant)) for row in clean],
             "number": _LURING_TABLES.get(dataset, "The paper's attacks"),
             "tabled": _luring_part(dataset, ours, tabled=True),
             "others": _luring_part(dataset, ours, tabled=False),
@@ -216,8 +196,8 @@ def write_luring_tables(
                 if any(run.about["threat"] == threat for run in runs)
             ],
             "notes": _luring_notes(runs),
-            "names": NAMES,
-            "measures": MEASURES,
+            "names": paper.NAMES,
+            "measures": paper.MEASURES,
         },
     )
 
@@ -270,15 +250,20 @@ def _content(found: Evaluation) -> dict[str, Any]:
 
 def _shown(found: Evaluation) -> dict[str, Any]:
     """What both pages of attractors show."""
-    rows = [_with_papers(row) for row in found.rows]
+    rows = [
+        {**row, "at": {one["fpr"]: one for one in row["detection"]}}
+        for row in found.rows
+    ]
     integrated = _grouped([row for row in rows if row["variant"] in INTEGRATED])
-    present = {row["variant"] for row in rows}
+    present = [
+        one for one in paper.VARIANT_NAMES if one in {r["variant"] for r in rows}
+    ]
     notes: dict[tuple[str, str], list[str]] = {}
     settings: dict[tuple[str, str], dict[str, float | None]] = {}
     for row in rows:
         if row["note"]:
             named = notes.setdefault((row["attack"], row["note"]), [])
-            named.append(VARIANT_NAMES[row["variant"]])
+            named.append(paper.VARIANT_NAMES[row["variant"]])
         place = (row["attack"], settings_text(row["settings"]))
         settings.setdefault(place, {})[row["variant"]] = row["mean_l2"]
     return {
@@ -291,8 +276,9 @@ def _shown(found: Evaluation) -> dict[str, Any]:
         ],
         "recoveries": [one for one in INTEGRATED if one in present],
         "other_losses": [one for one in ("margin", "raw_sum") if one in present],
-        "attacked": [one for one in VARIANT_NAMES if one in present],
-        "variants": VARIANT_NAMES,
+        "attacked": present,
+        "variants": paper.VARIANT_NAMES,
+        "at_rate": _AT_RATE,
         "settings": settings,
         "notes": [
             (f"{name} ({', '.join(variants)})", note)
@@ -307,29 +293,6 @@ def _grouped(rows: Sequence[_Row]) -> dict[str, dict[str, _Row]]:
     for row in rows:
         grouped.setdefault(row["attack"], {})[row["variant"]] = row
     return grouped
-
-
-def _with_papers(row: _Row) -> _Row:
-    """A row with the paper's numbers as they are written, by rate too."""
-    papers = _papers(row["paper"])
-    at = {one["fpr"]: one for one in row["detection"]}
-    known = {
-        fpr: {what: papers[_AT.get(fpr, {}).get(what, "")] for what in _AT[PAPER_FPR]}
-        for fpr in at
-    }
-    named = Cell(row["attack"], paper="paper" if row["paper"] else None)
-    return {**row, "named": named, "papers": papers, "at": at, "papers_at": known}
-
-
-def _papers(numbers: Mapping[str, float | None]) -> Mapping[str, str | None]:
-    """The paper's numbers as texts: a dash where it has none, `None` without a row."""
-    texts: dict[str, str | None] = collections.defaultdict(
-        lambda: NOTHING if numbers else None
-    )
-    for key, value in numbers.items():
-        digits = {"auc": 3, "mean_l2_original": 2, "mean_l2_integrated": 2}.get(key)
-        texts[key] = measure(value, digits) if digits else percent(value)
-    return texts
 
 
 def _summary(found: Evaluation) -> dict[str, Any]:
@@ -364,27 +327,21 @@ def _spread(
 ) -> dict[str, Any] | None:
     """The median and the extremes of a rate over attacks, and whose these are."""
     rows = [row for row in found.rows if row["variant"] in variants]
-    rates = [(of(row).value or 0.0, row["attack"]) for row in rows]
-    if not rates:
+    rates = pd.Series([of(row).value or 0.0 for row in rows], dtype=float)
+    names = pd.Series([row["attack"] for row in rows])
+    if rates.empty:
         return None
-    (low, weakest), (top, _) = min(rates), max(rates)
     return {
         "count": len(rates),
-        "median": statistics.median(value for value, _ in rates),
-        "low": low,
-        "weakest": weakest,
-        "top": top,
-        "names": list(dict.fromkeys(name for value, name in rates if value == top)),
+        "median": rates.median(),
+        "low": rates.min(),
+        "weakest": names[rates.idxmin()],
+        "top": rates.max(),
+        "names": list(names[rates == rates.max()].unique()),
     }
 
 
 _Measured = tuple[Run, LuringMetrics]
-
-
-def _legible(numbers: Mapping[str, float | None]) -> Mapping[str, str | None]:
-    """The luring paper's numbers as texts: a dash where one is not legible."""
-    texts = {key: NOTHING if n is None else percent(n) for key, n in numbers.items()}
-    return collections.defaultdict(lambda: NOTHING if numbers else None, texts)
 
 
 def _luring_part(
@@ -394,35 +351,31 @@ def _luring_part(
     grouped: dict[tuple[str, float], dict[str, _Measured]] = {}
     for cell in cells:
         run = cell[0]
-        if (run.attack in TABLED) == tabled:
+        if (run.attack in paper.TABLED) == tabled:
             grouped.setdefault((run.attack, run.eps), {})[run.about["variant"]] = cell
     seen = {variant for each in grouped.values() for variant in each}
-    variants = [name for name in NAMES if name in seen]
+    variants = [name for name in paper.NAMES if name in seen]
     rows: list[dict[str, Any]] = []
     for place, each in grouped.items():
-        counts = {NAMES[v]: each[v][0].images for v in variants if v in each}
-        several = len(set(counts.values())) > 1
-        told = [
-            f"{name} {count}" if several else str(count)
-            for name, count in counts.items()
-        ]
+        counts = {paper.NAMES[v]: each[v][0].images for v in variants if v in each}
+        told = [f"{name} {count}" for name, count in counts.items()]
         rows.append(
             {
                 "name": f"{place[0]} {place[1]:g}",
                 "rates": {variant: cell[1]._asdict() for variant, cell in each.items()},
-                "known": {
-                    v: _legible(luring_cell(dataset, *place, v)) for v in variants
-                },
-                "images": ", ".join(dict.fromkeys(told)),
+                "known": {v: paper.luring_cell(dataset, *place, v) for v in variants},
+                "images": ", ".join(told)
+                if len({*counts.values()}) > 1
+                else next(iter(counts.values())),
             }
         )
-    known = any(text for row in rows for text in row["known"].values())
+    known = any(numbers for row in rows for numbers in row["known"].values())
     return {"variants": variants, "rows": rows, "known": known} if rows else None
 
 
 def _compared(cells: Sequence[_Measured]) -> list[_Measured]:
     """Attackers that know more beside the paper's, where there are both."""
-    variants, threats = list(NAMES), [*map(str, THREATS)]
+    variants, threats = list(paper.NAMES), [*map(str, THREATS)]
 
     def place(cell: _Measured) -> tuple[int, float]:
         return variants.index(cell[0].about["variant"]), cell[0].eps
@@ -437,18 +390,15 @@ def _compared(cells: Sequence[_Measured]) -> list[_Measured]:
 def _luring_notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """What is to be said of presets, with the steps made instead, and of attacks."""
     notes: dict[str, str] = {}
-    for preset in dict.fromkeys(run.provenance.get("preset", "") for run in runs):
-        if preset not in PRESET_NOTES:
-            continue
-        steps = {
-            int(run.settings["nb_iter"])
-            for run in runs
-            if run.provenance.get("preset") == preset
-            and (own := PRESETS[preset].get(run.attack, {}).get("nb_iter"))
-            and run.settings.get("nb_iter", own) != own
-        }
-        listed = " or ".join(map(str, sorted(steps)))
-        instead = f" Here `--nb_iter` made it {listed} steps." if steps else ""
+    steps: dict[str, set[Any]] = {}
+    for run in runs:
+        preset = run.provenance.get("preset")
+        if preset in PRESET_NOTES:
+            own = PRESETS[preset].get(run.attack, {}).get("nb_iter")
+            made = {run.settings.get("nb_iter", own)} if own else set()
+            steps.setdefault(preset, set()).update(made - {own})
+    for preset, others in steps.items():
+        listed = " or ".join(map(number, sorted(others)))
+        instead = f" Here `--nb_iter` made it {listed} steps." if others else ""
         notes[preset] = PRESET_NOTES[preset] + instead
-    notes |= {run.attack: run.note for run in runs if run.note}
-    return list(notes.items())
+    return [*notes.items(), *{run.attack: run.note for run in runs if run.note}.items()]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import heapq
 import importlib
 import itertools
 import pickle
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -34,7 +33,6 @@ from keras_traps.evaluation.records import (
     subject_folder,
 )
 from keras_traps.evaluation.subjects import Subject
-from keras_traps.luring.metrics import luring_metrics
 from keras_traps.models.inference import predict
 from keras_traps.rates import Rate
 
@@ -63,19 +61,12 @@ Course = Generator[list[Task], list[Record], _Result]
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:
-    """What remains of the examples after many attacks.
-
-    Args:
-        subject: What was attacked.
-        tried: By attack, how many images still stood when it began.
-        felled: By attack, how many of these it got through with.
-        overall: How many images some attack got through with.
-    """
+    """What remains of the examples after many attacks."""
 
     subject: str
-    tried: dict[str, int]
-    felled: dict[str, int]
-    overall: Rate
+    tried: dict[str, int]  # by attack, how many images still stood when it began
+    felled: dict[str, int]  # how many of these it got through with
+    overall: Rate  # images that some attack got through with
 
 
 def attack_all(
@@ -123,11 +114,14 @@ def attack_all(
         ImportError: If Ray is asked for and not installed.
         ValueError: If an argument is out of its range. Nothing is run.
     """
-    check_distinct("attacks", [f"{one.name} {_radius(one):g}" for one in attacks])
+    check_distinct(
+        "attacks", [f"{one.name} {one.linf_bound or 0:g}" for one in attacks]
+    )
     check_count("chunk_size", chunk_size)
     check_limits(limits or {}, attacks)
     if num_examples_sweep is not None:
         check_count("num_examples_sweep", num_examples_sweep)
+    worker = _make_engine(engine, background, seed)
     courses: list[Course[Run]] = []
     total = 0
     for each in subjects:
@@ -140,9 +134,8 @@ def attack_all(
             settings = [dataclasses.replace(attack, **change) for change in changes]
             tried = list(itertools.product(choices, settings))
             total += count + (few * len(tried) if len(tried) > 1 else 0)
-            told = dict(provenance or {})
-            courses.append(_course(tried, count, few, chunk_size, told))
-    for run in _lead(courses, _make_engine(engine, background, seed), store, total):
+            courses.append(_course(tried, count, few, chunk_size, provenance or {}))
+    for run in _lead(courses, worker, store, total):
         run.write(store.workdir)
         yield run
 
@@ -187,24 +180,23 @@ def worst_case(
     count = len(subject.examples)
     chunks = enumerate(_chunks(count, chunk_size))
     courses = [_standing(subject, known, rows, chunk) for chunk, rows in chunks]
-    tried = {attack.name: 0 for attack in known}
-    felled = dict(tried)
     worker = _make_engine(engine, background, seed)
-    for found in _lead(courses, worker, store, count * len(known)):
-        for name, standing, through in found:
-            tried[name] += standing
-            felled[name] += through
+    found = list(_lead(courses, worker, store, count * len(known)))
+    tried, felled = (
+        {name: sum(each[name][i] for each in found) for name in found[0]}
+        for i in (0, 1)
+    )
     return WorstCase(subject.name, tried, felled, Rate(sum(felled.values()), count))
 
 
 def check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
     """Refuses limits that are no counts, or of attacks that are not run."""
-    known = list(dict.fromkeys(attack.name for attack in attacks))
+    known = {attack.name for attack in attacks}
     for name, limit in limits.items():
         if name not in known:
             raise ValueError(
-                "Invalid value for argument `limits`. Expected names of the attacks, "
-                f"{', '.join(known)}. Received: {name!r}"
+                "Invalid value for argument `limits`. Expected of "
+                f"{', '.join(sorted(known))}. Received: {name!r}"
             )
         check_count(f"limits[{name!r}]", limit)
 
@@ -233,17 +225,17 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         images = np.clip(examples.images + (images - crafted.images), 0.0, 1.0)
         answers = predict(subject.attacked, images).argmax(axis=1)
     moved = distances(examples.images, images)
-    asked = {name: ask(images) for name, ask in subject.questions.items()}
     return Record(
-        ids=examples.ids,
-        labels=examples.labels,
-        targets=examples.labels if targets is None else targets,
-        l0=moved.l0,
-        l2=moved.l2,
-        linf=moved.linf,
-        iterations=result.iterations,
-        kept=images[: subject.kept],
-        outputs={"answer": answers, **asked},
+        {
+            "ids": examples.ids,
+            "labels": examples.labels,
+            "targets": examples.labels if targets is None else targets,
+            **moved._asdict(),
+            "iterations": result.iterations,
+            "kept": images[: subject.kept],
+            "answer": answers,
+            **{name: ask(images) for name, ask in subject.questions.items()},
+        }
     )
 
 
@@ -252,7 +244,7 @@ def _course(
     count: int,
     few: int,
     chunk_size: int,
-    provenance: dict[str, Any],
+    provenance: Mapping[str, Any],
 ) -> Course[Run]:
     """One attack on one subject, with all that the attacker may choose among."""
     (subject, attack), trials = tried[0], []
@@ -262,15 +254,15 @@ def _course(
         for one, part in zip(tried, parts, strict=True):
             found = Record.join([next(records) for _ in part], kept=0)
             trials.append(Trial(_settings(*one), few, *_unharmed(found, one[1])))
-        ranks = [(trial.standing, trial.defended) for trial in trials]
-        subject, attack = tried[ranks.index(min(ranks))]
+        best = min(trials, key=lambda trial: (trial.standing, trial.defended))
+        subject, attack = tried[trials.index(best)]
     tasks = _tasks(subject, attack, count, chunk_size)
     yield tasks
     return Run(
         subject=subject.name,
         attack=attack.name,
         kind=attack.kind,
-        eps=_radius(attack),
+        eps=float(attack.linf_bound or 0),
         settings=_settings(subject, attack),
         note=attack.note,
         trials=tuple(trials),
@@ -280,15 +272,15 @@ def _course(
         facts=dict(subject.facts),
         folder=tasks[0].folder,
         chunks=len(tasks),
-        provenance=provenance,
+        provenance=dict(provenance),
     )
 
 
 def _standing(
     subject: Subject, attacks: Sequence[Attack], rows: IntArray, chunk: int
-) -> Course[list[tuple[str, int, int]]]:
-    """All attacks on what stands of one chunk."""
-    found = []
+) -> Course[dict[str, tuple[int, int]]]:
+    """All attacks on what stands of one chunk: on how many, and how many fell."""
+    found = {attack.name: (0, 0) for attack in attacks}
     for place, attack in enumerate(attacks):
         if not len(rows):
             break
@@ -298,21 +290,18 @@ def _standing(
         if subject.detector is not None and not subject.integrated:
             flagged = subject.detector.judge(record).flagged
             through = through & ~flagged[max(flagged)]
-        found.append((attack.name, len(rows), int(through.sum())))
+        found[attack.name] = len(rows), int(through.sum())
         rows = rows[~through]
     return found
 
 
 def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
     """On how many images the attack failed, by what counts first and second."""
-    found = record.outputs
-    if {"augmented", "target"} <= set(found):
-        measured = luring_metrics(
-            augmented=found["augmented"], target=found["target"], labels=record.labels
-        )
-        return measured.ac_m.count, measured.dac.count
-    failed = int((~record.succeeded(targeted=attack.targeted)).sum())
-    return failed, failed
+    if record.defended is None:
+        failed = int((~record.succeeded(targeted=attack.targeted)).sum())
+        return failed, failed
+    right = record["target"] == record["labels"]
+    return int(right.sum()), int(record.defended.sum())
 
 
 def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:
@@ -333,65 +322,69 @@ def _settings(subject: Subject, attack: Attack) -> dict[str, Any]:
     return {**attack.settings(), **subject.choice}
 
 
-def _radius(attack: Attack) -> float:
-    return float(attack.linf_bound or 0)
+class _LocalEngine:
+    """Does one task after the other, in this process."""
 
+    together = False  # whether all courses are led at once, or one after the other
 
-class _Engine(Protocol):
-    """Does tasks, in whatever order and place."""
+    def __init__(self, background: FloatArray | None, seed: int) -> None:
+        self._background, self._seed = background, seed
+        self._tasks: list[Task] = []
 
-    def submit(self, task: Task, place: int, /) -> int:
-        """Takes a task of the course at a place; returns a handle."""
+    def submit(self, task: Task) -> None:
+        """Takes a task."""
+        self._tasks.append(task)
 
-    def finished(self) -> tuple[int, Record]:
-        """Waits until a task is done; returns its handle and its record."""
+    def finished(self) -> tuple[Task, Record]:
+        """Waits until a task is done."""
+        task = self._tasks.pop(0)
+        return task, run_task(task, self._background, self._seed)
 
 
 def _lead(
     courses: Sequence[Course[_Result]],
-    engine: _Engine,
+    engine: _LocalEngine,
     store: RecordStore,
     total: int,
 ) -> Iterator[_Result]:
     """Leads all courses to their ends, and yields the result of each."""
-    # Of each course the tasks that it asked for last, with what is there of each.
-    asked: list[list[tuple[Task, Record | None]]] = [[] for _ in courses]
-    waiting: dict[int, tuple[int, int]] = {}
+    # What can go on: a course with the records of the tasks that it asked for last.
+    ready: list[tuple[Course[_Result], Any]] = [(one, None) for one in courses[::-1]]
+    # What an engine does: of which course, what is there of all its tasks, and which
+    # of these, and the whole task.
+    waiting: dict[Task, tuple[Course[_Result], list[Record | None], int, Task]] = {}
     with tqdm.tqdm(total=total, unit="image", smoothing=0.05) as bar:
-
-        def go_on(place: int) -> Iterator[_Result]:
-            """Leads a course to where it has to wait, or to its end."""
-            while not any(one == place for one, _ in waiting.values()):
-                records = cast(Any, [record for _, record in asked[place]] or None)
+        while ready or waiting:
+            if ready and (engine.together or not waiting):
+                course, records = ready.pop()
                 try:
-                    tasks = courses[place].send(records)
+                    tasks = course.send(records)
                 except StopIteration as end:
                     yield end.value
-                    return
-                asked[place] = [(task, _recorded(store, task)) for task in tasks]
-                for index, (task, record) in enumerate(asked[place]):
+                    continue
+                found = [_recorded(store, task) for task in tasks]
+                for index, (task, record) in enumerate(zip(tasks, found, strict=True)):
                     done = 0 if record is None else len(record)
                     if not bar.disable:
-                        # What an earlier run did says nothing of the rate of this one.
+                        # What an earlier run did tells nothing of this one's rate.
                         bar.initial += done
                         bar.n += done
                     if done < len(task.rows):
                         rest = dataclasses.replace(task, rows=task.rows[done:])
-                        waiting[engine.submit(rest, place)] = (place, index)
-
-        for place in range(len(courses)):
-            yield from go_on(place)
-        while waiting:
-            handle, record = engine.finished()
-            place, index = waiting.pop(handle)
-            task, known = asked[place][index]
-            bar.set_description(f"{task.attack.name} on {task.subject.name}")
-            bar.update(len(record))
-            if known is not None:
-                record = Record.join([known, record], kept=task.subject.kept)
-            store.write(task.folder, task.chunk, record)
-            asked[place][index] = (task, record)
-            yield from go_on(place)
+                        waiting[rest] = course, found, index, task
+                        engine.submit(rest)
+            else:
+                rest, new = engine.finished()
+                course, found, index, task = waiting.pop(rest)
+                bar.set_description(f"{task.attack.name} on {task.subject.name}")
+                bar.update(len(new))
+                known = found[index]
+                if known is not None:
+                    new = Record.join([known, new], kept=task.subject.kept)
+                store.write(task.folder, task.chunk, new)
+                found[index] = new
+            if all(one is not course for one, *_ in waiting.values()):
+                ready.append((course, found))
 
 
 def _recorded(store: RecordStore, task: Task) -> Record | None:
@@ -403,41 +396,22 @@ def _recorded(store: RecordStore, task: Task) -> Record | None:
     # leaves a longer one.
     common = min(len(record), len(task.rows))
     ids = task.subject.examples.ids[task.rows[:common]]
-    return record.take(common) if np.array_equal(record.ids[:common], ids) else None
+    return record.take(common) if np.array_equal(record["ids"][:common], ids) else None
 
 
-def _make_engine(name: EngineName, background: FloatArray | None, seed: int) -> _Engine:
-    makers: dict[str, type[_LocalEngine | _RayEngine]] = {
-        "local": _LocalEngine,
-        "ray": _RayEngine,
-    }
-    if name not in makers:
+def _make_engine(
+    name: EngineName, background: FloatArray | None, seed: int
+) -> _LocalEngine:
+    engines = {"local": _LocalEngine, "ray": _RayEngine}
+    if name not in engines:
         raise ValueError(
-            f"Invalid value for argument `engine`. Expected one of {tuple(makers)}. "
-            f"Received: engine={name!r}"
+            "Invalid value for argument `engine`. Expected 'local' or 'ray'. Received: "
+            f"engine={name!r}"
         )
-    return makers[name](background, seed)
+    return engines[name](background, seed)
 
 
-class _LocalEngine:
-    """Does one task after the other, in this process; those of early courses first."""
-
-    def __init__(self, background: FloatArray | None, seed: int) -> None:
-        self._background, self._seed = background, seed
-        self._count = itertools.count()
-        self._waiting: list[tuple[int, int, Task]] = []
-
-    def submit(self, task: Task, place: int, /) -> int:
-        handle = next(self._count)
-        heapq.heappush(self._waiting, (place, handle, task))
-        return handle
-
-    def finished(self) -> tuple[int, Record]:
-        _, handle, task = heapq.heappop(self._waiting)
-        return handle, run_task(task, self._background, self._seed)
-
-
-class _RayEngine:
+class _RayEngine(_LocalEngine):
     """Does tasks as Ray tasks, one per core, or one per GPU where there are any.
 
     A cluster that runs already, named by the environment variable `RAY_ADDRESS`, is
@@ -449,6 +423,8 @@ class _RayEngine:
     others of the same attack and subject: all images have the same one.
     """
 
+    together = True
+
     def __init__(self, background: FloatArray | None, seed: int) -> None:
         try:
             ray: Any = importlib.import_module("ray")
@@ -456,26 +432,25 @@ class _RayEngine:
             raise ImportError(
                 'The engine "ray" needs Ray: pip install ".[ray]"'
             ) from error
-        self._ray, self._seed, self._count = ray, seed, itertools.count()
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
-        per_task = (
-            {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
-        )
-        self._work = ray.remote(max_retries=_RETRIES, num_returns=2, **per_task)(_work)
-        self._background = ray.put(background)
+        super().__init__(ray.put(background), seed)
+        self._ray = ray
+        unit = "num_gpus" if ray.cluster_resources().get("GPU") else "num_cpus"
+        options = {"max_retries": _RETRIES, "num_returns": 2, unit: 1}
+        self._work = ray.remote(**options)(_work)
         self._packed: dict[Subject, tuple[str, Any]] = {}
-        self._known: dict[tuple[Subject, Attack], Any] = {}
-        self._handles: dict[Any, int] = {}
+        self._known: dict[Any, Any] = {}
+        self._doing: dict[Any, Task] = {}
 
-    def submit(self, task: Task, _: int, /) -> int:
+    def submit(self, task: Task) -> None:
         subject = task.subject
         if subject not in self._packed:
             # Verdicts are made here: of the detector, only what it asks is sent. Keras
             # models are pickled as their `.keras` files, each once.
             sent = dataclasses.replace(subject, asked=subject.questions, detector=None)
             packed = self._ray.put(self._ray.cloudpickle.dumps(sent))
-            self._packed[subject] = (uuid.uuid4().hex, packed)
+            self._packed[subject] = uuid.uuid4().hex, packed
         # Each worker would learn its own perturbation, which rounding makes another's.
         # Ray holds a task back until what it is given is there.
         same = (subject, task.attack) if _can_share(task.attack) else None
@@ -484,17 +459,15 @@ class _RayEngine:
             dataclasses.replace(task, subject=cast(Any, None)),
             self._background,
             self._seed,
-            self._known.get(same) if same else None,
+            self._known.get(same),
         )
         if same:
             self._known.setdefault(same, learnt)
-        self._handles[record] = next(self._count)
-        return self._handles[record]
+        self._doing[record] = task
 
-    def finished(self) -> tuple[int, Record]:
-        (reference,), _ = self._ray.wait(list(self._handles), num_returns=1)
-        record: Record = self._ray.get(reference)
-        return self._handles.pop(reference), record
+    def finished(self) -> tuple[Task, Record]:
+        (reference,), _ = self._ray.wait(list(self._doing), num_returns=1)
+        return self._doing.pop(reference), self._ray.get(reference)
 
 
 # The subjects of this worker, by their tokens, each with its traced models.

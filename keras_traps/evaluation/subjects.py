@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from keras_traps import attacks, attractors
 from keras_traps._checks import FloatArray, IntArray, check_count
-from keras_traps.attacks import (
-    Attack,
-    Loss,
-    create,
-    least_likely_targets,
-    random_targets,
-)
-from keras_traps.attractors import (
-    ForensicAnalyzer,
-    Thresholds,
-    TrapSettings,
-    inject,
-    integrate,
-    raw_sum,
-)
+from keras_traps.attacks import Attack, Loss
+from keras_traps.attractors import ForensicAnalyzer, TrapSettings
 from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
-from keras_traps.models.inference import predict
+from keras_traps.models.inference import inner_layers, predict
 from keras_traps.models.outputs import AttackedOutput, Output
 from keras_traps.provenance import architecture_sha256, weights_sha256
 
@@ -82,21 +68,13 @@ Question = Callable[[FloatArray], npt.NDArray[Any]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """The images that are attacked.
+    """The images that are attacked; arrays have one row per image."""
 
-    Args:
-        ids: `(images,)`: index in the test set.
-        images: `(images, height, width, channels)`, in [0, 1].
-        labels: `(images,)`: true classes.
-        random: `(images,)`: a wrong class for each.
-        least_likely: `(images,)`: the class that the first model holds least likely.
-    """
-
-    ids: IntArray
-    images: FloatArray
+    ids: IntArray  # index in the test set
+    images: FloatArray  # (images, height, width, channels), in [0, 1]
     labels: IntArray
-    random: IntArray
-    least_likely: IntArray
+    random: IntArray  # a wrong class for each
+    least_likely: IntArray  # the class that the first model holds least likely
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,9 +86,7 @@ class Examples:
 
     def take(self, rows: IntArray | slice) -> Examples:
         """Returns some of them, by their position."""
-        return Examples(
-            *(getattr(self, field.name)[rows] for field in dataclasses.fields(self))
-        )
+        return Examples(**{name: every[rows] for name, every in vars(self).items()})
 
 
 def choose_examples(
@@ -146,154 +122,109 @@ def choose_examples(
         raise ValueError(f"{who} right on none of the test images.")
     labels, images = test.labels[ids], test.images[ids]
     found = outputs[0][ids]
-    least_likely = least_likely_targets(found, labels)
+    least_likely = attacks.least_likely_targets(found, labels)
     # Only these: between close outputs rounding may have another order than logits.
     lowest = found == found.min(axis=1, keepdims=True)
     tied = np.flatnonzero(lowest.sum(axis=1) > 1)
     if logits is not None and len(tied):
         exact = predict(logits, images[tied])
-        least_likely[tied] = least_likely_targets(exact, labels[tied])
+        least_likely[tied] = attacks.least_likely_targets(exact, labels[tied])
     return Examples(
         ids=ids,
         images=images,
         labels=labels,
-        random=random_targets(labels, test.num_classes, seed=seed, ids=ids),
+        random=attacks.random_targets(labels, test.num_classes, seed=seed, ids=ids),
         least_likely=least_likely,
     )
 
 
 class Finding(NamedTuple):
-    """What a detector says of each image of a record.
+    """What a detector says of each image of a record."""
 
-    The score is higher for more adversarial, `flagged` by false-positive rate says what
-    is taken for that, `recovered` is the class that it had before the attack, and
-    `pull` by how much the detector's evidence prefers the answer to the true class.
-    """
-
-    score: FloatArray
-    flagged: dict[float, npt.NDArray[np.bool_]]
-    recovered: IntArray | None = None
+    score: FloatArray  # higher for more adversarial
+    flagged: dict[float, npt.NDArray[np.bool_]]  # by false-positive rate
+    recovered: IntArray | None = None  # the class before the attack
+    # By how much the detector's evidence prefers the answer to the true class.
     pull: FloatArray | None = None
 
 
-class Detector(abc.ABC):
+class Detector(Protocol):
     """Tells attacked images from clean ones by what was asked of them."""
 
     @property
-    @abc.abstractmethod
     def asked(self) -> Mapping[str, Question]:
         """What has to be asked of each image, by the names it is recorded by."""
 
-    @property
-    @abc.abstractmethod
-    def fprs(self) -> tuple[float, ...]:
-        """The nominal false-positive rates that it has thresholds for."""
-
-    @abc.abstractmethod
     def judge(self, record: Record) -> Finding:
         """Judges the images of a record from its outputs alone."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreDetector(Detector):
-    """Any detector that is a score and thresholds.
-
-    Args:
-        score: From images to `(images,)`, higher for more adversarial.
-        thresholds: By nominal false-positive rate: what a score has to exceed.
-    """
+class ScoreDetector:
+    """Any detector that is a score, higher for more adversarial, and thresholds."""
 
     score: Question
-    thresholds: Mapping[float, float]
+    thresholds: Mapping[float, float]  # by nominal false-positive rate
 
     @property
     def asked(self) -> Mapping[str, Question]:
         """Its score."""
         return {"score": self.score}
 
-    @property
-    def fprs(self) -> tuple[float, ...]:
-        """Those of the thresholds."""
-        return tuple(self.thresholds)
-
     def judge(self, record: Record) -> Finding:
-        """Compares the scores with the thresholds."""
-        score = record.outputs["score"]
+        """Flags what exceeds a threshold."""
+        score = record["score"]
         return Finding(score, {f: score > t for f, t in self.thresholds.items()})
 
 
 @dataclasses.dataclass(frozen=True)
-class Watermark(Detector):
-    """The forensic analyzer of attractors.
-
-    Args:
-        analyzers: A fitted analyzer of one decoder by nominal false-positive rate.
-    """
+class Watermark:
+    """Fitted analyzers of attractors, of one decoder, by false-positive rate."""
 
     analyzers: Mapping[float, ForensicAnalyzer]
 
     @property
     def asked(self) -> Mapping[str, Question]:
         """W."""
-        return {"correlations": self.analyzers[self.fprs[0]].correlations}
-
-    @property
-    def fprs(self) -> tuple[float, ...]:
-        """Those of the analyzers."""
-        return tuple(self.analyzers)
+        return {"correlations": next(iter(self.analyzers.values())).correlations}
 
     def judge(self, record: Record) -> Finding:
         """Asks each analyzer; the score is that of the largest rate's."""
-        w = record.outputs["correlations"]
+        w = record["correlations"]
         verdicts = {fpr: each.judge(w) for fpr, each in self.analyzers.items()}
-        main, rows = verdicts[max(self.fprs)], np.arange(len(w))
+        main, rows = verdicts[max(verdicts)], np.arange(len(w))
         return Finding(
             main.score,
             {fpr: verdict.is_adversarial for fpr, verdict in verdicts.items()},
             main.recovered,
-            w[rows, record.outputs["answer"]] - w[rows, record.labels],
+            w[rows, record["answer"]] - w[rows, record["labels"]],
         )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """What is attacked, and what is asked of the adversarial images.
-
-    Args:
-        name: Its name, of letters, digits, `_`, `-` and `.`.
-        model: The model that it is made from.
-        examples: The images.
-        output: What the attacked model returns. Defaults to `"logits"`.
-        loss: What an attacker follows; attacks that do not follow it are left out.
-            Defaults to `None`, each attack's own.
-        asked: What is asked of the adversarial images, by the names it is recorded by.
-            Defaults to nothing but the attacked model's answer.
-        detector: What watches the model. Defaults to `None`.
-        integrated: Whether flagging is part of the model's answer. Defaults to `False`.
-        view: How the attacked model is made from `model`. Defaults to `model` itself.
-        exchanged: Whether each image gets the change that was made for the one beside
-            it; the number of examples is even. Defaults to `False`.
-        about: What else names it, by column of the frame. Defaults to nothing.
-        facts: What its records depend on that the settings of the store do not tell.
-            Defaults to nothing.
-        choice: What this attacker chose among, as settings. Defaults to nothing.
-        kept: How many adversarial images are kept whole. Defaults to `4`.
-    """
+    """What is attacked, and what is asked of the adversarial images."""
 
     name: str
     model: keras.Model
     examples: Examples
     output: AttackedOutput = "logits"
-    loss: Loss | None = None
+    loss: Loss | None = None  # what the attacker follows; `None`: each attack's own
     asked: Mapping[str, Question] = dataclasses.field(default_factory=dict)
     detector: Detector | None = None
+    # Whether flagging is part of the model's answer.
     integrated: bool = False
+    # How the attacked model is made from `model`; `None`: it is that.
     view: Callable[[keras.Model], keras.Model] | None = None
+    # Whether each image gets the change that was made for the one beside it.
     exchanged: bool = False
+    # What else names it, by column of the frame.
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # What its records depend on that the settings of the store do not tell.
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # What this attacker chose among, as settings.
     choice: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    kept: int = 4
+    kept: int = 4  # how many adversarial images are kept whole
 
     def __post_init__(self) -> None:
         """Refuses a name that no folder can have."""
@@ -340,26 +271,14 @@ def model_subject(
     Returns:
         The subject; models of other weights or layers do not share its records.
     """
-    facts = {
-        "model": weights_sha256(model),
-        "architecture": architecture_sha256(model),
-        "output": output,
-        "loss": loss,
-    }
+    facts = {"model": weights_sha256(model), "architecture": architecture_sha256(model)}
+    facts |= {"output": output, "loss": str(loss)}
     return Subject(name, model, examples, output, loss, detector=detector, facts=facts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Defence:
-    """A classifier with its traps.
-
-    Args:
-        classifier: The undefended classifier C.
-        output: What C returns.
-        trapped: The trapped model M.
-        analyzers: A fitted analyzer by nominal false-positive rate. The integrated
-            model is made with the one of the largest rate.
-    """
+    """A classifier C with its traps, M, and an analyzer by false-positive rate."""
 
     classifier: keras.Model
     output: Output
@@ -395,10 +314,9 @@ def defend(
     """
     if not fprs:
         raise ValueError(
-            "Invalid value for argument `fprs`. Expected at least one rate. "
-            f"Received: fprs={tuple(fprs)}"
+            "Invalid value for argument `fprs`. Expected at least one rate."
         )
-    trapped = inject(classifier, settings)
+    trapped = attractors.inject(classifier, settings)
     analyzers = {fpr: ForensicAnalyzer(trapped) for fpr in fprs}
     correlations = next(iter(analyzers.values())).correlations(images)
     for fpr, analyzer in analyzers.items():
@@ -420,11 +338,12 @@ def attractor_subjects(
         One for each name. Their records depend on what `record_settings` tells of the
         defence.
     """
-    thresholds = defence.main_analyzer.thresholds
+    # Views and questions can be sent to another process; an analyzer cannot.
+    integrated = functools.partial(_integrated, defence.main_analyzer.thresholds)
     views: dict[str, Callable[[keras.Model], keras.Model]] = {
-        "raw_sum": raw_sum,
-        "integrated": functools.partial(_integrated, thresholds, True),
-        "integrated_label": functools.partial(_integrated, thresholds, False),
+        "raw_sum": attractors.raw_sum,
+        "integrated": functools.partial(integrated, True),
+        "integrated_label": functools.partial(integrated, False),
     }
     watched = Subject(
         "paper",
@@ -449,14 +368,14 @@ def attractor_subjects(
 
 
 def _integrated(
-    thresholds: Thresholds, differentiable: bool, trapped: keras.Model
+    thresholds: attractors.Thresholds, differentiable: bool, trapped: keras.Model
 ) -> keras.Model:
     analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
-    return integrate(trapped, analyzer, differentiable=differentiable)
+    return attractors.integrate(trapped, analyzer, differentiable=differentiable)
 
 
 class _Correlations:
-    """W of a trapped model. An analyzer cannot be sent to another process; this can."""
+    """W of a trapped model, which is all that is pickled of it."""
 
     def __init__(self, trapped: keras.Model) -> None:
         self._trapped = trapped
@@ -469,14 +388,8 @@ class _Correlations:
         return _Correlations, (self._trapped,)
 
 
-class _Classes:
-    """The classes that a model answers with."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self._model = model
-
-    def __call__(self, images: FloatArray) -> IntArray:
-        return predict(self._model, images).argmax(axis=1)
+def _classes(model: keras.Model, images: FloatArray) -> IntArray:
+    return predict(model, images).argmax(axis=1)
 
 
 def luring_subjects(
@@ -514,8 +427,7 @@ def luring_subjects(
     """
     if threat == "surrogate" and surrogate is None:
         raise ValueError(
-            "Invalid value for argument `surrogate`. Expected a model for "
-            "threat='surrogate'. Received: None"
+            "Invalid value for argument `surrogate`. Expected a model. Received: None"
         )
     if threat == "softened" and min(softness) < 1:
         raise ValueError(
@@ -525,15 +437,18 @@ def luring_subjects(
     if threat == "exchanged":
         if len(examples) < 2:
             raise ValueError(
-                "Changes are exchanged within pairs of images: expected two that M and "
-                f"M∘P are right on. Received: {len(examples)}"
+                "Invalid value for argument `examples`. Expected two or more, for they "
+                f"exchange their changes. Received: {len(examples)}"
             )
         examples = examples.take(slice(len(examples) // 2 * 2))
     base = Subject(
         f"{threat}-{variant}",
         {"whitebox": target, "surrogate": surrogate}.get(threat) or augmented,
         examples,
-        asked={"augmented": _Classes(augmented), "target": _Classes(target)},
+        asked={
+            "augmented": functools.partial(_classes, augmented),
+            "target": functools.partial(_classes, target),
+        },
         exchanged=threat == "exchanged",
         about={"threat": threat, "variant": variant},
         facts=weights,
@@ -541,10 +456,11 @@ def luring_subjects(
     )
     if threat != "softened":
         return [base]
-    views = {each: functools.partial(_soften, each) for each in softness}
     return [
-        dataclasses.replace(base, view=view, choice={"softness": each})
-        for each, view in views.items()
+        dataclasses.replace(
+            base, view=functools.partial(_soften, each), choice={"softness": each}
+        )
+        for each in softness
     ]
 
 
@@ -556,19 +472,17 @@ def past_the_lure(attack: Attack) -> Attack:
             f"goes past P. Received: {attack.name}"
         )
     settings = {**attack.settings(), "abort_early": False, "through": ("lure",)}
-    return create("BPDA", **settings)
+    return attacks.create("BPDA", **settings)
 
 
 def _soften(softness: float, augmented: keras.Model) -> keras.Model:
     """Makes M∘P a model with the same answers and a gradient that does not vanish.
 
-    P ends in a sigmoid. Trained long, it returns pixels near 0 and 1, where the slope
-    of a sigmoid is nearly 0: what is made on M∘P by its own gradient may fail for that
-    alone. Here the gradient goes through `sigmoid(z / softness)` in place of
-    `sigmoid(z)`, but for the factor `1 / softness`, which no attack that takes the sign
-    of a gradient, or divides by its size, can see.
+    Near 0 and 1 the slope of P's last sigmoid is nearly 0. Here the gradient goes
+    through `sigmoid(z / softness)` in place of `sigmoid(z)`, but for the factor
+    `1 / softness`, which no attack that takes a gradient's direction can see.
     """
-    if not _has_lure(augmented):
+    if not any(isinstance(one, LuringInput) for one in inner_layers(augmented)):
         raise ValueError(
             "Invalid value for argument `augmented`. Expected a model with a "
             f"`LuringInput` in it. Received: {augmented.name!r}"
@@ -577,16 +491,11 @@ def _soften(softness: float, augmented: keras.Model) -> keras.Model:
     def softer(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, LuringInput):
             return _SoftLure(layer, softness)
-        if _has_lure(layer):
+        if any(isinstance(one, LuringInput) for one in inner_layers(layer)):
             return keras.models.clone_model(layer, clone_function=softer)
         return layer
 
     return keras.models.clone_model(augmented, clone_function=softer)
-
-
-def _has_lure(layer: keras.layers.Layer) -> bool:
-    inner = layer.layers if isinstance(layer, keras.Model) else ()
-    return isinstance(layer, LuringInput) or any(map(_has_lure, inner))
 
 
 class _SoftLure(keras.layers.Layer):
@@ -598,24 +507,9 @@ class _SoftLure(keras.layers.Layer):
         self.softness = softness
         self.built = True
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        z = tf.cast(self.until_sigmoid(images, training=False), tf.float32)
-        return tf.ensure_shape(_soft_sigmoid(z, self.softness), z.shape)
-
-    def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.KerasTensor(images.shape, "float32")
-
-
-@tf.function(
-    input_signature=[tf.TensorSpec(None, tf.float32), tf.TensorSpec((), tf.float32)],
-    autograph=False,
-)
-def _soft_sigmoid(z: tf.Tensor, softness: tf.Tensor) -> tf.Tensor:
-    # A graph of its own, traced once: TensorFlow registers each trace of a custom
-    # gradient for ever, with the graph that it is in, and with that the model.
-    @tf.custom_gradient
-    def sigmoid(z: tf.Tensor) -> tuple[tf.Tensor, object]:
-        flat = tf.sigmoid(z / softness)
-        return tf.sigmoid(z), lambda upstream: upstream * flat * (1.0 - flat)
-
-    return sigmoid(z)
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        z = keras.ops.cast(self.until_sigmoid(images, training=False), "float32")
+        flat = self.softness * keras.ops.sigmoid(z / self.softness)
+        # What is added is 0, and has the gradient.
+        still = keras.ops.stop_gradient
+        return still(keras.ops.sigmoid(z)) + (flat - still(flat))

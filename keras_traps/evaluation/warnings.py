@@ -15,7 +15,22 @@ _POINT = 0.01
 _ITERATIVE = ("BIM", "PGD", "UMIFGSM")
 _SIGN_STEPS = ("FGSM", "RFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM", *_ITERATIVE)
 _UNMOVED_SHARE = 0.01
+
+# What leads what, at which attacks and variants, and what is said of it.
 _MASKED = "a sign of masked gradients, not of robustness."
+_WEAKER = (
+    "{attack} ({other:.1%}) is weaker than FGSM ({one:.1%}) on the {variant} variant, "
+    "on the {images} images that both met: " + _MASKED
+)
+_BLIND = (
+    "SPSA, which sees no gradient, gets through{how} on {one:.1%} of images of the "
+    "{variant} variant and PGD on {other:.1%}, of the {images} that both met: "
+) + _MASKED
+_LOSS = (
+    "{attack} succeeds{how} on {one:.1%} of {images} images in the {variant} variant "
+    "and on {other:.1%} with the paper's loss: the result rests on the loss that the "
+    "attacker picks."
+)
 
 
 def find_warnings(frame: pd.DataFrame) -> list[str]:
@@ -24,24 +39,32 @@ def find_warnings(frame: pd.DataFrame) -> list[str]:
     Two attacks are compared on the images that both met, and told of where one leads by
     more than a point and beyond chance: by the exact test of McNemar, at 5 %.
     """
+    found: list[str] = []
     if frame.empty:
-        return []
+        return found
     cells = {
         key: part.set_index("id")
         for key, part in frame.groupby(["subject", "attack"], sort=False)
     }
-    found: list[str] = []
-    for (subject, attack), cell in cells.items():
-        if subject == "undefended":
+    for (variant, attack), cell in cells.items():
+        if variant == "undefended":
             found += _on_classifier(attack, cell)
             continue
-        for other, signs in (
-            ((subject, "FGSM"), _masked),
-            ((subject, "PGD"), _blind_ahead),
-            (("paper", attack), _resting_on_loss),
-        ):
-            if other in cells:
-                found += signs(subject, attack, cell, cells[other])
+        leads: list[tuple[str, Iterator[tuple[str, Pair]]]] = []
+        single, sighted = cells.get((variant, "FGSM")), cells.get((variant, "PGD"))
+        if attack in ("BIM", "PGD"):
+            leads.append((_WEAKER, _leads(single, cell)))
+        if attack == "SPSA":
+            leads.append((_BLIND, _leads(cell, sighted)))
+            leads.append((_BLIND, _unseen_leads(cell, sighted)))
+        if variant in ("margin", "raw_sum"):
+            paper = cells.get(("paper", attack))
+            leads.append((_LOSS, _unseen_leads(cell, paper)))
+        for sentence, pairs in leads:
+            for how, pair in pairs:
+                one, other = pair.shares
+                told = {"attack": attack, "variant": variant, "images": pair.images}
+                found.append(sentence.format(how=how, one=one, other=other, **told))
     return found
 
 
@@ -60,61 +83,26 @@ def _on_classifier(attack: str, cell: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _masked(
-    variant: str, attack: str, cell: pd.DataFrame, single: pd.DataFrame
-) -> Iterator[str]:
-    pair = _lead(single["success"], cell["success"])
-    if attack in ("BIM", "PGD") and pair:
-        yield (
-            f"{attack} ({pair.shares[1]:.1%}) is weaker than FGSM "
-            f"({pair.shares[0]:.1%}) on the {variant} variant, on the {pair.images} "
-            f"images that both met: {_MASKED}"
-        )
-
-
-def _blind_ahead(
-    variant: str, attack: str, blind: pd.DataFrame, sighted: pd.DataFrame
-) -> Iterator[str]:
-    if attack != "SPSA":
-        return
-    pairs = [("", _lead(blind["success"], sighted["success"]))]
-    for fpr, pair in _unseen_leads(blind, sighted):
-        pairs.append((f" unnoticed at {fpr:.1%} false positives", pair))
-    for how, lead in pairs:
-        if lead:
-            yield (
-                f"SPSA, which sees no gradient, gets through{how} on "
-                f"{lead.shares[0]:.1%} of images of the {variant} variant and PGD on "
-                f"{lead.shares[1]:.1%}, of the {lead.images} that both met: {_MASKED}"
-            )
-
-
-def _resting_on_loss(
-    variant: str, attack: str, cell: pd.DataFrame, paper: pd.DataFrame
-) -> Iterator[str]:
-    if variant not in ("margin", "raw_sum"):
-        return
-    for fpr, pair in _unseen_leads(cell, paper):
-        yield (
-            f"{attack} succeeds unnoticed on {pair.shares[0]:.1%} of {pair.images} "
-            f"images in the {variant} variant and on {pair.shares[1]:.1%} with the "
-            f"paper's loss (at {fpr:.1%} false positives): the result rests on the "
-            "loss that the attacker picks."
-        )
-
-
 def _unseen_leads(
-    one: pd.DataFrame, other: pd.DataFrame
-) -> Iterator[tuple[float, Pair]]:
-    """Yields, by rate, where the first leads unnoticed; none where all success is."""
+    one: pd.DataFrame, other: pd.DataFrame | None
+) -> Iterator[tuple[str, Pair]]:
+    """Yields where the first leads unnoticed; nothing if all success is, integrated."""
     for fpr in () if one["integrated"].any() else fprs_of(one):
-        seen = f"flagged_{fpr:g}"
-        if pair := _lead(one["success"] & ~one[seen], other["success"] & ~other[seen]):
-            yield fpr, pair
+        how = f" unnoticed at {fpr:.1%} false positives"
+        yield from _leads(one, other, how, f"flagged_{fpr:g}")
 
 
-def _lead(one: pd.Series, other: pd.Series) -> Pair | None:
-    """Returns a lead of the first that says something, or `None`."""
-    pair = compare(one, other)
+def _leads(
+    one: pd.DataFrame | None, other: pd.DataFrame | None, how: str = "", seen: str = ""
+) -> Iterator[tuple[str, Pair]]:
+    """Yields a lead of the first that says something, where both were run."""
+    if one is None or other is None:
+        return
+    pair = compare(_success(one, seen), _success(other, seen))
     first, second = pair.shares
-    return pair if pair.p_value < LEVEL and first > second + _POINT else None
+    if pair.p_value < LEVEL and first > second + _POINT:
+        yield how, pair
+
+
+def _success(cell: pd.DataFrame, seen: str) -> pd.Series:
+    return cell["success"] & ~cell[seen] if seen else cell["success"]

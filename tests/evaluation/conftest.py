@@ -17,7 +17,13 @@ from keras_traps.attractors import ForensicAnalyzer, Thresholds
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.evaluate import Evaluation, evaluate
 from keras_traps.evaluation.records import Record, RecordStore, Run
-from keras_traps.evaluation.subjects import Defence, Examples, Watermark
+from keras_traps.evaluation.subjects import (
+    Defence,
+    Examples,
+    Subject,
+    Watermark,
+    luring_subjects,
+)
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
 
@@ -97,13 +103,19 @@ def lured() -> Lured:
     return Lured(target, augmented, examples_of(images, labels, 100))
 
 
-class Power:
-    """Lets attacks run until the power fails, and counts their batches.
+def threatened(lured: Lured, threat: Any = "luring", **changes: Any) -> list[Subject]:
+    """What one kind of attacker attacks; arguments may be changed."""
+    arguments: dict[str, Any] = {
+        "target": lured.target,
+        "augmented": lured.augmented,
+        "examples": lured.examples,
+        "weights": {"target": "a"},
+    }
+    return luring_subjects(threat, "ce", **arguments | changes)
 
-    Args:
-        monkeypatch: Puts the attacks back at the end of the test.
-        *attacks: The classes whose batches are counted.
-    """
+
+class Power:
+    """Lets attacks run until the power fails, and counts their batches."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *attacks: type[Attack]) -> None:
         self.sizes: list[int] = []
@@ -126,30 +138,22 @@ class Power:
 
 
 def make_record(count: int = 6, **changes: Any) -> Record:
-    """A record of images of three classes that nothing happened to.
-
-    `answer` and other names that are no fields are outputs.
-    """
+    """A record of images of three classes that nothing happened to."""
     labels = np.arange(count) % 3
-    outputs = {"answer": labels, "correlations": np.zeros((count, 3), np.float32)}
-    record = Record(
-        ids=np.arange(count),
-        labels=labels,
-        targets=labels,
-        l0=np.full(count, 4),
-        l2=np.ones(count, np.float32),
-        linf=np.full(count, 0.1, np.float32),
-        iterations=np.full(count, 15),
-        kept=np.zeros((min(count, 2), 2, 2, 1), np.float32),
-        outputs=outputs,
-    )
-    names = {field.name for field in dataclasses.fields(Record)}
-    arrays = {name: np.asarray(value) for name, value in changes.items()}
-    return dataclasses.replace(
-        record,
-        outputs=outputs | {k: v for k, v in arrays.items() if k not in names},
-        **{k: v for k, v in arrays.items() if k in names},
-    )
+    arrays = {
+        "ids": np.arange(count),
+        "labels": labels,
+        "targets": labels,
+        "l0": np.full(count, 4),
+        "l2": np.ones(count, np.float32),
+        "linf": np.full(count, 0.1, np.float32),
+        "iterations": np.full(count, 15),
+        "kept": np.zeros((min(count, 2), 2, 2, 1), np.float32),
+        "answer": labels,
+        "correlations": np.zeros((count, 3), np.float32),
+    }
+    changed = {name: np.asarray(value) for name, value in changes.items()}
+    return Record({**arrays, **changed})
 
 
 def make_run(subject: str, attack: str, **changes: Any) -> Run:

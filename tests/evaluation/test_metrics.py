@@ -11,7 +11,6 @@ from keras_traps.evaluation.metrics import (
     attack_rows,
     compare,
     fprs_of,
-    luring_rates,
     make_frame,
     read_frame,
     unnoticed,
@@ -51,7 +50,7 @@ def test_the_frame_has_a_row_for_each_image(
     tmp_path: Path, watermark: Watermark
 ) -> None:
     plain = make_record(answer=WRONG)
-    del plain.outputs["correlations"]  # type: ignore[attr-defined]
+    plain = Record({k: v for k, v in plain.arrays.items() if k != "correlations"})
     frame = framed(
         tmp_path,
         watermark,
@@ -205,17 +204,6 @@ def test_what_goes_unnoticed_is_compared_with_what_does_not(
     assert row["noticed"] == {"count": 0, "lead": None, "pull": None, "l2": None}
 
 
-def test_luring_is_measured_by_what_both_models_answer(tmp_path: Path) -> None:
-    record = make_record(target=[1, 1, 0, 0, 1, 2], augmented=[1, 2, 0, 0, 2, 2])
-    run = make_run("luring-ce", "FGSM", about={"threat": "luring", "variant": "ce"})
-    frame = make_frame([run], store_of(tmp_path, [(run, record)]))
-    assert frame["variant"].tolist() == ["ce"] * 6
-    assert frame["defended"].tolist() == [False, True, False, True, True, True]
-    rates = luring_rates(frame)
-    assert (rates.ac_mop, rates.ac_m) == (Rate(2, 6), Rate(4, 6))
-    assert (rates.dac, rates.dr, rates.adq) == (Rate(4, 6), Rate(2, 4), Rate(2, 4))
-
-
 def test_two_outcomes_are_compared_on_common_images() -> None:
     first = pd.Series([True] * 8 + [False] * 2, index=range(10))
     # In another order, with images that the first never met.
@@ -225,17 +213,7 @@ def test_two_outcomes_are_compared_on_common_images() -> None:
     assert pair.shares == (0.8, 0.0)
     # Of eight that differ none is behind: 2 / 2 ** 8, by hand.
     assert pair.p_value == pytest.approx(2 / 2**8)
-    mirrored = compare(second, first)
-    assert (mirrored.ahead, mirrored.behind) == (0, 8)
-    assert mirrored.p_value == pair.p_value
-
-
-def test_nothing_in_common_and_nothing_that_differs_prove_nothing() -> None:
-    one = pd.Series([True, False], index=[1, 2])
-    assert compare(one, one).p_value == 1.0
-    apart = compare(one, pd.Series([True], index=[3]))
+    # Nothing in common and nothing that differs prove nothing.
+    assert compare(first, first).p_value == 1.0
+    apart = compare(first, pd.Series([True], index=[99]))
     assert (apart.images, apart.shares, apart.p_value) == (0, (0.0, 0.0), 1.0)
-
-
-def test_no_runs_make_an_empty_frame(tmp_path: Path) -> None:
-    assert make_frame([], store_of(tmp_path, [])).empty

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from keras_traps.attacks import (
@@ -21,17 +22,19 @@ from keras_traps.attacks import (
 )
 from keras_traps.attacks.uap import UAP
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.records import Record, RecordStore, Run
+from keras_traps.evaluation.metrics import make_frame
+from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.runner import EngineName, attack_all, worst_case
 from keras_traps.evaluation.subjects import (
     Defence,
+    Detector,
     Subject,
+    Watermark,
     attractor_subjects,
     choose_examples,
-    luring_subjects,
 )
 from keras_traps.models.inference import predict
-from tests.evaluation.conftest import Lured
+from tests.evaluation.conftest import Lured, threatened
 
 ray = pytest.importorskip("ray")
 
@@ -97,24 +100,21 @@ def run(
     background: Any,
     *attacks: Attack,
     **changes: Any,
-) -> dict[tuple[str, str], tuple[Run, Record]]:
+) -> tuple[list[Run], RecordStore]:
     store = RecordStore(workdir / engine, {})
     settings: dict[str, Any] = {"background": background, "seed": 4, **changes}
     runs = attack_all(subjects, attacks, store, chunk_size=4, engine=engine, **settings)
-    return {(one.subject, one.attack): (one, one.read(store)) for one in runs}
+    return sorted(runs, key=lambda run: (run.subject, run.attack)), store
 
 
-def assert_alike(one: dict[Any, Any], other: dict[Any, Any]) -> None:
-    assert one.keys() == other.keys()
-    for key, (found, record) in one.items():
-        again, twin = other[key]
-        assert found == again
-        pairs = {**vars(record), **record.outputs}
-        twins = {**vars(twin), **twin.outputs}
-        for name in pairs.keys() - {"outputs"}:
-            exact = np.issubdtype(pairs[name].dtype, np.integer)
-            atol = 0 if exact else 1e-5
-            np.testing.assert_allclose(twins[name], pairs[name], 0, atol, err_msg=name)
+def assert_alike(
+    one: tuple[list[Run], RecordStore],
+    other: tuple[list[Run], RecordStore],
+    detector: Detector | None = None,
+) -> None:
+    assert one[0] == other[0]
+    first, second = (make_frame(*each, detector) for each in (one, other))
+    pd.testing.assert_frame_equal(first, second, rtol=0, atol=1e-5)
 
 
 # The searches make a few steps only: many would amplify another rounding.
@@ -128,52 +128,32 @@ ATTACKS = (
 
 
 def test_records_are_those_of_a_local_run(
-    subjects: list[Subject], digits_train: Dataset, tmp_path: Path
+    subjects: list[Subject],
+    digits_defence: Defence,
+    digits_train: Dataset,
+    tmp_path: Path,
 ) -> None:
     background = digits_train.images[:50]
     spread = run("ray", subjects, tmp_path, background, *ATTACKS)
     local = run("local", subjects, tmp_path, background, *ATTACKS)
-    assert len(local) == 10
-    assert_alike(local, spread)
+    assert len(local[0]) == 10
+    assert_alike(local, spread, Watermark(digits_defence.analyzers))
 
 
-def test_luring_sweeps_and_the_control_are_those_of_a_local_run(
-    lured: Lured, tmp_path: Path
+def test_sweeps_and_the_worst_case_are_those_of_a_local_run(
+    subjects: list[Subject], lured: Lured, tmp_path: Path
 ) -> None:
-    subjects = [
-        luring_subjects(
-            threat,
-            "ce",
-            target=lured.target,
-            augmented=lured.augmented,
-            examples=lured.examples.take(slice(10)),
-            weights={"target": "a"},
-        )
-        for threat in ("luring", "exchanged")
-    ]
+    few = lured.examples.take(slice(10))
+    swept = [threatened(lured, one, examples=few) for one in ("luring", "exchanged")]
     attack = create("DIM", eps=0.2, eps_iter=0.1, nb_iter=2)
     sweep: dict[str, Any] = {"sweeps": LURING_SWEEPS, "num_examples_sweep": 6}
-    spread = run("ray", subjects, tmp_path, None, attack, **sweep)
-    assert_alike(run("local", subjects, tmp_path, None, attack, **sweep), spread)
-
-
-def test_the_worst_case_is_that_of_a_local_run(
-    subjects: list[Subject], digits_train: Dataset, tmp_path: Path
-) -> None:
-    attacks = (create("FGSM", eps=0.1), *ATTACKS[:1])
-    engines: tuple[EngineName, ...] = ("local", "ray")
-    local, spread = (
-        worst_case(
-            subjects[0],
-            attacks,
-            RecordStore(tmp_path / engine, {}),
-            background=digits_train.images[:50],
-            chunk_size=4,
-            engine=engine,
-        )
-        for engine in engines
-    )
-    assert local == spread
+    spread = run("ray", swept, tmp_path, None, attack, **sweep)
+    assert_alike(run("local", swept, tmp_path, None, attack, **sweep), spread)
+    chosen = (create("FGSM", eps=0.1), ATTACKS[0])
+    store = RecordStore(tmp_path / "worst", {})
+    again = RecordStore(tmp_path / "again", {})
+    found = worst_case(subjects[0], chosen, store, chunk_size=4)
+    assert worst_case(subjects[0], chosen, again, chunk_size=4, engine="ray") == found
 
 
 def test_a_universal_perturbation_is_learnt_once_for_all_chunks_of_a_subject(
@@ -182,13 +162,13 @@ def test_a_universal_perturbation_is_learnt_once_for_all_chunks_of_a_subject(
     attack = Personal(eps=0.1, marker=str(tmp_path / "learnt"))
     whole = [dataclasses.replace(one, kept=10) for one in subjects]
 
-    found = run("ray", whole, tmp_path, None, attack)
+    found, store = run("ray", whole, tmp_path, None, attack)
 
     assert len(list(tmp_path.glob("learnt-*"))) == len(found) == 2
     changes = []
-    for _, record in found.values():
-        change = record.kept - subjects[0].examples.images
-        inside = record.kept < 1
+    for record in (one.read(store) for one in found):
+        change = record["kept"] - subjects[0].examples.images
+        inside = record["kept"] < 1
         # Of three chunks; where nothing was cut off at 1, all images tell the same.
         largest = np.where(inside, change, 0).max(axis=0)
         assert np.abs(change - largest)[inside].max() < 1e-6

@@ -1,4 +1,3 @@
-import dataclasses
 from typing import Any
 
 import keras
@@ -7,25 +6,20 @@ import pytest
 import tensorflow as tf
 
 from keras_traps import Calibration
-from keras_traps.attacks import create
+from keras_traps.attacks import create, preset
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import (
     THREATS,
     Defence,
-    Subject,
-    _soft_sigmoid,
     attractor_subjects,
     choose_examples,
     defend,
-    luring_subjects,
     model_subject,
     past_the_lure,
 )
 from keras_traps.layers import LuringInput
 from keras_traps.models.inference import predict
-from tests.evaluation.conftest import SHAPE, Lured
-
-WEIGHTS = {"target": "a", "variant": "b"}
+from tests.evaluation.conftest import SHAPE, Lured, threatened
 
 
 def outputs_of(test: Dataset, wrong: list[int]) -> Any:
@@ -49,11 +43,10 @@ def test_the_first_images_that_all_models_are_right_on_are_attacked(
     # Fewer are the first of more, their targets included.
     few = choose_examples(digits_test, both, num_examples=2, seed=3)
     np.testing.assert_array_equal(few.random, examples.random[:2])
-    assert examples.targets(create("FGSM")) is None
-    for name in ("LLC", "TMIFGSM"):
-        attack = create(name)
-        expected = getattr(examples, attack.target_rule)
-        np.testing.assert_array_equal(examples.targets(attack), expected)
+    assert examples.targets(create("FGSM", eps=0.1)) is None
+    random, least_likely = preset("digits", ["CW2", "LLC"])
+    assert examples.targets(random) is examples.random
+    assert examples.targets(least_likely) is examples.least_likely
 
 
 def test_logits_settle_which_of_several_is_least_likely(
@@ -83,16 +76,12 @@ def test_no_images_at_all_are_refused(digits_test: Dataset) -> None:
         choose_examples(digits_test, [wrong], num_examples=0)
 
 
-def test_each_rate_has_an_analyzer_that_keeps_it(
+def test_the_main_analyzer_is_that_of_the_largest_rate(
     digits_defence: Defence, digits_train: Dataset, digits_calibration: Calibration
 ) -> None:
-    correlations = digits_defence.main_analyzer.correlations(digits_train.images)
-    for fpr, analyzer in digits_defence.analyzers.items():
-        flagged = analyzer.judge(correlations).is_adversarial
-        assert flagged.mean() <= fpr
     assert digits_defence.main_analyzer is digits_defence.analyzers[0.05]
     classifier, settings = digits_defence.classifier, digits_calibration.settings
-    with pytest.raises(ValueError, match=r"`fprs`. Expected at least one rate"):
+    with pytest.raises(ValueError, match=r"`fprs`. Expected a rate or more"):
         defend(classifier, settings, digits_train.images, fprs=())
 
 
@@ -112,7 +101,8 @@ def test_variants_of_the_trapped_model_are_seen_as_they_say(
     assert [subject.integrated for subject in subjects] == [False] * 4 + [True]
     images = examples.images
     summed = predict(raw.attacked, images)
-    normed = summed / np.linalg.norm(summed, axis=1, keepdims=True)
+    order = trapped.get_layer("normalized_sum").ord
+    normed = summed / np.linalg.norm(summed, ord=order, axis=1, keepdims=True)
     np.testing.assert_allclose(normed, predict(trapped, images), rtol=1e-4, atol=1e-5)
     assert raw.attacked is raw.attacked
     verdict = digits_defence.main_analyzer.detect(images)
@@ -123,37 +113,6 @@ def test_variants_of_the_trapped_model_are_seen_as_they_say(
     asked = paper.questions["correlations"]
     w = digits_defence.main_analyzer.correlations(images)
     np.testing.assert_allclose(asked(images), w, rtol=1e-6)
-
-
-def test_an_attack_follows_a_loss_that_it_declares(lured: Lured) -> None:
-    subject = model_subject(lured.target, lured.examples)
-    assert subject.follows(create("DeepFool"))
-    margin = dataclasses.replace(subject, loss="margin")
-    assert margin.follows(create("FGSM"))
-    assert not margin.follows(create("DeepFool"))
-
-
-def test_models_of_other_weights_have_other_facts(lured: Lured) -> None:
-    one = model_subject(lured.target, lured.examples)
-    other = model_subject(lured.augmented, lured.examples, name="other")
-    assert one.facts != other.facts
-    assert one.facts == model_subject(lured.target, lured.examples).facts
-
-
-@pytest.mark.parametrize("name", ["a/b", "", "two words"])
-def test_a_name_that_no_folder_can_have_is_refused(lured: Lured, name: str) -> None:
-    with pytest.raises(ValueError, match=r"`name`. Expected letters"):
-        model_subject(lured.target, lured.examples, name=name)
-
-
-def threatened(lured: Lured, threat: Any, **changes: Any) -> list[Subject]:
-    arguments: dict[str, Any] = {
-        "target": lured.target,
-        "augmented": lured.augmented,
-        "examples": lured.examples,
-        "weights": WEIGHTS,
-    }
-    return luring_subjects(threat, "ce", **arguments | changes)
 
 
 def test_threats_attack_what_they_have_and_are_judged_alike(lured: Lured) -> None:
@@ -177,26 +136,36 @@ def test_threats_attack_what_they_have_and_are_judged_alike(lured: Lured) -> Non
             np.testing.assert_array_equal(subject.questions[name](images), expected)
 
 
-def test_what_a_threat_lacks_is_told(lured: Lured) -> None:
+def test_what_is_wrong_with_a_subject_is_told(lured: Lured) -> None:
+    with pytest.raises(ValueError, match=r"`name`. Expected letters"):
+        model_subject(lured.target, lured.examples, name="a/b")
+    one, other = (
+        model_subject(model, lured.examples)
+        for model in (lured.target, lured.augmented)
+    )
+    assert one.facts != other.facts
     with pytest.raises(ValueError, match=r"`surrogate`. Expected a model"):
         threatened(lured, "surrogate")
     with pytest.raises(ValueError, match=r"`softness`.*at least 1. Received: 0.5"):
         threatened(lured, "softened", softness=(4.0, 0.5))
     alone = lured.examples.take(slice(1))
-    with pytest.raises(ValueError, match=r"expected two .* Received: 1"):
+    with pytest.raises(ValueError, match=r"Expected two .* Received: 1"):
         threatened(lured, "exchanged", examples=alone)
+    [hard] = threatened(lured, "softened", softness=(4.0,))
+    with pytest.raises(ValueError, match=r"`augmented`.*`LuringInput`.*augmented"):
+        _ = hard.attacked
     [odd] = threatened(lured, "exchanged", examples=lured.examples.take(slice(7)))
     assert len(odd.examples) == 6
 
 
 def test_the_gradient_goes_past_the_lure_for_pgd_alone() -> None:
-    attack = past_the_lure(create("PGD", eps=0.2, nb_iter=3))
+    attack = past_the_lure(create("PGD", eps=0.2, eps_iter=0.1, nb_iter=3))
     settings = attack.settings()
     assert (attack.name, settings["through"]) == ("BPDA", ("lure",))
     assert (settings["eps"], settings["nb_iter"]) == (0.2, 3)
     assert settings["abort_early"] is False
     with pytest.raises(ValueError, match=r"`attack`. Only PGD.*Received: FGSM"):
-        past_the_lure(create("FGSM"))
+        past_the_lure(create("FGSM", eps=0.1))
 
 
 def gradient(model: keras.Model, images: Any) -> Any:
@@ -216,41 +185,41 @@ def test_softened_answers_stay_and_the_gradient_comes_back(
     lure = LuringInput("cifar10", width=1 / 64, dropout=0.0, name="lure")
     lure.build((None, *SHAPE))
     last = lure.until_sigmoid().layers[-1]
-    last.gamma.assign(last.gamma * 1e4)
+    last.gamma.assign(last.gamma * 1e6)
     inputs = keras.Input(SHAPE, name="image")
     # M∘P of one piece, or P a model of its own.
     part = lure if whole else keras.Model(inputs, lure(inputs), name="lure")
     augmented = keras.Model(inputs, lured.target(part(inputs)))
     own, softer = threatened(
-        lured, "softened", augmented=augmented, softness=(1.0, 1e5)
+        lured, "softened", augmented=augmented, softness=(1.0, 1e7)
     )
     images = lured.examples.images
-    assert [one.choice for one in (own, softer)] == [{"softness": 1}, {"softness": 1e5}]
+    assert [one.choice for one in (own, softer)] == [{"softness": 1}, {"softness": 1e7}]
     flat = gradient(augmented, images)
     np.testing.assert_allclose(
         gradient(own.attacked, images), flat, rtol=1e-4, atol=1e-7
     )
-    np.testing.assert_array_equal(
-        predict(softer.attacked, images), predict(augmented, images)
+    np.testing.assert_allclose(
+        predict(softer.attacked, images), predict(augmented, images), rtol=1e-5
     )
     came_back = np.abs(gradient(softer.attacked, images)).mean(axis=(1, 2, 3))
     assert (came_back > 5 * np.abs(flat).mean(axis=(1, 2, 3))).mean() > 0.9
 
 
-def test_the_slope_is_that_of_a_stretched_sigmoid() -> None:
-    z = tf.constant([-80.0, -4.0, 0.0, 8.0])
-    for softness in (1.0, 4.0, 64.0):
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(z)
-            pixels = _soft_sigmoid(z, softness)
-            stretched = softness * tf.sigmoid(z / softness)
-        np.testing.assert_allclose(pixels, tf.sigmoid(z), rtol=1e-6)
-        np.testing.assert_allclose(
-            tape.gradient(pixels, z), tape.gradient(stretched, z), rtol=1e-5
-        )
-
-
-def test_what_has_no_sigmoid_to_soften_is_refused(lured: Lured) -> None:
-    [subject] = threatened(lured, "softened", softness=(4.0,))
-    with pytest.raises(ValueError, match=r"`augmented`.*`LuringInput`.*augmented"):
-        _ = subject.attacked
+def test_the_slope_is_that_of_a_stretched_sigmoid(lured: Lured) -> None:
+    lure = LuringInput("cifar10", width=1 / 64, dropout=0.0, name="lure")
+    lure.build((None, *SHAPE))
+    inputs = keras.Input(SHAPE)
+    [subject] = threatened(
+        lured, "softened", augmented=keras.Model(inputs, lure(inputs)), softness=(4.0,)
+    )
+    images = tf.constant(lured.examples.images[:5])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(images)
+        z = lure.until_sigmoid()(images, training=False)
+        stretched = 4 * tf.sigmoid(z / 4)
+        pixels = subject.attacked(images, training=False)
+    np.testing.assert_allclose(pixels, tf.sigmoid(z), rtol=1e-6)
+    expected = tape.gradient(stretched, images)
+    found = tape.gradient(pixels, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
