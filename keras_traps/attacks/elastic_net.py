@@ -1,17 +1,23 @@
 """The elastic-net attack."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from keras_traps._checks import check_number
-from keras_traps.attacks.base import Kind, TargetRule
+from keras_traps.attacks.base import (
+    Count,
+    Kind,
+    NotNegative,
+    Positive,
+    TargetRule,
+)
 from keras_traps.attacks.optimization import (
     Attempt,
     Method,
     Rows,
     SearchAttack,
+    Settings,
     Standing,
     State,
 )
@@ -91,52 +97,27 @@ class EAD(SearchAttack):
 
     The defaults are cleverhans'.
 
-    Args:
-        beta: Weight of the L1 distance, and by how much a step pulls each pixel towards
-            the clean one; not below 0. Defaults to `1e-2`.
-        decision_rule: By what the best success is chosen: `"EN"`, the squared L2
-            distance plus beta times L1, or `"L1"`. Defaults to `"EN"`.
-        learning_rate: The first step, above 0; the others shrink with the square root
-            of the share of steps that are left. Defaults to `1e-2`.
-        binary_search_steps: How many c to try, at least 1. Defaults to `9`.
-        max_iterations: How many steps with each c at most, at least 1. Defaults to
-            `1000`.
-        initial_const: The first c, above 0. Defaults to `1e-3`.
-        abort_early: Whether an example goes on to its next c when a tenth of the steps
-            has not lowered its mean loss by 0.01 %. Defaults to `False`.
-
     Reference:
         Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
         examples, 2018.
     """
 
-    beta: float = 1e-2
+    beta: NotNegative = 1e-2  # weight of L1, by which a step pulls each pixel back
     decision_rule: DecisionRule = "EN"
-    learning_rate: float = 1e-2
-    binary_search_steps: int = 9
-    max_iterations: int = 1000
-    initial_const: float = 1e-3
+    learning_rate: Positive = 1e-2  # the first step; later ones are shorter
+    binary_search_steps: Count = 9
+    max_iterations: Count = 1000
+    initial_const: Positive = 1e-3
     abort_early: bool = False
     name: ClassVar[str] = "EAD"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
     method: ClassVar[type[Method]] = ShrinkingSteps
 
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_number(self.beta, name="beta", at_least=0)
-        if self.decision_rule not in get_args(DecisionRule):
-            raise ValueError(
-                "Invalid value for argument `decision_rule`. Expected one of "
-                f"{get_args(DecisionRule)}. "
-                f"Received: decision_rule={self.decision_rule!r}"
-            )
-
-    def scalars(self) -> dict[str, Any]:
+    def numbers(self) -> Settings:
         """Returns the numbers, and whether the rule is L1."""
         rule = tf.constant(self.decision_rule == "L1")
-        return {**super().scalars(), "decides_by_l1": rule}
+        return {**super().numbers(), "decides_by_l1": rule}
 
 
 def _lengths(change: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,5 +1,4 @@
 import functools
-from typing import Any
 
 import keras
 import numpy as np
@@ -7,8 +6,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks import Batch, Perturbed, create, transfer
-from keras_traps.attacks.loop import Loss
+from keras_traps.attacks import Batch
 from keras_traps.attacks.transfer import (
     _VARIANTS,
     _draw_variants,
@@ -18,24 +16,12 @@ from keras_traps.attacks.transfer import (
     _smooth,
 )
 from tests.attacks.calling import Settings, attack, run
-from tests.attacks.victims import some_images, tanh_net
+from tests.attacks.victims import tanh_net
 
 SIDE = 6
 
 
 STEPS: Settings = {"eps": 0.2, "eps_iter": 0.02, "nb_iter": 6}
-
-
-L2_STEPS: Settings = {"eps": 0.2, "radius": 1.0, "eps_iter": 0.1, "nb_iter": 6}
-
-
-TRANSFER: dict[str, Settings] = {
-    "MIM": STEPS,
-    "MIML2": L2_STEPS,
-    "DIM": {**STEPS, "prob": 0.7},
-    "MIM-TI": STEPS,
-    "DIM-TI": {**STEPS, "prob": 1.0, "kernlen": 3},
-}
 
 
 @functools.cache
@@ -54,22 +40,6 @@ def pictures(count: int) -> npt.NDArray[np.float32]:
 
 def answers(images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return net()(images).numpy().argmax(axis=1)
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_without_diversity_or_a_kernel_all_are_mim(loss: Loss) -> None:
-    images = pictures(4)
-    expected = attack("MIM", net(), images, answers(images), STEPS, loss=loss)
-    changes: dict[str, Settings] = {
-        "DIM": {"prob": 0.0},
-        "MIM-TI": {"kernlen": 1},
-        "DIM-TI": {"prob": 0.0, "kernlen": 1},
-    }
-    for name, settings in changes.items():
-        same = attack(
-            name, net(), images, answers(images), {**STEPS, **settings}, loss=loss
-        )
-        np.testing.assert_allclose(same, expected, atol=1e-6)
 
 
 def test_the_first_step_of_ti_follows_the_convolved_gradient() -> None:
@@ -179,16 +149,6 @@ def transcribed_l2_momentum(
     return np.clip(moved, clean - settings["eps"], clean + settings["eps"])
 
 
-def test_an_l2_ball_that_is_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = create("MIML2", eps=0.3, radius=0.25, eps_iter=0.05, nb_iter=1)
-    assert (made.linf_bound, made.l2_bound) == (0.3, 0.25)
-    images = some_images(3)
-    moved = Perturbed(images + np.float32(0.29), 1)
-    monkeypatch.setattr(transfer, "run_gradient_loop", lambda *_: moved)
-    with pytest.raises(RuntimeError, match=r"MIML2 left its L2 ball of radius 0.25"):
-        made(tanh_net().model, images, [0, 1, 2])
-
-
 @pytest.mark.parametrize("radius", [0.25, 30.0])
 @pytest.mark.parametrize("eps", [0.1, 0.9])
 def test_l2_momentum_is_what_its_authors_wrote(radius: float, eps: float) -> None:
@@ -203,31 +163,6 @@ def test_l2_momentum_is_what_its_authors_wrote(radius: float, eps: float) -> Non
     # Both balls bind for some.
     assert np.isclose(result.l2, 0.25, atol=1e-5).any() == (radius < 1 and eps > 0.5)
     assert np.isclose(result.linf, eps, atol=1e-6).any() == (eps < 0.5)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "expected"),
-    [
-        ("DIM", {"prob": 1.1}, "`prob`. Expected a number from 0 to 1"),
-        ("DIM", {"prob": -0.1}, "`prob`. Expected a number from 0 to 1"),
-        ("DIM-TI", {"prob": float("nan")}, "`prob`. Expected a number from 0 to 1"),
-        ("MIM-TI", {"kernlen": 0}, "`kernlen`. Expected at least 1"),
-        ("DIM-TI", {"kernlen": 2.5}, "`kernlen`. Expected an integer"),
-        ("MIM-TI", {"nsig": 0}, "`nsig`. Expected a finite number above 0"),
-        ("MIM", {"decay_factor": -1}, "`decay_factor`. Expected a finite number"),
-        ("MIML2", {"decay_factor": -1}, "`decay_factor`. Expected a finite number"),
-        ("MIML2", {"radius": 0}, "`radius`. Expected a finite number above 0"),
-        ("MIML2", {"eps": 0}, "`eps`. Expected a finite number above 0"),
-        ("MIML2", {"eps_iter": 0}, "`eps_iter`. Expected a finite number above 0"),
-        ("MIML2", {"eps_iter": 1.5}, "`eps_iter`. Expected at most radius=1.0"),
-        ("MIML2", {"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(
-    name: str, change: dict[str, Any], expected: str
-) -> None:
-    with pytest.raises(ValueError, match=expected):
-        create(name, **{**TRANSFER[name], **change})
 
 
 @functools.cache
@@ -290,13 +225,6 @@ def test_each_variant_is_as_likely_as_it_ought_to_be() -> None:
     expected = np.array([0.4, 0.3, 0.075, 0.075, 0.075, 0.075])
     deviation = np.sqrt(expected * (1 - expected) / drawn.size)
     assert (np.abs(shares - expected) < 5 * deviation).all()
-
-
-@pytest.mark.parametrize(("prob", "changed"), [(0.0, False), (1.0, True)])
-def test_a_sure_probability_leaves_nothing_to_chance(
-    prob: float, changed: bool
-) -> None:
-    assert ((_draw_variants(batch(10), prob, 50) > 0) == changed).all()
 
 
 def test_an_image_of_which_nothing_would_be_left_is_refused() -> None:

@@ -1,6 +1,4 @@
-import dataclasses
 import gc
-import pickle
 import weakref
 from typing import Any
 
@@ -13,7 +11,6 @@ from keras_traps.attacks import AttackResult, uap
 from keras_traps.attacks.base import Batch
 from keras_traps.attacks.uap import UAP, UniversalPerturbation
 from tests.attacks.victims import (
-    SHAPE,
     TWO_CLASSES,
     linear,
     some_images,
@@ -163,46 +160,3 @@ def test_a_model_keeps_its_last_perturbation_alone() -> None:
     gc.collect()
     assert first() is None
     assert second() is learnt(model, background, seed=1).perturbation
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"eps": 0.0},
-        {"fooling_rate": 0.0},
-        {"fooling_rate": 1.0},
-        {"nb_images": 0},
-        {"nb_at_once": 0},
-        {"max_iter": 0},
-        {"deepfool_max_iter": 0},
-        {"overshoot": -0.1},
-        {"nb_candidate": 1},
-    ],
-    ids=lambda wrong: next(iter(wrong)),
-)
-def test_settings_out_of_range_are_named(wrong: dict[str, Any]) -> None:
-    (name,) = wrong
-    with pytest.raises(ValueError, match=rf"`{name}`.*Received: {name}="):
-        UAP(**{"eps": 0.3, **wrong})
-
-
-def test_a_known_perturbation_is_added_and_nothing_is_learnt() -> None:
-    images, zero = of_class_0(3), np.zeros(1, np.int64)
-    known = UniversalPerturbation(np.full(SHAPE, 0.125, np.float32), 7, 0.5)
-    attack = UAP(eps=0.3).with_known(known)
-    assert attack == UAP(eps=0.3)
-    result = pickle.loads(pickle.dumps(attack))(two_classes(), images, [0] * 3)
-    np.testing.assert_array_equal(result.images, images + np.float32(0.125))
-    assert result.iterations.tolist() == [7] * 3
-    batch = Batch(
-        model=two_classes(),
-        loss="margin",
-        images=images,
-        labels=zero,
-        ids=zero,
-        seed=0,
-        background=images,
-    )
-    assert attack.learn(batch) is known
-    # Other settings would have learnt another one.
-    assert dataclasses.replace(attack, eps=0.2).learn(batch) is not known
