@@ -308,12 +308,8 @@ class Attack(abc.ABC):
             return predict(model, images, batch_size=batch_size)
 
         outputs = ask(images)
-        finite = np.isfinite(outputs).all(axis=1)
-        if not finite.all():
-            raise RuntimeError(
-                f"{self.name} gave images on which the model's outputs are not finite, "
-                f"at the examples {_listed(numbers[~finite])}."
-            )
+        fault = "gave images on which the model's outputs are not finite,"
+        _refuse(~np.isfinite(outputs).all(axis=1), numbers, f"{self.name} {fault}")
         answers = outputs.argmax(axis=1)
         failed = (answers == goals) != self.targeted
         lost = failed & (images != clean).any(axis=(1, 2, 3))
@@ -401,6 +397,22 @@ class LinfAttack(Attack):
         return self.eps
 
 
+def in_parts(
+    batch: Batch, size: int, perturb: Callable[[Batch], Perturbed]
+) -> Perturbed:
+    """Attacks a batch, `size` examples at once."""
+    images = np.empty_like(batch.images)
+    iterations = np.empty(len(batch.ids), np.int64)
+    for start in range(0, len(batch.ids), size):
+        rows = slice(start, start + size)
+        part = {
+            name: getattr(batch, name)[rows] for name in ("images", "labels", "ids")
+        }
+        made = perturb(dataclasses.replace(batch, **part))
+        images[rows], iterations[rows] = made.images, made.iterations
+    return Perturbed(images, iterations)
+
+
 def ball_noise(
     batch: Batch, draw: Callable[[tuple[int, ...], np.random.Generator], npt.ArrayLike]
 ) -> FloatArray:
@@ -445,19 +457,24 @@ def distances(clean: FloatArray, images: FloatArray) -> Distances:
     )
 
 
+def _refuse(
+    wrong: npt.NDArray[np.bool_], ids: IntArray, fault: str, what: str = ""
+) -> None:
+    if wrong.any():
+        listed = np.array2string(
+            ids[wrong], threshold=8, edgeitems=4, formatter={"int_kind": str}
+        )
+        raise RuntimeError(f"{fault} at the examples {listed}{what}.")
+
+
 def _check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
     """Refuses images that are not finite, or leave [0, 1] or their ball."""
     values = images.reshape(len(images), -1)
-
-    def refuse(wrong: npt.NDArray[np.bool_], fault: str, what: str = "") -> None:
-        if wrong.any():
-            ids = _listed(batch.ids[wrong])
-            raise RuntimeError(f"{attack.name} {fault} at the examples {ids}{what}.")
-
-    refuse(~np.isfinite(values).all(axis=1), "gave images that are not finite,")
+    infinite = ~np.isfinite(values).all(axis=1)
+    _refuse(infinite, batch.ids, f"{attack.name} gave images that are not finite,")
     low, high = values.min(axis=1), values.max(axis=1)
     reach = f": its images reach from {low.min()} to {high.max()}"
-    refuse((low < 0) | (high > 1), "left [0, 1]", reach)
+    _refuse((low < 0) | (high > 1), batch.ids, f"{attack.name} left [0, 1]", reach)
     _, l2, linf = distances(batch.images, images)
     l2_slack = _TOLERANCE * np.sqrt(values.shape[1])
     l2_slack += _LENGTH_TOLERANCE * (attack.l2_bound or 0.0)
@@ -467,8 +484,8 @@ def _check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
     ):
         if bound is not None:
             far = np.greater(length, bound + slack)
-            moved = f": an image moved by {length.max()}"
-            refuse(far, f"left its {ball} of radius {bound}", moved)
+            fault = f"{attack.name} left its {ball} of radius {bound}"
+            _refuse(far, batch.ids, fault, f": an image moved by {length.max()}")
 
 
 @contextlib.contextmanager
@@ -483,10 +500,6 @@ def naming_examples(who: str, *, of: str = "") -> Iterator[None]:
             raise
         ids = found[1].replace(",", "")
         raise RuntimeError(f"{who}: {NON_FINITE} [{ids}]{of}.") from None
-
-
-def _listed(ids: npt.NDArray[np.integer]) -> str:
-    return np.array2string(ids, threshold=8, edgeitems=4, formatter={"int_kind": str})
 
 
 def random_targets(

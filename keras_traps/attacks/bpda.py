@@ -21,16 +21,9 @@ from keras_traps.models.inference import inference_function, inner_layers
 class BPDA(IterativeAttack):
     """Backward pass differentiable approximation: PGD on an approximated gradient.
 
-    The forward pass is the model's own. The backward pass takes the layers in
-    `through` for the identity: the approximation of the original paper where a layer
-    gives back about what it is given, a rounding or a purification.
-
-    A model that is differentiable throughout leaves nothing to approximate: without
-    `through` these are PGD's steps, from PGD's starts. The attractor paper reports BPDA
-    on such a model and does not say what was replaced there.
-
-    Reference:
-        Athalye et al., Obfuscated gradients give a false sense of security, 2018.
+    The forward pass is the model's own; the backward pass takes the layers in `through`
+    for the identity (Athalye et al., 2018). Without any these are PGD's steps, from its
+    starts: the attractor paper does not say what was replaced in its model.
     """
 
     # Names of layers, also of a model inside the model, which keep their input's shape.

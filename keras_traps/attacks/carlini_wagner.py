@@ -64,11 +64,8 @@ class TanhAdam(Method):
 class CW2(SearchAttack):
     """The smallest change in L2 that makes the answer a given class.
 
-    Adam lowers the squared L2 distance plus c times a hinge of the logits, in tanh
-    space. The defaults are cleverhans'.
-
-    Reference:
-        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017.
+    Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017. The
+    defaults are cleverhans'.
     """
 
     learning_rate: Positive = 5e-3  # Adam's step

@@ -4,10 +4,9 @@ cleverhans' code is called, never copied or changed. What there is to know of it
 
 - It keeps what it traces of a model, with the weights, as long as the process lives,
   and traces anew for another batch size.
-- Its random starts come from TensorFlow's global generator, whose seed a call sets from
-  its own seed and the examples of a batch: a start belongs to an example in its batch.
-- Its sanity checks make one array of arrays and numbers, which NumPy 2 refuses; they
-  are turned off. What they ask is checked here.
+- Its random starts come from TensorFlow's global generator, whose seed is set for each
+  batch: a start belongs to an example in its batch.
+- Its sanity checks, which NumPy 2 refuses, are turned off: that is checked here.
 - Its `CarliniWagnerL2` calls the `variables` of its optimizer, which is no method in
   Keras 3, and sets all of them to 0, also the learning rate, which was none of them
   before. It has one constant for each pixel, which goes with one image at a time. It is
@@ -44,6 +43,7 @@ from keras_traps.attacks.base import (
     Perturbed,
     Positive,
     TargetRule,
+    in_parts,
 )
 from keras_traps.attacks.carlini_wagner import CW2
 from keras_traps.attacks.gradient import check_step
@@ -173,16 +173,15 @@ class CleverhansCW2(CW2):
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches image by image."""
-        method = carlini_wagner_l2.CarliniWagnerL2(
-            _logits(batch), y=batch.labels, batch_size=1, **_BOX, **self.settings()
-        )
-        images, steps = np.empty_like(batch.images), np.zeros(len(batch.ids), np.int64)
-        for row, image in enumerate(batch.images):
-            method.y = batch.labels[row : row + 1]
+
+        def search(one: Batch) -> Perturbed:
+            method = carlini_wagner_l2.CarliniWagnerL2(
+                _logits(one), y=one.labels, batch_size=1, **_BOX, **self.settings()
+            )
             method.optimizer = _Adam(self.learning_rate)
-            images[row] = method.attack(image[None])[0]
-            steps[row] = method.optimizer.steps
-        return Perturbed(images, steps)
+            return Perturbed(method.attack(one.images), method.optimizer.steps)
+
+        return in_parts(batch, 1, search)
 
 
 class _Adam:
@@ -214,24 +213,23 @@ class CleverhansSPSA(SPSA):
             logits = infer(images)
             return -spsa.margin_logit_loss(logits, labels, logits.shape[-1])
 
-        images, steps = np.empty_like(batch.images), np.zeros(len(batch.ids), np.int64)
-        for row, image in enumerate(batch.images):
-            part = slice(row, row + 1)
-            _set_seed(dataclasses.replace(batch, ids=batch.ids[part]))
+        def search(one: Batch) -> Perturbed:
+            _set_seed(one)
             optimizer = _SPSAAdam(self)
-            images[row] = spsa.projected_optimization(
+            images = spsa.projected_optimization(
                 loss,
-                tf.constant(image[None]),
-                tf.constant(batch.labels[part]),
+                tf.constant(one.images),
+                tf.constant(one.labels),
                 self.eps,
                 self.nb_iter,
                 optimizer,
                 early_stop_loss_threshold=self.early_stop_loss_threshold,
                 **_BOX,
-            )[0]
-            steps[row] = optimizer.steps
-        # What it adds up may round beyond 0 or 1.
-        return Perturbed(np.clip(images, 0, 1), steps)
+            )
+            # What it adds up may round beyond 0 or 1.
+            return Perturbed(np.clip(images, 0, 1), optimizer.steps)
+
+        return in_parts(batch, 1, search)
 
 
 class _SPSAAdam(spsa.SPSAAdam):

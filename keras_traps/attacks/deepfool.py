@@ -37,15 +37,10 @@ _ALL = np.iinfo(np.int32).max
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepFool(Attack):
-    """Minimal L2 perturbation by repeated linearisation of the model.
+    """Steps to the nearest linear boundary, until another class is answered.
 
-    Each step goes to the nearest of the linear boundaries between the given class and
-    its competitors. The sum of the steps is stretched by `overshoot` and clipped to
-    [0, 1]; an example is done as soon as another class is answered there.
-
-    Reference:
-        Moosavi-Dezfooli et al., DeepFool: a simple and accurate method to fool deep
-        neural networks, 2016.
+    Moosavi-Dezfooli et al., DeepFool: a simple and accurate method to fool deep neural
+    networks, 2016. The sum of the steps is stretched and clipped to [0, 1].
     """
 
     max_iter: Count = 50
@@ -67,8 +62,7 @@ class DeepFool(Attack):
     ) -> Finished:
         """Leads images over the nearest boundary of the classes to leave.
 
-        Returns the images just beyond it, an image itself where it was there already or
-        the search failed, and how many steps were made.
+        Those that were there already, or for which the search fails, stay as they are.
         """
         settings = numbers_of(self)
         settings["nb_candidate"] = tf.constant(self.nb_candidate or _ALL)

@@ -30,11 +30,7 @@ class ShrinkingSteps(Method):
     """Lowers the squared L2 distance plus beta times L1 plus c times a hinge.
 
     Steps along the gradient of all but L1, each followed by pulling every pixel beta
-    towards the clean one, with the momentum of FISTA.
-
-    Reference:
-        Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
-        examples, 2018, algorithm 1.
+    towards the clean one, with the momentum of FISTA: Chen et al., 2018, algorithm 1.
     """
 
     def start(self, rows: Rows) -> State:
@@ -73,11 +69,9 @@ class ShrinkingSteps(Method):
     def success(
         self, images: tf.Tensor, rows: Rows, distance: tf.Tensor, standing: Standing
     ) -> tf.Tensor:
-        """Returns `(rows,)`: whether images succeed; `False` where it does not matter.
-
-        The gradient was taken elsewhere, so that this look is one more. It is spared
-        where the images are no nearer than the best, and this c has succeeded before.
-        """
+        """Returns whether images succeed, `(rows,)`; `False` if it does not matter."""
+        # The gradient was taken elsewhere, so that this look is one more. It is spared
+        # where they are no nearer than the best, and this c has succeeded before.
         matters = (distance < standing.distance) | ~standing.found
         where = tf.where(matters)
 
@@ -95,11 +89,8 @@ class ShrinkingSteps(Method):
 class EAD(SearchAttack):
     """The smallest change, sparse as well as short, that makes the answer a class.
 
-    The defaults are cleverhans'.
-
-    Reference:
-        Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
-        examples, 2018.
+    Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
+    examples, 2018. The defaults are cleverhans'.
     """
 
     beta: NotNegative = 1e-2  # weight of L1, by which a step pulls each pixel back

@@ -74,15 +74,12 @@ _DTYPES = LoopSettings(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack(LinfAttack, abc.ABC):
-    """The template: iterated steps along a gradient from a start in the ball.
-
-    Its hooks say what the loop does (`_recipe`), with which numbers (`_loop_settings`),
-    from where (`_start`) and with which draws.
-    """
+    """The template: iterated steps along a gradient from a start in the ball."""
 
     losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
 
     def _recipe(self) -> Recipe:
+        """Returns what the loop does."""
         return Recipe()
 
     @abc.abstractmethod
@@ -196,11 +193,7 @@ class _Steps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FGSM(GradientAttack):
-    """Fast gradient sign method: one step of `eps`.
-
-    Reference:
-        Goodfellow et al., Explaining and harnessing adversarial examples, 2015.
-    """
+    """Fast gradient sign method: one step of `eps` (Goodfellow et al., 2015)."""
 
     name: ClassVar[str] = "FGSM"
     kind: ClassVar[Kind] = "UA"
@@ -222,9 +215,7 @@ class LLC(FGSM):
 class RFGSM(GradientAttack):
     """A random step of `alpha` along signs of noise, then a gradient step of the rest.
 
-    Reference:
-        Tramèr et al., Ensemble adversarial training, 2018. The paper's Table VII calls
-        the gradient step eps; here it is the whole ball, as everywhere.
+    Tramèr et al., 2018; the paper's Table VII calls the gradient step eps.
     """
 
     alpha: float  # above 0 and below `eps`
@@ -286,16 +277,9 @@ class IterativeAttack(GradientAttack, abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BIM(IterativeAttack):
-    """Basic iterative method: FGSM steps, projected on the ball.
+    """Basic iterative method: projected FGSM steps (Kurakin et al., 2017)."""
 
-    With `abort_early` an example stops as soon as it has succeeded, which cleverhans'
-    does not know.
-
-    Reference:
-        Kurakin et al., Adversarial examples in the physical world, 2017.
-    """
-
-    abort_early: bool = False
+    abort_early: bool = False  # whether an example stops as soon as it has succeeded
     name: ClassVar[str] = "BIM"
     kind: ClassVar[Kind] = "UA"
 
@@ -314,12 +298,7 @@ class ILLC(BIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PGD(BIM):
-    """Projected gradient descent: BIM from a uniformly random point of the ball.
-
-    Reference:
-        Madry et al., Towards deep learning models resistant to adversarial attacks,
-        2018.
-    """
+    """Projected gradient descent: BIM from a random point (Madry et al., 2018)."""
 
     name: ClassVar[str] = "PGD"
 
@@ -329,11 +308,7 @@ class PGD(BIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MIM(IterativeAttack):
-    """Momentum iterative method.
-
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018.
-    """
+    """Momentum iterative method (Dong et al., 2018)."""
 
     decay_factor: NotNegative = 1.0  # how much of the earlier gradients' sum stays
     name: ClassVar[str] = "MIM"

@@ -40,21 +40,12 @@ _BRIGHTEST = 0.99
 class JSMA(Attack):
     """Jacobian-based saliency map attack: raises pairs of pixels, each pixel once.
 
-    Each step takes the pair of the highest saliency, adds `theta` to both and clips to
-    1. A search that has not reached the target when `gamma` of the values are changed,
-    or that finds no admissible pair, gives back the clean image.
-
-    The map can be that of the model's probabilities, as in cleverhans before 3.1, or of
-    its outputs, as in cleverhans 3.1 and DEEPSEC. The derivatives of the probabilities
-    sum to 0, so that the best pair is simply the two largest derivatives of the
-    target's probability; they are taken of its log-odds, which do not saturate. On the
-    DEEPSEC classifiers this is the stronger one by far.
-
-    Reference:
-        Papernot et al., The limitations of deep learning in adversarial settings, 2016.
+    Papernot et al., The limitations of deep learning in adversarial settings, 2016. The
+    map is that of the probabilities, as in cleverhans before 3.1, or of the outputs, as
+    in cleverhans 3.1 and DEEPSEC, which is weaker.
     """
 
-    theta: Share = 1.0  # how much a pixel is raised
+    theta: Share = 1.0  # how much a pixel is raised, up to 1
     # About which share of the values may be changed. The number of steps is half of
     # them, rounded up, as in DEEPSEC; cleverhans rounds down. Of 784 values 80 for 0.1.
     gamma: Share = 0.1
@@ -170,7 +161,10 @@ class _Search(NamedTuple):
 
 
 def best_two(target: tf.Tensor, allowed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the best pairs where what the target gains is what the others lose."""
+    """Finds the best pairs where what the target gains is what the others lose.
+
+    So it is with probabilities, whose derivatives sum to 0: the two largest are best.
+    """
     gains, pair = tf.math.top_k(tf.where(allowed, target, -float("inf")), 2)
     return pair, tf.reduce_sum(gains, axis=1) > 0
 

@@ -19,15 +19,14 @@ from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, Ta
 from keras_traps.attacks.loop import Logits, fooled, run_compiled, watch
 from keras_traps.attacks.optimization import Constant, ConstantSearchAttack
 
-# How many examples are optimised at once. It bounds the memory of SciPy's histories,
-# and a batch of this size keeps a processor busy.
+# How many examples are optimised at once: it bounds the memory of SciPy's histories.
 _AT_ONCE = 64
 
 Pixels = npt.NDArray[np.float64]
 
 
 class Look(NamedTuple):
-    """An image that an optimiser wants to know about, of an example of the batch."""
+    """An image that the search of an example of the batch wants to know about."""
 
     row: int
     image: FloatArray
@@ -48,14 +47,9 @@ Ask = Callable[[Look], Seen]
 class BLB(ConstantSearchAttack):
     """L-BFGS in the box of all images, towards a given class.
 
-    It minimises the squared L2 distance plus c times the cross-entropy of the target.
-    Whether a c has succeeded is seen where the optimiser ends; of all images that it
-    looks at, the nearest success is kept. What counts as iterations are the gradients.
-    The defaults are cleverhans'.
-
-    Reference:
-        Szegedy et al., Intriguing properties of neural networks, 2014.
-        Zhu et al., Algorithm 778: L-BFGS-B, 1997.
+    It minimises the squared L2 distance plus c times the cross-entropy of the target
+    (Szegedy et al., 2014). Of all images that the optimiser looks at, the nearest
+    success is kept; what counts as iterations are the gradients.
     """
 
     binary_search_steps: Count = 5

@@ -303,9 +303,7 @@ def adam(
     `number` is t, counted from 1, a scalar or of a shape that broadcasts with the
     gradient's.
 
-    Reference:
-        Kingma and Ba, Adam: a method for stochastic optimization, 2015, algorithm 1
-        in the form that ends section 2.
+    Kingma and Ba, 2015, algorithm 1 in the form that ends section 2.
     """
     mean = 0.9 * moments.mean + (1 - 0.9) * gradient
     square = 0.999 * moments.square + (1 - 0.999) * tf.square(gradient)

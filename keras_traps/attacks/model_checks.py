@@ -111,12 +111,9 @@ def _culprit(model: keras.Model, image: tf.Tensor) -> str:
         tape.watch(image)
         model(image, training=False)
     for operation, outputs in made:
-        values = [value for value in tf.nest.flatten(outputs) if _is_float(value)]
+        tensors = [one for one in tf.nest.flatten(outputs) if tf.is_tensor(one)]
+        values = [one for one in tensors if one.dtype.is_floating]
         if tape.gradient(values, image) is None:
             kind = "layer" if isinstance(operation, keras.layers.Layer) else "operation"
             return f" from {kind} {operation.name!r} on"
     return ""
-
-
-def _is_float(value: Any) -> bool:
-    return bool(tf.is_tensor(value) and value.dtype.is_floating)

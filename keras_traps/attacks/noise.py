@@ -18,10 +18,8 @@ NoiseKind = Literal["uniform", "sign"]
 class Noise(LinfAttack):
     """Random noise in an L-infinity ball; asks for answers alone.
 
-    An attack in a ball of the same radius that does no better has not followed any
-    gradient, and a trap has had nothing to catch. An example stops at its first
-    success; where none is found it keeps the noise by which another class came nearest.
-    The tries are its iterations.
+    An example stops at its first success; where none is found it keeps the noise by
+    which another class came nearest. The tries are its iterations.
     """
 
     noise_kind: NoiseKind = "uniform"

@@ -26,7 +26,6 @@ from keras_traps.attacks.loop import (
     Finished,
     Logits,
     apart,
-    fooled,
     iterate,
     only,
     rivals_lead,
@@ -137,11 +136,9 @@ class Standing(NamedTuple):
     iterations: tf.Tensor
 
     def weighted(self, gradient: tf.Tensor) -> tf.Tensor:
-        """Returns c times the gradient of a penalty.
-
-        Not the gradient of c times the penalty: on its way back through a model of half
-        precision a large c is infinite, and a small one 0.
-        """
+        """Returns c times the gradient of a penalty."""
+        # Not the gradient of c times the penalty: on its way back through a model of
+        # half precision a large c is infinite, and a small one 0.
         return self.constant.value[:, None, None, None] * gradient
 
 
@@ -175,9 +172,7 @@ class Method(abc.ABC):
 
     def done(self, rows: Rows) -> tf.Tensor:
         """Returns `(rows,)`: whether the clean images are successes, and are kept."""
-        logits, targeted = self.logits(rows.images), self.settings["targeted"]
-        paid = hinge(logits, rows.labels, targeted, self.settings["confidence"])
-        return fooled(logits, rows.labels, targeted) & (paid <= 0)
+        return self.hinge(rows.images, rows.labels, rows.ids) <= 0
 
     def hinge(self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         """Returns `(batch,)`: 0 where the answer is the one wanted, above elsewhere.

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive
+from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, in_parts
 from keras_traps.attacks.carlini_wagner import TanhAdam
 from keras_traps.attacks.loop import Stream, per_example
 from keras_traps.attacks.optimization import Method, Rows, SearchAttack
@@ -48,13 +48,9 @@ class NoisyTanhAdam(TanhAdam):
 class OptMargin(SearchAttack):
     """A small change in L2 that makes the answer another class in the surroundings too.
 
-    Adam lowers the squared L2 distance plus c times the hinges of the image and of the
-    image with each of several orthogonal noises, in tanh space. The settings are those
+    He, Li and Song, Decision boundary analysis of adversarial examples, 2018; their
+    noises' root mean square is what here is the largest value. The settings are those
     of DEEPSEC for MNIST.
-
-    Reference:
-        He, Li and Song, Decision boundary analysis of adversarial examples, 2018. Their
-        noises are longer: their root mean square is what here is the largest value.
     """
 
     # How many images share in the penalty: the image itself and with one noise less
@@ -98,17 +94,4 @@ class OptMargin(SearchAttack):
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, for a few examples at once."""
         size = max(1, _IMAGES_AT_ONCE // self.noise_count)
-        parts = []
-        for start in range(0, len(batch.ids), size):
-            rows = slice(start, start + size)
-            part = dataclasses.replace(
-                batch,
-                images=batch.images[rows],
-                labels=batch.labels[rows],
-                ids=batch.ids[rows],
-            )
-            parts.append(super().perturb(part))
-        return Perturbed(
-            tf.concat([part.images for part in parts], axis=0),
-            tf.concat([part.iterations for part in parts], axis=0),
-        )
+        return in_parts(batch, size, super().perturb)

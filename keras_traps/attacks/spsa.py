@@ -46,12 +46,8 @@ class SPSA(LinfAttack):
     """Adam on gradients estimated by simultaneous perturbations; needs no gradient.
 
     Each step moves all pixels at once by `delta`, up or down at random, in
-    `spsa_samples / 2` ways and their opposites, and averages by how much the margin
-    of the true class changes. It starts at a random point of the ball.
-
-    Reference:
-        Uesato et al., Adversarial risk and the dangers of evaluating against weak
-        attacks, 2018.
+    `spsa_samples / 2` ways and their opposites, and averages by how much the margin of
+    the true class changes (Uesato et al., 2018). It starts at a random point.
     """
 
     nb_iter: Count

@@ -24,12 +24,7 @@ class DIM(MIM):
     """MIM with input diversity.
 
     At each step the model is shown the image as it is or, with probability `prob`,
-    shrunk by 1 or 2 pixels by nearest neighbours and padded with zeros.
-
-    Reference:
-        Xie et al., Improving transferability of adversarial examples with input
-        diversity, 2019. Each image has draws of its own, where the luring paper's code
-        draws once for a batch.
+    shrunk by 1 or 2 pixels and padded with zeros (Xie et al., 2019).
     """
 
     prob: float = 0.5
@@ -57,12 +52,7 @@ class DIM(MIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MIMTI(MIM):
-    """MIM made invariant to translation: each gradient is convolved with a Gaussian.
-
-    Reference:
-        Dong et al., Evading defenses to transferable adversarial examples by
-        translation-invariant attacks, 2019.
-    """
+    """MIM whose gradients are convolved with a Gaussian (Dong et al., 2019)."""
 
     kernlen: Count = 5  # length of the kernel's sides
     nsig: Positive = 3  # standard deviations on each side of its middle
@@ -88,9 +78,7 @@ class DIMTI(DIM, MIMTI):
 class MIML2(MIM):
     """MIM with L2 steps in an L2 ball, whose result is then clipped to `eps`.
 
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018; clipped as the
-        luring paper does, so that it compares with the attacks in the L-infinity ball.
+    So does the luring paper: it compares with the attacks in the L-infinity ball.
     """
 
     radius: Positive  # of the L2 ball: cleverhans' `eps` for this norm
@@ -116,8 +104,8 @@ class MIML2(MIM):
 def _draw_variants(batch: Batch, prob: float, steps: int) -> npt.NDArray[np.int32]:
     """Returns `(batch, steps)`: which of `_VARIANTS` the model is shown.
 
-    0, the image itself, but with probability `prob`; then height less 1 or 2, each as
-    likely, at each place that is drawn in padding it, as likely.
+    The image itself, but with probability `prob`; less 1 or 2 and the places are as
+    likely as each other.
     """
     shortest = min(batch.images.shape[1:3])
     if shortest <= _LARGEST_LESS:

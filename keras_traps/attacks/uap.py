@@ -40,18 +40,11 @@ class UniversalPerturbation(NamedTuple):
 class UAP(LinfAttack):
     """One perturbation, learnt from other images, that is added to every image.
 
-    It is learnt without labels from the call's `background` images: at the first batch,
-    and anew where the model's weights, the background, the seed or the settings are not
-    those that the model's last one was learnt with. A pass goes through the images in
-    small batches: DeepFool leads those that are not yet fooled over the boundary, and
-    their steps are added to the perturbation, which is kept in the L-infinity ball.
-    What counts as iterations are the passes.
-
-    The published algorithm takes one image at a time, which is `nb_at_once=1`.
-
-    Reference:
-        Moosavi-Dezfooli et al., Universal adversarial perturbations, 2017,
-        algorithm 1.
+    It is learnt without labels from the call's `background` images, and anew where the
+    weights, the background, the seed or the settings are others. In each pass, which
+    count as iterations, DeepFool leads the images that are not yet fooled over the
+    boundary: Moosavi-Dezfooli et al., Universal adversarial perturbations, 2017,
+    algorithm 1, where `nb_at_once=1`.
     """
 
     # It is done after the pass that fools this share of the background; where none

@@ -18,8 +18,7 @@ import tensorflow as tf
 from keras_traps.attacks import Loss, create, lbfgs, names, optmargin
 from keras_traps.attacks.loop import NON_FINITE
 from tests.attacks.calling import EVERY, OURS, Settings, compiled_parts, run
-from tests.attacks.victims import SHAPE as SMALL
-from tests.attacks.victims import Root, TanhNet, tanh_net
+from tests.attacks.victims import Root
 
 # Input diversity has to leave something of a side.
 SHAPE = (4, 4, 1)
@@ -283,39 +282,3 @@ def test_a_large_c_is_not_lost_in_half_precision() -> None:
     assert not result.success.any()
     np.testing.assert_array_equal(result.images, images(2))
     assert (result.iterations > 0).all()
-
-
-MASKED: dict[str, Settings] = {
-    "JSMA": {"gamma": 1.0},
-    "CW2": {"initial_const": 1.0, "max_iterations": 60, "learning_rate": 0.1},
-    "BIM": {"eps": 0.5, "eps_iter": 0.02, "nb_iter": 25, "abort_early": True},
-    "SPSA": {"eps": 0.5, "nb_iter": 25, "early_stop_loss_threshold": 0.0},
-}
-
-
-@functools.cache
-def with_a_masked_class() -> keras.Model:
-    """Returns `tanh_net` with a fourth class whose logit is -1e9."""
-    net: TanhNet = tanh_net()
-    image = keras.Input(SMALL)
-    hidden = keras.layers.Dense(5, "tanh", use_bias=False)
-    logits = keras.layers.Dense(4)
-    model = keras.Model(image, logits(hidden(keras.layers.Flatten()(image))))
-    hidden.set_weights([net.first])
-    kernel = np.pad(net.second, ((0, 0), (0, 1)))
-    logits.set_weights([kernel, np.array([0, 0, 0, -1e9], np.float32)])
-    return model
-
-
-@pytest.mark.parametrize("name", MASKED)
-def test_a_class_that_is_never_answered_changes_nothing(name: str) -> None:
-    shown = np.random.default_rng(0).uniform(0.4, 0.6, (6, *SMALL)).astype("f4")
-    seen = tanh_net().model(shown).numpy().argmax(axis=1)
-    classes = (seen + 1) % 3 if create(name, **MASKED[name]).targeted else seen
-
-    masked = run(name, with_a_masked_class(), shown, classes, MASKED[name])
-
-    free = run(name, tanh_net().model, shown, classes, MASKED[name])
-    assert free.success.any()
-    np.testing.assert_array_equal(masked.success, free.success)
-    np.testing.assert_allclose(masked.l2, free.l2, rtol=0.01)

@@ -61,8 +61,9 @@ def transcribed(
 
 
 @pytest.mark.parametrize("saliency", ["probabilities", "logits"])
-@pytest.mark.parametrize("theta", [1.0, 0.3])
-@pytest.mark.parametrize(("gamma", "steps"), [(0.1, 1), (0.5, 2), (1.0, 3)])
+@pytest.mark.parametrize(
+    ("theta", "gamma", "steps"), [(1.0, 0.1, 1), (0.3, 0.5, 2), (1.0, 1.0, 3)]
+)
 def test_it_takes_the_pairs_that_its_authors_take(
     saliency: str, theta: float, gamma: float, steps: int
 ) -> None:
@@ -84,28 +85,7 @@ def test_it_takes_the_pairs_that_its_authors_take(
     assert result.iterations.max() == min(steps, 2)
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1e4])
-def test_a_saturated_softmax_is_no_hindrance(scale: float) -> None:
-    images = np.random.default_rng(1).random((20, *SHAPE), np.float32)
-    targets = np.arange(20) % 3
-    attack = create("JSMA", gamma=1.0)
-    result = attack(
-        linear(KERNEL * np.float32(scale)),
-        images,
-        (targets + 1) % 3,
-        y_target=targets,
-        loss="margin",
-    )
-    plain = attack(
-        three_classes(), images, (targets + 1) % 3, y_target=targets, loss="margin"
-    )
-    np.testing.assert_array_equal(result.images, plain.images)
-    assert plain.success.sum() > 5
-
-
-@pytest.mark.parametrize(
-    ("shape", "steps"), [((28, 28, 1), 40), ((32, 32, 3), 154), ((4, 5, 1), 1)]
-)
+@pytest.mark.parametrize(("shape", "steps"), [((28, 28, 1), 40), ((4, 5, 1), 1)])
 def test_the_steps_are_half_of_gammas_share_rounded_up(
     shape: tuple[int, int, int], steps: int
 ) -> None:
@@ -168,7 +148,7 @@ def check(target: Floats, others: Floats, allowed: npt.NDArray[np.bool_]) -> Non
         np.testing.assert_allclose(taken[found], best[found], rtol=1e-6)
 
 
-@pytest.mark.parametrize("features", [2, 3, 9, 40])
+@pytest.mark.parametrize("features", [2, 9, 40])
 @pytest.mark.parametrize(
     "kind",
     [
@@ -182,7 +162,9 @@ def check(target: Floats, others: Floats, allowed: npt.NDArray[np.bool_]) -> Non
 )
 def test_no_pair_of_the_map_is_better(kind: str, features: int) -> None:
     target, others = derivatives(kind, features)
-    check(target, others, np.ones(target.shape, bool))
+    allowed = np.random.default_rng(0).random(target.shape) < 0.8
+    for mask in (allowed, ~allowed, np.ones(target.shape, bool)):
+        check(target, others, mask)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -13,7 +13,6 @@ from keras_traps.attacks import AttackResult, create
 from keras_traps.attacks.loop import fooled
 from keras_traps.attacks.optimization import Constant, hinge
 from tests.attacks.victims import (
-    TWO_CLASSES,
     linear,
     some_images,
     tanh_net,
@@ -39,11 +38,6 @@ def all_above() -> keras.Model:
     return linear(np.full((6, 2), [2.0, 1.0], np.float32))
 
 
-@functools.cache
-def scaled(scale: float) -> keras.Model:
-    return linear(TWO_CLASSES * np.float32(scale))
-
-
 def answers(model: keras.Model, images: Floats) -> npt.NDArray[np.int64]:
     return model(images).numpy().argmax(axis=1)
 
@@ -60,12 +54,14 @@ def attacked(
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "EAD"])
 def test_what_cannot_be_reached_leaves_the_clean_image(name: str) -> None:
-    # The second class is never above the first: pixels are not below 0.
+    # The second class is never above the first: pixels are not below 0. The last search
+    # weighs the penalty so much that the images turn black, where both logits are 0.
     images = some_images(3)
+    settings = {"binary_search_steps": 10, "max_iterations": 50}
 
-    result = attacked(name, all_above(), images)
+    result = attacked(name, all_above(), images, settings=settings)
 
     assert not result.success.any()
     np.testing.assert_array_equal(result.images, images)
@@ -87,19 +83,7 @@ def test_an_example_that_makes_no_progress_goes_on_to_its_next_c() -> None:
     np.testing.assert_allclose(hasty.l2, patient.l2, rtol=0.01)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", [1e-3, 1e4])
-def test_the_scale_of_the_outputs_does_not_matter(name: str, scale: float) -> None:
-    # At 1e4 a softmax has no gradient left; at 1e-3 small c are too small.
-    images = some_images(4)
-    settings = {"binary_search_steps": 12, "max_iterations": 200, "learning_rate": 0.01}
-    plain = attacked(name, two_classes(), images, settings=settings)
-    other = attacked(name, scaled(scale), images, output="scores", settings=settings)
-    assert other.success.all()
-    np.testing.assert_allclose(other.l2, plain.l2, rtol=0.02)
-
-
-@pytest.mark.parametrize("name", ["CW2", "UCW2", "EAD"])
+@pytest.mark.parametrize("name", [*NAMES, "EAD"])
 def test_an_answer_that_is_wanted_already_is_kept_if_it_leads_enough(name: str) -> None:
     model, images = two_classes(), some_images(20)
     seen = answers(model, images)
