@@ -3,9 +3,12 @@
 import abc
 import contextlib
 import dataclasses
+import functools
 import re
+import types
+import typing
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 import keras
 import numpy as np
@@ -20,6 +23,7 @@ from keras_traps._checks import (
     check_ids,
     check_images,
     check_labels,
+    check_number,
     check_positive,
 )
 from keras_traps.attacks.loop import (
@@ -49,6 +53,28 @@ Kind = Literal["UA", "TA"]
 TargetRule = Literal["none", "random", "least_likely"]
 """Which class a targeted attack is aimed at in an evaluation."""
 
+
+def _check_not_negative(name: str, value: float) -> None:
+    check_number(value, name=name, at_least=0)
+
+
+def _check_share(name: str, value: float) -> None:
+    check_positive(name, value)
+    if value > 1:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected at most 1. "
+            f"Received: {name}={value}"
+        )
+
+
+# What is said of a setting by its type is checked when an attack is made.
+Positive = Annotated[float, check_positive]
+NotNegative = Annotated[float, _check_not_negative]
+Share = Annotated[float, _check_share]
+Count = Annotated[int, check_count]
+TwoOrMore = Annotated[int, functools.partial(check_count, at_least=2)]
+
+_DTYPES: dict[Any, tf.DType] = {float: tf.float32, int: tf.int32, bool: tf.bool}
 # A few tell what a model returns: all would cost an attack of one step a third of its
 # time.
 _PROBED = 32
@@ -128,7 +154,8 @@ class Attack(abc.ABC):
     """An attack with its hyper-parameters.
 
     Subclasses are frozen dataclasses whose fields carry cleverhans' names. One that
-    checks its fields in a `__post_init__` of its own calls this one first.
+    checks its fields in a `__post_init__` of its own calls this one first, which makes
+    NumPy's scalars Python's and checks what the fields' types say.
 
     What a class declares of itself: its `name` and `kind`; the `target_rule` by which
     an evaluation aims it; the `losses` that it follows, its own first, none for one
@@ -148,14 +175,12 @@ class Attack(abc.ABC):
     searches: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Makes NumPy's scalars Python's, and checks the flags."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.generic):
                 value = value.item()
                 object.__setattr__(self, field.name, value)
-            if field.type is bool:
-                check_flag(field.name, value)
+            _check_setting(field.name, value, field.type)
 
     @abc.abstractmethod
     def perturb(self, batch: Batch) -> Perturbed:
@@ -261,7 +286,8 @@ class Attack(abc.ABC):
                 attacked, "differentiable", lambda _: check_differentiable(attacked)
             )
         own: Loss = self.losses[0] if self.losses else "cross_entropy"
-        images, iterations = [], []
+        images = np.empty_like(clean)
+        iterations = np.empty(len(clean), np.int64)
         for start in range(0, len(clean), batch_size):
             part = slice(start, start + batch_size)
             batch = Batch(
@@ -275,80 +301,22 @@ class Attack(abc.ABC):
             )
             with naming_examples(f"{self.name} on {attacked.name!r}"):
                 made = self.perturb(batch)
-            images.append(np.asarray(made.images, np.float32))
-            iterations.append(np.broadcast_to(made.iterations, len(batch.ids)))
-            check_result(self, batch, images[-1])
-        return self._judged(
-            lambda images: predict(model, images, batch_size=batch_size),
-            clean,
-            np.concatenate(images),
-            ids=numbers,
-            goals=goals,
-            iterations=np.concatenate(iterations).astype(np.int64),
-        )
+            images[part], iterations[part] = made.images, made.iterations
+            _check_result(self, batch, images[part])
 
-    def _check_loss(self, loss: str | None) -> None:
-        if loss is not None and loss not in self.losses:
-            followed = (
-                f"one of {self.losses}, or `None` for the first"
-                if self.losses
-                else "`None`: it has an objective of its own"
-            )
-            raise ValueError(
-                f"Invalid value for argument `loss`. {self.name} follows {followed}. "
-                f"Received: loss={loss!r}"
-            )
+        def ask(images: FloatArray) -> FloatArray:
+            return predict(model, images, batch_size=batch_size)
 
-    def _goals(
-        self, y_target: npt.ArrayLike | None, labels: IntArray, num_classes: int
-    ) -> IntArray:
-        """Returns the targets, or the true classes for an attack that aims at none."""
-        if not self.targeted:
-            if y_target is not None:
-                raise ValueError(
-                    f"Invalid value for argument `y_target`. {self.name} is untargeted "
-                    "and takes none."
-                )
-            return labels
-        if y_target is None:
-            raise ValueError(
-                f"Invalid value for argument `y_target`. {self.name} is targeted: "
-                "expected one class per example. Received: None"
-            )
-        targets = check_labels(y_target, len(labels), num_classes, name="y_target")
-        if (targets == labels).any():
-            raise ValueError(
-                "Invalid value for argument `y_target`. Expected targets other than "
-                "the true class. Received the true class at index "
-                f"{int(np.argmax(targets == labels))}."
-            )
-        return targets
-
-    def _judged(
-        self,
-        ask: Callable[[FloatArray], FloatArray],
-        clean: FloatArray,
-        images: FloatArray,
-        *,
-        ids: IntArray,
-        goals: IntArray,
-        iterations: IntArray,
-    ) -> AttackResult:
-        """Returns what the attacked model makes of the images."""
         outputs = ask(images)
-        finite = np.isfinite(outputs).all(axis=1)
-        if not finite.all():
-            raise RuntimeError(
-                f"{self.name} gave images on which the model's outputs are not finite, "
-                f"at the examples {_listed(ids[~finite])}."
-            )
+        fault = "gave images on which the model's outputs are not finite,"
+        _refuse(~np.isfinite(outputs).all(axis=1), numbers, f"{self.name} {fault}")
         answers = outputs.argmax(axis=1)
         failed = (answers == goals) != self.targeted
         lost = failed & (images != clean).any(axis=(1, 2, 3))
         # A search has seen a success, but by a lead that rounding may take: in a batch
         # of another size, or in a softmax of half precision.
         if self.searches and lost.any():
-            images = np.where(lost[:, None, None, None], clean, images)
+            images[lost] = clean[lost]
             answers[lost] = ask(clean[lost]).argmax(axis=1)
         return AttackResult(
             images=images,
@@ -358,17 +326,70 @@ class Attack(abc.ABC):
             **distances(clean, images)._asdict(),
         )
 
+    def _check_loss(self, loss: str | None) -> None:
+        if loss is not None and loss not in self.losses:
+            raise ValueError(
+                f"Invalid value for argument `loss`. {self.name} follows "
+                f"{self.losses or 'an objective of its own'}: expected one of them, or "
+                f"`None`. Received: loss={loss!r}"
+            )
+
+    def _goals(
+        self, y_target: npt.ArrayLike | None, labels: IntArray, num_classes: int
+    ) -> IntArray:
+        """Returns the targets, or the true classes for an attack that aims at none."""
+        if self.targeted == (y_target is None):
+            expected = "targeted: expected one class per example"
+            raise ValueError(
+                f"Invalid value for argument `y_target`. {self.name} is "
+                f"{expected if self.targeted else 'untargeted and takes none'}. "
+                f"Received: {'None' if y_target is None else 'classes'}"
+            )
+        if y_target is None:
+            return labels
+        targets = check_labels(y_target, len(labels), num_classes, name="y_target")
+        if (targets == labels).any():
+            raise ValueError(
+                "Invalid value for argument `y_target`. Expected targets other than "
+                "the true class. Received the true class at index "
+                f"{int(np.argmax(targets == labels))}."
+            )
+        return targets
+
+
+def _check_setting(name: str, value: Any, kind: Any) -> None:
+    if get_origin(kind) in (types.UnionType, typing.Union) and len(get_args(kind)) == 2:
+        # One that may be `None`.
+        kind = next(one for one in get_args(kind) if one is not type(None))
+        if value is None:
+            return
+    if kind is bool:
+        check_flag(name, value)
+    elif get_origin(kind) is Annotated:
+        for check in kind.__metadata__:
+            check(name, value)
+    elif get_origin(kind) is Literal and value not in get_args(kind):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one of {get_args(kind)}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def numbers_of(attack: Attack) -> dict[str, tf.Tensor]:
+    """Returns the settings that are numbers, by name, as compiled graphs take them."""
+    kinds = typing.get_type_hints(type(attack))
+    return {
+        name: tf.constant(value, _DTYPES[kinds[name]])
+        for name, value in attack.settings().items()
+        if kinds[name] in _DTYPES
+    }
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinfAttack(Attack):
     """An attack in an L-infinity ball."""
 
-    eps: float
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_positive("eps", self.eps)
+    eps: Positive
 
     @property
     def linf_bound(self) -> float | None:
@@ -376,17 +397,28 @@ class LinfAttack(Attack):
         return self.eps
 
 
+def in_parts(
+    batch: Batch, size: int, perturb: Callable[[Batch], Perturbed]
+) -> Perturbed:
+    """Attacks a batch, `size` examples at once."""
+    images = np.empty_like(batch.images)
+    iterations = np.empty(len(batch.ids), np.int64)
+    for start in range(0, len(batch.ids), size):
+        rows = slice(start, start + size)
+        part = {
+            name: getattr(batch, name)[rows] for name in ("images", "labels", "ids")
+        }
+        made = perturb(dataclasses.replace(batch, **part))
+        images[rows], iterations[rows] = made.images, made.iterations
+    return Perturbed(images, iterations)
+
+
 def ball_noise(
     batch: Batch, draw: Callable[[tuple[int, ...], np.random.Generator], npt.ArrayLike]
 ) -> FloatArray:
     """Draws noise for each image of a batch, `draw` given its shape and a generator."""
-    shape = batch.images.shape[1:]
-    drawn = per_example(
-        lambda generator: draw(shape, generator),
-        batch.ids,
-        batch.seed,
-        Stream.BALL_NOISE,
-    )
+    noise = functools.partial(draw, batch.images.shape[1:])
+    drawn = per_example(noise, batch.ids, batch.seed, Stream.BALL_NOISE)
     return drawn.astype(np.float32)
 
 
@@ -425,50 +457,40 @@ def distances(clean: FloatArray, images: FloatArray) -> Distances:
     )
 
 
-def check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
+def _refuse(
+    wrong: npt.NDArray[np.bool_], ids: IntArray, fault: str, what: str = ""
+) -> None:
+    if wrong.any():
+        listed = np.array2string(
+            ids[wrong], threshold=8, edgeitems=4, formatter={"int_kind": str}
+        )
+        raise RuntimeError(f"{fault} at the examples {listed}{what}.")
+
+
+def _check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
     """Refuses images that are not finite, or leave [0, 1] or their ball."""
     values = images.reshape(len(images), -1)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise RuntimeError(
-            f"{attack.name} gave images that are not finite, at the examples "
-            f"{_listed(batch.ids[~finite])}."
-        )
+    infinite = ~np.isfinite(values).all(axis=1)
+    _refuse(infinite, batch.ids, f"{attack.name} gave images that are not finite,")
     low, high = values.min(axis=1), values.max(axis=1)
-    outside = (low < 0) | (high > 1)
-    if outside.any():
-        raise RuntimeError(
-            f"{attack.name} left [0, 1] at the examples {_listed(batch.ids[outside])}: "
-            f"its images reach from {low.min()} to {high.max()}."
-        )
+    reach = f": its images reach from {low.min()} to {high.max()}"
+    _refuse((low < 0) | (high > 1), batch.ids, f"{attack.name} left [0, 1]", reach)
     _, l2, linf = distances(batch.images, images)
-    for bound, ball, length, share, rounding in (
-        (attack.linf_bound, "ball", linf, 0.0, _TOLERANCE),
-        (
-            attack.l2_bound,
-            "L2 ball",
-            l2,
-            _LENGTH_TOLERANCE,
-            _TOLERANCE * np.sqrt(values.shape[1]),
-        ),
+    l2_slack = _TOLERANCE * np.sqrt(values.shape[1])
+    l2_slack += _LENGTH_TOLERANCE * (attack.l2_bound or 0.0)
+    for ball, bound, length, slack in (
+        ("ball", attack.linf_bound, linf, _TOLERANCE),
+        ("L2 ball", attack.l2_bound, l2, l2_slack),
     ):
-        if bound is None:
-            continue
-        far = length > bound + share * bound + rounding
-        if far.any():
-            raise RuntimeError(
-                f"{attack.name} left its {ball} of radius {bound} at the examples "
-                f"{_listed(batch.ids[far])}: an image moved by {length.max()}."
-            )
+        if bound is not None:
+            far = np.greater(length, bound + slack)
+            fault = f"{attack.name} left its {ball} of radius {bound}"
+            _refuse(far, batch.ids, fault, f": an image moved by {length.max()}")
 
 
 @contextlib.contextmanager
 def naming_examples(who: str, *, of: str = "") -> Iterator[None]:
-    """Says at which examples a gradient is not finite, if one within is not.
-
-    `who` takes the gradient; `of` says what the examples belong to, where they are not
-    those of the call.
-    """
+    """Says at which examples, `of` what, a gradient that `who` takes is not finite."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -478,10 +500,6 @@ def naming_examples(who: str, *, of: str = "") -> Iterator[None]:
             raise
         ids = found[1].replace(",", "")
         raise RuntimeError(f"{who}: {NON_FINITE} [{ids}]{of}.") from None
-
-
-def _listed(ids: npt.NDArray[np.integer]) -> str:
-    return np.array2string(ids, threshold=8, edgeitems=4, formatter={"int_kind": str})
 
 
 def random_targets(

@@ -21,26 +21,12 @@ from keras_traps.models.inference import inference_function, inner_layers
 class BPDA(IterativeAttack):
     """Backward pass differentiable approximation: PGD on an approximated gradient.
 
-    The forward pass is the model's own. The backward pass takes the layers in
-    `through` for the identity: the approximation of the original paper where a layer
-    gives back about what it is given, a rounding or a purification.
-
-    A model that is differentiable throughout leaves nothing to approximate: without
-    `through` these are PGD's steps, from PGD's starts. The attractor paper reports BPDA
-    on such a model and does not say what was replaced there, and the Trapdoor authors'
-    published code, after whose settings it is, has none.
-
-    Args:
-        through: Names of the layers that the backward pass takes for the identity.
-            They keep the shape of their input, and may lie in a model inside the model;
-            a whole model may be named. Defaults to `()`: none.
-        abort_early: Whether an example stops as soon as it has succeeded. Defaults to
-            `False`.
-
-    Reference:
-        Athalye et al., Obfuscated gradients give a false sense of security, 2018.
+    The forward pass is the model's own; the backward pass takes the layers in `through`
+    for the identity (Athalye et al., 2018). Without any these are PGD's steps, from its
+    starts: the attractor paper does not say what was replaced in its model.
     """
 
+    # Names of layers, also of a model inside the model, which keep their input's shape.
     through: Sequence[str] = ()
     abort_early: bool = False
     name: ClassVar[str] = "BPDA"
@@ -52,7 +38,6 @@ class BPDA(IterativeAttack):
     )
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
         if isinstance(self.through, str) or not all(
             isinstance(name, str) for name in self.through
@@ -75,21 +60,12 @@ class BPDA(IterativeAttack):
 
 @dataclasses.dataclass(frozen=True)
 class StraightThrough:
-    """Makes of a model a function whose gradient takes some layers for the identity.
-
-    The answers are the model's own; so is the gradient, except that it goes through the
-    named layers, in the model or in one that it contains, as if they had returned their
-    input.
-    """
+    """Makes of a model a function whose gradient takes some layers for the identity."""
 
     layers: tuple[str, ...]
 
     def __call__(self, model: keras.Model) -> Logits:
-        """Returns it for any batch size; it does not keep the model alive.
-
-        Refuses names that the model has not, layers that change the shape, and a
-        model that has no gradient none the less.
-        """
+        """Returns it for any batch size; it does not keep the model alive."""
         if not self.layers:
             check_differentiable(model)
             return inference_function(model)

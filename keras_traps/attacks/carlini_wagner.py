@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from keras_traps.attacks.base import Kind, TargetRule
+from keras_traps.attacks.base import Count, Kind, Positive, TargetRule
 from keras_traps.attacks.loop import Moments, adam
 from keras_traps.attacks.optimization import (
     Attempt,
@@ -21,11 +21,7 @@ _SHRINK = 0.999999
 
 
 class TanhAdam(Method):
-    """Lowers the squared L2 distance plus c times a hinge; no pixel leaves [0, 1].
-
-    Reference:
-        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017.
-    """
+    """Lowers the squared L2 distance plus c times a hinge; no pixel leaves [0, 1]."""
 
     def start(self, rows: Rows) -> State:
         """Returns the clean images in tanh space, and Adam's two empty averages."""
@@ -68,24 +64,14 @@ class TanhAdam(Method):
 class CW2(SearchAttack):
     """The smallest change in L2 that makes the answer a given class.
 
-    Adam lowers the squared L2 distance plus c times a hinge of the logits, in tanh
-    space. The defaults are cleverhans'.
-
-    Args:
-        learning_rate: Adam's step, above 0. Defaults to `5e-3`.
-        binary_search_steps: How many c to try, at least 1. Defaults to `5`.
-        max_iterations: How many steps with each c at most, at least 1. Defaults to
-            `1000`.
-        initial_const: The first c, above 0. Defaults to `1e-2`.
-
-    Reference:
-        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017.
+    Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017. The
+    defaults are cleverhans'.
     """
 
-    learning_rate: float = 5e-3
-    binary_search_steps: int = 5
-    max_iterations: int = 1000
-    initial_const: float = 1e-2
+    learning_rate: Positive = 5e-3  # Adam's step
+    binary_search_steps: Count = 5
+    max_iterations: Count = 1000
+    initial_const: Positive = 1e-2
     name: ClassVar[str] = "CW2"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
@@ -94,11 +80,7 @@ class CW2(SearchAttack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UCW2(CW2):
-    """The smallest change in L2 that makes the answer another class.
-
-    Reference:
-        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017.
-    """
+    """The smallest change in L2 that makes the answer another class."""
 
     name: ClassVar[str] = "UCW2"
     kind: ClassVar[Kind] = "UA"

@@ -4,10 +4,9 @@ cleverhans' code is called, never copied or changed. What there is to know of it
 
 - It keeps what it traces of a model, with the weights, as long as the process lives,
   and traces anew for another batch size.
-- Its random starts come from TensorFlow's global generator, whose seed a call sets from
-  its own seed and the examples of a batch: a start belongs to an example in its batch.
-- Its sanity checks make one array of arrays and numbers, which NumPy 2 refuses; they
-  are turned off. What they ask is checked here.
+- Its random starts come from TensorFlow's global generator, whose seed is set for each
+  batch: a start belongs to an example in its batch.
+- Its sanity checks, which NumPy 2 refuses, are turned off: that is checked here.
 - Its `CarliniWagnerL2` calls the `variables` of its optimizer, which is no method in
   Keras 3, and sets all of them to 0, also the learning rate, which was none of them
   before. It has one constant for each pixel, which goes with one image at a time. It is
@@ -21,7 +20,7 @@ import abc
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -35,10 +34,19 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
     projected_gradient_descent,
 )
 
-from keras_traps._checks import check_number, check_positive
-from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed, TargetRule
+from keras_traps.attacks.base import (
+    Attack,
+    Batch,
+    Count,
+    Kind,
+    NotNegative,
+    Perturbed,
+    Positive,
+    TargetRule,
+    in_parts,
+)
 from keras_traps.attacks.carlini_wagner import CW2
-from keras_traps.attacks.gradient import check_steps
+from keras_traps.attacks.gradient import check_step
 from keras_traps.attacks.loop import Logits, Loss, Stream, once_per_model, rivals_lead
 from keras_traps.attacks.spsa import SPSA
 
@@ -50,9 +58,9 @@ _BOX = {"clip_min": 0.0, "clip_max": 1.0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansAttack(Attack, abc.ABC):
-    """What cleverhans' attacks on the gradient share."""
+    """What cleverhans' attacks on the gradient share; fields are their arguments."""
 
-    eps: float
+    eps: Positive
     norm: NormName = "Linf"
     aim: TargetRule = "none"
     kind: ClassVar[Kind] = "UA"
@@ -60,15 +68,7 @@ class CleverhansAttack(Attack, abc.ABC):
     function: ClassVar[Callable[..., tf.Tensor]]
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
-        check_positive("eps", self.eps)
-        for name, known in (("norm", NormName), ("aim", TargetRule)):
-            if getattr(self, name) not in get_args(known):
-                raise ValueError(
-                    f"Invalid value for argument `{name}`. Expected one of "
-                    f"{get_args(known)}. Received: {name}={getattr(self, name)!r}"
-                )
         if self.aim != "none":
             object.__setattr__(self, "kind", "TA")
             object.__setattr__(self, "target_rule", self.aim)
@@ -86,7 +86,6 @@ class CleverhansAttack(Attack, abc.ABC):
     def perturb(self, batch: Batch) -> Perturbed:
         """Calls cleverhans' function on the whole batch."""
         _set_seed(batch)
-        # The fields have the names of its arguments.
         settings = self.settings() | {"norm": {"Linf": np.inf, "L2": 2}[self.norm]}
         del settings["aim"]
         if batch.loss == "margin":
@@ -105,11 +104,7 @@ class CleverhansAttack(Attack, abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansFGM(CleverhansAttack):
-    """cleverhans' `fast_gradient_method`: one step of `eps`.
-
-    Reference:
-        Goodfellow et al., Explaining and harnessing adversarial examples, 2015.
-    """
+    """cleverhans' `fast_gradient_method`: one step of `eps`."""
 
     name: ClassVar[str] = "cleverhans/FGM"
     losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
@@ -118,128 +113,75 @@ class CleverhansFGM(CleverhansAttack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansBIM(CleverhansAttack):
-    """cleverhans' `basic_iterative_method`.
+    """cleverhans' `basic_iterative_method`."""
 
-    Args:
-        eps_iter: Length of a step in `norm`, above 0 and at most `eps`.
-        nb_iter: How many steps, at least 1.
-
-    Reference:
-        Kurakin et al., Adversarial examples in the physical world, 2017.
-    """
-
-    eps_iter: float
-    nb_iter: int
+    eps_iter: Positive  # length of a step in `norm`, at most `eps`
+    nb_iter: Count
     name: ClassVar[str] = "cleverhans/BIM"
     function: ClassVar[Callable[..., tf.Tensor]] = basic_iterative_method
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
-        check_steps(self.eps_iter, self.nb_iter, self.eps)
+        check_step(self.eps_iter, self.eps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansPGD(CleverhansBIM):
-    """cleverhans' `projected_gradient_descent`.
+    """cleverhans' `projected_gradient_descent`, whose default start is the image.
 
-    Args:
-        rand_init: Whether it starts at a random point of the ball, as PGD does;
-            cleverhans' default is the clean image. Defaults to `True`.
-        rand_minmax: The radius of the ball that the start is drawn from; what lies
-            beyond `eps` is drawn back to the border. Above 0. Defaults to `None`:
-            `eps`.
-
-    Reference:
-        Madry et al., Towards deep learning models resistant to adversarial attacks,
-        2018.
+    `rand_minmax` is the radius of the ball that a random start is drawn from, `eps` if
+    it is `None`; what lies beyond `eps` is drawn back to the border.
     """
 
     rand_init: bool = True
-    rand_minmax: float | None = None
+    rand_minmax: Positive | None = None
     name: ClassVar[str] = "cleverhans/PGD"
     losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
     function: ClassVar[Callable[..., tf.Tensor]] = projected_gradient_descent
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        if self.rand_minmax is not None:
-            check_positive("rand_minmax", self.rand_minmax)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansMadry(CleverhansBIM):
     """cleverhans' `madry_et_al`: its PGD, always from a random start.
 
-    Args:
-        rand_minmax: The radius of the ball that the start is drawn from; what lies
-            beyond `eps` is drawn back to the border, which with a small `eps` is nearly
-            all. Above 0. Defaults to `0.3`, cleverhans'.
-
-    Reference:
-        Madry et al., Towards deep learning models resistant to adversarial attacks,
-        2018.
+    With a small `eps` nearly all of the ball of its starts lies beyond the border.
     """
 
-    rand_minmax: float = 0.3
+    rand_minmax: Positive = 0.3
     name: ClassVar[str] = "cleverhans/Madry"
     function: ClassVar[Callable[..., tf.Tensor]] = madry_et_al
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_positive("rand_minmax", self.rand_minmax)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansMIM(CleverhansBIM):
-    """cleverhans' `momentum_iterative_method`.
+    """cleverhans' `momentum_iterative_method`."""
 
-    Args:
-        decay_factor: How much of the earlier gradients' sum stays at each step, not
-            below 0. Defaults to `1.0`.
-
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018.
-    """
-
-    decay_factor: float = 1.0
+    decay_factor: NotNegative = 1.0
     name: ClassVar[str] = "cleverhans/MIM"
     function: ClassVar[Callable[..., tf.Tensor]] = momentum_iterative_method
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_number(self.decay_factor, name="decay_factor", at_least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansCW2(CW2):
     """cleverhans' `CarliniWagnerL2` towards a given class, one image at a time.
 
-    The settings are those of `CW2`. Its constant counts once for every value of an
-    image, so that `initial_const` weighs as many times as much as there; and a success
-    need not lead by `confidence`.
-
-    Reference:
-        Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017.
+    Its constant counts once for every value of an image, so that `initial_const` weighs
+    as many times as much as in `CW2`; and a success need not lead by `confidence`.
     """
 
     name: ClassVar[str] = "cleverhans/CW2"
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches image by image."""
-        method = carlini_wagner_l2.CarliniWagnerL2(
-            _logits(batch), y=batch.labels, batch_size=1, **_BOX, **self.settings()
-        )
-        images, steps = np.empty_like(batch.images), np.zeros(len(batch.ids), np.int64)
-        for row, image in enumerate(batch.images):
-            method.y = batch.labels[row : row + 1]
+
+        def search(one: Batch) -> Perturbed:
+            method = carlini_wagner_l2.CarliniWagnerL2(
+                _logits(one), y=one.labels, batch_size=1, **_BOX, **self.settings()
+            )
             method.optimizer = _Adam(self.learning_rate)
-            images[row] = method.attack(image[None])[0]
-            steps[row] = method.optimizer.steps
-        return Perturbed(images, steps)
+            return Perturbed(method.attack(one.images), method.optimizer.steps)
+
+        return in_parts(batch, 1, search)
 
 
 class _Adam:
@@ -259,14 +201,7 @@ class _Adam:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansSPSA(SPSA):
-    """cleverhans' `spsa`, one image at a time; needs no gradient.
-
-    The settings are those of `SPSA`.
-
-    Reference:
-        Uesato et al., Adversarial risk and the dangers of evaluating against weak
-        attacks, 2018.
-    """
+    """cleverhans' `spsa`, one image at a time; needs no gradient."""
 
     name: ClassVar[str] = "cleverhans/SPSA"
 
@@ -278,24 +213,23 @@ class CleverhansSPSA(SPSA):
             logits = infer(images)
             return -spsa.margin_logit_loss(logits, labels, logits.shape[-1])
 
-        images, steps = np.empty_like(batch.images), np.zeros(len(batch.ids), np.int64)
-        for row, image in enumerate(batch.images):
-            part = slice(row, row + 1)
-            _set_seed(dataclasses.replace(batch, ids=batch.ids[part]))
+        def search(one: Batch) -> Perturbed:
+            _set_seed(one)
             optimizer = _SPSAAdam(self)
-            images[row] = spsa.projected_optimization(
+            images = spsa.projected_optimization(
                 loss,
-                tf.constant(image[None]),
-                tf.constant(batch.labels[part]),
+                tf.constant(one.images),
+                tf.constant(one.labels),
                 self.eps,
                 self.nb_iter,
                 optimizer,
                 early_stop_loss_threshold=self.early_stop_loss_threshold,
                 **_BOX,
-            )[0]
-            steps[row] = optimizer.steps
-        # What it adds up may round beyond 0 or 1.
-        return Perturbed(np.clip(images, 0, 1), steps)
+            )
+            # What it adds up may round beyond 0 or 1.
+            return Perturbed(np.clip(images, 0, 1), optimizer.steps)
+
+        return in_parts(batch, 1, search)
 
 
 class _SPSAAdam(spsa.SPSAAdam):

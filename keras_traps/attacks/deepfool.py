@@ -8,58 +8,49 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, IntArray, check_count, check_number
-from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed
+from keras_traps._checks import FloatArray, IntArray
+from keras_traps.attacks.base import (
+    Attack,
+    Batch,
+    Count,
+    Kind,
+    NotNegative,
+    Perturbed,
+    TwoOrMore,
+    numbers_of,
+)
 from keras_traps.attacks.loop import (
     Finished,
     Logits,
     fooled,
     iterate,
-    once_per_model,
     only,
+    run_compiled,
     sift,
     watch,
 )
 
 # By how much more than the linear distance the authors' code steps, in L2.
 _BEYOND = 1e-4
+_ALL = np.iinfo(np.int32).max
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepFool(Attack):
-    """Minimal L2 perturbation by repeated linearisation of the model.
+    """Steps to the nearest linear boundary, until another class is answered.
 
-    Each step goes to the nearest of the linear boundaries between the given class and
-    its competitors. The sum of the steps is stretched by `overshoot` and clipped to
-    [0, 1]; an example is done as soon as another class is answered there.
-
-    Args:
-        max_iter: How many steps at most, at least 1. Defaults to `50`.
-        overshoot: How far to go beyond the boundary, as a share of the perturbation,
-            not below 0. Defaults to `0.02`.
-        nb_candidate: How many classes to look at: those that the model holds most
-            likely on the clean image, its own among them. At least 2. Defaults to
-            `None`: all.
-
-    Reference:
-        Moosavi-Dezfooli et al., DeepFool: a simple and accurate method to fool deep
-        neural networks, 2016.
+    Moosavi-Dezfooli et al., DeepFool: a simple and accurate method to fool deep neural
+    networks, 2016. The sum of the steps is stretched and clipped to [0, 1].
     """
 
-    max_iter: int = 50
-    overshoot: float = 0.02
-    nb_candidate: int | None = None
+    max_iter: Count = 50
+    overshoot: NotNegative = 0.02  # beyond the boundary, as a share of the change
+    # How many classes to look at: those that the model holds most likely on the clean
+    # image, its own among them; or all.
+    nb_candidate: TwoOrMore | None = None
     name: ClassVar[str] = "DeepFool"
     kind: ClassVar[Kind] = "UA"
     searches: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_count("max_iter", self.max_iter)
-        check_number(self.overshoot, name="overshoot", at_least=0)
-        if self.nb_candidate is not None:
-            check_count("nb_candidate", self.nb_candidate, at_least=2)
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the boundary."""
@@ -71,61 +62,32 @@ class DeepFool(Attack):
     ) -> Finished:
         """Leads images over the nearest boundary of the classes to leave.
 
-        Returns the images just beyond it, an image itself where it was there already or
-        the search failed, and how many steps were made.
+        Those that were there already, or for which the search fails, stay as they are.
         """
-        shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-        row = tf.TensorSpec((None,), tf.int64)
-        search = once_per_model(
+        settings = numbers_of(self)
+        settings["nb_candidate"] = tf.constant(self.nb_candidate or _ALL)
+        found: Finished = run_compiled(
             model,
             "boundary search",
-            lambda logits: tf.function(
-                _Search(logits).run,
-                input_signature=[shape, row, row, _SPECS],
-                autograph=False,
-            ),
+            lambda logits: _Search(logits).run,
+            images,
+            labels,
+            ids,
+            settings,
         )
-        return search(
-            tf.constant(images),
-            tf.constant(labels),
-            tf.constant(ids),
-            _Settings(
-                tf.constant(self.max_iter, tf.int32),
-                tf.constant(self.overshoot, tf.float32),
-                tf.constant(self.nb_candidate or np.iinfo(np.int32).max),
-            ),
-        )
-
-
-class _Settings(NamedTuple):
-    """Hyper-parameters, as scalar tensors."""
-
-    max_iter: tf.Tensor
-    overshoot: tf.Tensor
-    nb_candidate: tf.Tensor
-
-
-_SPECS = _Settings(
-    max_iter=tf.TensorSpec((), tf.int32),
-    overshoot=tf.TensorSpec((), tf.float32),
-    nb_candidate=tf.TensorSpec((), tf.int32),
-)
+        return found
 
 
 class _Rows(NamedTuple):
-    """The examples that are still worked on; the first axis is theirs.
-
-    `rivals` are the classes to compare with, `moved` is where they are, and `total` the
-    sum of the steps, which the box has cut off.
-    """
+    """The examples that are still worked on; the first axis is theirs."""
 
     position: tf.Tensor
     clean: tf.Tensor
     labels: tf.Tensor
     ids: tf.Tensor
-    rivals: tf.Tensor
+    rivals: tf.Tensor  # the classes to compare with
     moved: tf.Tensor
-    total: tf.Tensor
+    total: tf.Tensor  # the sum of the steps, which the box has cut off
 
 
 class _Search(NamedTuple):
@@ -134,19 +96,23 @@ class _Search(NamedTuple):
     logits: Logits
 
     def run(
-        self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor, settings: _Settings
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        ids: tf.Tensor,
+        settings: dict[str, tf.Tensor],
     ) -> Finished:
         outputs = self.logits(images)
         ranked = tf.argsort(outputs, axis=-1, direction="DESCENDING", stable=True)
-        rivals = _without(ranked, labels)[:, : settings.nb_candidate - 1]
+        rivals = _without(ranked, labels)[:, : settings["nb_candidate"] - 1]
         position = tf.range(tf.shape(images)[0])
         total = tf.zeros_like(images)
         rows = _Rows(position, images, labels, ids, rivals, images, total)
         step, rows, finished = iterate(
             only(~fooled(outputs, labels, False), rows),
-            functools.partial(self.advance, settings.overshoot),
+            functools.partial(self.advance, settings["overshoot"]),
             finished=Finished(images, tf.zeros_like(position)),
-            steps=settings.max_iter,
+            steps=settings["max_iter"],
         )
         return finished.write(rows.position, rows.clean, step)
 
@@ -169,10 +135,7 @@ class _Search(NamedTuple):
         return step + 1, *sift(over | flat, moved, finished, result)
 
     def nearest(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the distance to the nearest linear boundary, and the unit normal.
-
-        One forward pass; then one backward pass for each rival.
-        """
+        """Returns the distance to the nearest linear boundary, and the unit normal."""
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(rows.moved)
             outputs = self.logits(watch(rows.moved, rows.ids))

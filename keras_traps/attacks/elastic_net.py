@@ -1,17 +1,23 @@
 """The elastic-net attack."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from keras_traps._checks import check_number
-from keras_traps.attacks.base import Kind, TargetRule
+from keras_traps.attacks.base import (
+    Count,
+    Kind,
+    NotNegative,
+    Positive,
+    TargetRule,
+)
 from keras_traps.attacks.optimization import (
     Attempt,
     Method,
     Rows,
     SearchAttack,
+    Settings,
     Standing,
     State,
 )
@@ -24,11 +30,7 @@ class ShrinkingSteps(Method):
     """Lowers the squared L2 distance plus beta times L1 plus c times a hinge.
 
     Steps along the gradient of all but L1, each followed by pulling every pixel beta
-    towards the clean one, with the momentum of FISTA.
-
-    Reference:
-        Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
-        examples, 2018, algorithm 1.
+    towards the clean one, with the momentum of FISTA: Chen et al., 2018, algorithm 1.
     """
 
     def start(self, rows: Rows) -> State:
@@ -67,11 +69,9 @@ class ShrinkingSteps(Method):
     def success(
         self, images: tf.Tensor, rows: Rows, distance: tf.Tensor, standing: Standing
     ) -> tf.Tensor:
-        """Returns `(rows,)`: whether images succeed; `False` where it does not matter.
-
-        The gradient was taken elsewhere, so that this look is one more. It is spared
-        where the images are no nearer than the best, and this c has succeeded before.
-        """
+        """Returns whether images succeed, `(rows,)`; `False` if it does not matter."""
+        # The gradient was taken elsewhere, so that this look is one more. It is spared
+        # where they are no nearer than the best, and this c has succeeded before.
         matters = (distance < standing.distance) | ~standing.found
         where = tf.where(matters)
 
@@ -89,54 +89,26 @@ class ShrinkingSteps(Method):
 class EAD(SearchAttack):
     """The smallest change, sparse as well as short, that makes the answer a class.
 
-    The defaults are cleverhans'.
-
-    Args:
-        beta: Weight of the L1 distance, and by how much a step pulls each pixel towards
-            the clean one; not below 0. Defaults to `1e-2`.
-        decision_rule: By what the best success is chosen: `"EN"`, the squared L2
-            distance plus beta times L1, or `"L1"`. Defaults to `"EN"`.
-        learning_rate: The first step, above 0; the others shrink with the square root
-            of the share of steps that are left. Defaults to `1e-2`.
-        binary_search_steps: How many c to try, at least 1. Defaults to `9`.
-        max_iterations: How many steps with each c at most, at least 1. Defaults to
-            `1000`.
-        initial_const: The first c, above 0. Defaults to `1e-3`.
-        abort_early: Whether an example goes on to its next c when a tenth of the steps
-            has not lowered its mean loss by 0.01 %. Defaults to `False`.
-
-    Reference:
-        Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
-        examples, 2018.
+    Chen et al., EAD: elastic-net attacks to deep neural networks via adversarial
+    examples, 2018. The defaults are cleverhans'.
     """
 
-    beta: float = 1e-2
+    beta: NotNegative = 1e-2  # weight of L1, by which a step pulls each pixel back
     decision_rule: DecisionRule = "EN"
-    learning_rate: float = 1e-2
-    binary_search_steps: int = 9
-    max_iterations: int = 1000
-    initial_const: float = 1e-3
+    learning_rate: Positive = 1e-2  # the first step; later ones are shorter
+    binary_search_steps: Count = 9
+    max_iterations: Count = 1000
+    initial_const: Positive = 1e-3
     abort_early: bool = False
     name: ClassVar[str] = "EAD"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
     method: ClassVar[type[Method]] = ShrinkingSteps
 
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_number(self.beta, name="beta", at_least=0)
-        if self.decision_rule not in get_args(DecisionRule):
-            raise ValueError(
-                "Invalid value for argument `decision_rule`. Expected one of "
-                f"{get_args(DecisionRule)}. "
-                f"Received: decision_rule={self.decision_rule!r}"
-            )
-
-    def scalars(self) -> dict[str, Any]:
+    def numbers(self) -> Settings:
         """Returns the numbers, and whether the rule is L1."""
         rule = tf.constant(self.decision_rule == "L1")
-        return {**super().scalars(), "decides_by_l1": rule}
+        return {**super().numbers(), "decides_by_l1": rule}
 
 
 def _lengths(change: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

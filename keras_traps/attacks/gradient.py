@@ -14,18 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import (
-    FloatArray,
-    check_count,
-    check_number,
-    check_positive,
-    is_number,
-)
+from keras_traps._checks import FloatArray, is_number
 from keras_traps.attacks.base import (
     Batch,
+    Count,
     Kind,
     LinfAttack,
+    NotNegative,
     Perturbed,
+    Positive,
     TargetRule,
     ball_noise,
     uniform_start,
@@ -39,8 +36,8 @@ from keras_traps.attacks.loop import (
     apart,
     fooled,
     iterate,
-    once_per_model,
     rivals_lead,
+    run_compiled,
     sift,
     watch,
 )
@@ -60,41 +57,29 @@ class Recipe:
 
 
 class LoopSettings(NamedTuple):
-    """Hyper-parameters: tensors in the compiled loop, where they cost no retrace.
-
-    `decay_factor` says how much of the earlier gradients' sum stays at each step, and
-    the `kernel`, `(length,)`, is for a recipe that transforms gradients.
-    """
+    """Hyper-parameters: tensors in the compiled loop, where they cost no retrace."""
 
     eps: Any
     eps_iter: Any
     nb_iter: Any
     targeted: Any
-    decay_factor: Any = 1.0
-    kernel: Any = (1.0,)
+    decay_factor: Any = 1.0  # how much of the earlier gradients' sum stays
+    kernel: Any = (1.0,)  # (length,), for a recipe that transforms gradients
 
 
-_SPECS = LoopSettings(
-    eps=tf.TensorSpec((), tf.float32),
-    eps_iter=tf.TensorSpec((), tf.float32),
-    nb_iter=tf.TensorSpec((), tf.int32),
-    targeted=tf.TensorSpec((), tf.bool),
-    decay_factor=tf.TensorSpec((), tf.float32),
-    kernel=tf.TensorSpec((None,), tf.float32),
+_DTYPES = LoopSettings(
+    tf.float32, tf.float32, tf.int32, tf.bool, tf.float32, tf.float32
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack(LinfAttack, abc.ABC):
-    """The template: iterated steps along a gradient from a start in the ball.
-
-    Its hooks say what the loop does (`_recipe`), with which numbers (`_loop_settings`),
-    from where (`_start`) and with which draws.
-    """
+    """The template: iterated steps along a gradient from a start in the ball."""
 
     losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
 
     def _recipe(self) -> Recipe:
+        """Returns what the loop does."""
         return Recipe()
 
     @abc.abstractmethod
@@ -110,55 +95,42 @@ class GradientAttack(LinfAttack, abc.ABC):
     def perturb(self, batch: Batch) -> Perturbed:
         """Raises the loss away from the labels, or lowers it towards targets."""
         recipe = self._recipe()
-        loop = once_per_model(
-            batch.model,
-            ("gradient loop", recipe, batch.loss),
-            lambda _: _compile(batch.model, recipe, batch.loss),
+        return Perturbed(
+            *run_compiled(
+                batch.model,
+                ("gradient loop", recipe, batch.loss),
+                lambda _: _Steps(recipe.infer(batch.model), recipe, batch.loss).run,
+                batch.images,
+                self._start(batch).astype(np.float32),
+                batch.labels,
+                batch.ids,
+                self._draws(batch),
+                LoopSettings(*map(tf.cast, self._loop_settings(), _DTYPES)),
+            )
         )
-        settings = self._loop_settings()
-        images, iterations = loop(
-            tf.constant(batch.images),
-            tf.constant(self._start(batch), tf.float32),
-            tf.constant(batch.labels),
-            tf.constant(batch.ids),
-            tf.constant(self._draws(batch)),
-            LoopSettings(
-                *(
-                    tf.cast(value, spec.dtype)
-                    for value, spec in zip(settings, _SPECS, strict=True)
-                )
-            ),
-        )
-        return Perturbed(images, iterations)
 
 
 class _Rows(NamedTuple):
-    """The examples that are still worked on; the first axis is theirs.
-
-    `labels` are targets or true classes; `draws`, one for each step, and `memory`, the
-    sum of earlier gradients, have no columns where they are not needed.
-    """
+    """The examples that are still worked on; the first axis is theirs."""
 
     position: tf.Tensor
     clean: tf.Tensor
-    labels: tf.Tensor
+    labels: tf.Tensor  # targets or true classes
     ids: tf.Tensor
-    draws: tf.Tensor
+    draws: tf.Tensor  # one column for each step, or none
     images: tf.Tensor
-    memory: tf.Tensor
+    memory: tf.Tensor  # the sum of earlier gradients, or no columns
 
 
-def _compile(model: keras.Model, recipe: Recipe, loss: Loss) -> Callable[..., Finished]:
-    infer = recipe.infer(model)
-    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    column = tf.TensorSpec((None,), tf.int64)
-    table = tf.TensorSpec((None, None), tf.int32)
+class _Steps(NamedTuple):
+    """The loop on a model, as a graph."""
 
-    @tf.function(
-        input_signature=[images, images, column, column, table, _SPECS],
-        autograph=False,
-    )
-    def loop(
+    infer: Logits
+    recipe: Recipe
+    loss: Loss
+
+    def run(
+        self,
         clean: tf.Tensor,
         start: tf.Tensor,
         labels: tf.Tensor,
@@ -168,38 +140,31 @@ def _compile(model: keras.Model, recipe: Recipe, loss: Loss) -> Callable[..., Fi
     ) -> Finished:
         count = tf.shape(clean)[0]
         position = tf.range(count)
-        memory = tf.zeros_like(clean) if recipe.momentum else tf.zeros((count, 0))
+        memory = tf.zeros_like(clean) if self.recipe.momentum else tf.zeros((count, 0))
+
+        def advance(
+            step: tf.Tensor, rows: _Rows, finished: Finished
+        ) -> tuple[tf.Tensor, _Rows, Finished]:
+            gradient, logits = apart(self.gradient)(rows, step, settings)
+            if self.recipe.abort_early:
+                result = rows.position, rows.images, step
+                done = fooled(logits, rows.labels, settings.targeted)
+                (rows, gradient), finished = sift(
+                    done, (rows, gradient), finished, result
+                )
+            return step + 1, self.move(rows, gradient, settings), finished
+
         step, rows, finished = iterate(
             _Rows(position, clean, labels, ids, draws, start, memory),
-            _Steps(infer, recipe, loss, settings).advance,
+            advance,
             finished=Finished(start, tf.zeros_like(position)),
             steps=settings.nb_iter,
         )
         return finished.write(rows.position, rows.images, step)
 
-    return loop
-
-
-class _Steps(NamedTuple):
-    """What is done at each step, as a graph."""
-
-    infer: Logits
-    recipe: Recipe
-    loss: Loss
-    settings: LoopSettings
-
-    def advance(
-        self, step: tf.Tensor, rows: _Rows, finished: Finished
-    ) -> tuple[tf.Tensor, _Rows, Finished]:
-        gradient, logits = apart(self.gradient)(rows, step)
-        if self.recipe.abort_early:
-            done = fooled(logits, rows.labels, self.settings.targeted)
-            (rows, gradient), finished = sift(
-                done, (rows, gradient), finished, (rows.position, rows.images, step)
-            )
-        return step + 1, self.move(rows, gradient), finished
-
-    def gradient(self, rows: _Rows, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def gradient(
+        self, rows: _Rows, step: tf.Tensor, settings: LoopSettings
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns where to go, and the answers at the images."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(rows.images)
@@ -208,15 +173,15 @@ class _Steps(NamedTuple):
                 shown = self.recipe.look(shown, rows.draws[:, step])
             logits = self.infer(watch(shown, rows.ids))
             lead = rivals_lead(logits, rows.labels, self.loss)
-            gain = tf.where(self.settings.targeted, -lead, lead)
+            gain = tf.where(settings.targeted, -lead, lead)
         gradient = tape.gradient(gain, rows.images)
         if self.recipe.transform_gradient is not None:
-            gradient = self.recipe.transform_gradient(gradient, self.settings.kernel)
+            gradient = self.recipe.transform_gradient(gradient, settings.kernel)
         return gradient, logits
 
-    def move(self, rows: _Rows, gradient: tf.Tensor) -> _Rows:
+    def move(self, rows: _Rows, gradient: tf.Tensor, settings: LoopSettings) -> _Rows:
         """Returns the rows with their images one step further."""
-        settings, memory = self.settings, rows.memory
+        memory = rows.memory
         if self.recipe.momentum:
             size = tf.reduce_mean(tf.abs(gradient), axis=(1, 2, 3), keepdims=True)
             gradient = tf.math.divide_no_nan(gradient, size)
@@ -228,11 +193,7 @@ class _Steps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FGSM(GradientAttack):
-    """Fast gradient sign method: one step of `eps`.
-
-    Reference:
-        Goodfellow et al., Explaining and harnessing adversarial examples, 2015.
-    """
+    """Fast gradient sign method: one step of `eps` (Goodfellow et al., 2015)."""
 
     name: ClassVar[str] = "FGSM"
     kind: ClassVar[Kind] = "UA"
@@ -243,11 +204,7 @@ class FGSM(GradientAttack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LLC(FGSM):
-    """FGSM towards the least likely class.
-
-    Reference:
-        Kurakin et al., Adversarial examples in the physical world, 2017.
-    """
+    """FGSM towards the least likely class (Kurakin et al., 2017)."""
 
     name: ClassVar[str] = "LLC"
     kind: ClassVar[Kind] = "TA"
@@ -256,23 +213,16 @@ class LLC(FGSM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RFGSM(GradientAttack):
-    """A random step of `alpha`, then a gradient step of `eps - alpha`.
+    """A random step of `alpha` along signs of noise, then a gradient step of the rest.
 
-    Args:
-        alpha: Size of the random step: the sign of Gaussian noise. Above 0 and below
-            `eps`.
-
-    Reference:
-        Tramèr et al., Ensemble adversarial training, 2018. The paper's Table VII calls
-        the gradient step eps; here it is the whole ball, as everywhere.
+    Tramèr et al., 2018; the paper's Table VII calls the gradient step eps.
     """
 
-    alpha: float
+    alpha: float  # above 0 and below `eps`
     name: ClassVar[str] = "RFGSM"
     kind: ClassVar[Kind] = "UA"
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
         if not (is_number(self.alpha) and 0 < self.alpha < self.eps):
             raise ValueError(
@@ -292,59 +242,44 @@ class RFGSM(GradientAttack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RLLC(RFGSM):
-    """RFGSM towards the least likely class.
-
-    Reference:
-        Tramèr et al., Ensemble adversarial training, 2018.
-    """
+    """RFGSM towards the least likely class (Tramèr et al., 2018)."""
 
     name: ClassVar[str] = "RLLC"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "least_likely"
 
 
-def check_steps(
-    eps_iter: float, nb_iter: int, radius: float, *, name: str = "eps"
-) -> None:
-    """Refuses steps that are none, or that reach beyond the ball at once."""
-    check_positive("eps_iter", eps_iter)
+def check_step(eps_iter: float, radius: float, *, name: str = "eps") -> None:
+    """Refuses a step that reaches beyond the ball at once."""
     if eps_iter > radius:
         raise ValueError(
             "Invalid value for argument `eps_iter`. Expected at most "
             f"{name}={radius}. Received: eps_iter={eps_iter}"
         )
-    check_count("nb_iter", nb_iter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IterativeAttack(GradientAttack, abc.ABC):
-    """A sign-gradient attack of many steps."""
+    """A gradient attack of many steps, in the ball whose radius is named `ball`."""
 
-    eps_iter: float
-    nb_iter: int
+    eps_iter: Positive  # at most the radius
+    nb_iter: Count
+    ball: ClassVar[str] = "eps"
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
-        check_steps(self.eps_iter, self.nb_iter, self.eps)
+        check_step(self.eps_iter, getattr(self, self.ball), name=self.ball)
 
     def _loop_settings(self) -> LoopSettings:
-        return LoopSettings(self.eps, self.eps_iter, self.nb_iter, self.targeted)
+        radius = getattr(self, self.ball)
+        return LoopSettings(radius, self.eps_iter, self.nb_iter, self.targeted)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BIM(IterativeAttack):
-    """Basic iterative method: FGSM steps, projected on the ball.
+    """Basic iterative method: projected FGSM steps (Kurakin et al., 2017)."""
 
-    Args:
-        abort_early: Whether an example stops as soon as it has succeeded, which
-            cleverhans' does not know. Defaults to `False`.
-
-    Reference:
-        Kurakin et al., Adversarial examples in the physical world, 2017.
-    """
-
-    abort_early: bool = False
+    abort_early: bool = False  # whether an example stops as soon as it has succeeded
     name: ClassVar[str] = "BIM"
     kind: ClassVar[Kind] = "UA"
 
@@ -354,11 +289,7 @@ class BIM(IterativeAttack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ILLC(BIM):
-    """BIM towards the least likely class.
-
-    Reference:
-        Kurakin et al., Adversarial examples in the physical world, 2017.
-    """
+    """BIM towards the least likely class (Kurakin et al., 2017)."""
 
     name: ClassVar[str] = "ILLC"
     kind: ClassVar[Kind] = "TA"
@@ -367,12 +298,7 @@ class ILLC(BIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PGD(BIM):
-    """Projected gradient descent: BIM from a uniformly random point of the ball.
-
-    Reference:
-        Madry et al., Towards deep learning models resistant to adversarial attacks,
-        2018.
-    """
+    """Projected gradient descent: BIM from a random point (Madry et al., 2018)."""
 
     name: ClassVar[str] = "PGD"
 
@@ -382,24 +308,11 @@ class PGD(BIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MIM(IterativeAttack):
-    """Momentum iterative method.
+    """Momentum iterative method (Dong et al., 2018)."""
 
-    Args:
-        decay_factor: How much of the earlier gradients' sum stays at each step, not
-            below 0. Defaults to `1.0`.
-
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018.
-    """
-
-    decay_factor: float = 1.0
+    decay_factor: NotNegative = 1.0  # how much of the earlier gradients' sum stays
     name: ClassVar[str] = "MIM"
     kind: ClassVar[Kind] = "UA"
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_number(self.decay_factor, name="decay_factor", at_least=0)
 
     def _recipe(self) -> Recipe:
         return Recipe(momentum=True)
@@ -410,11 +323,7 @@ class MIM(IterativeAttack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UMIFGSM(MIM):
-    """MIM, by the name that the attractor paper has for it.
-
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018.
-    """
+    """MIM, by the name that the attractor paper has for it."""
 
     name: ClassVar[str] = "UMIFGSM"
     note: ClassVar[str] = (
@@ -425,11 +334,7 @@ class UMIFGSM(MIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TMIFGSM(UMIFGSM):
-    """MIM towards a given class.
-
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018.
-    """
+    """MIM towards a given class."""
 
     name: ClassVar[str] = "TMIFGSM"
     kind: ClassVar[Kind] = "TA"

@@ -3,12 +3,19 @@
 import dataclasses
 import functools
 import math
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple
 
 import tensorflow as tf
 
-from keras_traps._checks import check_number
-from keras_traps.attacks.base import Attack, Batch, Kind, Perturbed, TargetRule
+from keras_traps.attacks.base import (
+    Attack,
+    Batch,
+    Kind,
+    Perturbed,
+    Share,
+    TargetRule,
+    numbers_of,
+)
 from keras_traps.attacks.loop import (
     Finished,
     Logits,
@@ -16,8 +23,8 @@ from keras_traps.attacks.loop import (
     apart,
     fooled,
     iterate,
-    once_per_model,
     rivals_lead,
+    run_compiled,
     sift,
     watch,
 )
@@ -33,31 +40,16 @@ _BRIGHTEST = 0.99
 class JSMA(Attack):
     """Jacobian-based saliency map attack: raises pairs of pixels, each pixel once.
 
-    Each step takes the pair of the highest saliency, adds `theta` to both and clips to
-    1. A search that has not reached the target when `gamma` of the values are changed,
-    or that finds no admissible pair, gives back the clean image.
-
-    The map can be that of the model's probabilities, as in cleverhans before 3.1, or of
-    its outputs, as in cleverhans 3.1 and DEEPSEC. The derivatives of the probabilities
-    sum to 0, so that the best pair is simply the two largest derivatives of the
-    target's probability; they are taken of its log-odds, which do not saturate. On the
-    DEEPSEC classifiers this is the stronger one by far.
-
-    Args:
-        theta: How much a pixel is raised, above 0 and at most 1. Defaults to `1.0`.
-        gamma: About which share of the values may be changed, above 0 and at most 1.
-            The number of steps is half of them, rounded up, as in DEEPSEC; cleverhans
-            rounds down. Of 784 values 80 for `0.1`. Defaults to `0.1`.
-        saliency: `"probabilities"` or `"logits"`: whose map. That of the logits follows
-            no loss. Defaults to `"probabilities"`.
-
-    Reference:
-        Papernot et al., The limitations of deep learning in adversarial settings, 2016.
+    Papernot et al., The limitations of deep learning in adversarial settings, 2016. The
+    map is that of the probabilities, as in cleverhans before 3.1, or of the outputs, as
+    in cleverhans 3.1 and DEEPSEC, which is weaker.
     """
 
-    theta: float = 1.0
-    gamma: float = 0.1
-    saliency: Saliency = "probabilities"
+    theta: Share = 1.0  # how much a pixel is raised, up to 1
+    # About which share of the values may be changed. The number of steps is half of
+    # them, rounded up, as in DEEPSEC; cleverhans rounds down. Of 784 values 80 for 0.1.
+    gamma: Share = 0.1
+    saliency: Saliency = "probabilities"  # whose map; that of logits follows no loss
     name: ClassVar[str] = "JSMA"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
@@ -69,68 +61,37 @@ class JSMA(Attack):
     )
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
-        for name in ("theta", "gamma"):
-            value = getattr(self, name)
-            check_number(value, name=name, above=0)
-            if value > 1:
-                raise ValueError(
-                    f"Invalid value for argument `{name}`. Expected at most 1. "
-                    f"Received: {name}={value}"
-                )
-        if self.saliency not in get_args(Saliency):
-            raise ValueError(
-                "Invalid value for argument `saliency`. Expected one of "
-                f"{get_args(Saliency)}. Received: saliency={self.saliency!r}"
-            )
         if self.saliency == "logits":
             object.__setattr__(self, "losses", ())
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Raises pair after pair."""
-        shape = batch.images.shape[1:]
-        column = tf.TensorSpec((None,), tf.int64)
-        search = once_per_model(
-            batch.model,
-            ("saliency search", self.saliency, batch.loss),
-            lambda infer: tf.function(
-                _Search(infer, self.saliency, batch.loss).run,
-                input_signature=[
-                    tf.TensorSpec((None, *shape), tf.float32),
-                    column,
-                    column,
-                    tf.TensorSpec((), tf.float32),
-                    tf.TensorSpec((), tf.int32),
-                ],
-                autograph=False,
-            ),
-        )
         # Beyond rounding: 0.1 of 20 values is two of them.
-        steps = math.ceil(round(math.prod(shape) * self.gamma, 6) / 2)
-        images, iterations = search(
-            tf.constant(batch.images),
-            tf.constant(batch.labels),
-            tf.constant(batch.ids),
-            tf.constant(self.theta, tf.float32),
-            tf.constant(steps, tf.int32),
+        values = round(math.prod(batch.images.shape[1:]) * self.gamma, 6)
+        return Perturbed(
+            *run_compiled(
+                batch.model,
+                ("saliency search", self.saliency, batch.loss),
+                lambda infer: _Search(infer, self.saliency, batch.loss).run,
+                batch.images,
+                batch.labels,
+                batch.ids,
+                numbers_of(self)["theta"],
+                math.ceil(values / 2),
+            )
         )
-        return Perturbed(images, iterations)
 
 
 class _Rows(NamedTuple):
-    """The examples that are still worked on; the first axis is theirs.
-
-    `labels` are their targets; `allowed`, `(rows, values)`, says which values may still
-    be raised.
-    """
+    """The examples that are still worked on; the first axis is theirs."""
 
     position: tf.Tensor
-    labels: tf.Tensor
+    labels: tf.Tensor  # their targets
     ids: tf.Tensor
     clean: tf.Tensor
     images: tf.Tensor
-    allowed: tf.Tensor
+    allowed: tf.Tensor  # (rows, values): which may still be raised
 
 
 class _Search(NamedTuple):
@@ -200,7 +161,10 @@ class _Search(NamedTuple):
 
 
 def best_two(target: tf.Tensor, allowed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the best pairs where what the target gains is what the others lose."""
+    """Finds the best pairs where what the target gains is what the others lose.
+
+    So it is with probabilities, whose derivatives sum to 0: the two largest are best.
+    """
     gains, pair = tf.math.top_k(tf.where(allowed, target, -float("inf")), 2)
     return pair, tf.reduce_sum(gains, axis=1) > 0
 

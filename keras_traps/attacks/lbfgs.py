@@ -1,6 +1,8 @@
 """The box-constrained L-BFGS attack, through SciPy."""
 
 import dataclasses
+import functools
+import operator
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,19 +15,18 @@ from scipy.optimize import Bounds, minimize
 from threadpoolctl import threadpool_limits
 
 from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Kind, Perturbed, TargetRule
-from keras_traps.attacks.loop import Logits, fooled, once_per_model, watch
+from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, TargetRule
+from keras_traps.attacks.loop import Logits, fooled, run_compiled, watch
 from keras_traps.attacks.optimization import Constant, ConstantSearchAttack
 
-# How many examples are optimised at once. It bounds the memory of SciPy's histories,
-# and a batch of this size keeps a processor busy.
+# How many examples are optimised at once: it bounds the memory of SciPy's histories.
 _AT_ONCE = 64
 
 Pixels = npt.NDArray[np.float64]
 
 
 class Look(NamedTuple):
-    """An image that an optimiser wants to know about, of an example of the batch."""
+    """An image that the search of an example of the batch wants to know about."""
 
     row: int
     image: FloatArray
@@ -46,47 +47,30 @@ Ask = Callable[[Look], Seen]
 class BLB(ConstantSearchAttack):
     """L-BFGS in the box of all images, towards a given class.
 
-    It minimises the squared L2 distance plus c times the cross-entropy of the target.
-    Whether a c has succeeded is seen where the optimiser ends; of all images that it
-    looks at, the nearest success is kept. What counts as iterations are the gradients.
-    The defaults are cleverhans'.
-
-    Args:
-        binary_search_steps: How many c to try, at least 1. Defaults to `5`.
-        max_iterations: How many iterations of L-BFGS with each c at most, at least 1.
-            Defaults to `1000`.
-        initial_const: The first c, above 0. Defaults to `1e-2`.
-
-    Reference:
-        Szegedy et al., Intriguing properties of neural networks, 2014.
-        Zhu et al., Algorithm 778: L-BFGS-B, 1997.
+    It minimises the squared L2 distance plus c times the cross-entropy of the target
+    (Szegedy et al., 2014). Of all images that the optimiser looks at, the nearest
+    success is kept; what counts as iterations are the gradients.
     """
 
-    binary_search_steps: int = 5
-    max_iterations: int = 1000
-    initial_const: float = 1e-2
+    binary_search_steps: Count = 5
+    max_iterations: Count = 1000  # of L-BFGS with each c
+    initial_const: Positive = 1e-2
     name: ClassVar[str] = "BLB"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, each example in a thread of its own."""
-        row = tf.TensorSpec((None,), tf.int64)
-        images = tf.TensorSpec((None, *batch.images.shape[1:]), tf.float32)
-        look = once_per_model(
-            batch.model,
-            "cross-entropy",
-            lambda logits: tf.function(
-                _Cost(logits).look, input_signature=[images, row, row], autograph=False
-            ),
-        )
 
         def answer(looks: list[Look]) -> list[Seen]:
             rows = [one.row for one in looks]
-            seen = look(
-                tf.constant(np.stack([one.image for one in looks])),
-                tf.constant(batch.labels[rows]),
-                tf.constant(batch.ids[rows]),
+            seen = run_compiled(
+                batch.model,
+                "cross-entropy",
+                lambda logits: functools.partial(_cost, logits),
+                np.stack([one.image for one in looks]),
+                batch.labels[rows],
+                batch.ids[rows],
             )
             return [Seen(*one) for one in zip(*(x.numpy() for x in seen), strict=True)]
 
@@ -101,19 +85,14 @@ class BLB(ConstantSearchAttack):
         )
 
 
-class _Cost(NamedTuple):
-    """What is asked of a model, as a graph."""
-
-    logits: Logits
-
-    def look(
-        self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            answers = self.logits(watch(images, ids))
-            cost = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, answers)
-        return cost, tape.gradient(cost, images), fooled(answers, labels, True)
+def _cost(
+    logits: Logits, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        answers = logits(watch(images, ids))
+        cost = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, answers)
+    return cost, tape.gradient(cost, images), fooled(answers, labels, True)
 
 
 class _Search:
@@ -171,16 +150,6 @@ class _Search:
         return seen
 
 
-class _Asked(NamedTuple):
-    search: int
-    look: Look
-    answer: "Future[Seen]"
-
-
-class _Ended(NamedTuple):
-    failure: BaseException | None
-
-
 def run_together(
     searches: Sequence[Callable[[Ask], None]],
     answer: Callable[[list[Look]], Sequence[Seen]],
@@ -195,60 +164,47 @@ def run_together(
     same lists at every call, however the threads are scheduled. What it or a search
     raises first is raised; the other searches are stopped at their next look.
     """
-    messages: queue.SimpleQueue[_Asked | _Ended] = queue.SimpleQueue()
+    messages: queue.SimpleQueue[tuple[int, Look, Future[Seen]] | Future[None]]
+    messages = queue.SimpleQueue()
 
     def run(number: int) -> None:
         def ask(look: Look) -> Seen:
-            asked = _Asked(number, look, Future())
-            messages.put(asked)
-            return asked.answer.result()
+            seen: Future[Seen] = Future()
+            messages.put((number, look, seen))
+            return seen.result()
 
-        try:
-            searches[number](ask)
-        except BaseException as failure:
-            messages.put(_Ended(failure))
-        else:
-            messages.put(_Ended(None))
+        searches[number](ask)
 
+    failure: BaseException | None = None
+    waiting: list[tuple[int, Look, Future[Seen]]] = []
+    left = len(searches)
     with ThreadPoolExecutor(at_once) as threads:
         # A thread that is free takes the first search that waits, so that the searches
         # under way are the first ones that have not ended.
         for number in range(len(searches)):
-            threads.submit(run, number)
-        _serve(messages, answer, len(searches), at_once)
-
-
-def _serve(
-    messages: "queue.SimpleQueue[_Asked | _Ended]",
-    answer: Callable[[list[Look]], Sequence[Seen]],
-    left: int,
-    at_once: int,
-) -> None:
-    """Answers until all searches have ended, also after a failure: none may hang."""
-    failure: BaseException | None = None
-    waiting: list[_Asked] = []
-    while left:
-        try:
-            message = messages.get()
-            if isinstance(message, _Ended):
-                left -= 1
-                failure = failure or message.failure
-            else:
-                waiting.append(message)
-            complete = waiting and len(waiting) == min(at_once, left)
-            if complete and failure is None:
-                # Not as they came: another place in the batch may round otherwise.
-                waiting.sort(key=lambda asked: asked.search)
-                answers = answer([asked.look for asked in waiting])
-                for asked, seen in list(zip(waiting, answers, strict=True)):
-                    asked.answer.set_result(seen)
+            threads.submit(run, number).add_done_callback(messages.put)
+        # Until all searches have ended, also after a failure: none may hang.
+        while left:
+            try:
+                message = messages.get()
+                if isinstance(message, Future):
+                    left -= 1
+                    failure = failure or message.exception()
+                else:
+                    waiting.append(message)
+                if failure is None and 0 < len(waiting) == min(at_once, left):
+                    # Not as they came: another place may round otherwise.
+                    waiting.sort(key=operator.itemgetter(0))
+                    answers = answer([look for _, look, _ in waiting])
+                    for (*_, seen), told in zip(waiting, answers, strict=True):
+                        seen.set_result(told)
+                    waiting = []
+            except BaseException as error:
+                failure = failure or error
+            if failure is not None:
+                for *_, seen in waiting:
+                    if not seen.done():
+                        seen.set_exception(failure)
                 waiting = []
-        except BaseException as error:
-            failure = failure or error
-        if failure is not None:
-            for asked in waiting:
-                if not asked.answer.done():
-                    asked.answer.set_exception(failure)
-            waiting = []
     if failure is not None:
         raise failure

@@ -41,13 +41,10 @@ NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
 def once_per_model(
     model: keras.Model, key: Hashable, build: Callable[[Logits], Part]
 ) -> Part:
-    """Returns what `build` makes of a model, made once and kept as long as the model.
+    """Returns what `build` makes of a model's logits function, kept with the model.
 
-    A model that has got other layers or weights since is taken for another. `build` is
-    given the model's logits function, makes a `tf.function` with a None-batch signature
-    or whatever else is to be kept, and must not hold the model itself. `key` tells this
-    from other parts of the same model; hyper-parameters do not belong there: they are
-    arguments of the compiled function.
+    A model that has got other layers or weights since is taken for another. What is
+    made must not hold the model itself; `key` tells it from other parts of the model.
     """
     parts = _parts.get(model, dict)
     if key not in parts:
@@ -57,6 +54,35 @@ def once_per_model(
             part.get_concrete_function()
         parts[key] = part
     return parts[key]
+
+
+def run_compiled(
+    model: keras.Model,
+    key: Hashable,
+    graph: Callable[[Logits], Callable[..., Any]],
+    *arguments: Any,
+) -> Any:
+    """Calls a graph of a model's logits function, compiled once for all batch sizes.
+
+    Every axis but the last three of images is left open. Hyper-parameters do not belong
+    in `key`: they are among the `arguments`.
+    """
+    tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+
+    def spec(tensor: tf.Tensor) -> tf.TensorSpec:
+        image = tensor.shape[-3:] if tensor.shape.rank > 3 else ()
+        left_open = [None] * (tensor.shape.rank - len(image))
+        return tf.TensorSpec([*left_open, *image], tensor.dtype)
+
+    return once_per_model(
+        model,
+        key,
+        lambda logits: tf.function(
+            graph(logits),
+            input_signature=tf.nest.map_structure(spec, tensors),
+            autograph=False,
+        ),
+    )(*tensors)
 
 
 def apart(part: Callable[..., Part]) -> Callable[..., Part]:
@@ -277,9 +303,7 @@ def adam(
     `number` is t, counted from 1, a scalar or of a shape that broadcasts with the
     gradient's.
 
-    Reference:
-        Kingma and Ba, Adam: a method for stochastic optimization, 2015, algorithm 1
-        in the form that ends section 2.
+    Kingma and Ba, 2015, algorithm 1 in the form that ends section 2.
     """
     mean = 0.9 * moments.mean + (1 - 0.9) * gradient
     square = 0.999 * moments.square + (1 - 0.999) * tf.square(gradient)

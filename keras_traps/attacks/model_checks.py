@@ -41,8 +41,7 @@ def check_unsaturated(
     """Refuses images at which only probabilities are left, and one of them is 0.
 
     There the logarithm is cut off and its gradient exactly 0: an attack would fail
-    without a word, and the classifier look strong. `attacked` is what `logits_model`
-    made of `model`.
+    without a word. `attacked` is what `logits_model` made of `model`.
     """
     # Elsewhere the images need not all be looked at.
     if not is_logarithm(attacked):
@@ -60,11 +59,7 @@ def check_unsaturated(
 
 
 def check_differentiable(model: keras.Model) -> None:
-    """Refuses a model whose output has no gradient with respect to its input.
-
-    The message names the first layer behind which it is `None`, also in a model within
-    the model.
-    """
+    """Refuses a model that has no gradient, and names the first layer without one."""
     image = tf.fill((1, *model.input_shape[1:]), 0.5)
     with tf.GradientTape() as tape:
         tape.watch(image)
@@ -85,10 +80,7 @@ def changed_calls(
     operations: Iterable[keras.Operation],
     change: Callable[[keras.Operation, Call], Call],
 ) -> Iterator[None]:
-    """Has layers, or operations, do something else for as long as the context lasts.
-
-    `change` is given one of them and its `call`, and returns what is called instead.
-    """
+    """Has layers, or operations, call what `change` makes of them and their `call`."""
     changed = list(dict.fromkeys(operations))
     for operation in changed:
         # Beside Keras' own bookkeeping of attributes, and gone afterwards.
@@ -119,12 +111,9 @@ def _culprit(model: keras.Model, image: tf.Tensor) -> str:
         tape.watch(image)
         model(image, training=False)
     for operation, outputs in made:
-        values = [value for value in tf.nest.flatten(outputs) if _is_float(value)]
+        tensors = [one for one in tf.nest.flatten(outputs) if tf.is_tensor(one)]
+        values = [one for one in tensors if one.dtype.is_floating]
         if tape.gradient(values, image) is None:
             kind = "layer" if isinstance(operation, keras.layers.Layer) else "operation"
             return f" from {kind} {operation.name!r} on"
     return ""
-
-
-def _is_float(value: Any) -> bool:
-    return bool(tf.is_tensor(value) and value.dtype.is_floating)

@@ -1,12 +1,12 @@
 """Random noise: what any attack in the same ball has to beat."""
 
 import dataclasses
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from keras_traps._checks import FloatArray, IntArray, check_count
-from keras_traps.attacks.base import Batch, Kind, LinfAttack, Perturbed
+from keras_traps._checks import FloatArray, IntArray
+from keras_traps.attacks.base import Batch, Count, Kind, LinfAttack, Perturbed
 from keras_traps.attacks.loop import Stream, per_example
 from keras_traps.models.inference import predict
 
@@ -18,32 +18,15 @@ NoiseKind = Literal["uniform", "sign"]
 class Noise(LinfAttack):
     """Random noise in an L-infinity ball; asks for answers alone.
 
-    An attack in a ball of the same radius that does no better has not followed any
-    gradient, and a trap has had nothing to catch. An example stops at its first
-    success; where none is found it keeps the noise by which another class came nearest.
-    The tries are its iterations.
-
-    Args:
-        noise_kind: `"uniform"`: each value is drawn evenly from the ball; `"sign"`: it
-            is at the border, up or down. Defaults to `"uniform"`.
-        nb_restarts: How many times noise is drawn at most, at least 1. Defaults to `1`.
+    An example stops at its first success; where none is found it keeps the noise by
+    which another class came nearest. The tries are its iterations.
     """
 
     noise_kind: NoiseKind = "uniform"
-    nb_restarts: int = 1
+    nb_restarts: Count = 1  # tries at most
     name: ClassVar[str] = "Noise"
     kind: ClassVar[Kind] = "UA"
     needs_gradient: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        if self.noise_kind not in get_args(NoiseKind):
-            raise ValueError(
-                "Invalid value for argument `noise_kind`. Expected one of "
-                f"{get_args(NoiseKind)}. Received: noise_kind={self.noise_kind!r}"
-            )
-        check_count("nb_restarts", self.nb_restarts)
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Draws until an example is fooled."""

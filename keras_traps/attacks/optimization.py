@@ -6,24 +6,31 @@ leaves: each is at a c and a step of its own.
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, check_count, check_number, check_positive
-from keras_traps.attacks.base import Attack, Batch, Perturbed
+from keras_traps._checks import FloatArray
+from keras_traps.attacks.base import (
+    Attack,
+    Batch,
+    Count,
+    NotNegative,
+    Perturbed,
+    Positive,
+    numbers_of,
+)
 from keras_traps.attacks.loop import (
     Finished,
     Logits,
     apart,
-    fooled,
     iterate,
-    once_per_model,
     only,
     rivals_lead,
     rounding,
+    run_compiled,
     sift,
     watch,
 )
@@ -31,10 +38,9 @@ from keras_traps.attacks.loop import (
 State = tuple[tf.Tensor, ...]
 """What a method keeps from step to step, one row per example."""
 
-Settings = Mapping[str, tf.Tensor]
+Settings = dict[str, tf.Tensor]
 """Hyper-parameters by their names, scalars, and `targeted`."""
 
-_DTYPES: dict[Any, tf.DType] = {float: tf.float32, int: tf.int32, bool: tf.bool}
 _LARGEST_CONSTANT = 1e10
 # cleverhans' share of the loss that has to be left at most for the steps to go on.
 _PROGRESS = 0.9999
@@ -44,17 +50,10 @@ _PROGRESS = 0.9999
 class ConstantSearchAttack(Attack, abc.ABC):
     """An attack that minimises a distance plus c times a penalty, for several c."""
 
-    initial_const: float
-    binary_search_steps: int
-    max_iterations: int
+    initial_const: Positive  # the first c
+    binary_search_steps: Count  # how many c to try
+    max_iterations: Count  # steps with each c at most
     searches: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_positive("initial_const", self.initial_const)
-        check_count("binary_search_steps", self.binary_search_steps)
-        check_count("max_iterations", self.max_iterations)
 
 
 class Constant(NamedTuple):
@@ -82,12 +81,7 @@ class Constant(NamedTuple):
         Ten times the last one as long as none has succeeded, then the middle between
         the largest that failed and the smallest that succeeded. The last of ten or more
         searches takes 1e10 where none has succeeded, so that only the penalty counts;
-        where one has, cleverhans repeats that one, which finds the same again: here it
-        goes on to the middle.
-
-        Reference:
-            Carlini and Wagner, Towards evaluating the robustness of neural networks,
-            2017.
+        where one has, cleverhans repeats that one: here it goes on to the middle.
         """
         upper = tf.where(found, tf.minimum(self.upper, self.value), self.upper)
         lower = tf.where(found, self.lower, tf.maximum(self.lower, self.value))
@@ -142,12 +136,13 @@ class Standing(NamedTuple):
     iterations: tf.Tensor
 
     def weighted(self, gradient: tf.Tensor) -> tf.Tensor:
-        """Returns c times the gradient of a penalty.
-
-        Not the gradient of c times the penalty: on its way back through a model of half
-        precision a large c is infinite, and a small one 0.
-        """
+        """Returns c times the gradient of a penalty."""
+        # Not the gradient of c times the penalty: on its way back through a model of
+        # half precision a large c is infinite, and a small one 0.
         return self.constant.value[:, None, None, None] * gradient
+
+
+UnderWay = tuple[Rows, State, Standing]
 
 
 class Attempt(NamedTuple):
@@ -161,7 +156,7 @@ class Attempt(NamedTuple):
 
 
 class Method(abc.ABC):
-    """How a step is made: the variable, the penalty and the optimiser."""
+    """The search on a model, as a graph, of which a method says how a step is made."""
 
     def __init__(self, logits: Logits, settings: Settings) -> None:
         self.logits = logits
@@ -177,9 +172,7 @@ class Method(abc.ABC):
 
     def done(self, rows: Rows) -> tf.Tensor:
         """Returns `(rows,)`: whether the clean images are successes, and are kept."""
-        logits, targeted = self.logits(rows.images), self.settings["targeted"]
-        paid = hinge(logits, rows.labels, targeted, self.settings["confidence"])
-        return fooled(logits, rows.labels, targeted) & (paid <= 0)
+        return self.hinge(rows.images, rows.labels, rows.ids) <= 0
 
     def hinge(self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         """Returns `(batch,)`: 0 where the answer is the one wanted, above elsewhere.
@@ -193,103 +186,23 @@ class Method(abc.ABC):
             self.settings["confidence"],
         )
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchAttack(ConstantSearchAttack, abc.ABC):
-    """One whose steps are made by a `Method` in the compiled loop."""
-
-    learning_rate: float
-    confidence: float = 0.0
-    abort_early: bool = True
-    method: ClassVar[type[Method]]
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_positive("learning_rate", self.learning_rate)
-        check_number(self.confidence, name="confidence", at_least=0)
-
-    def draws(self, batch: Batch) -> FloatArray:
-        """Returns what is drawn at random, `(batch, count, ...)`. Here nothing."""
-        return np.zeros((len(batch.images), 0), np.float32)
-
-    def scalars(self) -> dict[str, Any]:
-        """Returns the hyper-parameters that are numbers, as the loop takes them."""
-        return {
-            field.name: tf.constant(getattr(self, field.name), _DTYPES[field.type])
-            for field in dataclasses.fields(self)
-            if field.type in _DTYPES
-        }
-
-    def perturb(self, batch: Batch) -> Perturbed:
-        """Searches for the nearest success."""
-        settings = {**self.scalars(), "targeted": tf.constant(self.targeted)}
-        images, draws = tf.constant(batch.images), tf.constant(self.draws(batch))
-        row = tf.TensorSpec((None,), tf.int64)
-        search = once_per_model(
-            batch.model,
-            ("search", self.method),
-            lambda logits: tf.function(
-                _Search(self.method, logits).run,
-                input_signature=[
-                    tf.TensorSpec((None, *images.shape[1:]), tf.float32),
-                    row,
-                    row,
-                    tf.TensorSpec((None, None, *draws.shape[2:]), tf.float32),
-                    {
-                        name: tf.TensorSpec((), value.dtype)
-                        for name, value in settings.items()
-                    },
-                ],
-                autograph=False,
-            ),
-        )
-        labels, ids = tf.constant(batch.labels), tf.constant(batch.ids)
-        return Perturbed(*search(images, labels, ids, draws, settings))
-
-
-class _Search(NamedTuple):
-    """The search of a method on a model, as a graph."""
-
-    make: type[Method]
-    logits: Logits
-
-    def run(
-        self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        ids: tf.Tensor,
-        draws: tf.Tensor,
-        settings: Settings,
-    ) -> Finished:
-        rows = Rows(tf.range(tf.shape(images)[0]), images, labels, ids, draws)
-        method = self.make(self.logits, settings)
-        finished = Finished(images, tf.zeros_like(rows.position))
-        rows = only(~method.done(rows), rows)
-        standing = _fresh(rows, settings)
+    def run(self, rows: Rows) -> Finished:
+        """Searches for the nearest success of each row."""
+        finished = Finished(rows.images, tf.zeros_like(rows.position))
+        rows = only(~self.done(rows), rows)
         *_, finished = iterate(
-            (rows, method.start(rows), standing),
-            _Steps(method, settings).advance,
+            (rows, self.start(rows), _fresh(rows, self.settings)),
+            self.advance,
             finished=finished,
         )
         return finished
 
-
-class _Steps(NamedTuple):
-    """What is done at each step, as a graph."""
-
-    method: Method
-    settings: Settings
-
     def advance(
-        self,
-        number: tf.Tensor,
-        standing_rows: tuple[Rows, State, Standing],
-        finished: Finished,
-    ) -> tuple[tf.Tensor, tuple[Rows, State, Standing], Finished]:
+        self, number: tf.Tensor, under_way: UnderWay, finished: Finished
+    ) -> tuple[tf.Tensor, UnderWay, Finished]:
         """Makes one step, after which some examples go on to another c or leave."""
-        rows, state, standing = standing_rows
-        attempt = apart(self.method.step)(rows, state, standing)
+        rows, state, standing = under_way
+        attempt = apart(self.step)(rows, state, standing)
         better = attempt.success & (attempt.distance < standing.distance)
         step = standing.step + 1
         losses = standing.losses + attempt.loss
@@ -310,22 +223,18 @@ class _Steps(NamedTuple):
             distance=tf.where(better, attempt.distance, standing.distance),
             iterations=standing.iterations + 1,
         )
-        after, finished = tf.cond(
+        under_way, finished = tf.cond(
             tf.reduce_any(ended),
-            lambda: self.turn(ended, rows, attempt.state, standing, finished),
+            lambda: self.turn(ended, (rows, attempt.state, standing), finished),
             lambda: ((rows, attempt.state, standing), finished),
         )
-        return number + 1, after, finished
+        return number + 1, under_way, finished
 
     def turn(
-        self,
-        ended: tf.Tensor,
-        rows: Rows,
-        state: State,
-        standing: Standing,
-        finished: Finished,
-    ) -> tuple[tuple[Rows, State, Standing], Finished]:
+        self, ended: tf.Tensor, under_way: UnderWay, finished: Finished
+    ) -> tuple[UnderWay, Finished]:
         """Begins anew with another c where one has `ended`; the last ones leave."""
+        rows, state, standing = under_way
         searches = self.settings["binary_search_steps"]
         anew = _fresh(rows, self.settings)._replace(
             constant=standing.constant.next(standing.found, searches),
@@ -333,14 +242,50 @@ class _Steps(NamedTuple):
             distance=standing.distance,
             iterations=standing.iterations,
         )
-        state, standing = _choose(
-            ended, (self.method.start(rows), anew), (state, standing)
-        )
+        state, standing = _choose(ended, (self.start(rows), anew), (state, standing))
         return sift(
             standing.constant.number == searches,
             (rows, state, standing),
             finished,
             (rows.position, standing.best, standing.iterations),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchAttack(ConstantSearchAttack, abc.ABC):
+    """One whose steps are made by a `Method` in the compiled loop."""
+
+    learning_rate: Positive
+    confidence: NotNegative = 0.0  # by how much the answer that is wanted has to lead
+    # Whether an example goes on to its next c when a tenth of the steps has not lowered
+    # its mean loss by 0.01 %.
+    abort_early: bool = True
+    method: ClassVar[type[Method]]
+
+    def draws(self, batch: Batch) -> FloatArray:
+        """Returns what is drawn at random, `(batch, count, ...)`. Here nothing."""
+        return np.zeros((len(batch.images), 0), np.float32)
+
+    def numbers(self) -> Settings:
+        """Returns the hyper-parameters as the loop takes them."""
+        return {**numbers_of(self), "targeted": tf.constant(self.targeted)}
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Searches for the nearest success."""
+        method = self.method
+
+        def graph(logits: Logits) -> Callable[..., Finished]:
+            return lambda rows, settings: method(logits, settings).run(Rows(*rows))
+
+        rows = (
+            np.arange(len(batch.ids), dtype=np.int32),
+            batch.images,
+            batch.labels,
+            batch.ids,
+            self.draws(batch),
+        )
+        return Perturbed(
+            *run_compiled(batch.model, ("search", method), graph, rows, self.numbers())
         )
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, check_count, check_positive
-from keras_traps.attacks.base import Batch, Kind, Perturbed
+from keras_traps._checks import FloatArray
+from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, in_parts
 from keras_traps.attacks.carlini_wagner import TanhAdam
 from keras_traps.attacks.loop import Stream, per_example
 from keras_traps.attacks.optimization import Method, Rows, SearchAttack
@@ -48,48 +48,28 @@ class NoisyTanhAdam(TanhAdam):
 class OptMargin(SearchAttack):
     """A small change in L2 that makes the answer another class in the surroundings too.
 
-    Adam lowers the squared L2 distance plus c times the hinges of the image and of the
-    image with each of several orthogonal noises, in tanh space. The settings are those
+    He, Li and Song, Decision boundary analysis of adversarial examples, 2018; their
+    noises' root mean square is what here is the largest value. The settings are those
     of DEEPSEC for MNIST.
-
-    Args:
-        noise_count: How many images share in the penalty: the image itself and with one
-            noise less than that. At least 1 and at most one more than the image has
-            values. Defaults to `20`.
-        noise_mag: The largest value in an example's noises, above 0. Defaults to `0.3`.
-        all_noises: Whether a success has to hold for all of them, as for the authors,
-            or for the image alone, as in DEEPSEC. A clean image of which it does is
-            kept. Defaults to `False`.
-        learning_rate: Adam's step, above 0. Defaults to `0.2`.
-        binary_search_steps: How many c to try, at least 1. Defaults to `4`.
-        max_iterations: How many steps with each c at most, at least 1. Defaults to
-            `10000`.
-        initial_const: The first c, above 0. Defaults to `0.02`.
-
-    Reference:
-        He, Li and Song, Decision boundary analysis of adversarial examples, 2018. Their
-        noises are longer: their root mean square is what here is the largest value.
     """
 
-    noise_count: int = 20
-    noise_mag: float = 0.3
+    # How many images share in the penalty: the image itself and with one noise less
+    # than that; at most one more than the image has values.
+    noise_count: Count = 20
+    noise_mag: Positive = 0.3  # the largest value in an example's noises
+    # Whether a success has to hold for all of them, as for the authors, or for the
+    # image alone, as in DEEPSEC. A clean image of which it does is kept.
     all_noises: bool = False
-    learning_rate: float = 0.2
-    binary_search_steps: int = 4
-    max_iterations: int = 10_000
-    initial_const: float = 0.02
+    learning_rate: Positive = 0.2
+    binary_search_steps: Count = 4
+    max_iterations: Count = 10_000
+    initial_const: Positive = 0.02
     name: ClassVar[str] = "OM"
     kind: ClassVar[Kind] = "UA"
     note: ClassVar[str] = (
         "Each example has noises of its own; DEEPSEC draws them once for a batch."
     )
     method: ClassVar[type[Method]] = NoisyTanhAdam
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_count("noise_count", self.noise_count)
-        check_positive("noise_mag", self.noise_mag)
 
     def draws(self, batch: Batch) -> FloatArray:
         """Draws orthogonal noises of one length for each, the last of them zero."""
@@ -114,17 +94,4 @@ class OptMargin(SearchAttack):
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, for a few examples at once."""
         size = max(1, _IMAGES_AT_ONCE // self.noise_count)
-        parts = []
-        for start in range(0, len(batch.ids), size):
-            rows = slice(start, start + size)
-            part = dataclasses.replace(
-                batch,
-                images=batch.images[rows],
-                labels=batch.labels[rows],
-                ids=batch.ids[rows],
-            )
-            parts.append(super().perturb(part))
-        return Perturbed(
-            tf.concat([part.images for part in parts], axis=0),
-            tf.concat([part.iterations for part in parts], axis=0),
-        )
+        return in_parts(batch, size, super().perturb)

@@ -57,7 +57,8 @@ def _luring_on_cpu(
         attack: {**values, "nb_iter": nb_iter} if "nb_iter" in values else values
         for attack, values in settings.items()
     }
-    # No attack stops early: an image at the border of M∘P says nothing about M.
+    # No attack stops early: an image at the border of M∘P says nothing about M. The L2
+    # steps are longer, so that they reach as far.
     return {**shorter, "MIML2": {**shorter["MIML2"], "eps_iter": eps_iter}}
 
 
@@ -75,28 +76,11 @@ LURING: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Settings by preset and attack: the luring paper's figures and Tables 2 to 4.
 
-DIM's probability and the kernel of the others are one of `LURING_SWEEPS`. The paper's
-figures have MIM with 1000 steps on SVHN too.
+DIM's probability and the kernel of the others are one of `LURING_SWEEPS`.
 """
 
-_LURING_NOTES: dict[str, str] = {
-    "luring_mnist_cpu": (
-        "100 steps where the paper makes 1000; MIML2's steps are 0.1 long, not 0.01, "
-        "so that they reach as far."
-    ),
-    "luring_svhn_cpu": (
-        "50 steps where the paper makes 500 or 1000; MIML2's steps are 0.02 long, not "
-        "0.01, so that they reach its radius."
-    ),
-    "luring_cifar10_cpu": (
-        "20 steps where the paper makes 100 or 1000; MIML2's steps are 0.05 long, not "
-        "0.01, so that they reach its radius."
-    ),
-}
-"""What a preset for a small machine does otherwise than the paper."""
-
 _BPDA = {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100}
-_SPSA = {"eps": 0.3, "nb_iter": 500, "learning_rate": 0.1}
+_SPSA = {"eps": 0.3, "nb_iter": 500, "learning_rate": 0.1, "spsa_samples": 128}
 _FEWER_SAMPLES = {"nb_iter": 100, "spsa_samples": 32}
 
 
@@ -115,7 +99,12 @@ def _table_vii(
         "UMIFGSM": iterative,
         "UAP": {**single, **universal, "nb_at_once": 1},
         "DeepFool": {"max_iter": 50, "overshoot": 0.02},
-        "OM": {"noise_count": 20, "binary_search_steps": 4, **margin},
+        "OM": {
+            "noise_count": 20,
+            "binary_search_steps": 4,
+            "max_iterations": 10_000,
+            **margin,
+        },
         # Not in the table: Table VIII's settings in this table's ball.
         "BPDA": {**_BPDA, "eps": eps},
         "SPSA": {**_SPSA, "eps": eps},
@@ -225,40 +214,25 @@ normalises each gradient where DEEPSEC's does not.
 """
 
 
-def _notes_on_cpu(name: str, whole_name: str) -> str:
-    short, whole = PRESETS[name], PRESETS[whole_name]
-
-    def searches(attack: str) -> str:
-        return (
-            f"{short[attack]['binary_search_steps']} searches of at most "
-            f"{short[attack]['max_iterations']} steps for "
-            f"{whole[attack]['binary_search_steps']} of "
-            f"{whole[attack].get('max_iterations', 10_000)}"
-        )
-
-    return (
-        "The costly attacks make fewer steps. "
-        f"SPSA: {short['SPSA']['nb_iter']} for {whole['SPSA']['nb_iter']}, each of "
-        f"{short['SPSA']['spsa_samples']} samples for 128. "
-        f"CW2: {searches('CW2')}, EAD: {searches('EAD')}, from c = 0.1 for 0.001. "
-        f"BLB: {searches('BLB')}, from c = 0.1 for 0.01. "
-        f"OM: {searches('OM')}, with {short['OM']['noise_count']} noises for "
-        f"{whole['OM']['noise_count']}, from c = 1. "
-        "A search ends where its objective has not fallen in a tenth of its steps, "
-        "which are few here. "
-        f"UAP: {short['UAP']['nb_at_once']} images a step for one. "
-        "All others are as in the paper."
-    )
+def _differences(name: str, whole_name: str) -> str:
+    whole, told = PRESETS[whole_name], []
+    for attack, settings in PRESETS[name].items():
+        changes = [
+            f"{key}={value} for {whole[attack].get(key, 'the default')}"
+            for key, value in settings.items()
+            if value != whole[attack].get(key)
+        ]
+        if changes:
+            told.append(f"{attack} has {', '.join(changes)}.")
+    return " ".join([*told, "All else is as in the paper."])
 
 
 PRESET_NOTES: dict[str, str] = {
-    "table7_mnist_cpu": _notes_on_cpu("table7_mnist_cpu", "table7_mnist"),
-    "digits": _notes_on_cpu("digits", "table7_mnist"),
-    "table7_cifar10_cpu": _notes_on_cpu("table7_cifar10_cpu", "table7_cifar10"),
-    "table8_cpu": (
-        "PGD and BPDA stop where they have succeeded. SPSA makes 100 steps for 500, "
-        "each of 32 samples for 128."
-    ),
-    **_LURING_NOTES,
+    "digits": _differences("digits", "table7_mnist"),
+    **{
+        name: _differences(name, name.removesuffix("_cpu"))
+        for name in PRESETS
+        if name.endswith("_cpu")
+    },
 }
 """What a preset for a small machine does otherwise than the paper."""

@@ -85,7 +85,6 @@ def register(attack: type[Attack]) -> type[Attack]:
             there is not.
         ValueError: If there is one of its name already.
     """
-    # Said here: the table of attacks would fail later.
     if (
         not (isinstance(attack, type) and issubclass(attack, Attack))
         or inspect.isabstract(attack)
@@ -95,9 +94,8 @@ def register(attack: type[Attack]) -> type[Attack]:
     ):
         raise TypeError(
             "Invalid value for argument `attack`. Expected a concrete subclass of "
-            f"`Attack` with a `name`, a `kind` of {get_args(Kind)} and `losses` of "
-            f"{get_args(Loss)}. "
-            f"Received: attack={attack!r}"
+            f"`Attack` with a name, a kind of {get_args(Kind)} and losses of "
+            f"{get_args(Loss)}. Received: attack={attack!r}"
         )
     if attack.name in _ATTACKS:
         raise ValueError(

@@ -7,21 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import (
-    FloatArray,
-    check_count,
-    check_number,
-    check_positive,
-    is_number,
-)
-from keras_traps.attacks.base import Batch, Kind, Perturbed
-from keras_traps.attacks.gradient import (
-    MIM,
-    GradientAttack,
-    LoopSettings,
-    Recipe,
-    check_steps,
-)
+from keras_traps._checks import FloatArray, is_number
+from keras_traps.attacks.base import Batch, Count, Perturbed, Positive
+from keras_traps.attacks.gradient import MIM, LoopSettings, Recipe
 from keras_traps.attacks.loop import L2, Stream, per_example
 
 # By how much smaller, and how many zeros come before, in height and in width. The last
@@ -36,16 +24,7 @@ class DIM(MIM):
     """MIM with input diversity.
 
     At each step the model is shown the image as it is or, with probability `prob`,
-    shrunk by 1 or 2 pixels by nearest neighbours and padded with zeros.
-
-    Args:
-        prob: The probability of a step with the image changed, in [0, 1]. Defaults to
-            `0.5`.
-
-    Reference:
-        Xie et al., Improving transferability of adversarial examples with input
-        diversity, 2019. Each image has draws of its own, where the luring paper's code
-        draws once for a batch.
+    shrunk by 1 or 2 pixels and padded with zeros (Xie et al., 2019).
     """
 
     prob: float = 0.5
@@ -57,7 +36,6 @@ class DIM(MIM):
     )
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
         if not (is_number(self.prob) and 0 <= self.prob <= 1):
             raise ValueError(
@@ -74,28 +52,12 @@ class DIM(MIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MIMTI(MIM):
-    """MIM made invariant to translation: each gradient is convolved with a Gaussian.
+    """MIM whose gradients are convolved with a Gaussian (Dong et al., 2019)."""
 
-    Args:
-        kernlen: Length of the kernel's sides, at least 1. Defaults to `5`.
-        nsig: How many standard deviations lie on each side of its middle, above 0.
-            Defaults to `3`.
-
-    Reference:
-        Dong et al., Evading defenses to transferable adversarial examples by
-        translation-invariant attacks, 2019.
-    """
-
-    kernlen: int = 5
-    nsig: float = 3
+    kernlen: Count = 5  # length of the kernel's sides
+    nsig: Positive = 3  # standard deviations on each side of its middle
     name: ClassVar[str] = "MIM-TI"
     needs_channels_last: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_count("kernlen", self.kernlen)
-        check_positive("nsig", self.nsig)
 
     def _recipe(self) -> Recipe:
         return dataclasses.replace(super()._recipe(), transform_gradient=_smooth)
@@ -107,45 +69,21 @@ class MIMTI(MIM):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DIMTI(DIM, MIMTI):
-    """MIM with input diversity and with convolved gradients.
-
-    Reference:
-        Dong et al., Evading defenses to transferable adversarial examples by
-        translation-invariant attacks, 2019.
-    """
+    """MIM with input diversity and with convolved gradients (Dong et al., 2019)."""
 
     name: ClassVar[str] = "DIM-TI"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MIML2(GradientAttack):
+class MIML2(MIM):
     """MIM with L2 steps in an L2 ball, whose result is then clipped to `eps`.
 
-    Args:
-        radius: Radius of the L2 ball, above 0; cleverhans' `eps` for this norm.
-        eps_iter: L2 length of a step, above 0 and at most `radius`.
-        nb_iter: How many steps, at least 1.
-        decay_factor: How much of the earlier gradients' sum stays at each step, not
-            below 0. Defaults to `1.0`.
-
-    Reference:
-        Dong et al., Boosting adversarial attacks with momentum, 2018; clipped as the
-        luring paper does, so that it compares with the attacks in the L-infinity ball.
+    So does the luring paper: it compares with the attacks in the L-infinity ball.
     """
 
-    radius: float
-    eps_iter: float
-    nb_iter: int
-    decay_factor: float = 1.0
+    radius: Positive  # of the L2 ball: cleverhans' `eps` for this norm
+    ball: ClassVar[str] = "radius"
     name: ClassVar[str] = "MIML2"
-    kind: ClassVar[Kind] = "UA"
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        check_positive("radius", self.radius)
-        check_steps(self.eps_iter, self.nb_iter, self.radius, name="radius")
-        check_number(self.decay_factor, name="decay_factor", at_least=0)
 
     @property
     def l2_bound(self) -> float:
@@ -154,15 +92,6 @@ class MIML2(GradientAttack):
 
     def _recipe(self) -> Recipe:
         return Recipe(norm=L2, momentum=True)
-
-    def _loop_settings(self) -> LoopSettings:
-        return LoopSettings(
-            eps=self.radius,
-            eps_iter=self.eps_iter,
-            nb_iter=self.nb_iter,
-            targeted=self.targeted,
-            decay_factor=self.decay_factor,
-        )
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Iterates from the clean image, then clips."""
@@ -175,8 +104,8 @@ class MIML2(GradientAttack):
 def _draw_variants(batch: Batch, prob: float, steps: int) -> npt.NDArray[np.int32]:
     """Returns `(batch, steps)`: which of `_VARIANTS` the model is shown.
 
-    0, the image itself, but with probability `prob`; then height less 1 or 2, each as
-    likely, at each place that is drawn in padding it, as likely.
+    The image itself, but with probability `prob`; less 1 or 2 and the places are as
+    likely as each other.
     """
     shortest = min(batch.images.shape[1:3])
     if shortest <= _LARGEST_LESS:

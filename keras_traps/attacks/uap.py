@@ -1,6 +1,5 @@
 """Universal adversarial perturbations: one change for all images."""
 
-import copy
 import dataclasses
 import hashlib
 from collections.abc import Hashable
@@ -9,12 +8,15 @@ from typing import ClassVar, NamedTuple
 import keras
 import numpy as np
 
-from keras_traps._checks import FloatArray, IntArray, check_count, check_number
+from keras_traps._checks import FloatArray, IntArray, check_share
 from keras_traps.attacks.base import (
     Batch,
+    Count,
     Kind,
     LinfAttack,
+    NotNegative,
     Perturbed,
+    TwoOrMore,
     naming_examples,
 )
 from keras_traps.attacks.deepfool import DeepFool
@@ -38,65 +40,28 @@ class UniversalPerturbation(NamedTuple):
 class UAP(LinfAttack):
     """One perturbation, learnt from other images, that is added to every image.
 
-    It is learnt without labels from the call's `background` images: at the first batch,
-    and anew where the model's weights, the background, the seed or the settings are not
-    those that the model's last one was learnt with. A pass goes through the images in
-    small batches: DeepFool leads those that are not yet fooled over the boundary, and
-    their steps are added to the perturbation, which is kept in the L-infinity ball.
-    What counts as iterations are the passes.
-
-    The published algorithm takes one image at a time, which is `nb_at_once=1`.
-
-    Args:
-        fooling_rate: It is done after the pass that fools this share of the background,
-            in (0, 1). Where none does, the best pass counts. Defaults to `0.3`.
-        nb_images: How many of the background images to learn from at most, at least 1;
-            drawn by the seed. Defaults to `5000`.
-        nb_at_once: How many images each step looks at, at least 1. Defaults to `16`.
-        max_iter: How many passes at most, at least 1. Defaults to `20`.
-        deepfool_max_iter: How many steps DeepFool makes, at least 1. Defaults to `10`.
-        overshoot: See `DeepFool`. Defaults to `0.02`.
-        nb_candidate: See `DeepFool`. Defaults to `None`: all.
-
-    Reference:
-        Moosavi-Dezfooli et al., Universal adversarial perturbations, 2017,
-        algorithm 1.
+    It is learnt without labels from the call's `background` images, and anew where the
+    weights, the background, the seed or the settings are others. In each pass, which
+    count as iterations, DeepFool leads the images that are not yet fooled over the
+    boundary: Moosavi-Dezfooli et al., Universal adversarial perturbations, 2017,
+    algorithm 1, where `nb_at_once=1`.
     """
 
+    # It is done after the pass that fools this share of the background; where none
+    # does, the best pass counts.
     fooling_rate: float = 0.3
-    nb_images: int = 5000
-    nb_at_once: int = 16
-    max_iter: int = 20
-    deepfool_max_iter: int = 10
-    overshoot: float = 0.02
-    nb_candidate: int | None = None
+    nb_images: Count = 5000  # how many to learn from at most, drawn by the seed
+    nb_at_once: Count = 16  # images that each step looks at
+    max_iter: Count = 20  # passes at most
+    deepfool_max_iter: Count = 10
+    overshoot: NotNegative = 0.02  # see `DeepFool`
+    nb_candidate: TwoOrMore | None = None  # see `DeepFool`
     name: ClassVar[str] = "UAP"
     kind: ClassVar[Kind] = "UA"
-    _known: ClassVar[UniversalPerturbation | None] = None
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         super().__post_init__()
-        check_number(self.fooling_rate, name="fooling_rate", above=0, below=1)
-        for name in ("nb_images", "nb_at_once", "max_iter", "deepfool_max_iter"):
-            check_count(name, getattr(self, name))
-        check_number(self.overshoot, name="overshoot", at_least=0)
-        if self.nb_candidate is not None:
-            check_count("nb_candidate", self.nb_candidate, at_least=2)
-
-    def with_known(self, known: UniversalPerturbation) -> "UAP":
-        """Returns the attack with a perturbation that is known: it learns nothing.
-
-        Args:
-            known: What `learn` returned, here or in another process.
-
-        Returns:
-            A copy of the same class and settings.
-        """
-        shared = copy.copy(self)
-        # On the copy alone, which is frozen: all else stays what the class makes of it.
-        object.__setattr__(shared, "_known", known)
-        return shared
+        check_share(self.fooling_rate, name="fooling_rate")
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Adds the perturbation, which the first batch learns."""
@@ -105,20 +70,7 @@ class UAP(LinfAttack):
         return Perturbed(images, learnt.passes)
 
     def learn(self, batch: Batch) -> UniversalPerturbation:
-        """Learns the perturbation, or returns it if it was the last one learnt.
-
-        Args:
-            batch: Of which the model, the background and the seed count.
-
-        Returns:
-            The perturbation after the first pass that fools enough of the images; where
-            none does, after the one that fools most.
-
-        Raises:
-            RuntimeError: If a gradient is not finite; the message names the images.
-        """
-        if self._known is not None:
-            return self._known
+        """Learns the perturbation, or returns it if it was the model's last one."""
         draw = np.random.default_rng(batch.seed)
         chosen = draw.permutation(len(batch.background))[: self.nb_images]
         images = batch.background[chosen]

@@ -15,23 +15,11 @@ Settings = dict[str, Any]
 SINGLE: Settings = {"eps": 0.3}
 RANDOMISED: Settings = {"eps": 0.3, "alpha": 0.1}
 ITERATIVE: Settings = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 3}
-SINGLE_STEP: dict[str, Settings] = {
-    "FGSM": SINGLE,
-    "LLC": SINGLE,
-    "RFGSM": RANDOMISED,
-    "RLLC": RANDOMISED,
-}
-SIGN_GRADIENT: dict[str, Settings] = {
-    **SINGLE_STEP,
-    "BIM": ITERATIVE,
-    "ILLC": ITERATIVE,
-    "PGD": ITERATIVE,
-    "UMIFGSM": ITERATIVE,
-    "TMIFGSM": ITERATIVE,
-}
 _SEARCH: Settings = {"binary_search_steps": 2, "max_iterations": 4}
 OURS: dict[str, Settings] = {
-    **SIGN_GRADIENT,
+    **dict.fromkeys(("FGSM", "LLC"), SINGLE),
+    **dict.fromkeys(("RFGSM", "RLLC"), RANDOMISED),
+    **dict.fromkeys(("BIM", "ILLC", "PGD", "UMIFGSM", "TMIFGSM"), ITERATIVE),
     "UAP": {"eps": 0.3, "nb_at_once": 2, "max_iter": 2},
     "DeepFool": {"max_iter": 3},
     "OM": {**_SEARCH, "noise_count": 3, "noise_mag": 0.05},

@@ -1,7 +1,6 @@
 """Facts about what the model answers, before an attack and after it."""
 
 import dataclasses
-import json
 import re
 from typing import Any, ClassVar
 
@@ -82,6 +81,24 @@ def test_an_untargeted_attack_succeeds_where_the_answer_is_another_class(
     assert result.success.tolist() == [False, True, True, False]
     assert result.success.dtype == bool
     np.testing.assert_array_equal(result.images, PAINTED)
+    assert result.l0.tolist() == [2, 1, 3, 3]
+    expected = [np.sqrt(0.17), 0.8, np.sqrt(0.49), np.sqrt(1.01)]
+    np.testing.assert_allclose(result.l2, expected, rtol=1e-5)
+    np.testing.assert_allclose(result.linf, [0.4, 0.8, 0.6, 0.9], rtol=1e-6)
+    dtypes = [array.dtype.name for array in (result.l0, result.l2, result.linf)]
+    assert dtypes == ["int64", "float32", "float32"]
+
+
+def test_examples_come_by_their_ids_and_no_more_than_batch_size_at_once(
+    brightest: keras.Model,
+) -> None:
+    attack, order = Given(images=PAINTED), [3, 1, 0]
+    result = attack(brightest, CLEAN[:3], [0] * 3, ids=order, batch_size=2)
+    assert attack.sizes == [2, 1]
+    np.testing.assert_array_equal(result.images, PAINTED[order])
+    # They count from zero unless given.
+    result = attack(brightest, CLEAN[:2], [0, 0])
+    np.testing.assert_array_equal(result.images, PAINTED[:2])
 
 
 def test_a_targeted_attack_succeeds_where_the_answer_is_the_target(
@@ -94,37 +111,6 @@ def test_a_targeted_attack_succeeds_where_the_answer_is_the_target(
     assert result.success.tolist() == [False, True, False, True]
 
 
-def test_distances_are_those_to_the_clean_image(brightest: keras.Model) -> None:
-    result = Given(images=PAINTED)(brightest, CLEAN, [0, 0, 0, 0])
-
-    assert result.l0.tolist() == [2, 1, 3, 3]
-    expected = [np.sqrt(0.17), 0.8, np.sqrt(0.49), np.sqrt(1.01)]
-    np.testing.assert_allclose(result.l2, expected, rtol=1e-5)
-    np.testing.assert_allclose(result.linf, [0.4, 0.8, 0.6, 0.9], rtol=1e-6)
-    dtypes = [array.dtype.name for array in (result.l0, result.l2, result.linf)]
-    assert dtypes == ["int64", "float32", "float32"]
-
-
-def test_no_more_than_batch_size_images_are_attacked_at_once(
-    brightest: keras.Model,
-) -> None:
-    attack = Given(images=PAINTED)
-
-    result = attack(brightest, CLEAN, [0] * 4, batch_size=3)
-
-    assert attack.sizes == [3, 1]
-    np.testing.assert_array_equal(result.images, PAINTED)
-
-
-def test_ids_count_from_zero_unless_given(brightest: keras.Model) -> None:
-    attack = Given(images=PAINTED)
-    order = [3, 1]
-    result = attack(brightest, CLEAN[:2], [0, 0], ids=order)
-    np.testing.assert_array_equal(result.images, PAINTED[order])
-    result = attack(brightest, CLEAN[:2], [0, 0])
-    np.testing.assert_array_equal(result.images, PAINTED[:2])
-
-
 IMAGES = some_images(3)
 
 
@@ -134,42 +120,35 @@ def changed(value: float) -> npt.NDArray[np.float32]:
     return images
 
 
+TARGETED = {"name": "LLC", "y_target": [1, 0, 1]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "expected"),
     [
         ({"x": np.ones((3, *SHAPE), np.uint8)}, TypeError, "argument `x`.*divide"),
         ({"x": changed(float("nan"))}, ValueError, r"`x`. Expected finite pixels"),
         ({"x": changed(1.001)}, ValueError, r"`x`.*Received: minimum .* maximum 1.001"),
-        ({"x": changed(-0.001)}, ValueError, r"`x`.*Received: minimum -0.001"),
         ({"x": IMAGES[..., 0]}, ValueError, r"`x`.*shape \(batch, 2, 3, 1\)"),
-        ({"x": IMAGES[0]}, ValueError, r"`x`.*shape=\(2, 3, 1\)"),
         ({"x": IMAGES[:0], "y": []}, ValueError, r"`x`. Expected at least one image"),
-        (
-            {"y": [0, 1, 2]},
-            ValueError,
-            "`y`.*from 0 to 1. Received class.* to 2",
-        ),
-        ({"y": [0, -1, 1]}, ValueError, "`y`.*ids from -1 to 1"),
+        ({"y": [0, 1, 2]}, ValueError, "`y`.*from 0 to 1. Received class.* to 2"),
         ({"y": np.eye(2)[[0, 1, 0]]}, ValueError, "`y`.*not one-hot rows"),
         ({"y": [0.0, 1.0, 0.0]}, TypeError, "`y`. Expected integer class ids"),
         ({"y": [0, 1]}, ValueError, r"`y`. Expected shape \(3,\)"),
-        ({"y": [[0], [1], [0]]}, ValueError, r"`y`. Expected shape \(3,\)"),
         ({"y_target": [1, 0, 1]}, ValueError, "`y_target`. FGSM is untargeted"),
         ({"output": "softmax"}, ValueError, "`output`. Expected one of .'logits'"),
         ({"output": "probabilities"}, ValueError, "do not look like probabilities"),
         ({"loss": "hinge"}, ValueError, r"`loss`. FGSM follows .*margin.*'hinge'"),
-        ({"ids": [0, 1]}, ValueError, r"`ids`. Expected shape \(3,\)"),
         ({"ids": [0, 1, -1]}, ValueError, r"`ids`. Expected numbers from 0.*-1 to 1"),
-        ({"ids": [0.0, 1.0, 2.0]}, TypeError, r"`ids`. Expected integer"),
         ({"batch_size": 0}, ValueError, "`batch_size`. Expected at least 1"),
-        ({"batch_size": -1}, ValueError, "`batch_size`. Expected at least 1"),
         ({"batch_size": 2.0}, ValueError, "`batch_size`. Expected an integer"),
-        ({"batch_size": None}, ValueError, "`batch_size`. Expected an integer"),
         ({"seed": -1}, ValueError, "`seed`. Expected at least 0"),
-        ({"seed": 1.5}, ValueError, "`seed`. Expected an integer"),
         ({"x": tf.data.Dataset.range(3)}, TypeError, "`x`. Expected an array"),
         ({"model": lambda x: x}, TypeError, "Expected a Keras model"),
         ({"model": keras.Sequential()}, ValueError, "Expected a built model"),
+        ({"name": "LLC"}, ValueError, r"`y_target`. LLC is targeted.*Received: None"),
+        ({**TARGETED, "y": [0, 1, 1]}, ValueError, "than the true class.*at index 2"),
+        ({"name": "LLC", "y_target": [1, 2, 1]}, ValueError, "`y_target`.* from 0 to"),
     ],
 )
 def test_a_wrong_call_is_told(
@@ -177,85 +156,50 @@ def test_a_wrong_call_is_told(
 ) -> None:
     call = {"model": two_classes(), "x": IMAGES, "y": [0, 1, 0], **arguments}
     with pytest.raises(error, match=expected):
-        create("FGSM", eps=0.1)(**call)
+        create(call.pop("name", "FGSM"), eps=0.1)(**call)
 
 
 @pytest.mark.parametrize(
-    ("targets", "error", "expected"),
+    ("value", "bounds", "expected"),
     [
-        (None, ValueError, r"`y_target`. LLC is targeted.*Received: None"),
-        ([1, 1, 1], ValueError, "`y_target`.*other than the true class.*at index 1"),
-        ([1, 2, 1], ValueError, "`y_target`. Expected class ids from 0 to 1"),
-        ([1, 0], ValueError, r"`y_target`. Expected shape \(3,\)"),
-        ([1.0, 0.0, 1.0], TypeError, "`y_target`. Expected integer"),
-    ],
-)
-def test_wrong_targets_are_told(
-    targets: Any, error: type[Exception], expected: str
-) -> None:
-    with pytest.raises(error, match=expected):
-        create("LLC", eps=0.1)(two_classes(), IMAGES, [0, 1, 0], y_target=targets)
-
-
-@pytest.mark.parametrize(
-    ("value", "bound", "expected"),
-    [
-        (1.25, None, r"Given left \[0, 1\] at the examples \[1\]: .* to 1.25"),
-        (float("nan"), None, r"Given gave images that are not finite.* \[1\]\.$"),
-        (0.9, 0.05, r"Given left its ball of radius 0.05 at the examples \[1\]"),
+        (1.25, (None, None), r"Given left \[0, 1\] at the examples \[1\]: .* to 1.25"),
+        (
+            float("nan"),
+            (None, None),
+            r"images that are not finite, .* \[1\]\.$",
+        ),
+        (
+            0.9,
+            (0.05, None),
+            r"Given left its ball of radius 0.05 at .* \[1\]: ",
+        ),
+        (0.9, (None, 0.05), r"Given left its L2 ball of radius 0.05 at .* \[1\]: "),
     ],
 )
 def test_an_attack_that_breaks_its_promise_is_stopped(
-    value: float, bound: float | None, expected: str
+    value: float, bounds: tuple[float | None, float | None], expected: str
 ) -> None:
+    attack = Given(images=changed(value), bound=bounds[0], l2_radius=bounds[1])
     with pytest.raises(RuntimeError, match=expected):
-        Given(images=changed(value), bound=bound)(two_classes(), IMAGES, [0, 1, 0])
+        attack(two_classes(), IMAGES, [0, 1, 0])
 
 
-@pytest.mark.parametrize("shape", [(12,), (4, 3), (None, None, 1), (2, 3, None)])
-@pytest.mark.parametrize("name", ["FGSM", "MIM"])
+def test_rounding_is_not_held_against_an_attack() -> None:
+    length = float(0.1 * np.sqrt(6))
+    attack = Given(images=IMAGES + np.float32(0.1), bound=0.1, l2_radius=length)
+    attack(two_classes(), IMAGES, [0, 1, 0])
+
+
+@pytest.mark.parametrize("shape", [(12,), (None, None, 1)])
 def test_a_model_of_no_images_of_one_size_is_refused(
-    name: str, shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...],
 ) -> None:
     image = keras.Input(shape)
     summed = keras.layers.Lambda(lambda x: keras.ops.ones((1, 2)) * keras.ops.sum(x))
     model = keras.Model(image, summed(image))
-    settings = {"eps_iter": 0.1, "nb_iter": 1} if name == "MIM" else {}
     expected = re.escape("argument `model`. Expected a model whose input is (batch, h")
     with pytest.raises(ValueError, match=expected):
-        create(name, eps=0.1, **settings)(model, IMAGES, [0, 1, 0])
-
-
-def test_numpy_scalars_become_plain_data() -> None:
-    attack = create(
-        "BIM",
-        eps=np.float32(0.25),
-        eps_iter=np.float64(0.1),
-        nb_iter=np.int64(3),
-        abort_early=np.bool_(True),
-    )
-    assert json.loads(json.dumps(attack.settings())) == {
-        "eps": 0.25,
-        "eps_iter": 0.1,
-        "nb_iter": 3,
-        "abort_early": True,
-    }
-
-
-@pytest.mark.parametrize("value", ["no", None, 1])
-def test_a_flag_that_is_none_is_named(value: Any) -> None:
-    settings = {"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, "abort_early": value}
-    with pytest.raises(ValueError, match=f"`abort_early`.*abort_early={value!r}"):
-        create("PGD", **settings)
-
-
-class AtMostTwo(keras.layers.Layer):
-    """Refuses more than two images at once."""
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        few = tf.debugging.assert_less_equal(tf.shape(images)[0], 2)
-        with tf.control_dependencies([few] if few is not None else []):
-            return tf.identity(images)
+        create("FGSM", eps=0.1)(model, IMAGES, [0, 1, 0])
 
 
 class ShiftedLogarithm(keras.layers.Layer):
@@ -265,7 +209,7 @@ class ShiftedLogarithm(keras.layers.Layer):
         return tf.math.log(images - 0.1)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 250])
+@pytest.mark.parametrize("batch_size", [1, 250])
 def test_one_image_alone_does_not_tell_what_the_outputs_are(batch_size: int) -> None:
     kernel = np.zeros_like(TWO_CLASSES)
     kernel[0] = 1.5, 0.5
@@ -279,23 +223,12 @@ def test_one_image_alone_does_not_tell_what_the_outputs_are(batch_size: int) -> 
         create("FGSM", eps=0.1)(model, images[:2], [0, 0], batch_size=batch_size)
 
 
-def test_the_model_is_never_shown_more_than_batch_size_images() -> None:
-    image = keras.Input(SHAPE)
-    hidden = keras.layers.Flatten()(AtMostTwo()(image))
-    model = keras.Model(image, keras.layers.Dense(2)(hidden))
-    create("FGSM", eps=0.1)(model, some_images(5), [0] * 5, batch_size=2)
-
-
-@pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_the_examples_whose_outputs_are_not_finite_are_named(
-    batch_size: int, label: int
-) -> None:
+def test_the_examples_whose_outputs_are_not_finite_are_named(batch_size: int) -> None:
     image = keras.Input(SHAPE)
     hidden = keras.layers.Flatten()(ShiftedLogarithm()(image))
     dense = keras.layers.Dense(2, use_bias=False)
     model = keras.Model(image, dense(hidden))
-    # Each class has pixels to darken, and so to lead below 0.1.
     dense.set_weights([TWO_CLASSES])
     # From white no step of 0.6 leads there.
     images = np.ones((3, *SHAPE), np.float32)
@@ -303,29 +236,7 @@ def test_the_examples_whose_outputs_are_not_finite_are_named(
     expected = r"^FGSM gave .* outputs are not finite, at the examples \[10 12\]\.$"
     with pytest.raises(RuntimeError, match=expected):
         create("FGSM", eps=0.6)(
-            model, images, [label] * 3, ids=[10, 11, 12], batch_size=batch_size
-        )
-
-
-def moved(by: float) -> npt.NDArray[np.float32]:
-    """Returns the images, with one pixel of the last two moved."""
-    images = IMAGES.copy()
-    images[1:, 0, 1] += np.float32(by)
-    return images
-
-
-@pytest.mark.parametrize(
-    ("bounds", "ball"), [((0.1, None), "ball"), ((None, 0.1), "L2 ball")]
-)
-def test_images_that_leave_their_ball_are_named(
-    bounds: tuple[float | None, float | None], ball: str
-) -> None:
-    expected = (
-        rf"Given left its {ball} of radius 0.1 at the examples \[1 2\]: .* by 0.2"
-    )
-    with pytest.raises(RuntimeError, match=expected):
-        Given(images=moved(0.201), bound=bounds[0], l2_radius=bounds[1])(
-            two_classes(), IMAGES, [0, 1, 0]
+            model, images, [0] * 3, ids=[10, 11, 12], batch_size=batch_size
         )
 
 
@@ -333,15 +244,6 @@ def test_of_many_examples_the_first_and_the_last_are_named() -> None:
     images = np.full((100, *SHAPE), 2.0, np.float32)
     with pytest.raises(RuntimeError, match=r"examples \[0 1 2 3 \.\.\. 96 97 98 99\]"):
         Given(images=images)(two_classes(), images / 4, [0] * 100)
-
-
-@pytest.mark.parametrize("by", [0.1, -0.1, 0.0])
-def test_rounding_is_not_held_against_an_attack(by: float) -> None:
-    radius = abs(by)
-    everywhere = IMAGES + np.float32(by)
-    for images, length in ((moved(by), radius), (everywhere, radius * np.sqrt(6))):
-        attack = Given(images=images, bound=radius, l2_radius=float(length))
-        attack(two_classes(), IMAGES, [0, 1, 0])
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -363,23 +265,6 @@ def test_what_a_search_failed_with_is_the_clean_image(
     assert (result.answers[~succeeded] == 0).all()
 
 
-def test_a_success_that_rounding_takes_is_a_clean_image() -> None:
-    # Class 0 is answered wherever the two probabilities round to the same.
-    image, dense = keras.Input(SHAPE), keras.layers.Dense(2, use_bias=False)
-    logits = dense(keras.layers.Flatten()(image))
-    model = keras.Model(image, keras.layers.Softmax(dtype="bfloat16")(logits))
-    dense.set_weights([TWO_CLASSES])
-    images = some_images(8)
-    attack = create("DeepFool", overshoot=0.0)
-    result = attack(model, images, [0] * 8, output="probabilities")
-    answers = model(result.images).numpy().argmax(axis=1)
-    np.testing.assert_array_equal(result.answers, answers)
-    assert not result.success.all()
-    np.testing.assert_array_equal(
-        result.images[~result.success], images[~result.success]
-    )
-
-
 @pytest.mark.parametrize("compiled", [True, False])
 def test_an_example_in_many_rows_is_named_once(compiled: bool) -> None:
     def gradient(images: tf.Tensor) -> tf.Tensor:
@@ -395,7 +280,7 @@ def test_an_example_in_many_rows_is_named_once(compiled: bool) -> None:
         take(tf.zeros((6, 2, 3, 1)))
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10])
+@pytest.mark.parametrize("num_classes", [2, 10])
 def test_a_random_target_is_any_class_but_the_true_one(num_classes: int) -> None:
     labels = np.arange(4000) % num_classes
 
@@ -437,30 +322,11 @@ def test_the_true_class_is_left_out_where_it_is_known() -> None:
     assert targets.dtype == np.int64
 
 
-@pytest.mark.parametrize(
-    ("outputs", "labels", "expected"),
-    [
-        (np.zeros((2, 3)), [0], "argument `labels`"),
-        (np.zeros((2, 3)), [0, 3], "argument `labels`"),
-        (np.zeros((1, 1)), [0], "`num_classes`. Expected at least 2"),
-    ],
-)
-def test_labels_that_do_not_fit_the_outputs_are_told(
-    outputs: np.ndarray, labels: list[int], expected: str
-) -> None:
-    with pytest.raises(ValueError, match=expected):
-        least_likely_targets(outputs, labels)
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "seed", "expected"),
-    [
-        (1, 0, "`num_classes`. Expected at least 2. Received: num_classes=1"),
-        (2, -1, "`seed`. Expected at least 0. Received: seed=-1"),
-    ],
-)
-def test_a_draw_that_cannot_be_made_is_told(
-    num_classes: int, seed: int, expected: str
-) -> None:
-    with pytest.raises(ValueError, match=expected):
-        random_targets(np.zeros(2, int), num_classes, seed=seed, ids=np.arange(2))
+def test_targets_that_cannot_be_drawn_are_told() -> None:
+    labels = np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match=r"`num_classes`. Expected at least 2"):
+        random_targets(labels, 1, seed=0, ids=labels)
+    with pytest.raises(ValueError, match=r"`seed`. Expected at least 0"):
+        random_targets(labels, 2, seed=-1, ids=labels)
+    with pytest.raises(ValueError, match=r"`labels`.*from 0 to 2"):
+        least_likely_targets(np.zeros((2, 3), np.float32), [0, 3])

@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 
 from keras_traps.attacks import AttackResult, create
-from keras_traps.attacks.carlini_wagner import CW2, UCW2
+from keras_traps.attacks.carlini_wagner import UCW2
 from tests.attacks.nearest import distance_to_plane, nearest_answer
 from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, two_classes
 
@@ -71,22 +71,6 @@ def test_pixels_stop_at_the_bounds_and_others_make_up_for_it(name: str) -> None:
     np.testing.assert_allclose(result.l2, shortest, rtol=0.02)
 
 
-@pytest.mark.slow
-def test_an_aim_behind_a_third_class_is_reached(three: keras.Model) -> None:
-    images = some_images(12)
-    seen = three(images).numpy().argmax(axis=1)
-    aims = (seen + 1) % 3
-    shortest = [
-        np.linalg.norm(nearest_answer(image, THREE_CLASSES, aim) - image)
-        for image, aim in zip(images, aims, strict=True)
-    ]
-
-    result = CW2(**PATIENT)(three, images, seen, y_target=aims)
-
-    assert result.success.all()
-    np.testing.assert_allclose(result.l2, shortest, rtol=0.02)
-
-
 def test_without_an_aim_the_nearest_class_is_found(three: keras.Model) -> None:
     images = some_images(12)
     seen = three(images).numpy().argmax(axis=1)
@@ -109,15 +93,3 @@ def test_confidence_is_the_lead_of_the_answer() -> None:
     logits = two_classes()(result.images).numpy()
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], 0.5, atol=0.02)
     assert (logits[:, 1] - logits[:, 0] > 0.5).all()
-
-
-def test_defaults_are_those_of_cleverhans() -> None:
-    expected = {
-        "learning_rate": 5e-3,
-        "binary_search_steps": 5,
-        "max_iterations": 1000,
-        "initial_const": 1e-2,
-        "confidence": 0.0,
-        "abort_early": True,
-    }
-    assert create("CW2").settings() == create("UCW2").settings() == expected

@@ -2,7 +2,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from keras_traps.attacks import AttackResult
 from keras_traps.attacks.elastic_net import EAD
@@ -87,12 +86,3 @@ def test_each_rule_chooses_what_is_best_by_it() -> None:
     assert (elastic[0] <= elastic[1]).all()
     assert (l1[1] <= l1[0]).all()
     assert (l1[1] < l1[0]).any()
-
-
-@pytest.mark.parametrize(
-    "setting", [{"beta": -1e-3}, {"beta": np.nan}, {"decision_rule": "L2"}]
-)
-def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any]) -> None:
-    (name,) = setting
-    with pytest.raises(ValueError, match=rf"argument `{name}`.*Received: {name}="):
-        EAD(**setting)

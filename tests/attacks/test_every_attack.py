@@ -18,8 +18,7 @@ import tensorflow as tf
 from keras_traps.attacks import Loss, create, lbfgs, names, optmargin
 from keras_traps.attacks.loop import NON_FINITE
 from tests.attacks.calling import EVERY, OURS, Settings, compiled_parts, run
-from tests.attacks.victims import SHAPE as SMALL
-from tests.attacks.victims import Root, TanhNet, tanh_net
+from tests.attacks.victims import Root
 
 # Input diversity has to leave something of a side.
 SHAPE = (4, 4, 1)
@@ -123,7 +122,7 @@ def _young_heap() -> Iterator[None]:
 
 # cleverhans keeps its traces, and with them the weights.
 @pytest.mark.usefixtures("_young_heap")
-@pytest.mark.parametrize("name", ["PGD", "BPDA", "UAP", "SPSA", "JSMA", "BLB", "CW2"])
+@pytest.mark.parametrize("name", ["BPDA", "UAP", "JSMA", "OM"])
 def test_a_model_and_its_weights_are_freed_after_an_attack(name: str) -> None:
     model = model_of()
     run(name, model, images(2), [0, 1], EVERY[name])
@@ -153,8 +152,9 @@ class Frames(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("name", ["PGD", "DeepFool", "JSMA"])
-@pytest.mark.parametrize("output", ["logits", "scores"])
+@pytest.mark.parametrize(
+    ("name", "output"), [("PGD", "logits"), ("DeepFool", "logits"), ("JSMA", "scores")]
+)
 def test_few_frames_lie_between_a_call_and_the_gradient(name: str, output: str) -> None:
     image = keras.Input(SHAPE)
     flat = keras.layers.Flatten()(Frames()(image))
@@ -204,11 +204,21 @@ def test_the_example_whose_gradient_is_not_finite_is_named(
         run(name, model, shown, classes, settings, ids=ids)
 
 
-@pytest.mark.parametrize("name", spared(EVERY))
-def test_an_attack_stays_in_its_ball_and_in_the_pixels_range(name: str) -> None:
+RANDOM = [
+    *("RFGSM", "RLLC", "PGD", "BPDA", "SPSA", "UAP", "DIM", "DIM-TI", "OM", "Noise"),
+    *("cleverhans/PGD", "cleverhans/Madry", "cleverhans/SPSA"),
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_result_keeps_its_promises_and_follows_from_the_seed(name: str) -> None:
+    settings = {**EVERY[name], "nb_images": 2} if name == "UAP" else EVERY[name]
     shown = np.random.default_rng(1).choice([0.0, 1.0, 0.05, 0.95, 0.5], (6, *SHAPE))
-    result = run(name, one_model(), shown, np.arange(6) % 3, EVERY[name])
-    made = create(name, **EVERY[name])
+    result, same, other = (
+        run(name, one_model(), shown, np.arange(6) % 3, settings, seed=seed)
+        for seed in (1, 1, 2)
+    )
+    made = create(name, **settings)
     assert result.images.dtype == np.float32
     assert result.images.min() >= 0
     assert result.images.max() <= 1
@@ -216,74 +226,40 @@ def test_an_attack_stays_in_its_ball_and_in_the_pixels_range(name: str) -> None:
         assert bound is None or reach.max() <= bound + 1e-5
     answers = one_model()(result.images).numpy().argmax(axis=1)
     np.testing.assert_array_equal(result.answers, answers)
+    np.testing.assert_array_equal(result.images, same.images)
+    # OM's noises may change nothing in so short a search; they are looked at elsewhere.
+    assert name == "OM" or (result.images != other.images).any() == (name in RANDOM)
 
 
 # Rounding decides on the steps of BLB's line search. cleverhans draws for a batch.
-@pytest.mark.parametrize(
-    "name", spared(sorted(set(OURS) - {"BLB"} | {"cleverhans/SPSA"}))
-)
+@pytest.mark.parametrize("name", [*sorted(set(OURS) - {"BLB"}), "cleverhans/SPSA"])
 def test_an_example_fares_alike_in_any_batch(name: str) -> None:
     model, shown, classes = one_model(), images(7), np.arange(7) % 3
     ids = np.array([5, 3, 90, 2**40, 0, 1, 7])
     more = {"seed": 3, "background": shown}
     whole = run(name, model, shown, classes, EVERY[name], ids=ids, **more)
-    order = [6, 0, 4]
-    parts = run(
-        name,
-        model,
-        shown[order],
-        classes[order],
-        EVERY[name],
-        ids=ids[order],
-        batch_size=2,
-        **more,
-    )
+    order, more["batch_size"] = [6, 0, 4], 2
+    part = (shown[order], classes[order])
+    parts = run(name, model, *part, EVERY[name], ids=ids[order], **more)
     # An L2 step, a search or Adam carries rounding on; signs do not.
     np.testing.assert_allclose(parts.images, whole.images[order], atol=1e-4)
     np.testing.assert_array_equal(parts.iterations, whole.iterations[order])
 
 
-RANDOM = [
-    *("RFGSM", "RLLC", "PGD", "BPDA", "SPSA", "UAP", "DIM", "DIM-TI", "Noise"),
-    *("cleverhans/PGD", "cleverhans/Madry", "cleverhans/SPSA"),
-]
-
-
-# OM's noises are looked at where they are drawn.
-@pytest.mark.parametrize("name", spared([*RANDOM, "FGSM", "BIM", "MIM", "JSMA"]))
-def test_a_seed_changes_what_is_drawn_and_nothing_else(name: str) -> None:
-    settings = {**EVERY[name], "nb_images": 2} if name == "UAP" else EVERY[name]
-    one, same, other = (
-        run(name, one_model(), images(4), [0, 1, 2, 0], settings, seed=seed).images
-        for seed in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(one, same)
-    assert (one != other).any() == (name in RANDOM)
-
-
-@functools.cache
-def three_classes() -> keras.Model:
-    """A linear model without ties, of which the two losses lead to different images."""
-    image = keras.Input(SHAPE)
-    dense = keras.layers.Dense(3, use_bias=False)
-    model = keras.Model(image, dense(keras.layers.Flatten()(image)))
-    dense.set_weights([np.random.default_rng(2).normal(0, 0.3, (16, 3))])
-    return model
-
-
 def by_loss(name: str, loss: Loss | None) -> npt.NDArray[np.float32]:
     shown, classes = images(30) / 2, np.arange(30) % 3
-    return run(name, three_classes(), shown, classes, EVERY[name], loss=loss).images
+    return run(name, one_model(), shown, classes, EVERY[name], loss=loss).images
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_an_attack_follows_the_losses_that_it_declares_and_no_others(name: str) -> None:
     losses = create(name, **EVERY[name]).losses
     if losses:
-        np.testing.assert_array_equal(by_loss(name, None), by_loss(name, losses[0]))
+        own = by_loss(name, None)
+        np.testing.assert_array_equal(own, by_loss(name, "cross_entropy"))
     if len(losses) > 1:
         assert losses == ("cross_entropy", "margin")
-        assert np.abs(by_loss(name, losses[0]) - by_loss(name, losses[1])).max() > 0.01
+        assert np.abs(own - by_loss(name, "margin")).max() > 0.01
     unknown: Any = "dlr"
     for other in {"cross_entropy", "margin", unknown} - set(losses):
         told = rf"`loss`. {name} follows .*Received: loss='{other}'"
@@ -294,7 +270,7 @@ def test_an_attack_follows_the_losses_that_it_declares_and_no_others(name: str) 
 @pytest.mark.parametrize(
     ("name", "policy"),
     [
-        *(("PGD", policy) for policy in ("mixed_float16", "mixed_bfloat16", "float64")),
+        *(("PGD", policy) for policy in ("mixed_bfloat16", "float64")),
         *((name, "mixed_float16") for name in ("MIML2", "JSMA", "SPSA", "DeepFool")),
     ],
 )
@@ -305,8 +281,7 @@ def test_a_model_of_another_precision_is_attacked(policy: str, name: str) -> Non
     assert result.l2.max() > 0
 
 
-@pytest.mark.parametrize("name", ["CW2", pytest.param("EAD", marks=pytest.mark.slow)])
-def test_a_large_c_is_not_lost_in_half_precision(name: str) -> None:
+def test_a_large_c_is_not_lost_in_half_precision() -> None:
     image = keras.Input(SHAPE)
     flat = keras.layers.Flatten(dtype="mixed_float16")(image)
     dense = keras.layers.Dense(2, use_bias=False, dtype="mixed_float16")
@@ -315,48 +290,7 @@ def test_a_large_c_is_not_lost_in_half_precision(name: str) -> None:
     # ten searches takes 1e10.
     dense.set_weights([np.full((16, 2), [2.0, 1.0])])
     settings = {"binary_search_steps": 10, "max_iterations": 20, "learning_rate": 0.3}
-    result = run(name, model, images(2), [1, 1], settings)
+    result = run("CW2", model, images(2), [1, 1], settings)
     assert not result.success.any()
     np.testing.assert_array_equal(result.images, images(2))
     assert (result.iterations > 0).all()
-
-
-SEARCH: Settings = {
-    "initial_const": 1.0,
-    "binary_search_steps": 3,
-    "max_iterations": 60,
-}
-MASKED: dict[str, Settings] = {
-    "JSMA": {"gamma": 1.0},
-    "CW2": {**SEARCH, "learning_rate": 0.1},
-    "BIM": {"eps": 0.5, "eps_iter": 0.02, "nb_iter": 25, "abort_early": True},
-    "SPSA": {"eps": 0.5, "nb_iter": 25, "early_stop_loss_threshold": 0.0},
-}
-
-
-@functools.cache
-def with_a_masked_class() -> keras.Model:
-    """Returns `tanh_net` with a fourth class whose logit is -1e9."""
-    net: TanhNet = tanh_net()
-    image = keras.Input(SMALL)
-    hidden = keras.layers.Dense(5, "tanh", use_bias=False)
-    logits = keras.layers.Dense(4)
-    model = keras.Model(image, logits(hidden(keras.layers.Flatten()(image))))
-    hidden.set_weights([net.first])
-    kernel = np.pad(net.second, ((0, 0), (0, 1)))
-    logits.set_weights([kernel, np.array([0, 0, 0, -1e9], np.float32)])
-    return model
-
-
-@pytest.mark.parametrize("name", MASKED)
-def test_a_class_that_is_never_answered_changes_nothing(name: str) -> None:
-    shown = np.random.default_rng(0).uniform(0.4, 0.6, (6, *SMALL)).astype("f4")
-    seen = tanh_net().model(shown).numpy().argmax(axis=1)
-    classes = (seen + 1) % 3 if create(name, **MASKED[name]).targeted else seen
-
-    masked = run(name, with_a_masked_class(), shown, classes, MASKED[name])
-
-    free = run(name, tanh_net().model, shown, classes, MASKED[name])
-    assert free.success.any()
-    np.testing.assert_array_equal(masked.success, free.success)
-    np.testing.assert_allclose(masked.l2, free.l2, rtol=0.01)

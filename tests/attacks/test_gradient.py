@@ -9,8 +9,6 @@ from keras_traps.attacks import Loss, create
 from tests.attacks.calling import (
     ITERATIVE,
     RANDOMISED,
-    SINGLE,
-    Settings,
     attack,
     run,
 )
@@ -71,8 +69,10 @@ def transcribed_momentum(
     return moved
 
 
-@pytest.mark.parametrize(("name", "direction"), [("UMIFGSM", 1), ("TMIFGSM", -1)])
-@pytest.mark.parametrize("decay", [0.0, 0.6, 1.0, 1.5])
+@pytest.mark.parametrize(
+    ("name", "direction", "decay"),
+    [("UMIFGSM", 1, 0.0), ("UMIFGSM", 1, 1.0), ("TMIFGSM", -1, 0.6)],
+)
 def test_momentum_is_what_its_authors_wrote(
     name: str, direction: int, decay: float
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_whole_step_is_one_step() -> None:
 EARLY = {"eps": 0.3, "eps_iter": 0.01, "nb_iter": 12}
 
 
-@pytest.mark.parametrize("name", ["BIM", "PGD", "ILLC"])
+@pytest.mark.parametrize("name", ["PGD", "ILLC"])
 def test_an_example_stops_at_the_first_step_that_succeeds(name: str) -> None:
     net, images = tanh_net(), some_images(30)
     answers = net.model(images).numpy().argsort(axis=1)
@@ -116,13 +116,8 @@ def test_an_example_stops_at_the_first_step_that_succeeds(name: str) -> None:
         there = run(name, net.model, images, classes, settings)
         np.testing.assert_allclose(early.images[here], there.images[here], atol=1e-6)
         if steps > 1:
-            before = run(
-                name,
-                net.model,
-                images,
-                classes,
-                {**settings, "nb_iter": int(steps) - 1},
-            )
+            settings["nb_iter"] -= 1
+            before = run(name, net.model, images, classes, settings)
             assert not before.success[here].any()
 
 
@@ -148,20 +143,9 @@ def test_fgsm_adds_eps_times_the_sign_of_the_gradient() -> None:
     signs = np.concatenate([TOWARDS_1, -TOWARDS_1, TOWARDS_1, -TOWARDS_1])
     expected = images + np.float32(0.25) * signs.astype(np.float32)
     np.testing.assert_array_equal(moved, expected)
-
-
-def test_llc_goes_the_opposite_way_of_fgsm_towards_its_target() -> None:
-    images, settings = some_images(4), {"eps": 0.25}
-    targets = np.array([0, 1, 2, 1])
-    net = tanh_net()
-
-    moved = attack("LLC", net.model, images, targets, settings)
-
-    signs = np.sign(net.gradient(images.astype(np.float64), targets))
-    expected = images - np.float32(0.25) * signs.astype(np.float32)
-    np.testing.assert_array_equal(moved, expected)
-    away = attack("FGSM", net.model, images, targets, settings)
-    np.testing.assert_allclose(moved - images, images - away, atol=1e-6)
+    # Towards a class it is the other way round.
+    towards = attack("LLC", two_classes(), images, [1, 0, 1, 0], {"eps": 0.25})
+    np.testing.assert_array_equal(towards, expected)
 
 
 def test_random_steps_are_signs_of_alpha_before_the_gradient_step() -> None:
@@ -174,47 +158,13 @@ def test_random_steps_are_signs_of_alpha_before_the_gradient_step() -> None:
         assert abs((first > 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(first.size)
 
 
-@pytest.mark.parametrize("name", ["RFGSM", "RLLC"])
-@pytest.mark.parametrize("alpha", [0, -0.1, 0.3, 0.4, float("nan")])
-def test_a_random_step_that_leaves_no_gradient_step_is_refused(
-    name: str, alpha: float
-) -> None:
-    with pytest.raises(ValueError, match=r"`alpha`.*between 0 and eps=0.3"):
-        create(name, eps=0.3, alpha=alpha)
-
-
 @pytest.mark.parametrize(
-    ("name", "change", "expected"),
-    [
-        ("FGSM", {"eps": 0}, "`eps`.*above 0"),
-        ("FGSM", {"eps": float("nan")}, "`eps`.*above 0"),
-        ("FGSM", {"eps": "0.1"}, "`eps`.*Received: eps='0.1'"),
-        ("BIM", {"eps_iter": 0.31}, "`eps_iter`. Expected at most eps=0.3"),
-        ("PGD", {"eps_iter": 0}, "`eps_iter`.*above 0"),
-        ("ILLC", {"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
-        ("MIM", {"nb_iter": 1.5}, "`nb_iter`. Expected an integer"),
-        ("MIM", {"nb_iter": "5"}, "`nb_iter`. Expected an integer"),
-        ("UMIFGSM", {"decay_factor": -0.1}, "`decay_factor`. Expected a finite number"),
-    ],
+    ("name", "loss"), [("PGD", "cross_entropy"), ("TMIFGSM", "margin")]
 )
-def test_settings_out_of_range_are_refused(
-    name: str, change: Settings, expected: str
-) -> None:
-    with pytest.raises(ValueError, match=expected):
-        create(name, **{**(SINGLE if name == "FGSM" else ITERATIVE), **change})
-
-
-@functools.cache
-def scaled(scale: float) -> keras.Model:
-    return linear(TWO_CLASSES * np.float32(scale))
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-@pytest.mark.parametrize("name", ["FGSM", "PGD", "TMIFGSM"])
 def test_no_attack_is_stopped_by_a_flat_cross_entropy(name: str, loss: Loss) -> None:
     # The classes lie thousands apart: e to that power is nothing in float32.
-    model, images = scaled(1e4), some_images(5)
-    settings = SINGLE if name == "FGSM" else ITERATIVE
+    model, images = linear(TWO_CLASSES * np.float32(1e4)), some_images(5)
+    settings = ITERATIVE
     # An untargeted attack leaves the class that the model is sure of; a targeted one
     # goes on where it has arrived.
     classes = model(images).numpy().argmax(axis=1)
@@ -228,5 +178,4 @@ def test_no_attack_is_stopped_by_a_flat_cross_entropy(name: str, loss: Loss) -> 
     made = (moved - start) * towards
     decided = np.broadcast_to(TOWARDS_1 != 0, made.shape)
     assert (made[decided] >= -1e-6).all()
-    reach = 0.3 if name == "FGSM" else 3 * 0.05
-    assert made[decided].max() == pytest.approx(reach, abs=1e-5)
+    assert made[decided].max() == pytest.approx(3 * 0.05, abs=1e-5)

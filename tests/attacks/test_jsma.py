@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_traps.attacks import create
 from keras_traps.attacks.jsma import best_pairs, best_two
-from tests.attacks.victims import PIXELS, SHAPE, linear, some_images
+from tests.attacks.victims import PIXELS, SHAPE, linear
 
 KERNEL = np.random.default_rng(0).normal(0, 1, (PIXELS, 3)).astype(np.float32)
 
@@ -61,8 +61,9 @@ def transcribed(
 
 
 @pytest.mark.parametrize("saliency", ["probabilities", "logits"])
-@pytest.mark.parametrize("theta", [1.0, 0.3])
-@pytest.mark.parametrize(("gamma", "steps"), [(0.1, 1), (0.5, 2), (1.0, 3)])
+@pytest.mark.parametrize(
+    ("theta", "gamma", "steps"), [(1.0, 0.1, 1), (0.3, 0.5, 2), (1.0, 1.0, 3)]
+)
 def test_it_takes_the_pairs_that_its_authors_take(
     saliency: str, theta: float, gamma: float, steps: int
 ) -> None:
@@ -84,73 +85,7 @@ def test_it_takes_the_pairs_that_its_authors_take(
     assert result.iterations.max() == min(steps, 2)
 
 
-def test_a_search_that_fails_gives_back_the_clean_image() -> None:
-    images = some_images(30)
-    targets = np.arange(30) % 3
-
-    result = create("JSMA", theta=0.05)(
-        three_classes(), images, (targets + 1) % 3, y_target=targets
-    )
-
-    assert not result.success.all()
-    np.testing.assert_array_equal(
-        result.images[~result.success], images[~result.success]
-    )
-    assert (result.l0[~result.success] == 0).all()
-
-
-def test_a_target_that_is_answered_already_takes_no_step() -> None:
-    images = some_images(30)
-    answers = three_classes()(images).numpy().argmax(axis=1)
-    result = create("JSMA")(
-        three_classes(), images, (answers + 1) % 3, y_target=answers
-    )
-    np.testing.assert_array_equal(result.images, images)
-    assert result.success.all()
-    assert not result.iterations.any()
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1e4])
-def test_a_saturated_softmax_is_no_hindrance(scale: float) -> None:
-    images = np.random.default_rng(1).random((20, *SHAPE), np.float32)
-    targets = np.arange(20) % 3
-    attack = create("JSMA", gamma=1.0)
-    result = attack(
-        linear(KERNEL * np.float32(scale)),
-        images,
-        (targets + 1) % 3,
-        y_target=targets,
-        loss="margin",
-    )
-    plain = attack(
-        three_classes(), images, (targets + 1) % 3, y_target=targets, loss="margin"
-    )
-    np.testing.assert_array_equal(result.images, plain.images)
-    assert plain.success.sum() > 5
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"theta": 0}, r"`theta`. Expected a finite number above 0"),
-        ({"theta": -1.0}, r"`theta`. Expected a finite number above 0"),
-        ({"theta": 1.5}, r"`theta`. Expected at most 1. Received: theta=1.5"),
-        ({"gamma": 0}, r"`gamma`. Expected a finite number above 0"),
-        ({"gamma": 1.1}, r"`gamma`. Expected at most 1"),
-        ({"gamma": float("nan")}, r"`gamma`. Expected a finite number above 0"),
-        ({"saliency": "scores"}, r"`saliency`.*probabilities.*logits.*'scores'"),
-    ],
-)
-def test_settings_out_of_range_are_refused(
-    settings: dict[str, Any], expected: str
-) -> None:
-    with pytest.raises(ValueError, match=expected):
-        create("JSMA", **settings)
-
-
-@pytest.mark.parametrize(
-    ("shape", "steps"), [((28, 28, 1), 40), ((32, 32, 3), 154), ((4, 5, 1), 1)]
-)
+@pytest.mark.parametrize(("shape", "steps"), [((28, 28, 1), 40), ((4, 5, 1), 1)])
 def test_the_steps_are_half_of_gammas_share_rounded_up(
     shape: tuple[int, int, int], steps: int
 ) -> None:
@@ -213,7 +148,7 @@ def check(target: Floats, others: Floats, allowed: npt.NDArray[np.bool_]) -> Non
         np.testing.assert_allclose(taken[found], best[found], rtol=1e-6)
 
 
-@pytest.mark.parametrize("features", [2, 3, 9, 40])
+@pytest.mark.parametrize("features", [2, 9, 40])
 @pytest.mark.parametrize(
     "kind",
     [
@@ -227,14 +162,9 @@ def check(target: Floats, others: Floats, allowed: npt.NDArray[np.bool_]) -> Non
 )
 def test_no_pair_of_the_map_is_better(kind: str, features: int) -> None:
     target, others = derivatives(kind, features)
-    check(target, others, np.ones(target.shape, bool))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("kind", ["independent", "alike"])
-def test_only_allowed_features_are_taken(kind: str, share: float) -> None:
-    target, others = derivatives(kind, 20)
-    check(target, others, np.random.default_rng(0).random(target.shape) < share)
+    allowed = np.random.default_rng(0).random(target.shape) < 0.8
+    for mask in (allowed, ~allowed, np.ones(target.shape, bool)):
+        check(target, others, mask)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -11,23 +11,11 @@ from keras_traps.attacks.loop import (
     Stream,
     adam,
     fooled,
-    once_per_model,
     per_example,
     rivals_lead,
 )
 from tests.attacks.calling import EVERY, attack, compiled_parts
 from tests.attacks.victims import TWO_CLASSES, linear, some_images
-
-
-def test_a_part_is_made_once_for_a_model_and_key() -> None:
-    one, other = linear(TWO_CLASSES), linear(TWO_CLASSES)
-    made = [
-        once_per_model(model, key, lambda logits: [logits])
-        for model, key in [(one, "a"), (one, "a"), (one, "b"), (other, "a")]
-    ]
-    assert made[0] is made[1]
-    assert made[0] is not made[2]
-    assert made[0] is not made[3]
 
 
 @pytest.mark.parametrize("name", ["BIM", "JSMA"])
@@ -65,7 +53,7 @@ def gradient_of_the_lead(scale: float, loss: Loss = "margin") -> np.ndarray:
     return tape.gradient(value, logits).numpy()
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e4, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_the_margins_gradient_is_the_same_at_any_scale(scale: float) -> None:
     gradient = gradient_of_the_lead(scale)
 
@@ -93,15 +81,6 @@ def test_the_cross_entropy_has_its_own_gradient_direction_at_any_scale(
     np.testing.assert_allclose(
         (gradient / size)[kept[:, 0]], rivals[kept[:, 0]], atol=1e-4
     )
-
-
-def test_the_lead_is_the_logit_of_the_cross_entropy() -> None:
-    logits = tf.constant(LOGITS.astype(np.float32))
-    labels = tf.constant(LABELS, tf.int64)
-    lead = rivals_lead(logits, labels, "cross_entropy")
-    given = LOGITS[range(5), LABELS]
-    expected = np.log(np.exp(LOGITS).sum(axis=1)) - given
-    np.testing.assert_allclose(np.log1p(np.exp(lead)), expected, rtol=1e-4)
 
 
 def images(*values: float) -> tf.Tensor:
@@ -156,38 +135,31 @@ def test_an_answer_counts_when_it_is_the_one_wanted(scale: float) -> None:
     assert answer(logits, 0, targeted=True) == [True, False]
 
 
-def test_an_answer_within_rounding_of_another_counts_for_neither_side() -> None:
-    close = [[1.0, 1.0 + 1e-6], [1.0 + 1e-6, 1.0], [1.0, 1.0]]
-    assert answer(close, 0, targeted=False) == [False] * 3
-    assert answer(close, 0, targeted=True) == [False] * 3
-
-
-@pytest.mark.parametrize("masked", [-1e4, -1e9, -1e30])
-def test_a_masked_class_is_no_reason_to_doubt_the_others(masked: float) -> None:
-    logits = [[1.0, 1.001, masked], [1.001, 1.0, masked]]
-    assert answer(logits, 0, targeted=False) == [True, False]
-    assert answer(logits, 0, targeted=True) == [False, True]
-
-
-def test_two_small_logits_may_be_what_is_left_of_large_ones() -> None:
-    # As where each row's largest logit is subtracted.
-    assert answer([[-1e-6, 0.0, -9.0]], 0, targeted=False) == [False]
-    assert answer([[-1e-3, 0.0, -9.0]], 0, targeted=False) == [True]
+@pytest.mark.parametrize(
+    ("logits", "away", "towards"),
+    [
+        # Within rounding of each other, they count for neither side.
+        ([1.0, 1.0 + 1e-6], False, False),
+        ([1.0 + 1e-6, 1.0], False, False),
+        ([0.0, 0.0], False, False),
+        # A masked class is no reason to doubt the others.
+        ([1.0, 1.001, -1e9], True, False),
+        ([1.001, 1.0, -1e30], False, True),
+        # Two small ones may be what is left of large ones, from which each row's
+        # largest was subtracted.
+        ([-1e-6, 0.0, -9.0], False, False),
+        ([-1e-3, 0.0, -9.0], True, False),
+    ],
+)
+def test_an_answer_within_rounding_of_another_does_not_count(
+    logits: list[float], away: bool, towards: bool
+) -> None:
+    assert answer([logits], 0, targeted=False) == [away]
+    assert answer([logits], 0, targeted=True) == [towards]
 
 
 def draw(generator: np.random.Generator) -> np.ndarray:
     return generator.random(3)
-
-
-def test_an_example_draws_the_same_in_any_batch() -> None:
-    ids = np.array([4, 0, 2**50, 4])
-    drawn = per_example(draw, ids, seed=1, stream=Stream.BALL_NOISE)
-
-    assert drawn.shape == (4, 3)
-    np.testing.assert_array_equal(drawn[0], drawn[3])
-    for row in range(4):
-        alone = per_example(draw, ids[row : row + 1], seed=1, stream=Stream.BALL_NOISE)
-        np.testing.assert_array_equal(alone[0], drawn[row])
 
 
 def test_ids_seeds_and_streams_are_told_apart() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_traps.attacks import create
-from tests.attacks.victims import SHAPE, TWO_CLASSES, linear, some_images, two_classes
+from tests.attacks.victims import TWO_CLASSES, linear, some_images, two_classes
 
 
 def near_the_boundary(count: int) -> tuple[Any, Any]:
@@ -52,25 +52,3 @@ def test_a_failure_keeps_the_noise_that_came_nearest() -> None:
         leads.append(logits[:, 1] - logits[:, 0])
     assert (leads[1] >= leads[0] - 1e-6).all()
     assert (leads[1] > leads[0] + 0.01).any()
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"eps": 0}, "`eps`. Expected a finite number above 0"),
-        ({"noise_kind": "normal"}, "`noise_kind`. Expected one of .*'normal'"),
-        ({"nb_restarts": 0}, "`nb_restarts`. Expected at least 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(
-    change: dict[str, Any], expected: str
-) -> None:
-    with pytest.raises(ValueError, match=expected):
-        create("Noise", **{"eps": 0.1, **change})
-
-
-def test_answers_are_all_that_it_asks_for() -> None:
-    made = create("Noise", eps=0.1)
-    assert not made.needs_gradient
-    assert made.losses == ()
-    assert made(two_classes(), some_images(2), [0, 1]).images.shape == (2, *SHAPE)

@@ -13,7 +13,6 @@ from keras_traps.attacks import AttackResult, create
 from keras_traps.attacks.loop import fooled
 from keras_traps.attacks.optimization import Constant, hinge
 from tests.attacks.victims import (
-    TWO_CLASSES,
     linear,
     some_images,
     tanh_net,
@@ -39,11 +38,6 @@ def all_above() -> keras.Model:
     return linear(np.full((6, 2), [2.0, 1.0], np.float32))
 
 
-@functools.cache
-def scaled(scale: float) -> keras.Model:
-    return linear(TWO_CLASSES * np.float32(scale))
-
-
 def answers(model: keras.Model, images: Floats) -> npt.NDArray[np.int64]:
     return model(images).numpy().argmax(axis=1)
 
@@ -60,44 +54,18 @@ def attacked(
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "EAD"])
 def test_what_cannot_be_reached_leaves_the_clean_image(name: str) -> None:
-    # The second class is never above the first: pixels are not below 0.
+    # The second class is never above the first: pixels are not below 0. The last search
+    # weighs the penalty so much that the images turn black, where both logits are 0.
     images = some_images(3)
+    settings = {"binary_search_steps": 10, "max_iterations": 50}
 
-    result = attacked(name, all_above(), images)
+    result = attacked(name, all_above(), images, settings=settings)
 
     assert not result.success.any()
     np.testing.assert_array_equal(result.images, images)
     assert (result.iterations > 0).all()
-
-
-@pytest.mark.parametrize("name", [*NAMES, "EAD"])
-def test_a_tie_is_no_success_where_all_logits_are_zero(name: str) -> None:
-    # The last search weighs the penalty so much that the images turn black.
-    images = some_images(3)
-    settings = {"binary_search_steps": 10, "max_iterations": 50}
-    result = attacked(name, all_above(), images, settings=settings)
-    assert not result.success.any()
-    np.testing.assert_array_equal(result.images, images)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_answer_that_is_the_one_wanted_already_takes_no_step(name: str) -> None:
-    images = some_images(5)
-    images[1::2, 1, 1] = 0
-    seen = answers(two_classes(), images)
-    assert seen.tolist() == [0, 1, 0, 1, 0]
-    made = create(name, **SHORT)
-    labels = np.zeros_like(seen)
-    aims = np.ones_like(seen) if made.targeted else None
-
-    result = made(two_classes(), images, labels, y_target=aims)
-
-    right = seen == 0
-    np.testing.assert_array_equal(result.images[~right], images[~right])
-    np.testing.assert_array_equal(result.iterations == 0, ~right)
-    assert result.success.all()
 
 
 def test_an_example_that_makes_no_progress_goes_on_to_its_next_c() -> None:
@@ -115,19 +83,7 @@ def test_an_example_that_makes_no_progress_goes_on_to_its_next_c() -> None:
     np.testing.assert_allclose(hasty.l2, patient.l2, rtol=0.01)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", [1e-3, 1e4])
-def test_the_scale_of_the_outputs_does_not_matter(name: str, scale: float) -> None:
-    # At 1e4 a softmax has no gradient left; at 1e-3 small c are too small.
-    images = some_images(4)
-    settings = {"binary_search_steps": 12, "max_iterations": 200, "learning_rate": 0.01}
-    plain = attacked(name, two_classes(), images, settings=settings)
-    other = attacked(name, scaled(scale), images, output="scores", settings=settings)
-    assert other.success.all()
-    np.testing.assert_allclose(other.l2, plain.l2, rtol=0.02)
-
-
-@pytest.mark.parametrize("name", ["CW2", "UCW2", "EAD"])
+@pytest.mark.parametrize("name", [*NAMES, "EAD"])
 def test_an_answer_that_is_wanted_already_is_kept_if_it_leads_enough(name: str) -> None:
     model, images = two_classes(), some_images(20)
     seen = answers(model, images)
@@ -145,26 +101,6 @@ def test_an_answer_that_is_wanted_already_is_kept_if_it_leads_enough(name: str) 
     assert (after.argmax(axis=1) == seen).all()
     assert (np.ptp(after, axis=1)[~enough] >= confidence).all()
     assert (result.l2[~enough] > 0).all()
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"initial_const": 0},
-        {"initial_const": np.inf},
-        {"binary_search_steps": 0},
-        {"binary_search_steps": 1.5},
-        {"max_iterations": 0},
-        {"max_iterations": True},
-        {"learning_rate": 0},
-        {"learning_rate": np.nan},
-        {"confidence": -1},
-    ],
-)
-def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any]) -> None:
-    (name,) = setting
-    with pytest.raises(ValueError, match=rf"argument `{name}`.*Received: {name}="):
-        create("CW2", **setting)
 
 
 def search(found: list[bool], first: float, searches: int | None = None) -> list[float]:
@@ -210,9 +146,6 @@ def test_examples_are_searched_each_on_its_own() -> None:
     np.testing.assert_array_equal(constant.number, [2, 2, 2])
 
 
-LOGITS = np.array([[3, 1, 2], [1, 3, 2], [2, 2, 1]], np.float32)
-
-
 def pay(
     logits: npt.NDArray[np.float32], label: int, targeted: bool, confidence: float = 0.0
 ) -> tf.Tensor:
@@ -220,16 +153,6 @@ def pay(
     return hinge(
         tf.constant(logits), labels, tf.constant(targeted), tf.constant(confidence)
     )
-
-
-def test_towards_a_class_it_is_the_lead_of_the_best_other() -> None:
-    paid = pay(LOGITS, 0, targeted=True)
-    np.testing.assert_allclose(paid, [0, 2, 0], atol=1e-4)
-
-
-def test_away_from_a_class_it_is_its_own_lead() -> None:
-    paid = pay(LOGITS, 0, targeted=False)
-    np.testing.assert_allclose(paid, [1, 0, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -244,13 +167,3 @@ def test_it_is_zero_where_the_attack_counts_as_a_success_only(
     ).numpy()
     assert 0 < success.sum() < 4
     np.testing.assert_array_equal(pay(logits, 0, targeted).numpy() == 0, success)
-
-
-def test_its_gradient_is_the_difference_of_two_logits() -> None:
-    logits = tf.constant([[3.0, 1.0, 2.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        paid = hinge(
-            logits, tf.constant([1], tf.int64), tf.constant(True), tf.constant(0.0)
-        )
-    np.testing.assert_array_equal(tape.gradient(paid, logits), [[1, -1, 0]])

@@ -1,5 +1,8 @@
+import json
+import re
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from keras_traps.attacks import (
@@ -13,6 +16,7 @@ from keras_traps.attacks import (
     register,
     registry,
 )
+from tests.attacks.calling import EVERY
 
 LEAST_LIKELY = ("LLC", "RLLC", "ILLC")
 RANDOM = ("TMIFGSM", "JSMA", "BLB", "CW2", "EAD")
@@ -70,6 +74,76 @@ def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
 def test_a_missing_or_unknown_setting_is_an_error(settings: dict[str, float]) -> None:
     with pytest.raises(TypeError, match="eps"):
         create("FGSM", **settings)
+
+
+POSITIVE = [
+    *(("FGSM", "eps"), ("BIM", "eps_iter"), ("MIML2", "radius"), ("MIM-TI", "nsig")),
+    *(("JSMA", "theta"), ("JSMA", "gamma"), ("CW2", "initial_const")),
+    *(("EAD", "learning_rate"), ("OM", "noise_mag"), ("SPSA", "delta")),
+    *(("cleverhans/PGD", "rand_minmax"), ("cleverhans/Madry", "rand_minmax")),
+]
+NOT_NEGATIVE = [
+    *(("UMIFGSM", "decay_factor"), ("cleverhans/MIM", "decay_factor")),
+    *(("DeepFool", "overshoot"), ("UCW2", "confidence"), ("EAD", "beta")),
+]
+COUNTS = [
+    *(("PGD", "nb_iter"), ("DIM-TI", "kernlen"), ("DeepFool", "max_iter")),
+    *(("BLB", "binary_search_steps"), ("BLB", "max_iterations"), ("OM", "noise_count")),
+    *(("SPSA", "spsa_samples"), ("SPSA", "spsa_iters"), ("Noise", "nb_restarts")),
+    *(("UAP", "nb_images"), ("UAP", "nb_at_once"), ("UAP", "deepfool_max_iter")),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        *((*one, 0) for one in POSITIVE),
+        *((*one, -0.1) for one in NOT_NEGATIVE),
+        *((*one, 0) for one in COUNTS),
+        *(
+            ("FGSM", "eps", value)
+            for value in (float("nan"), float("inf"), "0.1", True)
+        ),
+        *(("BIM", "nb_iter", value) for value in (1.5, "5", True)),
+        *(("RFGSM", "alpha", value) for value in (0, 0.3, float("nan"))),
+        *(("DIM", "prob", value) for value in (1.1, -0.1, float("nan"))),
+        *(("UAP", "fooling_rate", value) for value in (0.0, 1.0)),
+        *(("PGD", "abort_early", value) for value in ("no", None, 1)),
+        ("BIM", "eps_iter", 0.31),
+        ("MIML2", "eps_iter", 1.5),
+        ("cleverhans/BIM", "eps_iter", 0.4),
+        ("cleverhans/FGM", "norm", "L1"),
+        ("cleverhans/FGM", "aim", True),
+        ("JSMA", "theta", 1.5),
+        ("JSMA", "saliency", "scores"),
+        ("DeepFool", "nb_candidate", 1),
+        ("EAD", "decision_rule", "L2"),
+        ("SPSA", "spsa_samples", 7),
+        ("SPSA", "early_stop_loss_threshold", float("nan")),
+        ("Noise", "noise_kind", "normal"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(
+    name: str, setting: str, value: Any
+) -> None:
+    received = re.escape(f"Received: {setting}={value!r}")
+    with pytest.raises(ValueError, match=rf"`{setting}`\. Expected .*{received}$"):
+        create(name, **{**EVERY[name], setting: value})
+
+
+def test_numpy_scalars_become_plain_data() -> None:
+    given = {
+        "eps": np.float32(0.25),
+        "eps_iter": np.float64(0.1),
+        "nb_iter": np.int64(3),
+    }
+    settings = create("BIM", **given, abort_early=np.bool_(True)).settings()
+    assert json.loads(json.dumps(settings)) == {
+        "eps": 0.25,
+        "eps_iter": 0.1,
+        "nb_iter": 3,
+        "abort_early": True,
+    }
 
 
 @pytest.mark.usefixtures("_own_registry")

@@ -1,5 +1,4 @@
 import functools
-from typing import Any
 
 import keras
 import numpy as np
@@ -7,8 +6,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks import Batch, Perturbed, create, gradient
-from keras_traps.attacks.loop import Loss
+from keras_traps.attacks import Batch
 from keras_traps.attacks.transfer import (
     _VARIANTS,
     _draw_variants,
@@ -18,24 +16,12 @@ from keras_traps.attacks.transfer import (
     _smooth,
 )
 from tests.attacks.calling import Settings, attack, run
-from tests.attacks.victims import some_images, tanh_net
+from tests.attacks.victims import tanh_net
 
 SIDE = 6
 
 
 STEPS: Settings = {"eps": 0.2, "eps_iter": 0.02, "nb_iter": 6}
-
-
-L2_STEPS: Settings = {"eps": 0.2, "radius": 1.0, "eps_iter": 0.1, "nb_iter": 6}
-
-
-TRANSFER: dict[str, Settings] = {
-    "MIM": STEPS,
-    "MIML2": L2_STEPS,
-    "DIM": {**STEPS, "prob": 0.7},
-    "MIM-TI": STEPS,
-    "DIM-TI": {**STEPS, "prob": 1.0, "kernlen": 3},
-}
 
 
 @functools.cache
@@ -52,45 +38,6 @@ def pictures(count: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(1).random((count, SIDE, SIDE, 2), np.float32)
 
 
-def answers(images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    return net()(images).numpy().argmax(axis=1)
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_without_diversity_or_a_kernel_all_are_mim(loss: Loss) -> None:
-    images = pictures(4)
-    expected = attack("MIM", net(), images, answers(images), STEPS, loss=loss)
-    changes: dict[str, Settings] = {
-        "DIM": {"prob": 0.0},
-        "MIM-TI": {"kernlen": 1},
-        "DIM-TI": {"prob": 0.0, "kernlen": 1},
-    }
-    for name, settings in changes.items():
-        same = attack(
-            name, net(), images, answers(images), {**STEPS, **settings}, loss=loss
-        )
-        np.testing.assert_allclose(same, expected, atol=1e-6)
-
-
-def test_the_first_step_of_ti_follows_the_convolved_gradient() -> None:
-    images = 0.3 + 0.4 * pictures(1)
-    labels = answers(images)
-    one_step = {"eps": 0.2, "eps_iter": 0.1, "nb_iter": 1}
-    # The sign of the gradient alone does not tell: take it from an L2 step.
-    l2 = {**one_step, "radius": 1.0}
-    gradient = attack("MIML2", net(), images, labels, l2, loss="margin") - images
-
-    moved = attack("MIM-TI", net(), images, labels, one_step, loss="margin")
-
-    kernel = _gaussian_kernel(5, 3)
-    for axis in (1, 2):
-        gradient = np.apply_along_axis(np.convolve, axis, gradient, kernel, "same")
-    clear = np.abs(gradient) > 1e-4
-    assert clear.mean() > 0.8
-    expected = images + np.float32(0.1) * np.sign(gradient)
-    np.testing.assert_allclose(moved[clear], expected[clear], atol=1e-6)
-
-
 Pixels = npt.NDArray[np.float64]
 
 
@@ -104,6 +51,18 @@ def slopes(images: Pixels, classes: npt.NDArray[np.int64]) -> Pixels:
     return (error @ first.T).reshape(images.shape)
 
 
+def a_batch(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Batch:
+    return Batch(
+        model=net(),
+        loss="cross_entropy",
+        images=images,
+        labels=labels,
+        ids=np.arange(len(images)),
+        seed=0,
+        background=images,
+    )
+
+
 def transcribed_diversity(
     images: npt.NDArray[np.float32],
     classes: npt.NDArray[np.int64],
@@ -111,16 +70,8 @@ def transcribed_diversity(
     kernel: npt.NDArray[np.float32],
 ) -> Pixels:
     """Xie et al.'s M-DI-FGSM; with a kernel, Dong et al.'s TI of it."""
-    batch = Batch(
-        model=net(),
-        loss="cross_entropy",
-        images=images,
-        labels=classes,
-        ids=np.arange(len(images)),
-        seed=0,
-        background=images,
-    )
-    variants = _draw_variants(batch, settings["prob"], settings["nb_iter"])
+    batch = a_batch(images, classes)
+    variants = _draw_variants(batch, settings.get("prob", 0.0), settings["nb_iter"])
     # A resize and a pad, as two matrices for each example and step.
     down, across = (
         _selections(SIDE, [(row[0], row[axis]) for row in _VARIANTS])[variants]
@@ -143,13 +94,19 @@ def transcribed_diversity(
     return moved
 
 
-@pytest.mark.parametrize("prob", [0.6, 1.0])
-@pytest.mark.parametrize(("name", "more"), [("DIM", {}), ("DIM-TI", {"kernlen": 3})])
-def test_diversity_is_what_its_authors_wrote(
-    name: str, more: Settings, prob: float
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("DIM", {"prob": 0.6}),
+        ("DIM-TI", {"prob": 1.0, "kernlen": 3}),
+        ("MIM-TI", {"kernlen": 5}),
+    ],
+)
+def test_what_the_model_is_shown_is_what_the_authors_wrote(
+    name: str, more: Settings
 ) -> None:
     images, classes = pictures(20), np.arange(20) % 3
-    settings: Settings = {**STEPS, "prob": prob, **more}
+    settings: Settings = {**STEPS, **more}
 
     moved = attack(name, net(), images, classes, settings)
 
@@ -179,18 +136,7 @@ def transcribed_l2_momentum(
     return np.clip(moved, clean - settings["eps"], clean + settings["eps"])
 
 
-def test_an_l2_ball_that_is_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = create("MIML2", eps=0.3, radius=0.25, eps_iter=0.05, nb_iter=1)
-    assert (made.linf_bound, made.l2_bound) == (0.3, 0.25)
-    images = some_images(3)
-    moved = Perturbed(images + np.float32(0.29), 1)
-    monkeypatch.setattr(gradient.GradientAttack, "perturb", lambda *_: moved)
-    with pytest.raises(RuntimeError, match=r"MIML2 left its L2 ball of radius 0.25"):
-        made(tanh_net().model, images, [0, 1, 2])
-
-
-@pytest.mark.parametrize("radius", [0.25, 30.0])
-@pytest.mark.parametrize("eps", [0.1, 0.9])
+@pytest.mark.parametrize(("radius", "eps"), [(0.25, 0.9), (30.0, 0.1)])
 def test_l2_momentum_is_what_its_authors_wrote(radius: float, eps: float) -> None:
     images = np.random.default_rng(2).random((30, 2, 3, 1), np.float32)
     classes = np.arange(30) % 3
@@ -205,51 +151,11 @@ def test_l2_momentum_is_what_its_authors_wrote(radius: float, eps: float) -> Non
     assert np.isclose(result.linf, eps, atol=1e-6).any() == (eps < 0.5)
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "expected"),
-    [
-        ("DIM", {"prob": 1.1}, "`prob`. Expected a number from 0 to 1"),
-        ("DIM", {"prob": -0.1}, "`prob`. Expected a number from 0 to 1"),
-        ("DIM-TI", {"prob": float("nan")}, "`prob`. Expected a number from 0 to 1"),
-        ("MIM-TI", {"kernlen": 0}, "`kernlen`. Expected at least 1"),
-        ("DIM-TI", {"kernlen": 2.5}, "`kernlen`. Expected an integer"),
-        ("MIM-TI", {"nsig": 0}, "`nsig`. Expected a finite number above 0"),
-        ("MIM", {"decay_factor": -1}, "`decay_factor`. Expected a finite number"),
-        ("MIML2", {"decay_factor": -1}, "`decay_factor`. Expected a finite number"),
-        ("MIML2", {"radius": 0}, "`radius`. Expected a finite number above 0"),
-        ("MIML2", {"eps": 0}, "`eps`. Expected a finite number above 0"),
-        ("MIML2", {"eps_iter": 0}, "`eps_iter`. Expected a finite number above 0"),
-        ("MIML2", {"eps_iter": 1.5}, "`eps_iter`. Expected at most radius=1.0"),
-        ("MIML2", {"nb_iter": 0}, "`nb_iter`. Expected at least 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(
-    name: str, change: dict[str, Any], expected: str
-) -> None:
-    with pytest.raises(ValueError, match=expected):
-        create(name, **{**TRANSFER[name], **change})
+def grey(count: int, side: int = 5) -> Batch:
+    return a_batch(np.zeros((count, side, side, 1), np.float32), np.zeros(count, int))
 
 
-@functools.cache
-def model(side: int) -> keras.Model:
-    image = keras.Input((side, side, 1))
-    return keras.Model(image, keras.layers.Flatten()(image))
-
-
-def batch(count: int, side: int = 5, seed: int = 0, first: int = 0) -> Batch:
-    images = np.zeros((count, side, side, 1), np.float32)
-    return Batch(
-        model=model(side),
-        loss="margin",
-        images=images,
-        labels=np.zeros(count, np.int64),
-        ids=np.arange(first, first + count),
-        seed=seed,
-        background=images,
-    )
-
-
-@pytest.mark.parametrize("side", [3, 5, 28, 32])
+@pytest.mark.parametrize("side", [3, 28])
 @pytest.mark.parametrize(
     ("variant", "smaller", "top", "left"),
     [(1, 1, 0, 0), (2, 2, 0, 0), (3, 2, 0, 1), (4, 2, 1, 0), (5, 2, 1, 1)],
@@ -283,7 +189,7 @@ def test_the_gradient_goes_back_to_the_pixels_that_were_shown() -> None:
 
 
 def test_each_variant_is_as_likely_as_it_ought_to_be() -> None:
-    drawn = _draw_variants(batch(100), prob=0.6, steps=400)
+    drawn = _draw_variants(grey(100), prob=0.6, steps=400)
 
     assert drawn.shape == (100, 400)
     shares = np.bincount(drawn.reshape(-1), minlength=6) / drawn.size
@@ -292,17 +198,10 @@ def test_each_variant_is_as_likely_as_it_ought_to_be() -> None:
     assert (np.abs(shares - expected) < 5 * deviation).all()
 
 
-@pytest.mark.parametrize(("prob", "changed"), [(0.0, False), (1.0, True)])
-def test_a_sure_probability_leaves_nothing_to_chance(
-    prob: float, changed: bool
-) -> None:
-    assert ((_draw_variants(batch(10), prob, 50) > 0) == changed).all()
-
-
 def test_an_image_of_which_nothing_would_be_left_is_refused() -> None:
     with pytest.raises(ValueError, match=r"argument `x`.*longer sides.*a side of 2"):
-        _draw_variants(batch(1, side=2), 0.5, 1)
-    _draw_variants(batch(1, side=3), 0.5, 1)
+        _draw_variants(grey(1, side=2), 0.5, 1)
+    _draw_variants(grey(1, side=3), 0.5, 1)
 
 
 def transcribed_kernel(kernlen: int, nsig: float) -> np.ndarray:
@@ -313,18 +212,13 @@ def transcribed_kernel(kernlen: int, nsig: float) -> np.ndarray:
     return raw / raw.sum()
 
 
-@pytest.mark.parametrize(
-    ("kernlen", "nsig"), [(1, 1), (3, 3), (5, 3), (10, 3), (15, 3)]
-)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_two_passes_are_the_authors_convolution(
-    kernlen: int, nsig: float, channels: int
-) -> None:
-    gradients = tf.random.stateless_normal((2, 8, 9, channels), seed=(0, 0))
+@pytest.mark.parametrize(("kernlen", "nsig"), [(1, 1), (5, 3), (10, 3), (15, 3)])
+def test_two_passes_are_the_authors_convolution(kernlen: int, nsig: float) -> None:
+    gradients = tf.random.stateless_normal((2, 8, 9, 3), seed=(0, 0))
 
     smoothed = _smooth(gradients, tf.constant(_gaussian_kernel(kernlen, nsig)))
 
     kernel = transcribed_kernel(kernlen, nsig).astype(np.float32)[:, :, None, None]
-    filters = np.tile(kernel, (1, 1, channels, 1))
+    filters = np.tile(kernel, (1, 1, 3, 1))
     expected = tf.nn.depthwise_conv2d(gradients, filters, (1, 1, 1, 1), "SAME")
     np.testing.assert_allclose(smoothed, expected, atol=1e-6)
