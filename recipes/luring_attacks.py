@@ -86,17 +86,10 @@ def attack(arguments: argparse.Namespace) -> None:
         ),
     ):
         rates = luring_rates(make_frame([run], store))
-        words = [
-            f"{name} {percent(rate.value)}"
-            for name, rate in (
-                ("AC_M∘P", rates.ac_mop),
-                ("AC_M", rates.ac_m),
-                ("DAC", rates.dac),
-            )
-        ]
         print(
             f"{arguments.threat}: {run.attack} {run.eps:g} on {run.about['variant']}, "
-            f"{run.images} images: {', '.join(words)} %",
+            f"{run.images} images: AC_M∘P {percent(rates.ac_mop.value)}, AC_M "
+            f"{percent(rates.ac_m.value)}, DAC {percent(rates.dac.value)} %",
             flush=True,
         )
 
@@ -114,14 +107,10 @@ def _chosen(arguments: argparse.Namespace) -> list[attacks.Attack]:
     with refusing():
         by_radius = [attacks.preset(preset, names, eps=eps) for eps in radii]
         found = [attack for same in zip(*by_radius, strict=True) for attack in same]
-        if arguments.nb_iter:
-            steps = {"nb_iter": arguments.nb_iter}
-            found = [
-                dataclasses.replace(one, **steps)
-                if "nb_iter" in one.settings()
-                else one
-                for one in found
-            ]
+        for place, one in enumerate(found):
+            if arguments.nb_iter and "nb_iter" in one.settings():
+                steps = {"nb_iter": arguments.nb_iter}
+                found[place] = dataclasses.replace(one, **steps)
         if arguments.threat == "identity":
             found = [past_the_lure(one) for one in found]
     return found
@@ -173,18 +162,14 @@ def table(arguments: argparse.Namespace) -> None:
     test = load_data(arguments)[1]
     with refusing():
         runs = folder.runs(names)
-        clean = [
-            _clean(name, folder, test) for name in [*folder.trained(WHOLE), *names]
-        ]
-        frame = make_frame(runs, RecordStore.open(folder.path)) if runs else None
-    paths = write_luring_tables(
-        test.name,
-        clean,
-        runs,
-        pd.DataFrame() if frame is None else frame,
-        folder.path / "tables",
-        provenance=provenance(arguments.command_line, test_data=test.sha256),
-    )
+        every = [*folder.trained(WHOLE), *names]
+        clean = [_clean(name, folder, test) for name in every]
+        frame = pd.DataFrame()
+        if runs:
+            frame = make_frame(runs, RecordStore.open(folder.path))
+    facts = provenance(arguments.command_line, test_data=test.sha256)
+    place = folder.path / "tables"
+    paths = write_luring_tables(test.name, clean, runs, frame, place, provenance=facts)
     print(f"Tables: {paths.html}")
 
 
@@ -196,19 +181,15 @@ def _clean(name: str, folder: Folder, test: Dataset) -> CleanVariant:
             f"--dataset={test.name}"
         )
 
-    def rate(key: str) -> Rate:
-        return Rate(round(facts[key] * len(test)), len(test))
-
-    alone = name == "target"
-    return CleanVariant(
-        variant=name,
-        test=rate("test"),
-        agree=None if alone else rate("agree"),
-        same=None if alone else rate("same"),
-        parameters=facts["parameters"],
-        facts={
-            key: value
-            for key, value in facts.items()
-            if key not in _MEASURED and value is not None
-        },
-    )
+    rates = {
+        key: Rate(round(facts[key] * len(test)), len(test))
+        for key in ("test", "agree", "same")
+    }
+    if name == "target":
+        rates |= {"agree": None, "same": None}
+    told = {
+        key: value
+        for key, value in facts.items()
+        if key not in _MEASURED and value is not None
+    }
+    return CleanVariant(name, **rates, parameters=facts["parameters"], facts=told)

@@ -2,12 +2,13 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import keras
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, given, refusing
 from luring_folder import VARIANTS, WHOLE, Folder
 from trapping import load_data, load_model
 
@@ -63,6 +64,7 @@ def train(arguments: argparse.Namespace) -> None:
     hush_retracing()
     for variant in variants:
         plan = _plan_whole if variant in WHOLE else _plan_variant
+        kept = folder.path / f".{variant}.settings.json"
         with refusing():
             settings, run = plan(arguments, folder, variant, data)
             settings |= {
@@ -72,51 +74,43 @@ def train(arguments: argparse.Namespace) -> None:
                 "train_data": data.sha256,
                 **rounding_environment(),
             }
-            place = folder.path / f".{variant}.backup"
+            # What is there is not passed off for what is asked for.
             if (folder.path / f"{variant}.keras").exists():
-                _keep(folder, variant, settings, resume=arguments.resume)
+                keep_settings(kept, settings, resume=arguments.resume)
             if folder.trained([variant]):
                 continue
+            place = folder.path / f".{variant}.backup"
             backup = Backup(place, settings, resume=arguments.resume)
         print(f"Training {variant} on {data.name}", flush=True)
         model, found = run(backup)
-        _keep(folder, variant, settings, resume=True)
+        keep_settings(kept, settings, resume=True)
         settings |= {**found, "seconds": backup.seconds}
         _finish(arguments, folder, variant, model, settings, test)
         backup.discard()
-
-
-def _keep(
-    folder: Folder, variant: str, settings: dict[str, Any], *, resume: bool
-) -> None:
-    """Refuses to pass off what is there for what is asked for."""
-    path = folder.path / f".{variant}.settings.json"
-    keep_settings(path, settings, resume=resume)
 
 
 def _plan_whole(
     arguments: argparse.Namespace, folder: Folder, variant: str, data: Dataset
 ) -> _Plan:
     """Plans the training of M, or of what an attacker takes for it."""
-    seed = arguments.seed + (variant == "surrogate")
-    recipe = VICTIM_RECIPES[arguments.dataset]
-    moves = _moves(arguments)
-    recipe = dataclasses.replace(recipe, **moves)
-    target = folder.target() if variant == "surrogate" else None
+    seed, moves = arguments.seed + (variant == "surrogate"), _moves(arguments)
+    recipe = dataclasses.replace(VICTIM_RECIPES[arguments.dataset], **moves)
+    settings = {"steps": arguments.steps, **moves}
+    if variant == "surrogate":
+        make = functools.partial(untrained, folder.target())
+        settings["own_seed"] = seed
+    else:
+        make = functools.partial(_BUILD[arguments.dataset], arguments.width)
+        settings["width"] = arguments.width
 
     def run(backup: Backup) -> tuple[keras.Model, dict[str, Any]]:
         keras.utils.set_random_seed(seed)
-        if target is None:
-            model = _BUILD[arguments.dataset](arguments.width)
-        else:
-            model = untrained(target)
+        model, steps = make(), arguments.steps
         picked = train_target(
-            model, data, recipe, steps=arguments.steps, seed=seed, backup=backup
+            model, data, recipe, steps=steps, seed=seed, backup=backup
         )
         return model, {"validation_accuracy": picked.score}
 
-    settings = {"steps": arguments.steps, **moves}
-    settings |= {"width": arguments.width} if target is None else {"own_seed": seed}
     return settings, run
 
 
@@ -150,9 +144,8 @@ def _plan_variant(
         settings["loss"] = arguments.loss
         if arguments.loss == "luring":
             settings["luring_weight"] = weight
-    start = None
     if arguments.start is not None:
-        start = load_model(arguments.start, "--start")
+        start = options["start"] = load_model(arguments.start, "--start")
         lure = make_lure(variant, arguments.dataset, width=arguments.width)
         check_start(start, variant, target, lure)
         settings["start_sha256"] = weights_sha256(start)
@@ -166,7 +159,6 @@ def _plan_variant(
             output="logits",
             loss=arguments.loss,
             luring_weight=weight,
-            start=start,
             seed=arguments.seed,
             backup=backup,
             **options,
@@ -179,15 +171,13 @@ def _plan_variant(
 
 
 def _schedule(arguments: argparse.Namespace, variant: Any) -> Schedule:
-    changed: dict[str, Any] = {}
+    changed = given(arguments, "batch_size")
     if arguments.schedule == "authors":
         schedule = authors_schedule(variant, arguments.dataset)
     else:
         schedule = LURE_RECIPES[arguments.dataset].short
         if arguments.peak_rate is not None:
             changed["learning_rates"] = (arguments.peak_rate,)
-    if arguments.batch_size is not None:
-        changed["batch_size"] = arguments.batch_size
     schedule = dataclasses.replace(schedule, **changed)
     return schedule if arguments.steps is None else schedule.scaled(arguments.steps)
 
@@ -195,11 +185,8 @@ def _schedule(arguments: argparse.Namespace, variant: Any) -> Schedule:
 def _moves(arguments: argparse.Namespace) -> dict[str, Any]:
     """How far images are turned and shifted: the authors', but for what is given."""
     recipe = VICTIM_RECIPES[arguments.dataset]
-    given = {"rotation": arguments.rotation, "shift": arguments.shift}
-    return {
-        name: getattr(recipe, name) if value is None else value
-        for name, value in given.items()
-    }
+    authors = {"rotation": recipe.rotation, "shift": recipe.shift}
+    return {**authors, **given(arguments, *authors)}
 
 
 def _finish(

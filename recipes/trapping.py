@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, given, refusing
 
 from keras_traps import attacks, calibrate, datasets
 from keras_traps._files import keep_settings, make_writable
@@ -27,16 +27,7 @@ _DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
 _PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
 
 # Attacks of no preset have the settings of one that it has.
-_LIKE = {
-    "Noise": "FGSM",
-    "cleverhans/FGM": "FGSM",
-    "cleverhans/BIM": "BIM",
-    "cleverhans/PGD": "PGD",
-    "cleverhans/Madry": "PGD",
-    "cleverhans/MIM": "UMIFGSM",
-    "cleverhans/CW2": "CW2",
-    "cleverhans/SPSA": "SPSA",
-}
+_LIKE = {"Noise": "FGSM", "FGM": "FGSM", "Madry": "PGD", "MIM": "UMIFGSM"}
 
 # The flags that are arguments of `calibrate` where they are given.
 CALIBRATING = ("output", "budget", "small_step_share", "temperature")
@@ -47,8 +38,6 @@ class Trapped(NamedTuple):
 
     defence: Defence
     calibration: Calibration
-    train: datasets.Dataset
-    test: datasets.Dataset
     provenance: dict[str, Any]
 
 
@@ -103,8 +92,8 @@ def trap(
     classifier = load_classifier(arguments.model, arguments.dataset)
     with refusing():
         calibration = _calibration(arguments, classifier, train)
-        constants = calibration.settings
-        defence = defend(classifier, constants, train.images, fprs=arguments.fpr)
+        settings, fprs = calibration.settings, arguments.fpr
+        defence = defend(classifier, settings, train.images, fprs=fprs)
     facts = provenance(
         arguments.command_line,
         seed=arguments.seed,
@@ -114,25 +103,23 @@ def trap(
         train_data=train.sha256,
         test_data=test.sha256,
     )
-    return Trapped(defence, calibration, train, test, facts)
+    return Trapped(defence, calibration, facts)
 
 
 def _calibration(
     arguments: argparse.Namespace, classifier: keras.Model, train: datasets.Dataset
 ) -> Calibration:
     """Reads the calibration of `--calibration` or `--resume`, or makes one."""
-    given = {name: getattr(arguments, name) for name in CALIBRATING}
-    given = {name: value for name, value in given.items() if value is not None}
-    path = arguments.calibration
-    if path is None and arguments.resume:
-        written = arguments.workdir / "calibration.json"
-        path = written if written.exists() else None
+    asked = given(arguments, *CALIBRATING)
+    path, written = arguments.calibration, arguments.workdir / "calibration.json"
+    if path is None and arguments.resume and written.exists():
+        path = written
     if path is None:
-        made = {"output": "logits", **given, "seed": arguments.seed}
+        made = {"output": "logits", **asked, "seed": arguments.seed}
         return calibrate(classifier, train.images, **made)
     calibration = read_calibration(path).reseeded(arguments.seed)
     there = {**dataclasses.asdict(calibration), **calibration.settings.to_dict()}
-    for name, value in given.items():
+    for name, value in asked.items():
         if there[name] != value:
             raise CommandLineError(
                 f"{path} was made with --{name}={there[name]}, not --{name}={value}"
@@ -147,13 +134,18 @@ def begin(arguments: argparse.Namespace) -> None:
         check_workdir(arguments.workdir, resume=arguments.resume)
 
 
-def open_store(arguments: argparse.Namespace, trapped: Trapped) -> RecordStore:
+def open_store(
+    arguments: argparse.Namespace,
+    trapped: Trapped,
+    train: datasets.Dataset,
+    test: datasets.Dataset,
+) -> RecordStore:
     """Opens the records in `--workdir`, and keeps the calibration beside them."""
     settings = record_settings(
-        trapped.test,
+        test,
         seed=arguments.seed,
         chunk_size=arguments.chunk_size,
-        background=trapped.train.images,
+        background=train.images,
         defence=trapped.defence,
     )
     path = arguments.workdir / "calibration.json"
@@ -184,7 +176,11 @@ def choose_attacks(
     """Returns the attacks of `--attacks`, else `default`, else all of the preset."""
     known = attacks.PRESETS[preset_name(arguments)]
     names = arguments.attacks or default or tuple(known)
-    chosen = {name: {**known.get(_LIKE.get(name, name), {})} for name in names}
+    chosen: dict[str, dict[str, Any]] = {}
+    for name in names:
+        ours = name.removeprefix("cleverhans/")
+        like = name if name in known else _LIKE.get(ours, ours)
+        chosen[name] = {**known.get(like, {})}
     if unknown := [name for name in names if name not in attacks.names()]:
         raise CommandLineError(
             f"--attacks has to be of {', '.join(attacks.names())}, not "
