@@ -11,12 +11,11 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import command_line
-from command_line import CommandLineError, count, file, path
+from command_line import CommandLineError, Flags, count, file, path
 
 if TYPE_CHECKING:
     from keras_traps.evaluation.evaluate import Evaluation
@@ -62,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
-def _attack(arguments: argparse.Namespace) -> None:
+def _attack(arguments: Flags) -> None:
     import trapping
 
     from keras_traps.evaluation.evaluate import evaluate
@@ -135,7 +134,7 @@ def _print(found: Evaluation) -> None:
         print(table.to_string(float_format="{:.1%}".format, na_rep="-"))
 
 
-def _summary(arguments: argparse.Namespace) -> None:
+def _summary(arguments: Flags) -> None:
     import summary
 
     summary.write_summary(arguments)

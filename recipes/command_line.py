@@ -19,6 +19,8 @@ OUTPUTS = ("logits", "probabilities")
 VARIANTS = ("paper", "margin", "raw_sum", "integrated", "integrated_label")
 ENGINES = ("local", "ray")
 
+Flags = argparse.Namespace
+
 
 class CommandLineError(Exception):
     """What was asked for cannot be done; the message says why."""
@@ -37,9 +39,7 @@ class Parser(argparse_flags.ArgumentParser):
         )
         self._commands: Any = None
 
-    def command(
-        self, name: str, about: str, run: Callable[[argparse.Namespace], None]
-    ) -> "Parser":
+    def command(self, name: str, about: str, run: Callable[[Flags], None]) -> "Parser":
         """Adds a sub-command, and returns the parser of its flags."""
         if self._commands is None:
             self._commands = self.add_subparsers(
@@ -79,7 +79,7 @@ class Parser(argparse_flags.ArgumentParser):
         """Adds a flag `--name` that is off where it is not given."""
         self.add_argument(f"--{name}", action="store_true", help=about)
 
-    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+    def parse(self, argv: Sequence[str]) -> Flags:
         """Reads a command line."""
         found = self.parse_args(list(argv))
         found.command_line = (self.prog, *argv)
@@ -117,7 +117,7 @@ def run(
     sys.exit(0)
 
 
-def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+def given(arguments: Flags, *names: str) -> dict[str, Any]:
     """Returns those of some flags that have a value."""
     found = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
@@ -262,7 +262,7 @@ class _Several(argparse.Action):
     def __call__(
         self,
         parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
+        namespace: Flags,
         values: Any,
         option_string: str | None = None,
     ) -> None:

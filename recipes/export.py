@@ -7,7 +7,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import logging
 import secrets
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import command_line
-from command_line import CommandLineError, count, file, path, refusing
+from command_line import CommandLineError, Flags, count, file, path, refusing
 
 if TYPE_CHECKING:
     import keras
@@ -85,14 +84,16 @@ def main(argv: Sequence[str]) -> None:
 
     import trapping
 
+    from keras_traps import serving
     from keras_traps.devices import prepare_devices
-    from keras_traps.serving import card, export
+    from keras_traps.luring.training import join
 
     # TensorFlow tells of every step of writing a model.
     logging.getLogger("absl").setLevel(logging.WARNING)
     prepare_devices()
     train, test = trapping.load_data(arguments)
     model = trapping.load_model(arguments.model, "--model")
+    examples = test.images[:_EXAMPLES]
     with refusing():
         if arguments.lure is None:
             clean = train.take(min(arguments.num_images, len(train)), seed=0).images
@@ -105,7 +106,7 @@ def main(argv: Sequence[str]) -> None:
         else:
             parts, metrics = _lured(arguments, model, test)
             note = ""
-        exported = export(
+        exported = serving.export(
             model,
             arguments.directory,
             version=arguments.version,
@@ -114,24 +115,30 @@ def main(argv: Sequence[str]) -> None:
             warmup_batch_sizes=arguments.warmup_batch_sizes,
             metrics=metrics,
             data_sha256=test.sha256,
-            examples=test.images[:_EXAMPLES],
+            examples=examples,
             **parts,
         )
     words = [
         word for word in arguments.command_line if not word.startswith("--made_by=")
     ]
     made_by = arguments.made_by
-    text = card(exported, test, metrics, argv=words, made_by=made_by, note=note)
+    text = serving.card(exported, test, metrics, argv=words, made_by=made_by, note=note)
     (exported.path / "README.md").write_text(text, encoding="utf-8")
     if arguments.deploy == "augmented":
-        from keras_traps.luring.training import join
-
         model = join(parts["lure"], model)
-    _write_portable(arguments, model, test)
+    for name in arguments.format:
+        file_name = f"{arguments.directory.name}{serving.FORMATS[name].suffix}"
+        beside = arguments.directory.with_name(file_name)
+        try:
+            difference = serving.export_portable(model, beside, examples=examples)
+        except (ImportError, serving.PortableError) as error:
+            print(f"No {name} file: {error}", file=sys.stderr)
+        else:
+            print(f"Wrote {beside}: within {difference:.1g} of the live model.")
 
 
 def _trapped(
-    arguments: argparse.Namespace, model: keras.Model, clean: Any, test: Dataset
+    arguments: Flags, model: keras.Model, clean: Any, test: Dataset
 ) -> tuple[keras.Model, dict[str, Any], dict[str, float]]:
     """Returns the trapped model, its analyzer and what was measured of both."""
     import trapping
@@ -162,7 +169,7 @@ def _trapped(
 
 
 def _lured(
-    arguments: argparse.Namespace, model: keras.Model, test: Dataset
+    arguments: Flags, model: keras.Model, test: Dataset
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Returns P with how it is deployed, and what was measured of M and M∘P."""
     import trapping
@@ -179,23 +186,6 @@ def _lured(
     }
     parts = {"lure": lure, "deploy": arguments.deploy, "output": arguments.output}
     return parts, metrics
-
-
-def _write_portable(
-    arguments: argparse.Namespace, model: keras.Model, test: Dataset
-) -> None:
-    from keras_traps.serving import FORMATS, PortableError, export_portable
-
-    directory = arguments.directory
-    for name in arguments.format:
-        target = directory.with_name(f"{directory.name}{FORMATS[name].suffix}")
-        try:
-            examples = test.images[:_EXAMPLES]
-            difference = export_portable(model, target, examples=examples)
-        except (ImportError, PortableError) as error:
-            print(f"No {name} file: {error}", file=sys.stderr)
-        else:
-            print(f"Wrote {target}: within {difference:.1g} of the live model.")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ Example:
         --data_dir=data --workdir=runs/luring_mnist
 """
 
-import argparse
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import command_line
-from command_line import count, number, path, positive
+from command_line import Flags, count, number, path, positive
 
 DATASETS = ("mnist", "svhn_cropped", "cifar10", "digits")
 BASELINES = ("stack", "auto", "ce", "luring")
@@ -159,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: Flags) -> None:
     module = importlib.import_module(_MODULES[arguments.command])
     getattr(module, arguments.command)(arguments)
 

@@ -1,12 +1,11 @@
 """Attacks what was trained, keeps what M and M∘P answer, and makes the tables."""
 
-import argparse
 import dataclasses
 
 import pandas as pd
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, Flags, refusing
 from luring_folder import WHOLE, Folder
-from trapping import load_data
+from trapping import begin, load_data
 
 from keras_traps import attacks
 from keras_traps.datasets import Dataset
@@ -50,11 +49,12 @@ _ATTACKS: dict[str, tuple[str, ...] | None] = {
 _MEASURED = {"target", "test", "agree", "same", "parameters", "test_data", "versions"}
 
 
-def attack(arguments: argparse.Namespace) -> None:
+def attack(arguments: Flags) -> None:
     """Attacks the variants of `--variant`, and tells of each attack as it is done."""
     folder = Folder.of(arguments)
     names = folder.variants(arguments.variant)
     chosen = _chosen(arguments)
+    begin(arguments)
     device = prepare_devices()
     hush_retracing()
     test = load_data(arguments)[1]
@@ -62,8 +62,8 @@ def attack(arguments: argparse.Namespace) -> None:
         test, seed=arguments.seed, chunk_size=arguments.chunk_size
     )
     with refusing():
-        store = RecordStore(folder.path, settings, resume=arguments.resume)
         subjects = [_subjects(arguments, folder, name, test) for name in names]
+        store = RecordStore(folder.path, settings, resume=arguments.resume)
     # A control that looks for the most harmful settings is none.
     sweep = not arguments.no_sweep and arguments.threat != "exchanged"
     for run in attack_all(
@@ -94,12 +94,12 @@ def attack(arguments: argparse.Namespace) -> None:
         )
 
 
-def _preset_name(arguments: argparse.Namespace) -> str:
+def _preset_name(arguments: Flags) -> str:
     name = _PRESETS[arguments.dataset]
     return name if arguments.preset == "paper" else f"{name}_cpu"
 
 
-def _chosen(arguments: argparse.Namespace) -> list[attacks.Attack]:
+def _chosen(arguments: Flags) -> list[attacks.Attack]:
     """Returns the attacks with all radii, radius by radius within each attack."""
     names = arguments.attacks or _ATTACKS[arguments.threat]
     radii = arguments.eps or attacks.LURING_EPS[_PRESETS[arguments.dataset]]
@@ -117,7 +117,7 @@ def _chosen(arguments: argparse.Namespace) -> list[attacks.Attack]:
 
 
 def _subjects(
-    arguments: argparse.Namespace, folder: Folder, variant: str, test: Dataset
+    arguments: Flags, folder: Folder, variant: str, test: Dataset
 ) -> list[Subject]:
     target = folder.target()
     facts = folder.facts(variant)
@@ -138,11 +138,6 @@ def _subjects(
         num_examples=arguments.num_examples,
         seed=arguments.seed,
     )
-    if arguments.threat == "exchanged" and len(examples) < 2:
-        raise CommandLineError(
-            "--threat=exchanged needs two images that M and M∘P are right on, and "
-            f"there is one of {variant}: raise --num_examples"
-        )
     return luring_subjects(
         arguments.threat,
         variant,
@@ -155,7 +150,7 @@ def _subjects(
     )
 
 
-def table(arguments: argparse.Namespace) -> None:
+def table(arguments: Flags) -> None:
     """Writes Table 1 and the data set's of Tables 2 to 4, as far as there are any."""
     folder = Folder.of(arguments)
     names = folder.variants(arguments.variant)

@@ -1,16 +1,15 @@
 """What luring shows without training: a small lured model under attack; its files."""
 
-import argparse
 import io
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, Flags, refusing
 from luring_folder import Folder
 from matplotlib.figure import Figure
 from trapping import load_data, load_model
@@ -31,15 +30,7 @@ _DRAWN_OF_EACH = 2
 _ENOUGH = 0.5
 
 
-class _Pair(NamedTuple):
-    """An image, and what an attack on M∘P made of it."""
-
-    attack: str
-    before: FloatArray
-    after: FloatArray
-
-
-def demo(arguments: argparse.Namespace) -> None:
+def demo(arguments: Flags) -> None:
     """Attacks the packed M∘P, and looks at what M and the schemes make of that."""
     prepare_devices()
     with refusing():
@@ -70,7 +61,7 @@ def demo(arguments: argparse.Namespace) -> None:
         print(f"{attack.name:<14}{hit.sum():>10}{cells}")
         # Those that fool M∘P come first.
         for row in np.argsort(~hit, kind="stable")[:_DRAWN_OF_EACH]:
-            pairs.append(_Pair(attack.name, clean[row], result.images[row]))
+            pairs.append((attack.name, clean[row], result.images[row]))
     print(
         "The last three columns count the images that fool M∘P: where M is fooled "
         "too, where the scheme that asks both refuses, and where M alone is right."
@@ -105,9 +96,9 @@ def demo_images(
 
 
 def _draw(
-    target: keras.Model, lured: keras.Model, lure: keras.Model, pairs: list[_Pair]
+    target: keras.Model, lured: keras.Model, lure: keras.Model, pairs: list[Any]
 ) -> bytes:
-    before, after = (np.stack(column) for column in list(zip(*pairs, strict=True))[1:])
+    names, before, after = map(np.stack, zip(*pairs, strict=True))
 
     def said(images: FloatArray) -> list[str]:
         both = [predict(model, images).argmax(axis=1) for model in (target, lured)]
@@ -132,14 +123,14 @@ def _draw(
             axes.imshow(pixels[row, ..., 0], **change if head == "change" else gray)
             axes.set(xticks=[], yticks=[])
             axes.set_xlabel(words[row], fontsize=9)
-            axes.set_ylabel(pairs[row].attack if column == 0 else "")
+            axes.set_ylabel(names[row] if column == 0 else "")
         grid[0, column].set_title(head, fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
 
 
-def pack(arguments: argparse.Namespace) -> None:
+def pack(arguments: Flags) -> None:
     """Packs M and the P of luring, and counts the answers that changed by it."""
     folder = Folder(arguments.workdir, None, arguments.dataset)
     target, lure = folder.target(), folder.load("luring")

@@ -1,6 +1,5 @@
 """Trains M and the variants of M∘P, and measures each on clean images."""
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from command_line import CommandLineError, given, refusing
+from command_line import CommandLineError, Flags, given, refusing
 from luring_folder import VARIANTS, WHOLE, Folder
 from trapping import load_data, load_model
 
@@ -45,8 +44,8 @@ _BUILD: dict[str, Callable[[float], keras.Model]] = {
 _Plan = tuple[dict[str, Any], Callable[[Backup], tuple[keras.Model, dict[str, Any]]]]
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Trains what `--variant` names, one after the other."""
+def train(arguments: Flags) -> None:
+    """Trains what `--variant` names, and measures each on the test images."""
     folder = Folder.of(arguments)
     # M is the first: the others are trained before it.
     asked = arguments.variant
@@ -84,14 +83,35 @@ def train(arguments: argparse.Namespace) -> None:
         print(f"Training {variant} on {data.name}", flush=True)
         model, found = run(backup)
         keep_settings(kept, settings, resume=True)
-        settings |= {**found, "seconds": backup.seconds}
-        _finish(arguments, folder, variant, model, settings, test)
+        save_model(model, folder.path / f"{variant}.keras")
+        target = folder.target()
+        augmented = target if variant == "target" else folder.augmented(variant, target)
+        measured = clean_metrics(
+            target=predict(target, test.images).argmax(axis=1),
+            augmented=predict(augmented, test.images).argmax(axis=1),
+            labels=test.labels,
+        )
+        facts = {
+            **provenance(arguments.command_line, model=weights_sha256(model)),
+            "target_sha256": weights_sha256(target),
+            "test_data": test.sha256,
+            "parameters": model.count_params(),
+            **settings,
+            **found,
+            "seconds": backup.seconds,
+            **measured._asdict(),
+        }
+        path = folder.path / f"{variant}.json"
+        write_atomically(path, json.dumps(facts, indent=1).encode())
+        print(
+            f"{variant}: test accuracy of M {measured.target:.2%}, of this "
+            f"{measured.test:.2%}, both right {measured.agree:.2%}",
+            flush=True,
+        )
         backup.discard()
 
 
-def _plan_whole(
-    arguments: argparse.Namespace, folder: Folder, variant: str, data: Dataset
-) -> _Plan:
+def _plan_whole(arguments: Flags, folder: Folder, variant: str, data: Dataset) -> _Plan:
     """Plans the training of M, or of what an attacker takes for it."""
     seed, moves = arguments.seed + (variant == "surrogate"), _moves(arguments)
     recipe = dataclasses.replace(VICTIM_RECIPES[arguments.dataset], **moves)
@@ -115,7 +135,7 @@ def _plan_whole(
 
 
 def _plan_variant(
-    arguments: argparse.Namespace, folder: Folder, variant: Any, data: Dataset
+    arguments: Flags, folder: Folder, variant: Any, data: Dataset
 ) -> _Plan:
     """Plans the training of a network before M."""
     target = folder.target()
@@ -170,7 +190,7 @@ def _plan_variant(
     return settings, run
 
 
-def _schedule(arguments: argparse.Namespace, variant: Any) -> Schedule:
+def _schedule(arguments: Flags, variant: Any) -> Schedule:
     changed = given(arguments, "batch_size")
     if arguments.schedule == "authors":
         schedule = authors_schedule(variant, arguments.dataset)
@@ -182,42 +202,8 @@ def _schedule(arguments: argparse.Namespace, variant: Any) -> Schedule:
     return schedule if arguments.steps is None else schedule.scaled(arguments.steps)
 
 
-def _moves(arguments: argparse.Namespace) -> dict[str, Any]:
+def _moves(arguments: Flags) -> dict[str, Any]:
     """How far images are turned and shifted: the authors', but for what is given."""
     recipe = VICTIM_RECIPES[arguments.dataset]
     authors = {"rotation": recipe.rotation, "shift": recipe.shift}
     return {**authors, **given(arguments, *authors)}
-
-
-def _finish(
-    arguments: argparse.Namespace,
-    folder: Folder,
-    variant: str,
-    model: keras.Model,
-    settings: dict[str, Any],
-    test: Dataset,
-) -> None:
-    """Saves the model, and what is true of it on the test images beside it."""
-    save_model(model, folder.path / f"{variant}.keras")
-    target = folder.target()
-    augmented = target if variant == "target" else folder.augmented(variant, target)
-    measured = clean_metrics(
-        target=predict(target, test.images).argmax(axis=1),
-        augmented=predict(augmented, test.images).argmax(axis=1),
-        labels=test.labels,
-    )
-    facts = {
-        **provenance(arguments.command_line, model=weights_sha256(model)),
-        "target_sha256": weights_sha256(target),
-        "test_data": test.sha256,
-        "parameters": model.count_params(),
-        **settings,
-        **measured._asdict(),
-    }
-    path = folder.path / f"{variant}.json"
-    write_atomically(path, json.dumps(facts, indent=1).encode())
-    print(
-        f"{variant}: test accuracy of M {measured.target:.2%}, of this "
-        f"{measured.test:.2%}, both right {measured.agree:.2%}",
-        flush=True,
-    )

@@ -1,18 +1,17 @@
 """Puts the reports of several message seeds into one table."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, Flags, refusing
 
 # The paper's numbers, by the false-positive rate that they are for.
 _PAPER = {0.05: "overall_asr", 0.005: "overall_asr_fpr0.5"}
 
 
-def write_summary(arguments: argparse.Namespace) -> None:
+def write_summary(arguments: Flags) -> None:
     """Reads the files of `--report` and writes the table to `--output`."""
     reports = [_read(path) for path in arguments.report]
     first, *others = (_shared(report) for report in reports)

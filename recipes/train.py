@@ -11,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
-from command_line import CommandLineError, count, given, number, path, refusing
+from command_line import CommandLineError, Flags, count, given, number, path, refusing
 
 if TYPE_CHECKING:
     import keras
@@ -141,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"Saved to {output}")
 
 
-def _augmentation(arguments: argparse.Namespace) -> keras.Layer | None:
+def _augmentation(arguments: Flags) -> keras.Layer | None:
     import keras
     import numpy as np
 

@@ -3,7 +3,6 @@
 Whatever a user can do wrong is a `CommandLineError`.
 """
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-from command_line import CommandLineError, given, refusing
+from command_line import CommandLineError, Flags, given, refusing
 
 from keras_traps import attacks, calibrate, datasets
 from keras_traps._files import keep_settings, make_writable
@@ -42,7 +41,7 @@ class Trapped(NamedTuple):
 
 
 def load_data(
-    arguments: argparse.Namespace,
+    arguments: Flags,
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Loads the training and the test images of `--dataset`."""
     name, folder = arguments.dataset, arguments.data_dir
@@ -83,9 +82,7 @@ def read_calibration(path: Path) -> Calibration:
             raise ValueError(error) from error
 
 
-def trap(
-    arguments: argparse.Namespace, train: datasets.Dataset, test: datasets.Dataset
-) -> Trapped:
+def trap(arguments: Flags, train: datasets.Dataset, test: datasets.Dataset) -> Trapped:
     """Loads, calibrates and traps what the flags of `add_traps` name."""
     device = prepare_devices()
     hush_retracing()
@@ -107,7 +104,7 @@ def trap(
 
 
 def _calibration(
-    arguments: argparse.Namespace, classifier: keras.Model, train: datasets.Dataset
+    arguments: Flags, classifier: keras.Model, train: datasets.Dataset
 ) -> Calibration:
     """Reads the calibration of `--calibration` or `--resume`, or makes one."""
     asked = given(arguments, *CALIBRATING)
@@ -127,7 +124,7 @@ def _calibration(
     return calibration
 
 
-def begin(arguments: argparse.Namespace) -> None:
+def begin(arguments: Flags) -> None:
     """Makes `--workdir`, and refuses one in use without `--resume`."""
     with refusing():
         make_writable(arguments.workdir, name="workdir")
@@ -135,7 +132,7 @@ def begin(arguments: argparse.Namespace) -> None:
 
 
 def open_store(
-    arguments: argparse.Namespace,
+    arguments: Flags,
     trapped: Trapped,
     train: datasets.Dataset,
     test: datasets.Dataset,
@@ -155,7 +152,7 @@ def open_store(
     return store
 
 
-def preset_name(arguments: argparse.Namespace) -> str:
+def preset_name(arguments: Flags) -> str:
     """Returns the name of the preset that `--preset` means for the data set."""
     name = str(arguments.preset)
     if name in ("paper", "cpu"):
@@ -171,7 +168,7 @@ def preset_name(arguments: argparse.Namespace) -> str:
 
 
 def choose_attacks(
-    arguments: argparse.Namespace, default: Sequence[str] | None = None
+    arguments: Flags, default: Sequence[str] | None = None
 ) -> list[attacks.Attack]:
     """Returns the attacks of `--attacks`, else `default`, else all of the preset."""
     known = attacks.PRESETS[preset_name(arguments)]
