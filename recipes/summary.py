@@ -118,7 +118,7 @@ def _attacks(by_seed: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 
 def _percent(share: float | None, digits: int = 2, nothing: str = "n/a") -> str:
-    return nothing if pd.isna(share) else f"{100 * share:.{digits}f}"
+    return nothing if share is None or pd.isna(share) else f"{100 * share:.{digits}f}"
 
 
 def _markdown(frame: pd.DataFrame) -> str:
