@@ -9,16 +9,11 @@ Example:
         --report=runs/mnist/report/report.json --report=runs/mnist_1/report/report.json
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import command_line
 from command_line import CommandLineError, Flags, count, file, path
-
-if TYPE_CHECKING:
-    from keras_traps.evaluation.evaluate import Evaluation
 
 # The sign-gradient attacks, which take seconds.
 _NINE = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM")
@@ -102,7 +97,7 @@ def _attack(arguments: Flags) -> None:
         resume=True,
         engine=arguments.engine,
     )
-    _print(found)
+    _print(found.rows)
     if tables:
         paths = write_tables(found, tables, arguments.workdir / "tables")
         print(f"Tables: {paths.html}")
@@ -111,12 +106,12 @@ def _attack(arguments: Flags) -> None:
         print(f"Report: {paths.html}")
 
 
-def _print(found: Evaluation) -> None:
+def _print(rows: list[dict[str, Any]]) -> None:
     """Prints what M, as the paper has it, makes of each attack."""
     import pandas as pd
 
     cells = {}
-    for row in found.rows:
+    for row in rows:
         if row["variant"] == "paper":
             shares = {
                 "fools C": row["success_classifier"],

@@ -260,11 +260,7 @@ class _Several(argparse.Action):
     """Adds up what a repeated flag says; the first time replaces the default."""
 
     def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: Flags,
-        values: Any,
-        option_string: str | None = None,
+        self, parser: Any, namespace: Flags, values: Any, option_string: Any = None
     ) -> None:
         del parser, option_string
         before = getattr(namespace, self.dest)

@@ -61,12 +61,9 @@ def test_several_values_are_repeated_or_have_commas_and_replace_the_default() ->
         ("--rates=5", "--rates: expected a number above 0 and below 1, not 5"),
         ("--rates=0.1,nan", "--rates: expected a number above 0 and below 1, not nan"),
         ("--part=1", "--part: expected a number of at least 0 and below 1, not 1"),
-        ("--part=-0.1", "at least 0 and below 1, not -0.1"),
-        ("--rates=0", "--rates: expected a number above 0 and below 1, not 0"),
         ("--colour=red,blue", "--colour: expected one of red, green, not blue"),
         ("--file=none", "--file: there is no file none"),
         ("--fas", "unrecognized arguments: --fas"),
-        ("word", "unrecognized arguments: word"),
     ],
 )
 def test_what_a_flag_cannot_be_is_told(argument: str, told: str) -> None:

@@ -40,19 +40,6 @@ def test_smoke_trains_prints_and_saves_what_can_be_trained_on(
         np.testing.assert_allclose(old, new, atol=1e-5)
 
 
-def test_an_archive_in_data_dir_is_trained_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images, labels = np.zeros((12, 28, 28), np.uint8), np.arange(12) % 10
-    arrays = {"x_train": images, "y_train": labels, "x_test": images[:7]}
-    np.savez(tmp_path / "mnist.npz", **arrays, y_test=labels[:7])
-    run("--dataset=mnist", f"--data_dir={tmp_path}")
-    assert "of 7 images" in capsys.readouterr().out
-    assert len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(CommandLineError, match=r"cifar10\.npz"):
-        run("--dataset=cifar10", f"--data_dir={tmp_path}")
-
-
 def test_flags_and_what_depends_on_the_data_set_reach_the_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,6 +70,7 @@ def test_flags_and_what_depends_on_the_data_set_reach_the_training(
         (["--smoke", "--noise=-0.1"], "--noise: expected a number of at least 0"),
         (["--smoke", "--dataset=imagenet"], "--dataset: expected one of digits, mni"),
         (["--smoke", "--model=some.keras"], "--model cannot be read: "),
+        (["--smoke", "--dataset=mnist", "--data_dir=."], r"mnist\.npz"),
         (["--smoke", "--model=other.keras"], r"a model of images \(8, 8, 1\)"),
     ],
 )
@@ -99,20 +87,3 @@ def test_a_wrong_command_line_is_told(
     with pytest.raises(CommandLineError, match=expected):
         train.main(arguments)
     assert Path("some.keras").read_text() == "no model"
-
-
-def test_a_failed_save_leaves_the_old_model_and_no_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "model.keras"
-    output.write_text("precious")
-
-    def fail(model: keras.Model, path: Path) -> None:
-        path.write_text("half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(keras.Model, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
-        run(f"--output={output}", "--overwrite")
-    assert output.read_text() == "precious"
-    assert list(tmp_path.iterdir()) == [output]
