@@ -9,18 +9,11 @@ Example:
         --report=runs/mnist/report/report.json --report=runs/mnist_1/report/report.json
 """
 
-from __future__ import annotations
-
-import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import command_line
-from command_line import CommandLineError, count
-from summary import write_summary
-
-if TYPE_CHECKING:
-    from keras_traps.evaluation.evaluate import Evaluation
+from command_line import CommandLineError, Flags, count, file, path
 
 # The sign-gradient attacks, which take seconds.
 _NINE = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM")
@@ -36,44 +29,24 @@ def _parser() -> command_line.Parser:
     about = "Traps, calibrates, attacks, and writes a report, or with --table tables."
     attack = parser.command("attack", about, _attack)
     command_line.add_traps(attack)
-    command_line.add_attacks(
-        attack, f"{','.join(_NINE)}, and with --table to all of the preset"
+    usual = f"{','.join(_NINE)}, and with --table to all of the preset"
+    command_line.add_attacks(attack, usual)
+    about = "The attacks that meet fewer images."
+    attack.flag("costly", about, default=_COSTLY, several=True)
+    about = "How many images these meet at most."
+    attack.flag("num_examples_costly", about, count, default=200)
+    about = (
+        f"How the attacker sees the trapped model. Defaults to {','.join(_REPORTED)}, "
+        "and with --table to what the tables need."
     )
-    attack.flag(
-        "costly", "The attacks that meet fewer images.", default=_COSTLY, several=True
-    )
-    attack.flag(
-        "num_examples_costly",
-        "How many images these meet at most.",
-        count,
-        default=200,
-    )
-    attack.flag(
-        "variant",
-        "How the attacker sees the trapped model. Defaults to "
-        f"{','.join(_REPORTED)}, and with --table to what the tables need.",
-        options=command_line.VARIANTS,
-        several=True,
-    )
-    attack.flag(
-        "table",
-        "Which of the paper's Tables I to VI to write, 1 to 6, in place of a report.",
-        options=("1", "2", "3", "4", "5", "6"),
-        default=(),
-        several=True,
-    )
+    attack.flag("variant", about, options=command_line.VARIANTS, several=True)
+    about = "Which of the paper's tables to write, I to VI, in place of a report."
+    attack.flag("table", about, options=tuple("123456"), default=(), several=True)
     about = "Puts the reports of several seeds into one table."
-    summary = parser.command("summary", about, write_summary)
-    summary.flag(
-        "report",
-        "A report.json; one for each seed.",
-        command_line.file,
-        several=True,
-        required=True,
-    )
-    summary.flag(
-        "output", "The Markdown file to write.", command_line.path, required=True
-    )
+    summary = parser.command("summary", about, _summary)
+    about = "A report.json; one for each seed."
+    summary.flag("report", about, file, several=True, required=True)
+    summary.flag("output", "The Markdown file to write.", path, required=True)
     return parser
 
 
@@ -83,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
-def _attack(arguments: argparse.Namespace) -> None:
+def _attack(arguments: Flags) -> None:
     import trapping
 
     from keras_traps.evaluation.evaluate import evaluate
@@ -93,38 +66,30 @@ def _attack(arguments: argparse.Namespace) -> None:
     tables = [int(number) for number in arguments.table]
     rates = {rate for number in tables for rate in RATES_OF[number]}
     if missing := sorted(rates - {*arguments.fpr}):
-        raise CommandLineError(
-            f"these tables need --fpr={','.join(map(str, missing))} too, as in the "
-            "paper"
-        )
+        needed = ",".join(map(str, missing))
+        raise CommandLineError(f"these tables need --fpr={needed} too, as in the paper")
     variants: Sequence[Any] = arguments.variant or _REPORTED
     if tables and arguments.variant is None:
-        needed = {variant for number in tables for variant in VARIANTS_OF[number]}
-        variants = [name for name in command_line.VARIANTS if name in needed]
+        those = {variant for number in tables for variant in VARIANTS_OF[number]}
+        variants = [name for name in command_line.VARIANTS if name in those]
     trapping.begin(arguments)
     train, test = trapping.load_data(arguments)
     chosen = trapping.choose_attacks(arguments, None if tables else _NINE)
     trapped = trapping.trap(arguments, train, test)
     print("The traps:", *trapped.calibration.explanation, sep="\n   ", flush=True)
-    trapping.open_store(arguments, trapped)
-    name = trapping.preset_name(arguments)
+    trapping.open_store(arguments, trapped, train, test)
+    settings = ", ".join([trapping.preset_name(arguments), *arguments.setting])
+    costly = {one.name for one in chosen} & {*arguments.costly}
     found = evaluate(
         trapped.defence,
         trapped.calibration,
-        trapped.test,
+        test,
         chosen,
         workdir=arguments.workdir,
-        provenance={
-            **trapped.provenance,
-            "attack settings": ", ".join([name, *arguments.setting]),
-        },
-        background=trapped.train.images,
+        provenance={**trapped.provenance, "attack settings": settings},
+        background=train.images,
         num_examples=arguments.num_examples,
-        limits={
-            one.name: arguments.num_examples_costly
-            for one in chosen
-            if one.name in arguments.costly
-        },
+        limits=dict.fromkeys(costly, arguments.num_examples_costly),
         variants=variants,
         seed=arguments.seed,
         chunk_size=arguments.chunk_size,
@@ -132,7 +97,7 @@ def _attack(arguments: argparse.Namespace) -> None:
         resume=True,
         engine=arguments.engine,
     )
-    _print(found)
+    _print(found.rows)
     if tables:
         paths = write_tables(found, tables, arguments.workdir / "tables")
         print(f"Tables: {paths.html}")
@@ -141,25 +106,33 @@ def _attack(arguments: argparse.Namespace) -> None:
         print(f"Report: {paths.html}")
 
 
-def _print(found: Evaluation) -> None:
+def _print(rows: list[dict[str, Any]]) -> None:
     """Prints what M, as the paper has it, makes of each attack."""
-    rows = [row for row in found.rows if row["variant"] == "paper"]
-    if not rows:
-        return
-    rates = [f"unnoticed at {each['fpr']:.1%}" for each in rows[0]["detection"]]
-    heads = ["attack", "fools C", "fools M", "detected", *rates]
-    widths = [max(10, len(head)) for head in heads]
-    print(*(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True)))
+    import pandas as pd
+
+    cells = {}
     for row in rows:
-        detection = row["detection"]
-        shares = [row["success_classifier"], row["success_trapped"]]
-        shares += [detection[0]["detected"], *(each["overall"] for each in detection)]
-        words = [
-            "-" if rate is None or rate.value is None else f"{rate.value:.1%}"
-            for rate in shares
-        ]
-        cells = zip([row["attack"], *words], widths, strict=True)
-        print(*(f"{word:<{width}}" for word, width in cells))
+        if row["variant"] == "paper":
+            shares = {
+                "fools C": row["success_classifier"],
+                "fools M": row["success_trapped"],
+                "detected": row["detection"][0]["detected"],
+            }
+            for each in row["detection"]:
+                shares[f"unnoticed at {each['fpr']:.1%}"] = each["overall"]
+            cells[row["attack"]] = {
+                name: None if rate is None else rate.value
+                for name, rate in shares.items()
+            }
+    table = pd.DataFrame.from_dict(cells, orient="index", dtype=float)
+    if cells:
+        print(table.to_string(float_format="{:.1%}".format, na_rep="-"))
+
+
+def _summary(arguments: Flags) -> None:
+    import summary
+
+    summary.write_summary(arguments)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ OUTPUTS = ("logits", "probabilities")
 VARIANTS = ("paper", "margin", "raw_sum", "integrated", "integrated_label")
 ENGINES = ("local", "ray")
 
+Flags = argparse.Namespace
+
 
 class CommandLineError(Exception):
     """What was asked for cannot be done; the message says why."""
@@ -35,20 +37,16 @@ class Parser(argparse_flags.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **settings,
         )
-        self._commands: list[Parser] = []
-        self._add: Any = None
+        self._commands: Any = None
 
-    def command(
-        self, name: str, about: str, run: Callable[[argparse.Namespace], None]
-    ) -> "Parser":
+    def command(self, name: str, about: str, run: Callable[[Flags], None]) -> "Parser":
         """Adds a sub-command, and returns the parser of its flags."""
-        if self._add is None:
-            self._add = self.add_subparsers(
+        if self._commands is None:
+            self._commands = self.add_subparsers(
                 dest="command", required=True, metavar="COMMAND"
             )
-        made: Parser = self._add.add_parser(name, about=about, help=about)
+        made: Parser = self._commands.add_parser(name, about=about, help=about)
         made.set_defaults(run=run)
-        self._commands.append(made)
         return made
 
     def flag(
@@ -62,7 +60,7 @@ class Parser(argparse_flags.ArgumentParser):
         several: bool = False,
         required: bool = False,
     ) -> None:
-        """Adds a flag `--name=VALUE`."""
+        """Adds a flag `--name=VALUE`; one of `several` values is repeated."""
         read = _one_of(options) if options else kind
         if default not in (None, ()):
             shown = ",".join(map(str, default)) if several else default
@@ -81,7 +79,7 @@ class Parser(argparse_flags.ArgumentParser):
         """Adds a flag `--name` that is off where it is not given."""
         self.add_argument(f"--{name}", action="store_true", help=about)
 
-    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+    def parse(self, argv: Sequence[str]) -> Flags:
         """Reads a command line."""
         found = self.parse_args(list(argv))
         found.command_line = (self.prog, *argv)
@@ -89,8 +87,8 @@ class Parser(argparse_flags.ArgumentParser):
 
     def format_help(self) -> str:
         """Returns the help, with that of all sub-commands."""
-        parts = [super().format_help(), *(one.format_help() for one in self._commands)]
-        return "\n".join(parts)
+        below = self._commands.choices.values() if self._commands else ()
+        return "\n".join([super().format_help(), *(one.format_help() for one in below)])
 
     def error(self, message: str) -> NoReturn:
         """Raises what `run` tells in one line."""
@@ -104,7 +102,7 @@ def run(
     """Runs a script and ends the process.
 
     A wrong command line is told in one line, with exit code 2; an interruption in one
-    line, with exit code 130.
+    line that says how to go on, with exit code 130.
     """
     # Whoever waits for one line is not to look for it among TensorFlow's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -117,6 +115,12 @@ def run(
         print(f"\nInterrupted. {go_on}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def given(arguments: Flags, *names: str) -> dict[str, Any]:
+    """Returns those of some flags that have a value."""
+    found = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager
@@ -132,40 +136,29 @@ def refusing(what: str = "") -> Iterator[None]:
         raise CommandLineError(f"{what}: {text}" if what else text) from error
 
 
-def integer(low: int) -> Callable[[str], int]:
-    """Returns what reads an integer of at least `low`."""
-
-    def read(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            if (value := int(text)) >= low:
-                return value
-        raise argparse.ArgumentTypeError(
-            f"expected an integer of at least {low}, not {text}"
-        )
-
-    return read
-
-
 def number(
-    *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
+    kind: type[int] | type[float] = float,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
 ) -> Callable[[str], float]:
     """Returns what reads a finite number within limits."""
     limits = {"above": above, "of at least": at_least, "below": below}
     words = [f"{name} {limit:g}" for name, limit in limits.items() if abs(limit) < 1e9]
+    expected = f"{'an integer' if kind is int else 'a number'} {' and '.join(words)}"
 
     def read(text: str) -> float:
         with contextlib.suppress(ValueError):
-            value = float(text)
+            value = kind(text)
             if math.isfinite(value) and at_least <= value and above < value < below:
                 return value
-        raise argparse.ArgumentTypeError(
-            f"expected a number {' and '.join(words)}, not {text}"
-        )
+        raise argparse.ArgumentTypeError(f"expected {expected}, not {text}")
 
     return read
 
 
-count, whole = integer(1), integer(0)
+count, whole = number(int, at_least=1), number(int, at_least=0)
 share, positive = number(above=0.0, below=1.0), number(above=0.0)
 
 
@@ -186,12 +179,11 @@ def add_data(
 ) -> None:
     """Adds the flags of the data set, one of `options` if there are any."""
     parser.flag("dataset", "The data set.", default=default, options=options)
-    parser.flag(
-        "data_dir",
+    about = (
         "The folder that holds the data set; see the README. Nothing is downloaded "
-        "where it is given.",
-        path,
+        "where it is given."
     )
+    parser.flag("data_dir", about, path)
 
 
 def add_work(parser: Parser, seed: str) -> None:
@@ -208,27 +200,19 @@ def add_traps(parser: Parser) -> None:
     parser.flag("model", about, file, required=True)
     about = "What the classifier returns. Defaults to logits."
     parser.flag("output", about, options=OUTPUTS)
-    parser.flag(
-        "budget",
-        "The share of clean training images whose answer the traps may change. "
-        "Defaults to 0.001.",
-        share,
-    )
-    parser.flag(
-        "small_step_share",
-        "How much the small step adds to the clean spread, as a share of the large. "
-        "Defaults to 0.5.",
-        positive,
-    )
-    parser.flag(
-        "temperature",
-        "The temperature of the soft labels that W is added to; 1 leaves them as the "
-        "classifier has them. Defaults to what is chosen from clean training images.",
-        positive,
-    )
+    about = "The share of clean training images whose answer the traps may change."
+    parser.flag("budget", f"{about} Defaults to 0.001.", share)
     about = (
-        "A calibration.json to use instead of a new one, with its own four of these."
+        "How much the small step adds to the clean spread, as a share of the large. "
+        "Defaults to 0.5."
     )
+    parser.flag("small_step_share", about, positive)
+    about = (
+        "The temperature of the soft labels that W is added to; 1 leaves them as the "
+        "classifier has them. Defaults to what is chosen from clean training images."
+    )
+    parser.flag("temperature", about, positive)
+    about = "A calibration.json to use, with its own four of these, not a new one."
     parser.flag("calibration", about, file)
     about = "The false-positive rates to set thresholds for."
     parser.flag("fpr", about, share, default=(0.05, 0.005), several=True)
@@ -237,22 +221,24 @@ def add_traps(parser: Parser) -> None:
 
 def add_attacks(parser: Parser, attacks: str) -> None:
     """Adds the flags of attacks; `attacks` says which are run where none is named."""
-    parser.flag(
-        "preset",
+    about = (
         "The attacks' settings: the paper's for the data set, or with fewer iterations "
         "(cpu), fit for a few processor cores; or the name of one of "
-        "keras_traps.attacks.PRESETS, for a data set that is not the paper's.",
-        default="cpu",
+        "keras_traps.attacks.PRESETS, for a data set that is not the paper's."
     )
+    parser.flag("preset", about, default="cpu")
     parser.flag("attacks", f"Which attacks. Defaults to {attacks}.", several=True)
+    about = (
+        "Another setting than the preset's, such as SPSA.nb_iter=500 or, as in JSON, "
+        'EAD.decision_rule="EN"; give it once for each.'
+    )
     # Its values may have commas.
     parser.add_argument(
         "--setting",
         action="append",
         default=[],
         metavar="ATTACK.NAME=VALUE",
-        help="Another setting than the preset's, such as SPSA.nb_iter=500 or, as in "
-        'JSON, EAD.decision_rule="EN"; give it once for each.',
+        help=about,
     )
     add_running(parser)
 
@@ -263,24 +249,18 @@ def add_running(parser: Parser) -> None:
     parser.flag("num_examples", about, count, default=1000)
     about = "How many images are attacked at once."
     parser.flag("chunk_size", about, count, default=250)
-    parser.flag(
-        "engine",
+    about = (
         "Where the attacks run: in this process, or spread by Ray over the cores or "
-        "GPUs of this machine, or over the cluster that RAY_ADDRESS names.",
-        default="local",
-        options=ENGINES,
+        "GPUs of this machine, or over the cluster that RAY_ADDRESS names."
     )
+    parser.flag("engine", about, default="local", options=ENGINES)
 
 
 class _Several(argparse.Action):
     """Adds up what a repeated flag says; the first time replaces the default."""
 
     def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
+        self, parser: Any, namespace: Flags, values: Any, option_string: Any = None
     ) -> None:
         del parser, option_string
         before = getattr(namespace, self.dest)

@@ -1,12 +1,11 @@
 """Attacks what was trained, keeps what M and M∘P answer, and makes the tables."""
 
-import argparse
 import dataclasses
 
 import pandas as pd
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, Flags, refusing
 from luring_folder import WHOLE, Folder
-from trapping import load_data
+from trapping import begin, load_data
 
 from keras_traps import attacks
 from keras_traps.datasets import Dataset
@@ -50,11 +49,12 @@ _ATTACKS: dict[str, tuple[str, ...] | None] = {
 _MEASURED = {"target", "test", "agree", "same", "parameters", "test_data", "versions"}
 
 
-def attack(arguments: argparse.Namespace) -> None:
+def attack(arguments: Flags) -> None:
     """Attacks the variants of `--variant`, and tells of each attack as it is done."""
     folder = Folder.of(arguments)
     names = folder.variants(arguments.variant)
     chosen = _chosen(arguments)
+    begin(arguments)
     device = prepare_devices()
     hush_retracing()
     test = load_data(arguments)[1]
@@ -62,8 +62,6 @@ def attack(arguments: argparse.Namespace) -> None:
         test, seed=arguments.seed, chunk_size=arguments.chunk_size
     )
     with refusing():
-        check_workdir(folder.path, resume=arguments.resume)
-        # Before the records are begun, which would stand in the way of the next run.
         subjects = [_subjects(arguments, folder, name, test) for name in names]
         store = RecordStore(folder.path, settings, resume=arguments.resume)
     # A control that looks for the most harmful settings is none.
@@ -88,27 +86,20 @@ def attack(arguments: argparse.Namespace) -> None:
         ),
     ):
         rates = luring_rates(make_frame([run], store))
-        words = [
-            f"{name} {percent(rate.value)}"
-            for name, rate in (
-                ("AC_M∘P", rates.ac_mop),
-                ("AC_M", rates.ac_m),
-                ("DAC", rates.dac),
-            )
-        ]
         print(
             f"{arguments.threat}: {run.attack} {run.eps:g} on {run.about['variant']}, "
-            f"{run.images} images: {', '.join(words)} %",
+            f"{run.images} images: AC_M∘P {percent(rates.ac_mop.value)}, AC_M "
+            f"{percent(rates.ac_m.value)}, DAC {percent(rates.dac.value)} %",
             flush=True,
         )
 
 
-def _preset_name(arguments: argparse.Namespace) -> str:
+def _preset_name(arguments: Flags) -> str:
     name = _PRESETS[arguments.dataset]
     return name if arguments.preset == "paper" else f"{name}_cpu"
 
 
-def _chosen(arguments: argparse.Namespace) -> list[attacks.Attack]:
+def _chosen(arguments: Flags) -> list[attacks.Attack]:
     """Returns the attacks with all radii, radius by radius within each attack."""
     names = arguments.attacks or _ATTACKS[arguments.threat]
     radii = arguments.eps or attacks.LURING_EPS[_PRESETS[arguments.dataset]]
@@ -116,21 +107,17 @@ def _chosen(arguments: argparse.Namespace) -> list[attacks.Attack]:
     with refusing():
         by_radius = [attacks.preset(preset, names, eps=eps) for eps in radii]
         found = [attack for same in zip(*by_radius, strict=True) for attack in same]
-        if arguments.nb_iter:
-            steps = {"nb_iter": arguments.nb_iter}
-            found = [
-                dataclasses.replace(one, **steps)
-                if "nb_iter" in one.settings()
-                else one
-                for one in found
-            ]
+        for place, one in enumerate(found):
+            if arguments.nb_iter and "nb_iter" in one.settings():
+                steps = {"nb_iter": arguments.nb_iter}
+                found[place] = dataclasses.replace(one, **steps)
         if arguments.threat == "identity":
             found = [past_the_lure(one) for one in found]
     return found
 
 
 def _subjects(
-    arguments: argparse.Namespace, folder: Folder, variant: str, test: Dataset
+    arguments: Flags, folder: Folder, variant: str, test: Dataset
 ) -> list[Subject]:
     target = folder.target()
     facts = folder.facts(variant)
@@ -151,11 +138,6 @@ def _subjects(
         num_examples=arguments.num_examples,
         seed=arguments.seed,
     )
-    if arguments.threat == "exchanged" and len(examples) < 2:
-        raise CommandLineError(
-            "--threat=exchanged needs two images that M and M∘P are right on, and "
-            f"there is one of {variant}: raise --num_examples"
-        )
     return luring_subjects(
         arguments.threat,
         variant,
@@ -168,25 +150,21 @@ def _subjects(
     )
 
 
-def table(arguments: argparse.Namespace) -> None:
+def table(arguments: Flags) -> None:
     """Writes Table 1 and the data set's of Tables 2 to 4, as far as there are any."""
     folder = Folder.of(arguments)
     names = folder.variants(arguments.variant)
     test = load_data(arguments)[1]
     with refusing():
         runs = folder.runs(names)
-        clean = [
-            _clean(name, folder, test) for name in [*folder.trained(WHOLE), *names]
-        ]
-        frame = make_frame(runs, RecordStore.open(folder.path)) if runs else None
-    paths = write_luring_tables(
-        test.name,
-        clean,
-        runs,
-        pd.DataFrame() if frame is None else frame,
-        folder.path / "tables",
-        provenance=provenance(arguments.command_line, test_data=test.sha256),
-    )
+        every = [*folder.trained(WHOLE), *names]
+        clean = [_clean(name, folder, test) for name in every]
+        frame = pd.DataFrame()
+        if runs:
+            frame = make_frame(runs, RecordStore.open(folder.path))
+    facts = provenance(arguments.command_line, test_data=test.sha256)
+    place = folder.path / "tables"
+    paths = write_luring_tables(test.name, clean, runs, frame, place, provenance=facts)
     print(f"Tables: {paths.html}")
 
 
@@ -198,19 +176,15 @@ def _clean(name: str, folder: Folder, test: Dataset) -> CleanVariant:
             f"--dataset={test.name}"
         )
 
-    def rate(key: str) -> Rate:
-        return Rate(round(facts[key] * len(test)), len(test))
-
-    alone = name == "target"
-    return CleanVariant(
-        variant=name,
-        test=rate("test"),
-        agree=None if alone else rate("agree"),
-        same=None if alone else rate("same"),
-        parameters=facts["parameters"],
-        facts={
-            key: value
-            for key, value in facts.items()
-            if key not in _MEASURED and value is not None
-        },
-    )
+    rates = {
+        key: Rate(round(facts[key] * len(test)), len(test))
+        for key in ("test", "agree", "same")
+    }
+    if name == "target":
+        rates |= {"agree": None, "same": None}
+    told = {
+        key: value
+        for key, value in facts.items()
+        if key not in _MEASURED and value is not None
+    }
+    return CleanVariant(name, **rates, parameters=facts["parameters"], facts=told)

@@ -1,15 +1,15 @@
 """What luring shows without training: a small lured model under attack; its files."""
 
-import argparse
 import io
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, Flags, refusing
 from luring_folder import Folder
 from matplotlib.figure import Figure
 from trapping import load_data, load_model
@@ -17,7 +17,6 @@ from trapping import load_data, load_model
 from keras_traps import attacks, datasets
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import make_writable, write_atomically
-from keras_traps.attacks import AttackResult
 from keras_traps.devices import prepare_devices
 from keras_traps.luring import agreement_model
 from keras_traps.luring.training import join
@@ -31,7 +30,7 @@ _DRAWN_OF_EACH = 2
 _ENOUGH = 0.5
 
 
-def demo(arguments: argparse.Namespace) -> None:
+def demo(arguments: Flags) -> None:
     """Attacks the packed M∘P, and looks at what M and the schemes make of that."""
     prepare_devices()
     with refusing():
@@ -41,8 +40,35 @@ def demo(arguments: argparse.Namespace) -> None:
         for name in ("target", "lure")
     )
     target.trainable = False
+    lured = join(lure, target)
+    agreement = agreement_model(target, lure, output="logits")
     images, labels = demo_images(target, arguments.data_dir)
-    show(target, lure, images, labels, arguments.output / "luring_demo.png")
+    right = predict(lured, images).argmax(axis=1) == labels
+    if not right.any():
+        raise CommandLineError("M∘P is wrong on every image: none is attacked")
+    clean, classes = images[right], labels[right]
+    print(f"{len(clean)} of {len(images)} images that both M and M∘P get right")
+    print(f"{'attack on M∘P':<14} fools M∘P  fools M  refused  M right")
+    pairs = []
+    for attack in attacks.preset("luring_mnist_cpu", _ATTACKS):
+        result = attack(lured, clean, classes, output="logits")
+        # All are asked, for a model cannot be asked about no image.
+        hit = result.success
+        wrong = predict(target, result.images).argmax(axis=1) != classes
+        refused = ~agreement(result.images, training=False)["agreed"].numpy()
+        counts = [(hit & also).sum() for also in (wrong, refused, ~wrong)]
+        cells = "".join(f"{count:>9}" for count in counts)
+        print(f"{attack.name:<14}{hit.sum():>10}{cells}")
+        # Those that fool M∘P come first.
+        for row in np.argsort(~hit, kind="stable")[:_DRAWN_OF_EACH]:
+            pairs.append((attack.name, clean[row], result.images[row]))
+    print(
+        "The last three columns count the images that fool M∘P: where M is fooled "
+        "too, where the scheme that asks both refuses, and where M alone is right."
+    )
+    path = arguments.output / "luring_demo.png"
+    write_atomically(path, _draw(target, lured, lure, pairs))
+    print(f"Written: {path}")
 
 
 def demo_images(
@@ -69,98 +95,43 @@ def demo_images(
     return images[rows], data.labels[rows]
 
 
-def show(
-    target: keras.Model,
-    lure: keras.Model,
-    images: FloatArray,
-    labels: IntArray,
-    path: Path,
-) -> None:
-    """Attacks M∘P on images that it and M get right, prints and draws what happens."""
-    lured = join(lure, target)
-    agreement = agreement_model(target, lure, output="logits")
-    right = np.ones(len(images), bool)
-    for model in (target, lured):
-        right &= predict(model, images).argmax(axis=1) == labels
-    if not right.any():
-        raise CommandLineError("M or M∘P is wrong on every image: none is attacked")
-    clean, classes = images[right], labels[right]
-    print(f"{len(clean)} of {len(images)} images that both M and M∘P get right")
-    print(f"{'attack on M∘P':<14} fools M∘P  fools M  refused  M right")
-    found: dict[str, AttackResult] = {}
-    for attack in attacks.preset("luring_mnist_cpu", _ATTACKS):
-        result = found[attack.name] = attack(lured, clean, classes, output="logits")
-        # All are asked, for a model cannot be asked about no image.
-        hit = result.success
-        wrong = predict(target, result.images).argmax(axis=1) != classes
-        refused = ~agreement(result.images, training=False)["agreed"].numpy()
-        counts = (
-            hit.sum(),
-            (hit & wrong).sum(),
-            (hit & refused).sum(),
-            (hit & ~wrong).sum(),
-        )
-        print(
-            f"{attack.name:<14}{counts[0]:>10}" + "".join(f"{n:>9}" for n in counts[1:])
-        )
-    print(
-        "The last three columns count the images that fool M∘P: where M is fooled "
-        "too, where the scheme that asks both refuses, and where M alone is right."
-    )
-    write_atomically(path, _draw(target, lured, lure, clean, found))
-    print(f"Written: {path}")
-
-
-def _said(target: keras.Model, lured: keras.Model, images: FloatArray) -> list[str]:
-    pairs = [predict(model, images).argmax(axis=1) for model in (target, lured)]
-    return [f"M: {a}, M∘P: {b}" for a, b in zip(*pairs, strict=True)]
-
-
 def _draw(
-    target: keras.Model,
-    lured: keras.Model,
-    lure: keras.Model,
-    clean: FloatArray,
-    found: dict[str, AttackResult],
+    target: keras.Model, lured: keras.Model, lure: keras.Model, pairs: list[Any]
 ) -> bytes:
-    # Those that fool M∘P come first.
-    chosen = {
-        name: np.argsort(~result.success, kind="stable")[:_DRAWN_OF_EACH]
-        for name, result in found.items()
-    }
-    names = [name for name, rows in chosen.items() for _ in rows]
-    before = np.concatenate([clean[rows] for rows in chosen.values()])
-    after = np.concatenate([found[name].images[rows] for name, rows in chosen.items()])
+    names, before, after = map(np.stack, zip(*pairs, strict=True))
+
+    def said(images: FloatArray) -> list[str]:
+        both = [predict(model, images).argmax(axis=1) for model in (target, lured)]
+        return [f"M: {a}, M∘P: {b}" for a, b in zip(*both, strict=True)]
+
+    nothing = [""] * len(pairs)
     columns = [
-        ("x", before, _said(target, lured, before)),
-        ("P(x)", predict(lure, before), None),
-        ("x' made on M∘P", after, _said(target, lured, after)),
-        ("change", after - before, None),
-        ("P(x')", predict(lure, after), None),
+        ("x", before, said(before)),
+        ("P(x)", predict(lure, before), nothing),
+        ("x' made on M∘P", after, said(after)),
+        ("change", after - before, nothing),
+        ("P(x')", predict(lure, after), nothing),
     ]
-    figure = Figure(figsize=(9.2, 0.5 + 2.0 * len(names)), layout="constrained")
-    grid = figure.subplots(len(names), len(columns), squeeze=False)
+    figure = Figure(figsize=(9.2, 0.5 + 2.0 * len(pairs)), layout="constrained")
+    grid = figure.subplots(len(pairs), len(columns), squeeze=False)
     for column, (head, pixels, words) in enumerate(columns):
         for row, axes in enumerate(grid[:, column]):
-            values = pixels[row, ..., 0]
-            if head == "change":
-                reach = float(np.abs(values).max()) or 1.0
-                axes.imshow(values, cmap="PuOr", vmin=-reach, vmax=reach)
-            else:
-                axes.imshow(values, cmap="gray", vmin=0, vmax=1)
+            # A change is drawn from its own largest, with 0 in the middle.
+            reach = float(np.abs(pixels[row]).max()) or 1.0
+            change = {"cmap": "PuOr", "vmin": -reach, "vmax": reach}
+            gray = {"cmap": "gray", "vmin": 0, "vmax": 1}
+            axes.imshow(pixels[row, ..., 0], **change if head == "change" else gray)
             axes.set(xticks=[], yticks=[])
-            if words is not None:
-                axes.set_xlabel(words[row], fontsize=9)
-            if column == 0:
-                axes.set_ylabel(names[row])
+            axes.set_xlabel(words[row], fontsize=9)
+            axes.set_ylabel(names[row] if column == 0 else "")
         grid[0, column].set_title(head, fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
 
 
-def pack(arguments: argparse.Namespace) -> None:
-    """Packs M and the P of luring, and tells how many answers change by it."""
+def pack(arguments: Flags) -> None:
+    """Packs M and the P of luring, and counts the answers that changed by it."""
     folder = Folder(arguments.workdir, None, arguments.dataset)
     target, lure = folder.target(), folder.load("luring")
     images = load_data(arguments)[1].images

@@ -1,13 +1,12 @@
 """A folder of models: M, the variants of M∘P, and what was measured of each."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import keras
-from command_line import CommandLineError
+from command_line import CommandLineError, Flags
 from trapping import load_classifier, load_model
 
 from keras_traps import attacks
@@ -29,7 +28,7 @@ class Folder(NamedTuple):
     dataset: str
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "Folder":
+    def of(cls, arguments: Flags) -> "Folder":
         """Returns the folder that the flags name, which need not exist."""
         return cls(arguments.workdir, arguments.model, arguments.dataset)
 

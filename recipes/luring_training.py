@@ -1,13 +1,13 @@
 """Trains M and the variants of M∘P, and measures each on clean images."""
 
-import argparse
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import keras
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, Flags, given, refusing
 from luring_folder import VARIANTS, WHOLE, Folder
 from trapping import load_data, load_model
 
@@ -44,8 +44,8 @@ _BUILD: dict[str, Callable[[float], keras.Model]] = {
 _Plan = tuple[dict[str, Any], Callable[[Backup], tuple[keras.Model, dict[str, Any]]]]
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Trains what `--variant` names, one after the other."""
+def train(arguments: Flags) -> None:
+    """Trains what `--variant` names, and measures each on the test images."""
     folder = Folder.of(arguments)
     # M is the first: the others are trained before it.
     asked = arguments.variant
@@ -63,6 +63,7 @@ def train(arguments: argparse.Namespace) -> None:
     hush_retracing()
     for variant in variants:
         plan = _plan_whole if variant in WHOLE else _plan_variant
+        kept = folder.path / f".{variant}.settings.json"
         with refusing():
             settings, run = plan(arguments, folder, variant, data)
             settings |= {
@@ -72,56 +73,69 @@ def train(arguments: argparse.Namespace) -> None:
                 "train_data": data.sha256,
                 **rounding_environment(),
             }
-            place = folder.path / f".{variant}.backup"
+            # What is there is not passed off for what is asked for.
             if (folder.path / f"{variant}.keras").exists():
-                _keep(folder, variant, settings, resume=arguments.resume)
+                keep_settings(kept, settings, resume=arguments.resume)
             if folder.trained([variant]):
                 continue
+            place = folder.path / f".{variant}.backup"
             backup = Backup(place, settings, resume=arguments.resume)
         print(f"Training {variant} on {data.name}", flush=True)
         model, found = run(backup)
-        _keep(folder, variant, settings, resume=True)
-        settings |= {**found, "seconds": backup.seconds}
-        _finish(arguments, folder, variant, model, settings, test)
+        keep_settings(kept, settings, resume=True)
+        save_model(model, folder.path / f"{variant}.keras")
+        target = folder.target()
+        augmented = target if variant == "target" else folder.augmented(variant, target)
+        measured = clean_metrics(
+            target=predict(target, test.images).argmax(axis=1),
+            augmented=predict(augmented, test.images).argmax(axis=1),
+            labels=test.labels,
+        )
+        facts = {
+            **provenance(arguments.command_line, model=weights_sha256(model)),
+            "target_sha256": weights_sha256(target),
+            "test_data": test.sha256,
+            "parameters": model.count_params(),
+            **settings,
+            **found,
+            "seconds": backup.seconds,
+            **measured._asdict(),
+        }
+        path = folder.path / f"{variant}.json"
+        write_atomically(path, json.dumps(facts, indent=1).encode())
+        print(
+            f"{variant}: test accuracy of M {measured.target:.2%}, of this "
+            f"{measured.test:.2%}, both right {measured.agree:.2%}",
+            flush=True,
+        )
         backup.discard()
 
 
-def _keep(
-    folder: Folder, variant: str, settings: dict[str, Any], *, resume: bool
-) -> None:
-    """Refuses to pass off what is there for what is asked for."""
-    path = folder.path / f".{variant}.settings.json"
-    keep_settings(path, settings, resume=resume)
-
-
-def _plan_whole(
-    arguments: argparse.Namespace, folder: Folder, variant: str, data: Dataset
-) -> _Plan:
+def _plan_whole(arguments: Flags, folder: Folder, variant: str, data: Dataset) -> _Plan:
     """Plans the training of M, or of what an attacker takes for it."""
-    seed = arguments.seed + (variant == "surrogate")
-    recipe = VICTIM_RECIPES[arguments.dataset]
-    moves = _moves(arguments)
-    recipe = dataclasses.replace(recipe, **moves)
-    target = folder.target() if variant == "surrogate" else None
+    seed, moves = arguments.seed + (variant == "surrogate"), _moves(arguments)
+    recipe = dataclasses.replace(VICTIM_RECIPES[arguments.dataset], **moves)
+    settings = {"steps": arguments.steps, **moves}
+    if variant == "surrogate":
+        make = functools.partial(untrained, folder.target())
+        settings["own_seed"] = seed
+    else:
+        make = functools.partial(_BUILD[arguments.dataset], arguments.width)
+        settings["width"] = arguments.width
 
     def run(backup: Backup) -> tuple[keras.Model, dict[str, Any]]:
         keras.utils.set_random_seed(seed)
-        if target is None:
-            model = _BUILD[arguments.dataset](arguments.width)
-        else:
-            model = untrained(target)
+        model, steps = make(), arguments.steps
         picked = train_target(
-            model, data, recipe, steps=arguments.steps, seed=seed, backup=backup
+            model, data, recipe, steps=steps, seed=seed, backup=backup
         )
         return model, {"validation_accuracy": picked.score}
 
-    settings = {"steps": arguments.steps, **moves}
-    settings |= {"width": arguments.width} if target is None else {"own_seed": seed}
     return settings, run
 
 
 def _plan_variant(
-    arguments: argparse.Namespace, folder: Folder, variant: Any, data: Dataset
+    arguments: Flags, folder: Folder, variant: Any, data: Dataset
 ) -> _Plan:
     """Plans the training of a network before M."""
     target = folder.target()
@@ -150,9 +164,8 @@ def _plan_variant(
         settings["loss"] = arguments.loss
         if arguments.loss == "luring":
             settings["luring_weight"] = weight
-    start = None
     if arguments.start is not None:
-        start = load_model(arguments.start, "--start")
+        start = options["start"] = load_model(arguments.start, "--start")
         lure = make_lure(variant, arguments.dataset, width=arguments.width)
         check_start(start, variant, target, lure)
         settings["start_sha256"] = weights_sha256(start)
@@ -166,7 +179,6 @@ def _plan_variant(
             output="logits",
             loss=arguments.loss,
             luring_weight=weight,
-            start=start,
             seed=arguments.seed,
             backup=backup,
             **options,
@@ -178,59 +190,20 @@ def _plan_variant(
     return settings, run
 
 
-def _schedule(arguments: argparse.Namespace, variant: Any) -> Schedule:
-    changed: dict[str, Any] = {}
+def _schedule(arguments: Flags, variant: Any) -> Schedule:
+    changed = given(arguments, "batch_size")
     if arguments.schedule == "authors":
         schedule = authors_schedule(variant, arguments.dataset)
     else:
         schedule = LURE_RECIPES[arguments.dataset].short
         if arguments.peak_rate is not None:
             changed["learning_rates"] = (arguments.peak_rate,)
-    if arguments.batch_size is not None:
-        changed["batch_size"] = arguments.batch_size
     schedule = dataclasses.replace(schedule, **changed)
     return schedule if arguments.steps is None else schedule.scaled(arguments.steps)
 
 
-def _moves(arguments: argparse.Namespace) -> dict[str, Any]:
+def _moves(arguments: Flags) -> dict[str, Any]:
     """How far images are turned and shifted: the authors', but for what is given."""
     recipe = VICTIM_RECIPES[arguments.dataset]
-    given = {"rotation": arguments.rotation, "shift": arguments.shift}
-    return {
-        name: getattr(recipe, name) if value is None else value
-        for name, value in given.items()
-    }
-
-
-def _finish(
-    arguments: argparse.Namespace,
-    folder: Folder,
-    variant: str,
-    model: keras.Model,
-    settings: dict[str, Any],
-    test: Dataset,
-) -> None:
-    """Saves the model, and what is true of it on the test images beside it."""
-    save_model(model, folder.path / f"{variant}.keras")
-    target = folder.target()
-    augmented = target if variant == "target" else folder.augmented(variant, target)
-    measured = clean_metrics(
-        target=predict(target, test.images).argmax(axis=1),
-        augmented=predict(augmented, test.images).argmax(axis=1),
-        labels=test.labels,
-    )
-    facts = {
-        **provenance(arguments.command_line, model=weights_sha256(model)),
-        "target_sha256": weights_sha256(target),
-        "test_data": test.sha256,
-        "parameters": model.count_params(),
-        **settings,
-        **measured._asdict(),
-    }
-    path = folder.path / f"{variant}.json"
-    write_atomically(path, json.dumps(facts, indent=1).encode())
-    print(
-        f"{variant}: test accuracy of M {measured.target:.2%}, of this "
-        f"{measured.test:.2%}, both right {measured.agree:.2%}",
-        flush=True,
-    )
+    authors = {"rotation": recipe.rotation, "shift": recipe.shift}
+    return {**authors, **given(arguments, *authors)}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import attractors
 import command_line
 import train
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, count, path, refusing, whole
 
 _QUICK = "FGSM,RFGSM,BIM,PGD,UMIFGSM,DeepFool,LLC,RLLC,ILLC,TMIFGSM,JSMA"
 _COSTLY = "UAP,OM,BPDA,SPSA,BLB,CW2,EAD"
@@ -21,17 +21,15 @@ _COSTLY = "UAP,OM,BPDA,SPSA,BLB,CW2,EAD"
 
 def _parser() -> command_line.Parser:
     parser = command_line.Parser(__doc__, prog="quickstart.py")
-    parser.flag(
-        "workdir",
+    about = (
         "The folder for the classifier, the records and the report. A second run goes "
-        "on from what is there.",
-        command_line.path,
-        default=command_line.path("runs/quickstart"),
+        "on from what is there."
     )
+    parser.flag("workdir", about, path, default=path("runs/quickstart"))
     parser.switch("all_attacks", f"Run the costly attacks too: {_COSTLY}.")
     about = "How many test images to attack at most."
-    parser.flag("num_examples", about, command_line.count, default=500)
-    parser.flag("seed", "The seed of all randomness.", command_line.whole, default=0)
+    parser.flag("num_examples", about, count, default=500)
+    parser.flag("seed", "The seed of all randomness.", whole, default=0)
     parser.switch("smoke", "Train briefly and run two attacks, to try the script.")
     return parser
 

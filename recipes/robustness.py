@@ -17,12 +17,9 @@ def _parser() -> command_line.Parser:
     parser = command_line.Parser(__doc__, prog="robustness.py")
     command_line.add_traps(parser)
     command_line.add_attacks(parser, "all of the preset, in its order")
-    parser.flag(
-        "subject",
-        "What is attacked: the classifier, or a variant of the trapped model.",
-        default="paper",
-        options=("undefended", *command_line.VARIANTS),
-    )
+    about = "What is attacked: the classifier, or a variant of the trapped model."
+    subjects = ("undefended", *command_line.VARIANTS)
+    parser.flag("subject", about, default="paper", options=subjects)
     return parser
 
 
@@ -43,11 +40,11 @@ def main(argv: Sequence[str]) -> None:
     chosen = trapping.choose_attacks(arguments)
     trapped = trapping.trap(arguments, train, test)
     defence = trapped.defence
-    store = trapping.open_store(arguments, trapped)
+    store = trapping.open_store(arguments, trapped, train, test)
     with command_line.refusing():
         examples = choose_examples(
-            trapped.test,
-            [predict(defence.classifier, trapped.test.images)],
+            test,
+            [predict(defence.classifier, test.images)],
             num_examples=arguments.num_examples,
             seed=arguments.seed,
             logits=logits_model(defence.classifier, defence.output),
@@ -57,21 +54,14 @@ def main(argv: Sequence[str]) -> None:
         subject,
         chosen,
         store,
-        background=trapped.train.images,
+        background=train.images,
         seed=arguments.seed,
         chunk_size=arguments.chunk_size,
         engine=arguments.engine,
     )
-    paths = write_worst_case(
-        found,
-        chosen,
-        arguments.workdir,
-        fpr=max(defence.analyzers),
-        provenance={
-            **trapped.provenance,
-            "attack settings": trapping.preset_name(arguments),
-        },
-    )
+    facts = {**trapped.provenance, "attack settings": trapping.preset_name(arguments)}
+    fpr, workdir = max(defence.analyzers), arguments.workdir
+    paths = write_worst_case(found, chosen, workdir, fpr=fpr, provenance=facts)
     print(f"{'attack':<10} {'still stood':>11} {'got through':>11}")
     for name, count in found.tried.items():
         print(f"{name:<10} {count:>11} {found.felled[name]:>11}")

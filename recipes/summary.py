@@ -1,148 +1,128 @@
 """Puts the reports of several message seeds into one table."""
 
-import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import CommandLineError, refusing
-
-Report = dict[str, Any]
+import pandas as pd
+from command_line import CommandLineError, Flags, refusing
 
 # The paper's numbers, by the false-positive rate that they are for.
-_PAPER_NAMES = {0.05: "overall_asr", 0.005: "overall_asr_fpr0.5"}
+_PAPER = {0.05: "overall_asr", 0.005: "overall_asr_fpr0.5"}
 
 
-def _constants(report: Report) -> str:
-    found = report["calibration"]
-    weights = ", ".join(f"{weight:.4g}" for weight in found["step_weights"])
-    steps = ", ".join(f"{step:g}" for step in found["steps"])
-    return (
-        f"A0 = {found['a0']:.6g}, A1 = {found['a1']:.6g}, A2 = {found['a2']:.4g}, "
-        f"weights {weights} for steps {steps}, "
-        f"temperature {found.get('temperature', 1.0):.3g}"
-    )
-
-
-# What the table says once for all seeds.
-_SHARED: dict[str, Callable[[Report], Any]] = {
-    "data sets": lambda report: report["dataset"],
-    "training images": lambda report: report["provenance"]["train_data"],
-    "test images": lambda report: report["provenance"]["test_data"],
-    "classifiers": lambda report: report["provenance"]["classifier"],
-    "choices of constants": _constants,
-    "numbers of attacked images": lambda r: r["provenance"]["images attacked"],
-    "sets of false-positive rates": lambda r: frozenset(map(float, r["thresholds"])),
-}
-
-
-def write_summary(arguments: argparse.Namespace) -> None:
+def write_summary(arguments: Flags) -> None:
     """Reads the files of `--report` and writes the table to `--output`."""
     reports = [_read(path) for path in arguments.report]
-    for what, find in _SHARED.items():
-        if len({find(report) for report in reports}) > 1:
+    first, *others = (_shared(report) for report in reports)
+    for what, value in first.items():
+        if any(other[what] != value for other in others):
             raise CommandLineError(f"the reports are of several {what}")
     with refusing():
         arguments.output.write_text(summarize(reports), encoding="utf-8")
 
 
-def _read(path: Path) -> Report:
+def _read(path: Path) -> dict[str, Any]:
     with refusing(f"{path} is no report.json of recipes/attractors.py"):
         try:
-            report: Report = json.loads(path.read_text(encoding="utf-8"))
-            for find in _SHARED.values():
-                find(report)
+            report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            _shared(report)
         except (KeyError, TypeError) as error:
             raise ValueError(f"there is no {error}") from error
     return report
 
 
-def summarize(reports: Sequence[Report]) -> str:
-    """Returns the tables as Markdown; `reports` holds what `report.json` does."""
-    facts = [report["provenance"] for report in reports]
-    seeds = [f"seed {each['seed']}" for each in facts]
-    columns = [
-        f"overall at {float(fpr):.1%}, {whose}"
-        for fpr in reports[0]["thresholds"]
-        for whose in (*seeds, "paper")
-    ]
-    recovered = [f"recovered, {seed}" for seed in seeds]
-    hashes = {
-        "classifier": facts[0]["classifier"],
-        "training images": facts[0]["train_data"],
-        "test images": facts[0]["test_data"],
-        **{
-            f"decoder of {seed}": each["decoder"]
-            for seed, each in zip(seeds, facts, strict=True)
-        },
+def _shared(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the table says once for all seeds."""
+    facts, constants = report["provenance"], report["calibration"]
+    weights = ", ".join(f"{weight:.4g}" for weight in constants["step_weights"])
+    steps = ", ".join(f"{step:g}" for step in constants["steps"])
+    return {
+        "data sets": report["dataset"],
+        "training images": facts["train_data"],
+        "test images": facts["test_data"],
+        "classifiers": facts["classifier"],
+        "choices of constants": (
+            f"A0 = {constants['a0']:.6g}, A1 = {constants['a1']:.6g}, "
+            f"A2 = {constants['a2']:.4g}, weights {weights} for steps {steps}, "
+            f"temperature {constants.get('temperature', 1.0):.3g}"
+        ),
+        "numbers of attacked images": facts["images attacked"],
+        "sets of false-positive rates": {float(rate) for rate in report["thresholds"]},
     }
-    lines = [
-        f"# Attractors on {reports[0]['dataset']}, {len(seeds)} message seeds",
-        "",
+
+
+def summarize(reports: list[dict[str, Any]]) -> str:
+    """Returns the tables as Markdown; `reports` holds what `report.json` does."""
+    shared = _shared(reports[0])
+    by_seed = {f"seed {report['provenance']['seed']}": report for report in reports}
+    hashes = {
+        "classifier": shared["classifiers"],
+        "training images": shared["training images"],
+        "test images": shared["test images"],
+    }
+    for seed, report in by_seed.items():
+        hashes[f"decoder of {seed}"] = report["provenance"]["decoder"]
+    parts = [
+        f"# Attractors on {shared['data sets']}, {len(reports)} message seeds",
         "Rates in per cent. One set of constants for all seeds: "
-        f"{_constants(reports[0])}.",
-        "",
+        f"{shared['choices of constants']}.",
         "## Clean test images",
-        "",
-        *_table(["", *seeds], _clean_rows(reports)),
-        "",
+        _markdown(pd.DataFrame({seed: _clean(r) for seed, r in by_seed.items()})),
         "## Attacks with the paper's loss",
-        "",
-        f"{facts[0]['images attacked']} images, all classified correctly by C. "
-        "*Overall* is the share that M misclassifies unnoticed.",
-        "",
-        *_table(["attack", "fools C", *recovered, *columns], _attack_rows(reports)),
-        "",
+        f"{shared['numbers of attacked images']} images, all classified correctly by "
+        "C. *Overall* is the share that M misclassifies unnoticed.",
+        _markdown(_attacks(by_seed)),
         "## Commands",
-        "",
-        *(f"- `{each['command']}`" for each in facts),
-        "",
+        "\n".join(f"- `{report['provenance']['command']}`" for report in reports),
         "## Hashes",
-        "",
-        *(f"- {name}: `{digest}`" for name, digest in hashes.items()),
-        "",
+        "\n".join(f"- {name}: `{digest}`" for name, digest in hashes.items()),
     ]
-    return "\n".join(lines)
+    return "\n\n".join(parts) + "\n"
 
 
-def _clean_rows(reports: Sequence[Report]) -> Iterable[list[str]]:
-    clean = [report["clean"] for report in reports]
-    yield ["accuracy of C", *(_percent(c["accuracy_classifier"]) for c in clean)]
-    yield ["accuracy of M", *(_percent(c["accuracy_trapped"]) for c in clean)]
-    for fpr in clean[0]["false_positives"]:
-        rates = [_percent(c["false_positives"][fpr]) for c in clean]
-        yield [f"false positives at nominal {float(fpr):.1%}", *rates]
+def _clean(report: dict[str, Any]) -> pd.Series:
+    clean = report["clean"]
+    rates = {
+        "accuracy of C": clean["accuracy_classifier"],
+        "accuracy of M": clean["accuracy_trapped"],
+    }
+    for fpr, rate in clean["false_positives"].items():
+        rates[f"false positives at nominal {float(fpr):.1%}"] = rate
+    return pd.Series({name: _percent(rate["value"]) for name, rate in rates.items()})
 
 
-def _attack_rows(reports: Sequence[Report]) -> Iterable[list[str]]:
-    by_report = [
-        {row["attack"]: row for row in report["rows"] if row["variant"] == "paper"}
-        for report in reports
-    ]
-    rates = [float(fpr) for fpr in reports[0]["thresholds"]]
-    for attack, first in by_report[0].items():
-        rows = [rows[attack] for rows in by_report]
-        cells = [attack, _percent(first["success_classifier"])]
-        cells += [_percent(_at(row, max(rates))["recovered"]) for row in rows]
-        for fpr in rates:
-            cells += [_percent(_at(row, fpr)["overall"]) for row in rows]
-            paper = first["paper"].get(_PAPER_NAMES.get(fpr))
-            cells.append("–" if paper is None else f"{100 * paper:.1f}")
-        yield cells
+def _attacks(by_seed: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Returns a row for each attack of the first report, on M as the paper has it."""
+    found = {}
+    for seed, report in by_seed.items():
+        rows = [row for row in report["rows"] if row["variant"] == "paper"]
+        once = ["attack", "paper", ["success_classifier", "value"]]
+        for fpr, part in pd.json_normalize(rows, "detection", once).groupby("fpr"):
+            found[seed, fpr] = part.set_index("attack")
+    seed = next(iter(by_seed))
+    fprs = [float(fpr) for fpr in by_seed[seed]["thresholds"]]
+    main = found[seed, max(fprs)]
+    columns = {"fools C": main["success_classifier.value"].map(_percent)}
+    for seed in by_seed:
+        recovered = found[seed, max(fprs)]["recovered.value"]
+        columns[f"recovered, {seed}"] = recovered.map(_percent)
+    for fpr in fprs:
+        head, name = f"overall at {fpr:.1%}", _PAPER.get(fpr)
+        for seed in by_seed:
+            overall = found[seed, fpr]["overall.value"]
+            columns[f"{head}, {seed}"] = overall.map(_percent)
+        papers = main["paper"].map(lambda paper, name=name: paper.get(name))
+        columns[f"{head}, paper"] = papers.map(lambda p: _percent(p, 1, "–"))
+    return pd.DataFrame(columns, main.index)
 
 
-def _at(row: Report, fpr: float) -> Report:
-    """What a row found at a false-positive rate; reports have them in any order."""
-    return next(found for found in row["detection"] if found["fpr"] == fpr)
+def _percent(share: float | None, digits: int = 2, nothing: str = "n/a") -> str:
+    return nothing if share is None or pd.isna(share) else f"{100 * share:.{digits}f}"
 
 
-def _percent(rate: Report) -> str:
-    return "n/a" if rate["value"] is None else f"{100 * rate['value']:.2f}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{' --- |' + ' ---: |' * (len(header) - 1)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+def _markdown(frame: pd.DataFrame) -> str:
+    heads = [frame.index.name or "", *frame.columns]
+    rules = ["---", *["---:"] * len(frame.columns)]
+    lines = [heads, rules, *frame.reset_index().to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -11,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import command_line
-from command_line import CommandLineError, count, number, refusing
+from command_line import CommandLineError, Flags, count, given, number, path, refusing
 
 if TYPE_CHECKING:
     import keras
@@ -62,33 +61,27 @@ def _parser() -> command_line.Parser:
     parser.switch("falling", "Let the learning rate fall to 0 along half a cosine.")
     about = "A classifier to go on from: a .keras file, or a DEEPSEC .npz state dict."
     parser.flag("model", about, command_line.file)
-    parser.flag(
-        "noise",
+    about = (
         "The standard deviation of the Gaussian noise on training images, on the pixel "
-        "scale [0, 1]; 0 adds none.",
-        number(at_least=0.0),
-        default=0.0,
+        "scale [0, 1]; 0 adds none."
     )
-    parser.switch(
-        "augment",
+    parser.flag("noise", about, number(at_least=0.0), default=0.0)
+    about = (
         "Flip training images, and shift them by up to an eighth; for things that look "
-        "the same in a mirror, not for digits.",
+        "the same in a mirror, not for digits."
     )
+    parser.switch("augment", about)
     about = "The seed of first weights and of all else that is random."
     parser.flag("seed", about, command_line.whole, default=0)
-    parser.flag(
-        "output",
-        "The .keras file to save the model to. It may be left out with --smoke only.",
-        command_line.path,
-    )
+    about = "The .keras file to save the model to; needed but with --smoke."
+    parser.flag("output", about, path)
     parser.switch("overwrite", "Replace --output if it exists.")
-    parser.flag(
-        "strategy",
+    about = (
         "What to train on: one device, all of this machine, or the machines that "
-        "TF_CONFIG lists, where this script is started on each.",
-        default="none",
-        options=("none", "mirrored", "multiworker"),
+        "TF_CONFIG lists, where this script is started on each."
     )
+    strategies = ("none", "mirrored", "multiworker")
+    parser.flag("strategy", about, default="none", options=strategies)
     parser.switch("smoke", "Train one epoch on a few images only, to try the script.")
     return parser
 
@@ -116,15 +109,12 @@ def main(argv: Sequence[str]) -> None:
     with refusing():
         strategy = make_strategy(arguments.strategy)
     train, test = trapping.load_data(arguments)
-    given = {name: getattr(arguments, name) for name in ("epochs", "batch_size")}
-    given["learning_rate"] = arguments.learning_rate
-    given = {name: value for name, value in given.items() if value is not None}
-    settings = {**_SETTINGS[arguments.dataset], **given}
+    asked = given(arguments, "epochs", "batch_size", "learning_rate")
+    settings = {**_SETTINGS[arguments.dataset], **asked}
     if arguments.smoke:
         settings["epochs"] = 1
-        train, test = (
-            part.take(min(_SMOKE_IMAGES, len(part))) for part in (train, test)
-        )
+        few = min(_SMOKE_IMAGES, len(train), len(test))
+        train, test = train.take(few), test.take(few)
     keras.utils.set_random_seed(arguments.seed)
     with strategy.scope() if strategy else contextlib.nullcontext():
         if arguments.model is None:
@@ -150,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"Saved to {output}")
 
 
-def _augmentation(arguments: argparse.Namespace) -> keras.Layer | None:
+def _augmentation(arguments: Flags) -> keras.Layer | None:
     import keras
     import numpy as np
 
@@ -160,10 +150,11 @@ def _augmentation(arguments: argparse.Namespace) -> keras.Layer | None:
     steps: list[keras.Layer] = []
     if arguments.augment:
         steps.append(keras.layers.RandomFlip("horizontal", seed=flips))
-        moves = keras.layers.RandomTranslation(
-            _SHIFT, _SHIFT, fill_mode="reflect", seed=shifts
+        reach = {"height_factor": _SHIFT, "width_factor": _SHIFT}
+        shift = keras.layers.RandomTranslation(
+            **reach, fill_mode="reflect", seed=shifts
         )
-        steps.append(moves)
+        steps.append(shift)
     if arguments.noise:
         steps.append(keras.layers.GaussianNoise(arguments.noise, seed=noises))
     return keras.Sequential(steps) if steps else None

@@ -3,7 +3,6 @@
 Whatever a user can do wrong is a `CommandLineError`.
 """
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-from command_line import CommandLineError, refusing
+from command_line import CommandLineError, Flags, given, refusing
 
 from keras_traps import attacks, calibrate, datasets
 from keras_traps._files import keep_settings, make_writable
@@ -27,16 +26,7 @@ _DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
 _PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
 
 # Attacks of no preset have the settings of one that it has.
-_LIKE = {
-    "Noise": "FGSM",
-    "cleverhans/FGM": "FGSM",
-    "cleverhans/BIM": "BIM",
-    "cleverhans/PGD": "PGD",
-    "cleverhans/Madry": "PGD",
-    "cleverhans/MIM": "UMIFGSM",
-    "cleverhans/CW2": "CW2",
-    "cleverhans/SPSA": "SPSA",
-}
+_LIKE = {"Noise": "FGSM", "FGM": "FGSM", "Madry": "PGD", "MIM": "UMIFGSM"}
 
 # The flags that are arguments of `calibrate` where they are given.
 CALIBRATING = ("output", "budget", "small_step_share", "temperature")
@@ -47,13 +37,11 @@ class Trapped(NamedTuple):
 
     defence: Defence
     calibration: Calibration
-    train: datasets.Dataset
-    test: datasets.Dataset
     provenance: dict[str, Any]
 
 
 def load_data(
-    arguments: argparse.Namespace,
+    arguments: Flags,
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Loads the training and the test images of `--dataset`."""
     name, folder = arguments.dataset, arguments.data_dir
@@ -94,17 +82,15 @@ def read_calibration(path: Path) -> Calibration:
             raise ValueError(error) from error
 
 
-def trap(
-    arguments: argparse.Namespace, train: datasets.Dataset, test: datasets.Dataset
-) -> Trapped:
+def trap(arguments: Flags, train: datasets.Dataset, test: datasets.Dataset) -> Trapped:
     """Loads, calibrates and traps what the flags of `add_traps` name."""
     device = prepare_devices()
     hush_retracing()
     classifier = load_classifier(arguments.model, arguments.dataset)
     with refusing():
         calibration = _calibration(arguments, classifier, train)
-        constants = calibration.settings
-        defence = defend(classifier, constants, train.images, fprs=arguments.fpr)
+        settings, fprs = calibration.settings, arguments.fpr
+        defence = defend(classifier, settings, train.images, fprs=fprs)
     facts = provenance(
         arguments.command_line,
         seed=arguments.seed,
@@ -114,25 +100,23 @@ def trap(
         train_data=train.sha256,
         test_data=test.sha256,
     )
-    return Trapped(defence, calibration, train, test, facts)
+    return Trapped(defence, calibration, facts)
 
 
 def _calibration(
-    arguments: argparse.Namespace, classifier: keras.Model, train: datasets.Dataset
+    arguments: Flags, classifier: keras.Model, train: datasets.Dataset
 ) -> Calibration:
     """Reads the calibration of `--calibration` or `--resume`, or makes one."""
-    given = {name: getattr(arguments, name) for name in CALIBRATING}
-    given = {name: value for name, value in given.items() if value is not None}
-    path = arguments.calibration
-    if path is None and arguments.resume:
-        written = arguments.workdir / "calibration.json"
-        path = written if written.exists() else None
+    asked = given(arguments, *CALIBRATING)
+    path, written = arguments.calibration, arguments.workdir / "calibration.json"
+    if path is None and arguments.resume and written.exists():
+        path = written
     if path is None:
-        made = {"output": "logits", **given, "seed": arguments.seed}
+        made = {"output": "logits", **asked, "seed": arguments.seed}
         return calibrate(classifier, train.images, **made)
     calibration = read_calibration(path).reseeded(arguments.seed)
     there = {**dataclasses.asdict(calibration), **calibration.settings.to_dict()}
-    for name, value in given.items():
+    for name, value in asked.items():
         if there[name] != value:
             raise CommandLineError(
                 f"{path} was made with --{name}={there[name]}, not --{name}={value}"
@@ -140,20 +124,25 @@ def _calibration(
     return calibration
 
 
-def begin(arguments: argparse.Namespace) -> None:
+def begin(arguments: Flags) -> None:
     """Makes `--workdir`, and refuses one in use without `--resume`."""
     with refusing():
         make_writable(arguments.workdir, name="workdir")
         check_workdir(arguments.workdir, resume=arguments.resume)
 
 
-def open_store(arguments: argparse.Namespace, trapped: Trapped) -> RecordStore:
+def open_store(
+    arguments: Flags,
+    trapped: Trapped,
+    train: datasets.Dataset,
+    test: datasets.Dataset,
+) -> RecordStore:
     """Opens the records in `--workdir`, and keeps the calibration beside them."""
     settings = record_settings(
-        trapped.test,
+        test,
         seed=arguments.seed,
         chunk_size=arguments.chunk_size,
-        background=trapped.train.images,
+        background=train.images,
         defence=trapped.defence,
     )
     path = arguments.workdir / "calibration.json"
@@ -163,7 +152,7 @@ def open_store(arguments: argparse.Namespace, trapped: Trapped) -> RecordStore:
     return store
 
 
-def preset_name(arguments: argparse.Namespace) -> str:
+def preset_name(arguments: Flags) -> str:
     """Returns the name of the preset that `--preset` means for the data set."""
     name = str(arguments.preset)
     if name in ("paper", "cpu"):
@@ -179,12 +168,16 @@ def preset_name(arguments: argparse.Namespace) -> str:
 
 
 def choose_attacks(
-    arguments: argparse.Namespace, default: Sequence[str] | None = None
+    arguments: Flags, default: Sequence[str] | None = None
 ) -> list[attacks.Attack]:
     """Returns the attacks of `--attacks`, else `default`, else all of the preset."""
     known = attacks.PRESETS[preset_name(arguments)]
     names = arguments.attacks or default or tuple(known)
-    chosen = {name: {**known.get(_LIKE.get(name, name), {})} for name in names}
+    chosen: dict[str, dict[str, Any]] = {}
+    for name in names:
+        ours = name.removeprefix("cleverhans/")
+        like = name if name in known else _LIKE.get(ours, ours)
+        chosen[name] = {**known.get(like, {})}
     if unknown := [name for name in names if name not in attacks.names()]:
         raise CommandLineError(
             f"--attacks has to be of {', '.join(attacks.names())}, not "

@@ -10,7 +10,6 @@ import tensorflow as tf
 from command_line import CommandLineError
 
 from keras_traps.attractors import TrapSettings, inject
-from keras_traps.models import digits_cnn
 from keras_traps.serving import FORMATS, SelfTest
 
 
@@ -19,31 +18,31 @@ def run(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.keras"
-    keras.utils.set_random_seed(0)
-    digits_cnn().save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def trapped(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trapped(digits_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trapped") / "digits.keras"
     settings = TrapSettings(
         output="logits", a0=-1e-3, a1=-1.0, a2=0.5, step_weights=(2.0, 1.0), seed=4
     )
-    inject(keras.saving.load_model(classifier), settings).save(path)
+    inject(keras.saving.load_model(digits_file), settings).save(path)
     return path
 
 
+@pytest.fixture
+def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def skip(*_: object) -> SelfTest:
+        return SelfTest(live={"x": 0.0}, alone={"x": 0.0}, num_images=0)
+
+    monkeypatch.setattr("keras_traps.serving.exporter.self_test", skip)
+
+
 def test_one_command_traps_measures_and_exports(
-    classifier: Path,
+    digits_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     directory = tmp_path / "saved_models" / "digits_attractors"
     run(
-        f"--model={classifier}",
+        f"--model={digits_file}",
         f"--directory={directory}",
         "--seed=20261122",
         "--signatures=serving_default,analyze",
@@ -53,16 +52,12 @@ def test_one_command_traps_measures_and_exports(
     printed = capsys.readouterr().out
     assert f"saved_model_cli show --dir {directory / '1'} --all" in printed
     assert "Wrote " in printed
-    assert {path.name for path in directory.parent.iterdir()} == {
-        "digits_attractors",
-        "digits_attractors.tflite",
-    }
+    assert (directory.parent / "digits_attractors.tflite").is_file()
     signatures = tf.saved_model.load(str(directory / "1")).signatures
     assert set(signatures) == {"serving_default", "analyze"}
     card = (directory / "1" / "README.md").read_text()
     assert str(tmp_path) not in card
     assert "--signatures=serving_default,analyze" in card
-    assert "white box" in card
     assert "20261122" not in card
     assert "--seed=SECRET" in card
     told = json.loads((directory / "1" / "assets.extra" / "defense.json").read_text())
@@ -80,63 +75,33 @@ def lure(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_lured_model_is_exported_from_two_files(
-    classifier: Path, lure: Path, tmp_path: Path, no_fresh_process: None
+    digits_file: Path, lure: Path, tmp_path: Path, no_fresh_process: None
 ) -> None:
     directory = tmp_path / "lured"
-    files = (f"--model={classifier}", f"--lure={lure}", f"--directory={directory}")
+    files = (f"--model={digits_file}", f"--lure={lure}", f"--directory={directory}")
     run(*files, "--deploy=agreed")
     signatures = tf.saved_model.load(str(directory / "1")).signatures
     assert set(signatures) == {"serving_default", "predict_agreed"}
     assert "agreement" in (directory / "1" / "README.md").read_text()
-
-
-def test_a_file_of_a_lured_model_answers_as_it_is_deployed(
-    classifier: Path, lure: Path, tmp_path: Path, no_fresh_process: None
-) -> None:
-    directory = tmp_path / "lured"
-    files = (f"--model={classifier}", f"--lure={lure}", f"--directory={directory}")
+    # What is written beside it answers as it is deployed.
     run(*files, "--deploy=augmented", "--format=tflite")
     noise = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
-    served = tf.saved_model.load(str(directory / "1")).signatures
+    served = tf.saved_model.load(str(directory / "2")).signatures
     expected = served["serving_default"](image=noise)["probabilities"].numpy()
     logits = FORMATS["tflite"].run(tmp_path / "lured.tflite", noise)
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, rtol=0, atol=1e-4)
-
-
-def test_a_format_that_cannot_be_written_is_told_and_the_rest_stands(
-    classifier: Path,
-    tmp_path: Path,
-    no_fresh_process: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    run(
-        f"--model={classifier}",
-        f"--directory={tmp_path / 'digits'}",
-        "--format=onnx",
-    )
-    assert "No onnx file: A file .onnx needs tf2onnx" in capsys.readouterr().err
-    assert (tmp_path / "digits" / "1" / "saved_model.pb").exists()
-    assert not (tmp_path / "digits.onnx").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ((), "--model, --directory"),
-        (("--model=none.keras",), r"--model: there is no file none\.keras"),
-        (("--model=m.keras", "x"), "unrecognized arguments: x"),
         (("--model=m.keras", "--lure=m.keras"), "--lure and --deploy go together"),
-        (("--model=m.keras", "--deploy=agreed"), "--lure and --deploy go together"),
         (
             ("--model=m.keras", "--lure=m.keras", "--deploy=agreed", "--format=onnx"),
             "--format writes one network",
         ),
-        (("--model=m.keras", "--warmup_batch_sizes=1,x"), "expected an integer of at"),
-        (("--model=m.keras", "--signatures=guess"), "expected one of serving_default"),
         (("--model=m.keras",), r"--model cannot be read: .*m\.keras"),
-        (("--model=m.keras", "--dataset=dgits"), "data set 'dgits' was not found"),
         (("--model=m.keras", "--version=3"), "d/3 exists: choose another --version"),
     ],
 )
@@ -155,31 +120,20 @@ def test_a_wrong_command_line_is_told(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["3", "d", "m.keras"]
 
 
-def test_what_does_not_fit_the_model_is_told(
-    classifier: Path, trapped: Path, tmp_path: Path
-) -> None:
-    place = f"--directory={tmp_path / 'd'}"
-    (tmp_path / "c.json").write_text("{}")
-    with pytest.raises(CommandLineError, match=r"c\.json is no calibration"):
-        run(f"--model={classifier}", place, f"--calibration={tmp_path / 'c.json'}")
-    with pytest.raises(CommandLineError, match="predict_agreed"):
-        run(f"--model={trapped}", place, "--signatures=predict_agreed")
-    assert not (tmp_path / "d").exists()
-
-
 def test_a_trapped_model_is_exported_with_the_rate_that_is_asked_for(
     trapped: Path,
     tmp_path: Path,
     no_fresh_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run(f"--model={trapped}", f"--directory={tmp_path / 'digits'}", "--fpr=0.1")
+    command = (f"--model={trapped}", f"--directory={tmp_path / 'digits'}", "--fpr=0.1")
+    with pytest.raises(CommandLineError, match="predict_agreed"):
+        run(*command, "--signatures=predict_agreed")
+    assert not (tmp_path / "digits").exists()
+    # A format that cannot be written is told, and the rest stands.
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    run(*command, "--format=onnx")
+    assert "No onnx file: A file .onnx needs tf2onnx" in capsys.readouterr().err
     card = (tmp_path / "digits" / "1" / "README.md").read_text()
     assert "nominal false-positive rate is 10.0%" in card
-
-
-@pytest.fixture
-def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def skip(*_: object) -> SelfTest:
-        return SelfTest(live={"x": 0.0}, alone={"x": 0.0}, num_images=0)
-
-    monkeypatch.setattr("keras_traps.serving.exporter.self_test", skip)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from command_line import CommandLineError
 
-from keras_traps import datasets
 from keras_traps.luring.training import LURE_RECIPES
 
 SMALL = ("--width=0.05", "--steps=4")
@@ -37,28 +36,25 @@ def fresh(workdir: Path) -> Path:
 
 def test_a_surrogate_is_like_m_and_not_m(lured: Path) -> None:
     target, surrogate = (
-        keras.saving.load_model(lured / f"{name}.keras", compile=False)
+        keras.saving.load_model(lured / f"{name}.keras", compile=False).get_weights()
         for name in ("target", "surrogate")
     )
-    assert [w.shape for w in surrogate.weights] == [w.shape for w in target.weights]
-    assert not any(
-        np.array_equal(a, b)
-        for a, b in zip(
-            surrogate.trainable_weights, target.trainable_weights, strict=True
-        )
-    )
+    for ours, like in zip(target, surrogate, strict=True):
+        assert ours.shape == like.shape
+        assert not np.array_equal(ours, like)
     told = facts(lured, "surrogate")
     assert (told["own_seed"], told["seed"]) == (1, 0)
-    assert told["test"] > 0.5
 
 
-def test_a_short_schedule_is_told_with_its_rate(fresh: Path) -> None:
+def test_a_training_is_told_with_its_settings(fresh: Path) -> None:
     command = ("--variant=auto", *SMALL, "--schedule=short")
-    run(fresh, *command, "--peak_rate=0.5", "--batch_size=16")
+    moved = ("--rotation=10", "--shift=0.1")
+    run(fresh, *command, "--peak_rate=0.5", "--batch_size=16", *moved)
     told = facts(fresh, "auto")
+    assert (told["rotation"], told["shift"]) == (10.0, 0.1)
     assert (told["steps"], told["batch_size"], told["cosine"]) == (4, 16, True)
     assert told["learning_rates"] == [0.5]
-    with pytest.raises(CommandLineError, match=r"batch_size, learning_rates differ"):
+    with pytest.raises(CommandLineError, match="batch_size, learning_rates, rota"):
         run(fresh, *command, "--resume")
 
 
@@ -95,22 +91,6 @@ def test_what_is_there_is_not_trained_again(
         run(workdir, *command, "--steps=200", "--resume")
 
 
-def test_images_of_another_kind_are_another_setting(
-    workdir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digits = datasets.load("digits", "train", None)
-    others = dataclasses.replace(digits, pixels=digits.pixels[::-1])
-    monkeypatch.setattr(datasets, "load", lambda *_: others)
-    with pytest.raises(CommandLineError, match="train_data differ"):
-        run(workdir, "--resume", "--variant=target", "--steps=60")
-
-
-def test_how_images_were_moved_is_told(fresh: Path) -> None:
-    run(fresh, "--variant=surrogate", "--rotation=10", "--shift=0.1", "--steps=4")
-    told = facts(fresh, "surrogate")
-    assert (told["rotation"], told["shift"]) == (10.0, 0.1)
-
-
 def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,26 +121,6 @@ def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
     assert "environment" not in facts(fresh, "auto")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("--variant=ce", "--peak_rate=0"), "--peak_rate: expected a number above 0"),
-        (("--variant=ce", "--peak_rate=nan"), "--peak_rate: expected a number above 0"),
-        (("--variant=ce", "--shift=1"), "--shift: expected a number .* below 1"),
-        (("--validation_split=1",), "--validation_split: expected a number of at leas"),
-        (("--variant=luring", "--luring_weight=-1"), "--luring_weight: expected a num"),
-        (("--variant=all",), "--variant: expected one of target, surrogate, stack"),
-        (("--variant=target", "--model={}/auto.keras"), "and --model names one"),
-        (("--dataset=mnst",), "--dataset: expected one of mnist, svhn_cropped"),
-    ],
-)
-def test_a_wrong_command_line_is_told(
-    arguments: tuple[str, ...], expected: str, lured: Path
-) -> None:
-    with pytest.raises(CommandLineError, match=expected):
-        run(lured, *(argument.format(lured) for argument in arguments))
-
-
-def test_a_network_before_m_needs_m(tmp_path: Path) -> None:
-    with pytest.raises(CommandLineError, match=r"no .*target\.keras: train it by --va"):
-        run(tmp_path / "new", "--variant=ce")
+def test_m_is_either_trained_or_given(lured: Path) -> None:
+    with pytest.raises(CommandLineError, match="and --model names one"):
+        run(lured, "--variant=target", f"--model={lured / 'auto.keras'}")

@@ -25,10 +25,8 @@ def test_smoke_writes_a_report_and_a_second_run_goes_on(
     workdir = tmp_path / "new" / "run"
     flags = ("--smoke", "--num_examples=10", f"--workdir={workdir}")
     quickstart.main(flags)
-
     printed = capsys.readouterr().out
     assert "python recipes/attractors.py attack --dataset=digits" in printed
-    assert "fools C" in printed
     for attack in ("FGSM", "PGD"):
         (line,) = [text for text in printed.splitlines() if text.startswith(attack)]
         assert len(line.split()) == 6  # with what goes unnoticed at two rates
@@ -42,6 +40,8 @@ def test_smoke_writes_a_report_and_a_second_run_goes_on(
     assert findings(workdir) == first
     with pytest.raises(CommandLineError, match="epochs differ"):
         quickstart.main(["--num_examples=10", f"--workdir={workdir}"])
+    with pytest.raises(CommandLineError, match="--all_attacks"):
+        quickstart.main(["--smoke", "--all_attacks"])
 
 
 @pytest.mark.parametrize("flag", [None, "--all_attacks"])
@@ -56,11 +56,3 @@ def test_costly_attacks_are_run_where_they_are_asked_for(
     costly = {"UAP", "OM", "BPDA", "SPSA", "BLB", "CW2", "EAD"}
     expected = set(PRESETS["digits"]) - (set() if flag else costly)
     assert set(names.removeprefix("--attacks=").split(",")) == expected
-    assert "--small_step_share=0.1" in asked
-
-
-def test_two_attacks_and_all_of_them_are_not_asked_for_at_once(tmp_path: Path) -> None:
-    workdir = tmp_path / "run"
-    with pytest.raises(CommandLineError, match="--all_attacks"):
-        quickstart.main(["--smoke", "--all_attacks", f"--workdir={workdir}"])
-    assert not workdir.exists()

@@ -3,6 +3,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import pytest
 import trapping
@@ -12,27 +13,18 @@ from keras_traps import attacks, calibrate
 
 
 def asked(**flags: Any) -> argparse.Namespace:
-    plain: dict[str, Any] = {
-        "dataset": "digits",
-        "preset": "cpu",
-        "attacks": None,
-        "setting": [],
-    }
+    plain = {"dataset": "digits", "preset": "cpu", "attacks": None, "setting": []}
     return argparse.Namespace(**{**plain, **flags})
 
 
-def test_the_flags_of_a_calibration_are_its_arguments_and_say_its_defaults() -> None:
-    import command_line
-
+def test_the_help_says_the_defaults_of_a_calibration() -> None:
     parser = command_line.Parser(prog="try.py")
     command_line.add_traps(parser)
     shown = " ".join(parser.format_help().split())
     known = inspect.signature(calibrate).parameters
-    for name in trapping.CALIBRATING:
-        default = known[name].default
-        if isinstance(default, float):
-            _, _, rest = shown.partition(f"--{name} {name.upper()} ")
-            assert f"Defaults to {default}." in rest.partition(" --")[0]
+    for name in ("budget", "small_step_share"):
+        _, _, rest = shown.partition(f"--{name} {name.upper()} ")
+        assert f"Defaults to {known[name].default}." in rest.partition(" --")[0]
 
 
 @pytest.mark.parametrize(
@@ -46,17 +38,6 @@ def test_the_flags_of_a_calibration_are_its_arguments_and_say_its_defaults() -> 
 )
 def test_a_preset_is_that_of_the_data_set(flags: Any, expected: str) -> None:
     assert trapping.preset_name(asked(**flags)) == expected
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [{"dataset": "own"}, {"dataset": "own", "preset": "paper"}, {"preset": "x"}],
-)
-def test_a_preset_that_means_nothing_is_told(flags: Any) -> None:
-    with pytest.raises(
-        CommandLineError, match=r"means nothing for .* table7_mnist_cpu"
-    ):
-        trapping.preset_name(asked(**flags))
 
 
 def test_attacks_have_the_settings_that_are_given() -> None:
@@ -79,22 +60,26 @@ def test_attacks_of_no_preset_are_set_as_the_one_they_are_like() -> None:
     assert {one.settings().get("eps", 0.1) for one in chosen} == {0.1}
 
 
-def test_an_unknown_attack_is_told() -> None:
-    with pytest.raises(CommandLineError, match=r"of FGSM, .*cleverhans/.*, not CW3$"):
-        trapping.choose_attacks(asked(attacks=("FGSM", "CW3")))
+SETTING = r"ATTACK\.NAME=VALUE, .*\(PGD\).* Received: --setting="
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("flags", "expected"),
     [
-        *("FGSM.eps=0.1", "PGD", "PGD.nb_iter", "PGD.nb_iter=some", "PGD.steps=3"),
-        "PGD.nb_iter=0",
+        ({"dataset": "own"}, "--preset=cpu means nothing for own.* table7_mnist_cpu"),
+        ({"preset": "x"}, "--preset=x means nothing for digits"),
+        ({"attacks": ("FGSM", "CW3")}, r"of FGSM, .*cleverhans/.*, not CW3$"),
+        ({"setting": ["FGSM.eps=0.1"]}, rf"{SETTING}FGSM\.eps=0\.1"),
+        ({"setting": ["PGD"]}, f"{SETTING}PGD "),
+        ({"setting": ["PGD.nb_iter"]}, f"{SETTING}PGD.nb_iter "),
+        ({"setting": ["PGD.nb_iter=some"]}, f"{SETTING}PGD.nb_iter=some "),
+        ({"setting": ["PGD.steps=3"]}, f"{SETTING}PGD.steps=3 "),
+        ({"setting": ["PGD.nb_iter=0"]}, f"{SETTING}PGD.nb_iter=0 "),
     ],
 )
-def test_a_setting_that_is_none_is_told(setting: str) -> None:
-    told = rf"ATTACK\.NAME=VALUE, .*\(PGD\).* Received: --setting={setting} \("
-    with pytest.raises(CommandLineError, match=told):
-        trapping.choose_attacks(asked(attacks=("PGD",), setting=[setting]))
+def test_attacks_that_cannot_be_made_are_told(flags: Any, expected: str) -> None:
+    with pytest.raises(CommandLineError, match=expected):
+        trapping.choose_attacks(asked(**{"attacks": ("PGD",), **flags}))
 
 
 def test_a_data_set_that_is_misspelt_is_told_with_those_that_are_known() -> None:
@@ -107,19 +92,21 @@ def test_a_state_dict_of_deepsec_is_loaded(deepsec_weights: Path) -> None:
     assert trapping.load_classifier(path, "mnist").count_params() == 312_202
 
 
-def test_a_classifier_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "some.npz"
-    np.savez(path, weight=np.zeros(3))
-    with pytest.raises(
-        CommandLineError, match="no model for digits; it has mnist, cif"
-    ):
-        trapping.load_classifier(path, "digits")
-    with pytest.raises(CommandLineError, match=r"--model cannot be read: .*some\.npz"):
-        trapping.load_classifier(path, "mnist")
-    other = tmp_path / "some.keras"
-    other.write_text("no model")
-    with pytest.raises(CommandLineError, match=r"--model cannot be read: .*some\.ker"):
-        trapping.load_classifier(other, "mnist")
+@pytest.mark.parametrize(
+    ("file", "dataset", "expected"),
+    [
+        ("some.npz", "digits", "no model for digits; it has mnist, cif"),
+        ("some.npz", "mnist", r"--model cannot be read: .*some\.npz"),
+        ("some.keras", "mnist", r"--model cannot be read: .*some\.keras"),
+    ],
+)
+def test_a_classifier_that_cannot_be_read_is_told(
+    file: str, dataset: str, expected: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "some.npz", weight=np.zeros(3))
+    (tmp_path / "some.keras").write_text("no model")
+    with pytest.raises(CommandLineError, match=expected):
+        trapping.load_classifier(tmp_path / file, dataset)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"settings": 1}'])
