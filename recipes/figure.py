@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
-from command_line import count, positive
+from command_line import count, integer, positive
 from luring import BASELINES, DATASETS, LOSSES
 
 _ATTRACTORS = ("1", "2", "4", "5", "6", "7a", "7b", "ablation")
@@ -28,17 +28,12 @@ _MOST_IN_FIGURE_6 = 100
 
 def _parser() -> command_line.Parser:
     parser = command_line.Parser(__doc__, prog="figure.py")
-    _add_attractors(
-        parser.command(
-            "attractors",
-            "Draws figures of the attractor paper, or makes the ablation's table.",
-            _attractors,
-        )
-    )
+    about = "Draws figures of the attractor paper, or makes the ablation's table."
+    _add_attractors(parser.command("attractors", about, _attractors))
     about = "Draws figures of the luring paper from what luring.py trained."
     luring = parser.command("luring", about, _luring)
     about = "Which figures to draw, or the opposite directions to count."
-    _add_figures(luring, about, _LURING)
+    luring.flag("figure", about, options=_LURING, several=True, required=True)
     command_line.add_data(luring, DATASETS)
     about = "The folder that luring.py trained and attacked in; 4 and 5 need attacks."
     luring.flag("workdir", about, command_line.path, required=True)
@@ -49,9 +44,7 @@ def _parser() -> command_line.Parser:
     about = "6 and directions: how many test images to look at."
     luring.flag("num_examples", about, count, default=1000)
     luring.flag("seed", "6: the seed of random signs.", command_line.whole, default=0)
-    about = (
-        "Draws the luring paper's Figures 2 and 3, on three classes that are built in."
-    )
+    about = "Draws the luring paper's Figures 2 and 3, on three built-in classes."
     toy = parser.command("toy", about, _toy)
     about = "The folder for pictures and numbers."
     toy.flag("workdir", about, command_line.path, required=True)
@@ -62,35 +55,23 @@ def _parser() -> command_line.Parser:
     toy.flag("eps", about, positive, default=(0.2, 0.3, 0.4), several=True)
     toy.flag("steps", "Steps that P is trained for.", count, default=300)
     about = "How many images are attacked, at least 3."
-    toy.flag("num_examples", about, count, default=90)
+    toy.flag("num_examples", about, integer(3), default=90)
     return parser
 
 
-def _add_figures(
-    parser: command_line.Parser, about: str, options: Sequence[str]
-) -> None:
-    parser.flag("figure", about, options=options, several=True, required=True)
-
-
 def _add_attractors(parser: command_line.Parser) -> None:
-    _add_figures(parser, "Which figures to draw, or the ablation.", _ATTRACTORS)
+    about = "Which figures to draw, or the ablation."
+    parser.flag("figure", about, options=_ATTRACTORS, several=True, required=True)
     command_line.add_traps(parser)
     parser.flag("num_examples", "How many test images to look at.", count, default=1000)
-    parser.flag(
-        "delta",
-        "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "
-        "depends on the data set.",
-        positive,
-    )
+    about = "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "
+    parser.flag("delta", f"{about}depends on the data set.", positive)
     about = "7b: points around each image, at least 2."
-    parser.flag("samples", about, count, default=2048)
+    parser.flag("samples", about, integer(2), default=2048)
     about = "6 and ablation: how many images are attacked at most."
     parser.flag("num_attacked", about, count, default=200)
-    parser.flag(
-        "amplitude",
-        "6: how much a trapdoor changes a pixel. The default depends on the data set.",
-        command_line.share,
-    )
+    about = "6: how much a trapdoor changes a pixel. The default "
+    parser.flag("amplitude", f"{about}depends on the data set.", command_line.share)
     about = "6: how many constants CW2 tries."
     parser.flag("cw2_searches", about, count, default=4)
     parser.flag("cw2_iterations", "6: steps of CW2 with each.", count, default=100)
@@ -102,23 +83,14 @@ def main(argv: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
-def _check_at_least(low: int, name: str, arguments: argparse.Namespace) -> None:
-    if getattr(arguments, name) < low:
-        raise command_line.CommandLineError(
-            f"argument --{name}: expected an integer of at least {low}, not "
-            f"{getattr(arguments, name)}"
-        )
-
-
 def _attractors(arguments: argparse.Namespace) -> None:
-    _check_at_least(2, "samples", arguments)
     import trapping
     from figures.ablation import ablation, choices
     from figures.density import figure_7b
     from figures.directions import figure_7a
     from figures.drawing import write
+    from figures.gradients import figure_5
     from figures.illustrations import figure_1, figure_2, figure_4
-    from figures.strength import figure_5
     from figures.trapdoor import figure_6
 
     from keras_traps import attacks
@@ -132,13 +104,11 @@ def _attractors(arguments: argparse.Namespace) -> None:
     with command_line.refusing():
         constants = trapped.calibration.to_dict()
         keep_settings(workdir / "calibration.json", constants, resume=True)
-    defence = trapped.defence
+    defence, calibration = trapped.defence, trapped.calibration
     few = test.take(min(arguments.num_examples, len(test)))
-
-    def preset(*names: str) -> list[attacks.Attack]:
-        return attacks.preset(_PRESETS.get(dataset, "table7_cifar10"), names)
-
-    # Two with the paper's settings, and a CW2 of fewer, larger steps.
+    preset = _PRESETS.get(dataset, "table7_cifar10")
+    fgsm, pgd, umifgsm = attacks.preset(preset, ("FGSM", "PGD", "UMIFGSM"))
+    # Of fewer and larger steps than the paper's.
     cw2 = attacks.create(
         "CW2",
         learning_rate=0.1,
@@ -146,38 +116,29 @@ def _attractors(arguments: argparse.Namespace) -> None:
         binary_search_steps=arguments.cw2_searches,
         max_iterations=arguments.cw2_iterations,
     )
+    attacked = {"num_attacked": arguments.num_attacked, "seed": seed}
+    amplitude = arguments.amplitude or _AMPLITUDES.get(dataset, 0.2)
+    delta = arguments.delta or _DELTAS.get(dataset, 5.0)
     makers = {
         "1": lambda: figure_1(defence.trapped, test),
-        "2": lambda: figure_2(
-            defence.trapped, defence.main_analyzer, test, preset("FGSM")[0]
-        ),
+        "2": lambda: figure_2(defence.trapped, defence.main_analyzer, test, fgsm),
         "4": lambda: figure_4(defence.trapped, test),
         "5": lambda: figure_5(defence, few),
         "6": lambda: figure_6(
-            defence,
-            [*preset("FGSM", "PGD"), cw2],
-            train,
-            few,
-            amplitude=arguments.amplitude or _AMPLITUDES.get(dataset, 0.2),
-            num_attacked=arguments.num_attacked,
-            seed=seed,
+            defence, [fgsm, pgd, cw2], train, few, amplitude=amplitude, **attacked
         ),
         "7a": lambda: figure_7a(defence, few),
         "7b": lambda: figure_7b(
-            defence.trapped,
-            few,
-            delta=arguments.delta or _DELTAS.get(dataset, 5.0),
-            samples=arguments.samples,
-            seed=seed,
+            defence.trapped, few, delta=delta, samples=arguments.samples, seed=seed
         ),
         "ablation": lambda: ablation(
             defence,
-            list(choices(defence, trapped.calibration, train)),
-            preset("FGSM", "PGD", "UMIFGSM"),
+            calibration,
+            choices(calibration),
+            [fgsm, pgd, umifgsm],
             train,
             few,
-            num_attacked=arguments.num_attacked,
-            seed=seed,
+            **attacked,
         ),
     }
     for name in dict.fromkeys(arguments.figure):
@@ -223,34 +184,24 @@ def _luring(arguments: argparse.Namespace) -> None:
         test = trapping.load_data(arguments)[1]
         target = folder.target()
         variants = {name: folder.augmented(name, target) for name in names}
+        outputs = [predict(one, test.images) for one in (target, *variants.values())]
         with command_line.refusing():
-            examples = choose_examples(
-                test,
-                [predict(one, test.images) for one in (target, *variants.values())],
-                num_examples=arguments.num_examples,
-            )
-        images, labels = examples.images, examples.labels
+            most = arguments.num_examples
+            examples = choose_examples(test, outputs, num_examples=most)
         if "6" in asked:
-            few = slice(_MOST_IN_FIGURE_6)
+            few = examples.take(slice(_MOST_IN_FIGURE_6))
+            shown = (few.images, few.labels)
             made.append(
-                figure_6(
-                    dataset,
-                    target,
-                    variants,
-                    images[few],
-                    labels[few],
-                    seed=arguments.seed,
-                )
+                figure_6(dataset, target, variants, *shown, seed=arguments.seed)
             )
         if "directions" in asked:
-            made.append(direction_counts(dataset, target, variants, images))
+            made.append(direction_counts(dataset, target, variants, examples.images))
+    origin = provenance(arguments.command_line, **facts)
     for result in made:
-        origin = provenance(arguments.command_line, **facts)
         print(f"Written: {write(result, origin, folder.path / 'figures')}")
 
 
 def _toy(arguments: argparse.Namespace) -> None:
-    _check_at_least(3, "num_examples", arguments)
     from figures.drawing import write
     from figures.luring_toy import (
         luring_toy,

@@ -3,64 +3,72 @@
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy.stats import gaussian_kde
 
 from keras_traps._files import make_writable, write_atomically
+from keras_traps.evaluation.report import plain
 
 Values = npt.NDArray[np.floating]
 INK, MUTED = "#1d2327", "#6b747c"
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Of the palette of Okabe and Ito, apart under the common colour blindnesses."""
+TWO_WAYS = LinearSegmentedColormap.from_list("", [HUES[0], "white", HUES[1]])
 
-_DPI = 144
-_MOST_SAMPLES = 5_000
-_POINTS = 400
-_GRID = 4_000
+_MOST_SAMPLES, _POINTS, _GRID = 5_000, 400, 4_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A figure: pictures, words and numbers."""
+    """A figure of a data set, or of none: pictures by the figure's name, and numbers.
 
-    name: str
+    What `pages.md.j2` tells of it, and is not among the numbers, is in `words`.
+    """
+
+    figure: str
+    dataset: str
     title: str
     pictures: Mapping[str, Figure]
-    text: str
     numbers: Mapping[str, Any]
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def write(result: Result, provenance: Mapping[str, Any], directory: Path) -> Path:
-    """Writes a figure as PNG, JSON and Markdown."""
+    """Writes a figure as PNG, JSON and Markdown; what is not finite is told as none."""
     folder = directory / "figures"
-    for place in (directory, folder):
-        make_writable(place, name="directory")
-    shown = []
-    for name, picture in result.pictures.items():
+    make_writable(folder, name="directory")
+    end = f"_{result.dataset}" if result.dataset else ""
+    pictures = {f"{name}{end}": picture for name, picture in result.pictures.items()}
+    for name, picture in pictures.items():
         write_atomically(folder / f"{name}.png", to_png(picture))
-        shown.append(f"![{name}](figures/{name}.png)")
-    content = {
+    told = {
         "title": result.title,
-        "numbers": result.numbers,
-        "provenance": provenance,
+        "numbers": plain(result.numbers),
+        "provenance": plain(provenance),
     }
-    told = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(directory / f"{result.name}.json", told.encode())
-    parts = [f"# {result.title}", *shown, result.text, "## Numbers"]
-    parts += _tables(result.numbers)
-    parts += ["## Where this comes from", *_tables(provenance)]
-    path = directory / f"{result.name}.md"
-    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
+    text = json.dumps(told, indent=1, allow_nan=False) + "\n"
+    write_atomically(directory / f"{result.figure}{end}.json", text.encode())
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    pages.filters |= {"cell": _cell, "tabled": _tabled}
+    about = {"figure": result.figure, "words": result.words, "pictures": pictures}
+    page = pages.get_template("pages.md.j2").render(**told, **about)
+    path = directory / f"{result.figure}{end}.md"
+    write_atomically(path, (page.strip() + "\n").encode())
     return path
 
 
@@ -68,24 +76,27 @@ def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
     """Returns median and 5 % and 95 % quantile of what is finite; `None` of nothing."""
     array = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]
-    names = {"median": 0.5, "low": 0.05, "high": 0.95}
+    names = ("median", "low", "high")
     if not finite.size:
         return dict.fromkeys(names)
-    return {name: float(np.quantile(finite, rank)) for name, rank in names.items()}
+    found = np.quantile(finite, [0.5, 0.05, 0.95])
+    return dict(zip(names, found.tolist(), strict=True))
 
 
-def density(sample: Values) -> tuple[Values, Values] | None:
-    """Estimates a density with Gaussian kernels, scaled to a peak of 1."""
-    values = np.sort(sample[np.isfinite(sample)].astype(np.float64))
+def density(sample: npt.ArrayLike) -> tuple[Values, Values]:
+    """Estimates a density with Gaussian kernels, scaled to a peak of 1.
+
+    Of what does not vary it is one point, and of nothing none.
+    """
+    array = np.asarray(sample, np.float64)
+    values = np.sort(array[np.isfinite(array)])
     if values.size > _MOST_SAMPLES:
         # Evenly spaced ranks keep the distribution, and the extremes.
         ranks = np.linspace(0, values.size - 1, _MOST_SAMPLES).round().astype(np.int64)
         values = values[ranks]
-    if values.size < 2:
-        return None
-    spread = values[-1] - values[0]
-    if spread <= 1e-9 * max(1e-12, float(np.abs(values).max())):
-        return None
+    largest = float(np.abs(values).max(initial=1e-12))
+    if not values.size or np.ptp(values) <= 1e-9 * largest:
+        return values[:1], np.ones(values[:1].shape)
     estimate = gaussian_kde(values)
     margin = 3 * float(np.sqrt(estimate.covariance[0, 0]))
     x = np.linspace(values[0] - margin, values[-1] + margin, _POINTS)
@@ -93,15 +104,14 @@ def density(sample: Values) -> tuple[Values, Values] | None:
     return x, y / y.max()
 
 
-def overlap(first: Values, second: Values) -> float:
+def overlap(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """Measures the area that the densities of two samples share, from 0 to 1.
 
-    Where no density can be estimated it is 1 if the medians are equal, and else 0.
+    Where one does not vary it is 1 if the other is the same number, and else 0.
     """
-    middles = [quantiles(sample)["median"] for sample in (first, second)]
-    one, other = density(np.asarray(first)), density(np.asarray(second))
-    if one is None or other is None:
-        return float(middles[0] == middles[1])
+    one, other = density(first), density(second)
+    if min(len(one[0]), len(other[0])) < 2:
+        return float(np.array_equal(one[0], other[0]))
     ends = np.concatenate([one[0], other[0]])
     grid = np.linspace(ends.min(), ends.max(), _GRID)
     heights = [np.interp(grid, *curve, left=0, right=0) for curve in (one, other)]
@@ -132,26 +142,30 @@ def draw_densities(
         if logarithmic:
             with np.errstate(divide="ignore"):
                 array = np.log10(array)
-        middle = quantiles(array)["median"]
-        if middle is None:
+        x, y = density(array)
+        if not len(x):
             continue
-        curve = density(array)
-        if curve is None:
-            peak = 10**middle if logarithmic else middle
+        x = 10**x if logarithmic else x
+        peak = float(x[np.argmax(y)])
+        if len(x) == 1:
             axes.axvline(peak, ymax=0.92, color=colour, linewidth=2.4)
         else:
-            x = 10 ** curve[0] if logarithmic else curve[0]
-            axes.fill_between(x, curve[1], color=colour, alpha=0.25, linewidth=0)
-            axes.plot(x, curve[1], color=colour, linewidth=1.6)
-            peak = float(x[np.argmax(curve[1])])
+            axes.fill_between(x, y, color=colour, alpha=0.25, linewidth=0)
+            axes.plot(x, y, color=colour, linewidth=1.6)
         axes.text(peak, 1.02, name, ha="center", color=colour, fontsize=9.5)
     if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(label)
-    axes.set_ylabel("Density / its peak")
-    axes.set_yticks([])
-    axes.set_ylim(0, 1.16)
+    axes.set(xlabel=label, ylabel="Density / its peak", yticks=[], ylim=(0, 1.16))
+
+
+def draw_cosines(samples: Mapping[str, Values], label: str, *, limit: float) -> Figure:
+    """Draws densities of cosines by name; a dotted line is at the limit."""
+    figure = blank(6.4, 3.4)
+    axes = figure.subplots()
+    draw_densities(axes, samples, label)
+    axes.axvline(limit, color=MUTED, linestyle=":", linewidth=1)
+    return figure
 
 
 def draw_norms(
@@ -175,45 +189,34 @@ def draw_box(axes: Axes, place: float, values: npt.NDArray[Any], colour: str) ->
         widths=0.6,
         whis=(5, 95),
         showfliers=False,
-        patch_artist=True,
-        boxprops={"edgecolor": colour, "facecolor": "white", "linewidth": 1.4},
-        medianprops={"color": colour, "linewidth": 2.4},
+        boxprops=line,
         whiskerprops=line,
         capprops=line,
+        medianprops={"color": colour, "linewidth": 2.4},
     )
 
 
 def to_png(figure: Figure) -> bytes:
     """Renders a picture; the same one gives the same bytes."""
-    FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _tables(numbers: Mapping[str, Any]) -> list[str]:
-    """A table of all single numbers, and one of each list of rows."""
-    single, several = {}, []
-    for key, value in numbers.items():
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            frame = pd.json_normalize(value)
-            rows = [list(frame.columns), *frame.to_numpy(object).tolist()]
-            several.append(f"{key}:\n\n{_table(rows)}")
-        else:
-            single[key] = value
-    flat = pd.json_normalize(single).iloc[0].to_dict() if single else {}
-    return [_table([("", "value"), *flat.items()]), *several]
-
-
-def _table(rows: Sequence[Sequence[Any]]) -> str:
-    head, *others = [[_cell(value) for value in row] for row in rows]
-    lines = [head, ["---"] * len(head), *others]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _tabled(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """All single numbers by name, and a frame of each list of rows."""
+    rows = {
+        key: pd.json_normalize(value).astype(object)
+        for key, value in numbers.items()
+        if isinstance(value, list) and value and isinstance(value[0], Mapping)
+    }
+    flat = pd.json_normalize({k: v for k, v in numbers.items() if k not in rows})
+    return {"single": [*flat.iloc[0].items()], "rows": rows}
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+    if value is None or value != value:  # NaN is where a row has no such number.
         return "n/a"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Scores, losses and gradients of C, W and M, measured over images batch by batch."""
+"""Scores, losses and gradients of C, W and M, measured over images; Figure 5."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from figures.drawing import Result, draw_norms, quantiles
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attractors import decoder_of
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import Defence
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import AttackedOutput
 
@@ -23,16 +26,11 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def scores_of(model: keras.Model, output: AttackedOutput) -> Scores:
     """Returns C or M as a function whose gradient does not saturate: of its logits."""
     logits = logits_model(model, output)
-
-    def scores(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(logits(images, training=False), tf.float32)
-
-    return scores
+    return lambda images: tf.cast(logits(images, training=False), tf.float32)
 
 
 def both_answers(trapped: keras.Model) -> Scores:
-    """Returns what C and M answer, from one run of C."""
-    decoder_of(trapped)
+    """Returns what C and M answer, `(batch, 2, num_classes)`, from one run of C."""
     alone = trapped.get_layer("normalized_sum").input[0]
     pair = keras.Model(trapped.input, [alone, trapped.output])
 
@@ -44,15 +42,10 @@ def both_answers(trapped: keras.Model) -> Scores:
 
 
 def soft_label_loss(scores: Scores) -> Loss:
-    """Returns J(x, y), the cross-entropy of the softmax of the scores.
+    """Returns J(x, y), the cross-entropy of the softmax of the scores; Section IV-B.
 
-    It is computed as log(1 + exp(lead)), where the lead is the log-sum-exp of the
-    other classes' scores above that of y. That is the same number, and its gradient
-    keeps its digits in float32 where the model is sure.
-
-    Reference:
-        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
-        Attractors, Section IV-B.
+    It is log(1 + exp(lead)) of the other classes' log-sum-exp above the score of y,
+    whose gradient keeps its digits in float32 where the model is sure.
     """
 
     def loss(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
@@ -82,29 +75,22 @@ def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
 
 def output_norms(scores: Scores, images: FloatArray) -> FloatArray:
     """Measures the 1-norm of a model's output, Figure 5 (a)."""
-
-    def norms(batch: tf.Tensor) -> tuple[tf.Tensor]:
-        return (_norm(scores(batch)),)
-
-    return map_batches(norms, images)[0]
+    return map_batches(lambda batch: _norm(scores(batch)), images)
 
 
 def gradient_norms(scores: Scores, images: FloatArray, labels: IntArray) -> FloatArray:
     """The 1-norm of the gradient of the soft-label loss J(x, y), Figure 5 (b)."""
     loss = soft_label_loss(scores)
-
-    def norms(batch: tf.Tensor, given: tf.Tensor) -> tuple[tf.Tensor]:
-        return (_norm(gradient(loss, batch, given)),)
-
-    return map_batches(norms, images, labels)[0]
+    return map_batches(lambda *batch: _norm(gradient(loss, *batch)), images, labels)
 
 
 def map_batches(
-    graph: Callable[..., tuple[tf.Tensor, ...]],
-    *arrays: npt.NDArray[Any],
-    batch_size: int = 256,
-) -> tuple[npt.NDArray[Any], ...]:
-    """Applies a graph to arrays of one length, batch by batch, with one trace."""
+    graph: Callable[..., Any], *arrays: npt.NDArray[Any], batch_size: int = 256
+) -> Any:
+    """Applies a graph to arrays of one length, batch by batch, with one trace.
+
+    Returns an array in the place of each tensor that the graph returns.
+    """
     compiled = tf.function(
         graph,
         input_signature=[
@@ -112,11 +98,47 @@ def map_batches(
         ],
         autograph=False,
     )
-    parts = []
-    for start in range(0, len(arrays[0]), batch_size):
-        rows = (tf.constant(array[start : start + batch_size]) for array in arrays)
-        parts.append([tensor.numpy() for tensor in compiled(*rows)])
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    parts = [
+        compiled(*(tf.constant(array[i : i + batch_size]) for array in arrays))
+        for i in range(0, len(arrays[0]), batch_size)
+    ]
+    return tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
+
+
+def figure_5(defence: Defence, test: Dataset) -> Result:
+    """Compares outputs and gradients of C and of W on clean images."""
+    classifier = scores_of(defence.classifier, defence.output)
+    decoder = decoder_of(defence.trapped)
+
+    def apart(images: tf.Tensor) -> tf.Tensor:
+        w = decoder(images)
+        return w - tf.reduce_mean(w, axis=-1, keepdims=True)
+
+    both: dict[str, Scores] = {"classifier": classifier, "decoder": decoder}
+    loud = {**both, "decoder_apart": apart}
+    steep = {**both, "trapped": scores_of(defence.trapped, "scores")}
+    outputs = {name: output_norms(of, test.images) for name, of in loud.items()}
+    gradients = {
+        name: gradient_norms(of, test.images, test.labels) for name, of in steep.items()
+    }
+    picture = draw_norms(
+        *({"C": of["classifier"], "W": of["decoder"]} for of in (outputs, gradients))
+    )
+    return Result(
+        figure="figure5",
+        dataset=test.name,
+        title=f"Figure 5 on {test.name}: outputs and gradients of C and W",
+        pictures={"figure5": picture},
+        numbers={
+            "images": len(test),
+            "output": {key: quantiles(of) for key, of in outputs.items()},
+            "gradient": {key: quantiles(of) for key, of in gradients.items()},
+            "output_larger_in_c": np.mean(outputs["classifier"] > outputs["decoder"]),
+            "gradient_larger_in_w": np.mean(
+                gradients["decoder"] > gradients["classifier"]
+            ),
+        },
+    )
 
 
 def _norm(values: tf.Tensor) -> tf.Tensor:

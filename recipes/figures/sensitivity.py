@@ -1,22 +1,16 @@
 """Where M and P look: Figure 6 of the luring paper, and its opposite directions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from figures.drawing import (
-    MUTED,
-    Result,
-    blank,
-    draw_box,
-    quantiles,
-    style_axes,
-)
+from figures.drawing import MUTED, Result, blank, draw_box, quantiles, style_axes
+from figures.gradients import Loss, gradient, map_batches
 from figures.luring_curves import VARIANT_HUES
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.evaluation.paper import NAMES
@@ -26,32 +20,28 @@ from keras_traps.models.logits import logits_model
 _BACKGROUND = 0.1
 _DRAWS = 64
 _SHOWN = 4
-_BATCH = 100
 
 
-def slopes(model: keras.Model) -> Callable[[FloatArray, int], FloatArray]:
-    """Compiles the derivative of a logit by the image.
+def lead_of(model: keras.Model) -> Loss:
+    """Returns the logit of a class less the mean of all, as a function.
 
-    It is that of the logit less the mean of all: what is added to all logits changes no
-    answer. Of a network that subtracts the largest one that has no derivative itself.
+    What is added to all logits changes no answer, and the largest one, which some
+    networks subtract, has no derivative.
     """
     logits = logits_model(model, "logits")
-    shape = (None, *model.input_shape[1:])
 
-    @tf.function(
-        input_signature=[tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.int32)],
-        autograph=False,
-    )
-    def slope(images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            found = logits(images, training=False)
-            chosen = tf.gather(found, number, axis=1) - tf.reduce_mean(found, axis=1)
-        return tape.gradient(chosen, images)
+    def lead(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        found = logits(images, training=False)
+        own = tf.gather(found, classes, axis=1, batch_dims=1)
+        return own - tf.reduce_mean(found, axis=1)
 
-    return lambda images, number: slope(
-        tf.constant(images, tf.float32), tf.constant(number)
-    ).numpy()
+    return lead
+
+
+def slopes(model: keras.Model, images: FloatArray, classes: IntArray) -> FloatArray:
+    """The derivative of each image's logit of a class, as `lead_of` has it."""
+    lead = lead_of(model)
+    return map_batches(lambda *batch: gradient(lead, *batch), images, classes)
 
 
 def opposite_directions(
@@ -59,34 +49,36 @@ def opposite_directions(
 ) -> IntArray:
     """Counts the input values along which a logit of M rises and of M∘P falls.
 
-    For each image x and class, the number of directions d with
-    (∂l / ∂x_d) (∂lP / ∂x_d) < 0, of the logits l of M and lP of M∘P, as `slopes` has
-    them.
-
-    Reference:
-        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.2.
+    `(images, num_classes)`: how many directions d have (∂l / ∂x_d) (∂lP / ∂x_d) < 0, of
+    the logits l of M and lP of M∘P as `lead_of` has them; Section 4.2.
     """
-    first, second = slopes(target), slopes(augmented)
-    counts = np.zeros((len(images), target.output_shape[1]), np.int64)
-    for start in range(0, len(images), _BATCH):
-        part = slice(start, start + _BATCH)
-        for number in range(counts.shape[1]):
+    leads = [lead_of(model) for model in (target, augmented)]
+
+    def count(batch: tf.Tensor) -> tf.Tensor:
+        def of_class(number: tf.Tensor) -> tf.Tensor:
+            classes = tf.fill(tf.shape(batch)[:1], number)
             # Signs, for the product of two small numbers may round to 0.
-            ways = [np.sign(slope(images[part], number)) for slope in (first, second)]
-            counts[part, number] = (ways[0] * ways[1] < 0).sum(axis=(1, 2, 3))
-    return counts
+            first, second = (tf.sign(gradient(lead, batch, classes)) for lead in leads)
+            opposite = tf.cast(first * second < 0, tf.int64)
+            return tf.reduce_sum(opposite, axis=[1, 2, 3])
+
+        numbers = tf.range(target.output_shape[1])
+        return tf.transpose(tf.map_fn(of_class, numbers, fn_output_signature=tf.int64))
+
+    return map_batches(count, images, batch_size=100)
 
 
-def sensitivity(lure: keras.Model, images: FloatArray, *, seed: int) -> FloatArray:
+def sensitivity(
+    lure: keras.layers.Layer, images: FloatArray, *, seed: int
+) -> FloatArray:
     """Estimates how much P's image depends on each pixel of its input.
 
     The root of the sum over all values j of (∂P_j / ∂x_d)², and over the channels of a
-    pixel d. The sum is the mean of (Jᵀv)_d² over vectors v of random signs, of which a
-    few are taken in place of all rows of the Jacobian J.
+    pixel d: the mean of (Jᵀv)_d² over some vectors v of random signs, for J has many
+    rows.
     """
-    shape = tf.TensorSpec((None, *lure.input_shape[1:]), tf.float32)
 
-    @tf.function(input_signature=[shape, shape], autograph=False)
+    @tf.function(autograph=False)
     def pulled_back(x: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
@@ -115,41 +107,41 @@ def figure_6(
 
     M returns logits, and M∘P has P as its layer `lure`. The seed is of random signs.
     """
-    maps = {"target": _attention(target, images, labels)}
+    # The length over channels.
+    maps = {"target": np.linalg.norm(slopes(target, images, labels), axis=3)}
     for variant, augmented in variants.items():
-        maps[variant] = sensitivity(_lure_of(augmented), images, seed=seed)
+        maps[variant] = sensitivity(augmented.get_layer("lure"), images, seed=seed)
     background = np.all(images <= _BACKGROUND, axis=3)
-    numbers: dict[str, dict[str, Any]] = {
-        name: {
-            "background_share": quantiles(_shares(found, background)),
-            "correlation_with_target": None
-            if name == "target"
-            else quantiles(_correlations(found, maps["target"])),
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, found in maps.items():
+        squares = found.astype(np.float64) ** 2
+        # Of a map of zeros there is neither.
+        with np.errstate(invalid="ignore"):
+            shares = (squares * background).sum(axis=(1, 2)) / squares.sum(axis=(1, 2))
+            correlations = [
+                np.corrcoef(one.ravel(), other.ravel())[0, 1]
+                for one, other in zip(found, maps["target"], strict=True)
+            ]
+        numbers[name] = {
+            "background_share": quantiles(shares),
+            "correlation_with_target": quantiles(correlations),
         }
-        for name, found in maps.items()
-    }
+    numbers["target"]["correlation_with_target"] = None
     # The first image of each of the first few classes that there are.
     chosen = np.sort(np.unique(labels, return_index=True)[1])[:_SHOWN]
-    name = f"luring_figure6_{dataset}"
     return Result(
-        name=name,
+        figure="luring_figure6",
+        dataset=dataset,
         title=f"Figure 6 on {dataset}: where P looks",
-        pictures={name: _draw_maps(images[chosen], maps, chosen)},
-        text=(
-            "First column: the image. Second: how much M's logit of the true class, "
-            "less the mean of all, depends on each pixel. Others: how much P's image "
-            "does, ‖∂P / ∂x_d‖. Each map is scaled to its own maximum. In numbers, on "
-            "test images that all models are right on: the share of the squared "
-            f"dependence that lies on the background, pixels of at most {_BACKGROUND}, "
-            "and the correlation with M's map over pixels."
-        ),
+        pictures={"luring_figure6": _draw_maps(images[chosen], maps, chosen)},
         numbers={
             "dataset": dataset,
             "images": len(images),
             "draws": _DRAWS,
-            "background_pixels": float(background.mean()),
+            "background_pixels": background.mean(),
             "maps": numbers,
         },
+        words={"background": _BACKGROUND},
     )
 
 
@@ -165,90 +157,46 @@ def direction_counts(
     how often luring has the most and the fewest.
     """
     size = images[0].size
-    shares = {
-        variant: opposite_directions(target, augmented, images).mean(axis=1) / size
-        for variant, augmented in variants.items()
-    }
-    rows = {variant: quantiles(share) for variant, share in shares.items()}
-    ranks = _ranks(shares)
-    count = len(images)
+    shares = pd.DataFrame(
+        {
+            variant: opposite_directions(target, augmented, images).mean(axis=1) / size
+            for variant, augmented in variants.items()
+        }
+    )
     figure = blank(4.8, 3.2)
     axes = figure.subplots()
     style_axes(axes)
-    for place, (variant, share) in enumerate(shares.items()):
-        draw_box(axes, place, 100 * share, VARIANT_HUES[variant])
+    for place, variant in enumerate(shares):
+        draw_box(axes, place, 100 * shares[variant].to_numpy(), VARIANT_HUES[variant])
     axes.axhline(50, color=MUTED, linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(shares)), [NAMES[name] for name in shares])
+    axes.set_xticks(range(len(variants)), [NAMES[name] for name in variants])
     axes.set_ylabel("Opposite directions, %")
-    name = f"luring_directions_{dataset}"
     return Result(
-        name=name,
+        figure="luring_directions",
+        dataset=dataset,
         title=f"Opposite directions on {dataset}",
-        pictures={name: figure},
-        text=(
-            f"For each of {count} test images that all models are right on, and each "
-            "class, the share of input values along which the logit of M, less the "
-            "mean of all, rises and that of M∘P falls, or the reverse; the mean over "
-            "classes. Boxes hold the middle half of the images, whiskers reach from "
-            "5 % to 95 %; half would be chance. Last, on how many of the images luring "
-            "has more or fewer of them than all others.\n\n"
-            "The paper reports that the number of opposite directions is lower for "
-            "luring than for all others on more than 74 % of the images of SVHN and on "
-            "52 % of CIFAR10, and takes this to speak for more directions that differ. "
-            "It does not say how the classes are put together, and a lower number does "
-            "not speak for that: both ways are given here, of the sum over the classes."
-        ),
+        pictures={"luring_directions": figure},
         numbers={
             "dataset": dataset,
-            "images": count,
+            "images": len(images),
             "directions": size,
-            "shares": rows,
-            "luring": ranks,
+            "shares": {variant: quantiles(shares[variant]) for variant in shares},
+            "luring": _ranks(shares),
         },
     )
 
 
-def _lure_of(augmented: keras.Model) -> keras.Model:
-    images = keras.Input(augmented.input_shape[1:], name="image")
-    mapped = augmented.get_layer("lure")(images, training=False)
-    return keras.Model(images, mapped, name="lure")
-
-
-def _attention(target: keras.Model, images: FloatArray, labels: IntArray) -> FloatArray:
-    """The length over channels of the derivative of the true class's logit."""
-    slope = slopes(target)
-    found = np.zeros(images.shape, np.float32)
-    for label in np.unique(labels):
-        found[labels == label] = slope(images[labels == label], int(label))
-    return np.linalg.norm(found, axis=3)
-
-
-def _shares(maps: FloatArray, where: npt.NDArray[np.bool_]) -> FloatArray:
-    squares = maps.astype(np.float64) ** 2
-    with np.errstate(invalid="ignore"):
-        return (squares * where).sum(axis=(1, 2)) / squares.sum(axis=(1, 2))
-
-
-def _correlations(first: FloatArray, second: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore"):
-        pairs = zip(first, second, strict=True)
-        return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
-
-
-def _ranks(shares: Mapping[str, FloatArray]) -> dict[str, dict[str, int]]:
+def _ranks(shares: pd.DataFrame) -> dict[str, dict[str, int]]:
     """On how many images luring is above, and below, all others; all but the stack."""
-    others = [name for name in shares if name != "luring"]
-    if "luring" not in shares:
-        return {}
     found = {}
-    for names in (others, [name for name in others if name != "stack"]):
-        if names:
-            luring = shares["luring"]
-            rest = np.stack([shares[name] for name in names])
-            found[", ".join(NAMES[name] for name in names)] = {
-                "more": int((luring > rest).all(axis=0).sum()),
-                "fewer": int((luring < rest).all(axis=0).sum()),
-            }
+    if "luring" in shares:
+        others = shares.drop(columns="luring")
+        for rest in (others, others.drop(columns="stack", errors="ignore")):
+            if len(rest.columns):
+                found[", ".join(NAMES[name] for name in rest)] = {
+                    "more": int((shares.luring > rest.max(axis=1)).sum()),
+                    "fewer": int((shares.luring < rest.min(axis=1)).sum()),
+                }
     return found
 
 
