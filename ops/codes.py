@@ -4,6 +4,7 @@ Both use the raw 64-bit stream of NumPy's Philox generator, which NumPy keeps th
 on every machine and in every version, unlike the streams of its distributions.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -17,14 +18,7 @@ MessageKind = Literal["balanced", "random"]
 
 # The six ways to give two pixels of a block of four the bit 1.
 _BALANCED_BLOCKS = np.array(
-    [
-        [0, 0, 1, 1],
-        [0, 1, 0, 1],
-        [0, 1, 1, 0],
-        [1, 0, 0, 1],
-        [1, 0, 1, 0],
-        [1, 1, 0, 0],
-    ],
+    [bits for bits in itertools.product((0, 1), repeat=4) if sum(bits) == 2],
     dtype=np.uint8,
 )
 # One seed feeds independent streams, told apart by the generator's second key word.
@@ -41,10 +35,9 @@ def draw_messages(
     """Draws one watermark message per class.
 
     `"random"` draws every bit alone. `"balanced"` gives every block of 2x2 pixels (of
-    four in a row where images have one axis) two bits of each value. Neighbouring
-    pixels of an image are nearly equal, so in a balanced message what they add to the
-    distance nearly cancels: the distance of clean images spreads less, while its
-    gradient, one unit of weight per pixel, stays the same.
+    four in a row where images have one axis) two bits of each value: what the nearly
+    equal neighbours of an image add to the distance nearly cancels, so that clean
+    images spread less, while the gradient stays the same.
 
     Args:
         shape: Shape of one image, such as `(height, width, channels)`.
@@ -77,10 +70,7 @@ def draw_messages(
 
 
 def draw_steps(
-    shape: Sequence[int],
-    steps: Sequence[float],
-    *,
-    seed: int,
+    shape: Sequence[int], steps: Sequence[float], *, seed: int
 ) -> npt.NDArray[np.intp]:
     """Draws which step size each pixel has; the pixels of a block share one.
 

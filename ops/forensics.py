@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+# High correlation, low correlation, large spread: Section V-C.
 CONDITIONS = ("C1", "C2", "C3")
-"""High correlation, low correlation, large spread: Section V-C."""
 
 
 class Judgement(NamedTuple):

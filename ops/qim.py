@@ -21,13 +21,13 @@ Reference:
     Attractors, Section V-E; Chen and Wornell, Quantization index modulation, 2001.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# How many images are taken at a time. Their waves stay in the processor's cache; those
-# of a large batch would cost more time for fresh memory than for their arithmetic.
+# So many images at a time that their waves stay in the processor's cache.
 _BLOCK = 256
 
 # Equation 3 has a pole at u = 1; from here on tanh is 1 in float32 anyway.
@@ -61,8 +61,7 @@ def qim_correlation(
     $$S(r) = A_2 \tanh\left(\frac{u}{1 - u}\right), \quad u = A_0 r - A_1$$
 
     rises with u from -0.76 A2 through 0 at u = 0 to A2 at u = 1. The pole at u = 1 is
-    cut off: above 1 - 2**-10 the value is that at the cut and the gradient 0, as
-    float32 has it a little below already.
+    cut off: above 1 - 2**-10 the value is that at the cut and the gradient 0.
 
     Args:
         distance: Any shape, float32: r.
@@ -79,22 +78,6 @@ def qim_correlation(
     """
     u = tf.minimum(a0 * distance - a1, _LARGEST_U)
     return a2 * tf.tanh(u / (1.0 - u))
-
-
-def _decode(
-    x: tf.Tensor,
-    messages: tf.Tensor,
-    steps: tf.Tensor,
-    weights: tf.Tensor,
-    a0: tf.Tensor,
-    a1: tf.Tensor,
-    a2: tf.Tensor,
-) -> tf.Tensor:
-    return qim_correlation(qim_distance(x, messages, steps, weights), a0, a1, a2)
-
-
-_decode_graph = tf.function(_decode, reduce_retracing=True)
-_correlation_graph = tf.function(qim_correlation, reduce_retracing=True)
 
 
 def qim_decode(
@@ -128,14 +111,21 @@ def qim_decode(
     Reference:
         Zhang, Chang, Lee, Section V-E.
     """
+    secrets, constants = (messages, steps, weights), (a0, a1, a2)
     if not jit_compile:
-        return _decode_graph(x, messages, steps, weights, a0, a1, a2)
+        return _decode(x, secrets, constants)
     # Each way is compiled for itself: between the two halves of one function, XLA
     # would copy x.
-    distance = _with_gradient(
-        _distance_compiled, _pull_back_compiled, x, messages, steps, weights
-    )
-    return _correlation_graph(distance, a0, a1, a2)
+    distance = _with_gradient(_distance_compiled, _pull_back_compiled, x, *secrets)
+    return _correlation(distance, *constants)
+
+
+@functools.partial(tf.function, reduce_retracing=True)
+def _decode(x: tf.Tensor, secrets: Any, constants: Any) -> tf.Tensor:
+    return qim_correlation(qim_distance(x, *secrets), *constants)
+
+
+_correlation = tf.function(qim_correlation, reduce_retracing=True)
 
 
 class Embedding(NamedTuple):
@@ -195,7 +185,7 @@ def _distance(
     # Thousands of terms above 0: summed in float32 they would lose the last digits.
     spans = tf.cast(weights, tf.float64) * tf.cast(steps, tf.float64)
     middle = tf.cast(0.5 * tf.reduce_sum(spans), x.dtype)
-    return _by_blocks(project, _flatten(x, steps)) + middle
+    return _by_blocks(project, tf.reshape(x, (-1, tf.size(steps)))) + middle
 
 
 def _pull_back(
@@ -211,12 +201,12 @@ def _pull_back(
     def pull_back(values: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         pull = tf.matmul(upstream, kernel, transpose_b=True)
         offset = _offset_from_codeword(values, steps)
-        # Where steps are constants of a graph, the division becomes a product, which
-        # may take a border for the cell below it: the offset is then one whole step.
+        # Where steps are constants, the division becomes a product, which may take a
+        # border for the cell below it: the offset is then one whole step.
         rises = tf.logical_and(offset >= 0, offset < steps)
         return tf.where(rises, pull, -pull)
 
-    pulls = _by_blocks(pull_back, _flatten(x, steps), upstream)
+    pulls = _by_blocks(pull_back, tf.reshape(x, (-1, tf.size(steps))), upstream)
     return tf.reshape(pulls, tf.shape(x))
 
 
@@ -247,16 +237,10 @@ def _kernel(messages: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     return weights[:, None] * tf.transpose(1.0 - 2.0 * tf.cast(messages, weights.dtype))
 
 
-def _flatten(x: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(x, (-1, tf.size(steps)))
-
-
 def _by_blocks(function: Callable[..., tf.Tensor], *matrices: tf.Tensor) -> tf.Tensor:
-    """Calls a function that maps rows to rows with a few rows at a time.
-
-    A batch whose size is unknown when the graph is made is taken whole: an exported
-    graph has no loop.
-    """
+    """Calls a function that maps rows to rows with a few rows at a time."""
+    # A batch of a size that the graph does not know is taken whole: what is exported
+    # has no loop.
     rows = matrices[0].shape[0]
     if rows is None or rows <= _BLOCK:
         return function(*matrices)
@@ -280,8 +264,8 @@ def _by_blocks(function: Callable[..., tf.Tensor], *matrices: tf.Tensor) -> tf.T
 def _offset_from_codeword(x: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
     """The way from the nearest codeword of bit 0 to x, in [-step, step)."""
     # floor(t + 0.5), not round: at a border it picks the upper codeword, whose slope is
-    # the derivative from the right. Multiples of the period are taken from x itself,
-    # so that no precision is lost to the division.
+    # the derivative from the right. Multiples of the period are taken from x itself, so
+    # that no precision is lost to the division.
     period = 2.0 * steps
     centred = x - 0.5 * steps
     return centred - period * tf.floor(centred / period + 0.5)

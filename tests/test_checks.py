@@ -19,28 +19,23 @@ from keras_traps._checks import (
 )
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_images_become_float32(dtype: str) -> None:
+@pytest.mark.parametrize("shape", [(3, 4), (None, 4), None])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_images_become_float32_and_are_copied_only_then(dtype: str, shape: Any) -> None:
     images = tf.cast(np.linspace(0, 1, 24).reshape(2, 3, 4), dtype).numpy()
-    result = check_images(images)
+    result = check_images(images, shape)
     assert result.dtype == np.float32
+    assert (result is images) == (dtype == "float32")
     np.testing.assert_array_equal(result, images.astype(np.float32))
 
 
-def test_float32_images_are_not_copied_or_changed() -> None:
-    images = np.random.default_rng(0).random((2, 3), np.float32)
-    before = images.copy()
-    assert check_images(images, (3,)) is images
-    np.testing.assert_array_equal(images, before)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "bool", "object"])
+@pytest.mark.parametrize("dtype", ["uint8", "object"])
 def test_images_that_are_not_floats_are_refused(dtype: str) -> None:
     with pytest.raises(TypeError, match=rf"argument `suspects`.*{dtype}"):
         check_images(np.zeros((2, 3), dtype), name="suspects")
 
 
-@pytest.mark.parametrize("pixel", [np.nan, np.inf, -1e-6, 1 + 1e-6, 255.0])
+@pytest.mark.parametrize("pixel", [np.nan, -1e-6, 1 + 1e-6])
 def test_a_pixel_outside_0_and_1_is_refused(pixel: float) -> None:
     images = np.full((3, 4, 4), 0.5)
     images[1, 2, 3] = pixel
@@ -48,28 +43,25 @@ def test_a_pixel_outside_0_and_1_is_refused(pixel: float) -> None:
         check_images(images)
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (None, 4), (None, None), None])
-def test_shapes_that_fit_are_taken(shape: Any) -> None:
-    assert check_images(np.zeros((3, 4, 4), np.float32), shape).shape == (3, 4, 4)
-
-
-@pytest.mark.parametrize("shape", [(4, 5), (4,), (5, None), ()])
+@pytest.mark.parametrize("shape", [(4,), (5, None)])
 def test_another_shape_is_refused(shape: Any) -> None:
     with pytest.raises(ValueError, match=r"Expected images of shape.*\(3, 4, 4\)"):
         check_images(np.zeros((3, 4, 4), np.float32), shape)
 
 
-@pytest.mark.parametrize("shape", [(0, 4, 4), (3, 0, 4)])
-def test_no_images_are_refused(shape: tuple[int, ...]) -> None:
+def test_no_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one image"):
-        check_images(np.zeros(shape, np.float32))
+        check_images(np.zeros((0, 4, 4), np.float32))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int64"])
-def test_labels_become_int64(dtype: str) -> None:
-    result = check_labels(np.array([2, 0, 1], dtype), 3, 3)
-    assert result.dtype == np.int64
-    assert result.tolist() == [2, 0, 1]
+def test_labels_and_ids_become_int64() -> None:
+    largest = np.iinfo(np.int64).max
+    for result, expected in (
+        (check_labels(np.array([2, 0, 1], np.uint8), 3, 3), [2, 0, 1]),
+        (check_ids(np.array([largest, 0], np.uint64), 2), [largest, 0]),
+    ):
+        assert result.dtype == np.int64
+        assert result.tolist() == expected
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -79,29 +71,22 @@ def test_one_hot_rows_are_named_as_such(count: int) -> None:
         check_labels(rows, count, 5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bool", "object"])
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
 def test_labels_that_are_not_integers_are_refused(dtype: str) -> None:
     with pytest.raises(TypeError, match=r"argument `labels`.*integer class ids"):
         check_labels(np.array([1, 0], dtype), 2, 3, name="labels")
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 1), ()])
+@pytest.mark.parametrize("shape", [(2,), (3, 1)])
 def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"Expected shape \(3,\)"):
         check_labels(np.zeros(shape, np.int64), 3, 4)
 
 
-@pytest.mark.parametrize("label", [-1, 3, 2**40])
+@pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_out_of_range_is_refused(label: int) -> None:
     with pytest.raises(ValueError, match=rf"from 0 to 2. Received.*{label}"):
         check_labels(np.array([0, label, 2]), 3, 3)
-
-
-def test_the_numbers_of_examples_become_int64() -> None:
-    largest = np.iinfo(np.int64).max
-    result = check_ids(np.array([largest, 0], np.uint64), 2)
-    assert result.dtype == np.int64
-    assert result.tolist() == [largest, 0]
 
 
 @pytest.mark.parametrize("ids", [[0, -1], np.array([0, 2**63], np.uint64)])
@@ -118,11 +103,9 @@ def test_numbers_of_examples_out_of_range_are_named_as_such(ids: Any) -> None:
         (1.0, True, False),
         (np.float32(0.5), True, False),
         (math.nan, False, False),
-        (np.inf, False, False),
         (True, False, False),
         (np.bool_(True), False, False),
         ("1", False, False),
-        (None, False, False),
         (1j, False, False),
     ],
 )
@@ -133,17 +116,11 @@ def test_numbers_and_integers_are_told_from_other_things(
     assert is_integer(value) is integer
 
 
-@pytest.mark.parametrize("value", [1e-9, 0.05, np.float32(0.5), 1 - 1e-9])
-def test_a_share_lies_between_0_and_1(value: float) -> None:
-    result = check_share(value, name="fpr")
-    assert type(result) is float
-    assert result == value
-
-
-@pytest.mark.parametrize("value", [0, 1, -0.1, np.nan, np.inf, "0.5", None, True])
+@pytest.mark.parametrize("value", [0, 1, np.nan, "0.5", True])
 def test_another_share_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=rf"argument `fpr`.*fpr={value!r}"):
         check_share(value, name="fpr")
+    assert type(check_share(np.float32(0.5), name="fpr")) is float
 
 
 @pytest.mark.parametrize(

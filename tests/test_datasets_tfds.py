@@ -6,7 +6,7 @@ import pytest
 
 from keras_traps import datasets
 from keras_traps.datasets import DatasetNotFoundError, load
-from tests.archive_arrays import arrays, write
+from tests.archive_arrays import arrays
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,3 @@ def test_damaged_records_name_their_folder(prepared: Path, tmp_path: Path) -> No
         load("mnist", "test", tmp_path)
     assert str(folder) in str(caught.value)
     assert len(load("mnist", "train", tmp_path)) == 6
-
-
-def test_an_archive_comes_before_tensorflow_datasets(
-    tmp_path: Path, prepared: Path
-) -> None:
-    (tmp_path / "mnist").symlink_to(prepared / "mnist")
-    assert load("mnist", "test", tmp_path).source.startswith("tensorflow-datasets")
-    write(tmp_path / "mnist.npz")
-    assert load("mnist", "test", tmp_path).source == "mnist.npz"

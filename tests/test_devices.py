@@ -44,16 +44,6 @@ def test_reported_numbers_are_not_rounded_to_ten_bits() -> None:
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
-def test_a_gpu_in_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def grow(gpu: str, enable: bool) -> None:
-        raise RuntimeError("Physical devices cannot be modified")
-
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a"])
-    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
-    with pytest.raises(RuntimeError, match="cannot be modified"):
-        prepare_devices()
-
-
 def test_a_warning_of_retracing_is_not_shown_and_an_error_is() -> None:
     logger = logging.getLogger("tensorflow")
     before = logger.level

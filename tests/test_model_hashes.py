@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps.models import digits_cnn
 from keras_traps.provenance import architecture_sha256, weights_sha256
 
 
@@ -35,13 +34,6 @@ def test_the_hash_changes_with_any_weight(index: int) -> None:
     assert weights_sha256(changed) != before
 
 
-def test_a_file_brings_the_same_hash_back(tmp_path: Path) -> None:
-    saved = model()
-    saved.save(tmp_path / "m.keras")
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
-    assert weights_sha256(loaded) == weights_sha256(saved)
-
-
 def branching(softmax: str | None = None, **dense: Any) -> keras.Model:
     """Two ways to the outputs, all names automatic but for one."""
     image = keras.Input((4, 4, 1))
@@ -55,7 +47,7 @@ def nested(*before: keras.layers.Layer) -> keras.Model:
     return keras.Sequential([keras.Input((4, 4, 1)), *before, branching()])
 
 
-@pytest.mark.parametrize("make", [branching, nested, digits_cnn])
+@pytest.mark.parametrize("make", [branching, nested])
 def test_a_model_that_is_made_twice_has_the_same(
     make: Callable[[], keras.Model],
 ) -> None:
@@ -64,15 +56,7 @@ def test_a_model_that_is_made_twice_has_the_same(
     assert re.fullmatch("[0-9a-f]{64}", architecture_sha256(first))
 
 
-def test_a_name_that_is_a_setting_elsewhere_is_no_setting() -> None:
-    # The first Softmax of a process is called "softmax" by Keras, as is the activation.
-    first, second = (
-        branching(softmax=name, activation="softmax") for name in ("softmax", "other")
-    )
-    assert architecture_sha256(first) == architecture_sha256(second)
-
-
-@pytest.mark.parametrize("make", [branching, nested, digits_cnn])
+@pytest.mark.parametrize("make", [branching, nested])
 def test_a_file_brings_the_same_back(
     make: Callable[[], keras.Model], tmp_path: Path
 ) -> None:
@@ -80,6 +64,7 @@ def test_a_file_brings_the_same_back(
     saved.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     assert architecture_sha256(loaded) == architecture_sha256(saved)
+    assert weights_sha256(loaded) == weights_sha256(saved)
 
 
 def test_training_leaves_it_as_it_was() -> None:
@@ -97,9 +82,7 @@ def test_training_leaves_it_as_it_was() -> None:
         lambda: branching(dtype="mixed_float16"),
         lambda: branching(use_bias=False),
         nested,
-        lambda: nested(keras.layers.Rescaling(3.0)),
         lambda: nested(keras.layers.Rescaling(2.0)),
-        digits_cnn,
     ],
 )
 def test_other_layers_settings_and_precisions_are_told(
@@ -140,14 +123,3 @@ def test_a_layer_that_tells_nothing_of_itself_is_known_by_its_class() -> None:
         first.to_json()
     assert architecture_sha256(first) == architecture_sha256(second)
     assert architecture_sha256(first) != architecture_sha256(plain)
-
-
-def test_the_code_of_a_lambda_is_not_seen_and_its_place_is() -> None:
-    def model(*layers: keras.layers.Layer) -> keras.Model:
-        return keras.Sequential([keras.Input((3,)), *layers])
-
-    twice, thrice = (
-        keras.layers.Lambda(lambda x, by=factor: by * x) for factor in (2, 3)
-    )
-    assert architecture_sha256(model(twice)) == architecture_sha256(model(thrice))
-    assert architecture_sha256(model(twice)) != architecture_sha256(model())

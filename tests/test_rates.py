@@ -29,7 +29,3 @@ def test_interval_stays_within_zero_and_one_at_the_ends(count: int, total: int) 
 def test_nothing_tried_has_neither_rate_nor_interval() -> None:
     assert Rate(0, 0).value is None
     assert Rate(0, 0).interval is None
-
-
-def test_value_is_the_share() -> None:
-    assert Rate(3, 12).value == 0.25

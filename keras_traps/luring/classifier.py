@@ -8,8 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, check_count, check_images, check_labels
-from keras_traps.luring.losses import LuringLoss, check_loss, make_loss
+from keras_traps._checks import (
+    FloatArray,
+    check_count,
+    check_floating,
+    check_images,
+    check_labels,
+)
+from keras_traps.luring.losses import (
+    LuringLoss,
+    check_loss,
+    cross_entropy,
+    luring_loss,
+    margin_loss,
+)
 from keras_traps.luring.schemes import check_target, lure_of
 from keras_traps.models.inference import predict
 from keras_traps.models.input_gradients import input_gradient_model
@@ -43,17 +55,16 @@ class LuredClassifier(TellsLogits, keras.Model):
     is M alone or where both agree; see `keras_traps.luring.agreement_model`.
 
     Images may come to `fit` and `evaluate` alone, with integer labels `(batch,)`, which
-    serve the metric `accuracy` and nothing else, or with M's answers, as
+    serve the metric `accuracy` only, or with M's answers, as
     `keras_traps.luring.answered_dataset` gives them. Where these are missing `fit` asks
-    M once about images in an array, and at every step about `validation_data` and about
-    a data set, which may augment them. Do not use `sample_weight`.
+    M once about images in an array, and at every step about any other data.
 
     `keras.models.clone_model` makes a plain model of it, which does not lure. A copy is
     `LuredClassifier.from_config(lured.get_config())`, given its weights.
 
     Args:
-        target: M, a built Keras model from images in [0, 1] to classes. `fit` refuses
-            it while it is trainable: set `target.trainable = False` first.
+        target: M, a built Keras model from images in [0, 1] to classes; frozen before
+            `fit` by `target.trainable = False`.
         lure: P, a `LuringInput`, or any Keras network that one is made of.
         output: What M returns; M∘P returns the same. Defaults to `"probabilities"`.
         probe: Whether M is shown a little noise, to see that it returns what `output`
@@ -70,9 +81,8 @@ class LuredClassifier(TellsLogits, keras.Model):
 
     Raises:
         TypeError: If `target` is no Keras model or `lure` no Keras layer.
-        ValueError: If M is not built, has fewer than 2 classes, is not one of images
-            of a known size, or does not return what `output` says; or if P returns
-            images of another shape.
+        ValueError: If M is no built classifier of images of a known size, does not
+            return what `output` says, or P returns images of another shape.
 
     Example:
     >>> target.trainable = False
@@ -122,27 +132,22 @@ class LuredClassifier(TellsLogits, keras.Model):
         Args:
             optimizer: As in `keras.Model.compile`. Defaults to `"adam"`.
             loss: `"luring"`, the paper's L; `"margin"`, its alternative L';
-                `"cross_entropy"`, the baseline C_E, which imitates M. Defaults to
-                `"luring"`.
-            luring_weight: lambda, above 0, of `"luring"`, and of no other. Defaults
-                to 1.
-            jit_compile: As in `keras.Model.compile`, but off unless asked for: XLA's
-                convolutions are slow on a CPU, and it leaves out the check that the
-                pixels of a data set are in [0, 1]. Defaults to `False`.
+                `"cross_entropy"`, the baseline C_E. Defaults to `"luring"`.
+            luring_weight: lambda of `"luring"` alone, above 0. Defaults to 1.
+            jit_compile: As in `keras.Model.compile`. XLA's convolutions are slow on a
+                CPU, and it does not check the pixels of a data set. Defaults to
+                `False`.
             **kwargs: `run_eagerly`, `steps_per_execution`, `auto_scale_loss`.
 
         Raises:
             TypeError: If metrics, weights of losses or the like are given.
-            ValueError: If the loss is unknown or has no lambda, or `luring_weight` is
-                not above 0.
+            ValueError: If the loss is unknown or has no lambda, or that is not above 0.
         """
         weight = check_loss(loss, luring_weight)
+        # The loss and the metrics are its own.
         known = {"run_eagerly", "steps_per_execution", "auto_scale_loss"}
         if unknown := set(kwargs) - known:
-            raise TypeError(
-                "A lured classifier has its own loss and metrics. Received: "
-                f"{', '.join(sorted(unknown))}"
-            )
+            raise TypeError(f"Expected only {known} besides. Received: {unknown}")
         if kwargs.get("auto_scale_loss", True):
             # Keras looks at the policy of this model alone.
             parts = [self.lure, self.target, *filter(None, [self.lure.network])]
@@ -168,14 +173,9 @@ class LuredClassifier(TellsLogits, keras.Model):
         Returns:
             A model that shares this one's layers.
         """
-        if self.output_kind == "logits":
-            return keras.Model(self.input, self.output, name=self.name)
         logits = logits_model(self.target, self.output_kind)
-        return keras.Model(
-            self.input,
-            logits(self.lure(self.input), training=False),
-            name=f"logits_of_{self.name}",
-        )
+        answer = logits(self.lure(self.input), training=False)
+        return keras.Model(self.input, answer, name=f"logits_of_{self.name}")
 
     def to_lure_model(self) -> keras.Model:
         """Returns P alone as a Keras model, such as `serving.export` takes.
@@ -201,16 +201,12 @@ class LuredClassifier(TellsLogits, keras.Model):
         Raises:
             TypeError: If the images are not floating point or not all that `x` holds,
                 or labels in an array are not integers.
-            ValueError: If M is trainable or P is not, images in an array are not those
-                that M takes, or their labels are not its classes, or a number of steps
-                is none.
+            ValueError: If M is trainable or P is not, or images or labels in an array
+                or a number of steps are out of their range.
         """
         self._check_roles()
         if kwargs.get("class_weight") is not None:
-            raise ValueError(
-                "Invalid value for argument `class_weight`. Expected none: every image "
-                "counts alike."
-            )
+            raise _weighted("class_weight")
         for name in ("epochs", "batch_size", "steps_per_epoch"):
             if kwargs.get(name) is not None:
                 check_count(name, kwargs[name])
@@ -231,21 +227,16 @@ class LuredClassifier(TellsLogits, keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of P; see the class for the kinds of data."""
-        images, answers, labels = _read_batch(data, self._logits)
         variables = self.lure.trainable_variables
         with tf.GradientTape() as tape:
-            logits = self._logits(self.lure(images, training=True))
-            loss = self._total_loss(logits, answers)
+            loss, classes, known = self._forward(data, training=True)
             scaled = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        return self._measured(loss, logits, answers, labels)
+        return self._measured(loss, classes, known)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures without training; see the class for the kinds of data."""
-        images, answers, labels = _read_batch(data, self._logits)
-        logits = self._logits(self.lure(images, training=False))
-        loss = self._total_loss(logits, answers)
-        return self._measured(loss, logits, answers, labels)
+        return self._measured(*self._forward(data, training=False))
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs to make this model again."""
@@ -298,17 +289,14 @@ class LuredClassifier(TellsLogits, keras.Model):
         target, lure = self.target, self.lure
         if target.trainable_variables:
             raise ValueError(
-                "Invalid value for argument `target`. Expected a frozen classifier: "
-                "luring trains P alone, so that M stays the model that is deployed. "
-                "Set `target.trainable = False`. Received: "
-                f"{target.name!r} with {len(target.trainable_variables)} "
-                "trainable variables"
+                "Invalid value for argument `target`. Expected a frozen classifier, as "
+                "`target.trainable = False` makes it: luring trains P alone. Received: "
+                f"{target.name!r} with {len(target.trainable_variables)} variables"
             )
         if not lure.trainable_variables:
             raise ValueError(
                 "Invalid value for argument `lure`. Expected a network with trainable "
-                "weights; thaw a frozen one by `lure.trainable = True`. Received: "
-                f"{lure.name!r} without any"
+                f"weights, see `lure.trainable = True`. Received: {lure.name!r}"
             )
 
     def _checked_arrays(self, x: Any, y: Any) -> tuple[Any, Any]:
@@ -320,8 +308,7 @@ class LuredClassifier(TellsLogits, keras.Model):
         if y is None or isinstance(y, Mapping):
             return x, y
         labels = np.asarray(y)
-        if labels.shape == (len(x), 1):
-            labels = labels[:, 0]
+        labels = labels[:, 0] if labels.shape == (len(x), 1) else labels
         return x, check_labels(labels, len(x), self.target.output_shape[-1], name="y")
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
@@ -329,36 +316,37 @@ class LuredClassifier(TellsLogits, keras.Model):
         model = input_gradient_model(logits_model(self.target, self.output_kind))
         return tf.cast(model(images, training=False), tf.float32)
 
-    def _total_loss(
-        self, logits: tf.Tensor, answers: Mapping[str, tf.Tensor]
-    ) -> tf.Tensor:
-        """The mean over the images, and what P's regularizers add."""
-        loss = make_loss(self._loss_name, self._luring_weight)
-        # In half precision a regularizer's part is, too.
+    def _forward(
+        self, data: Any, *, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss of a batch, M∘P's classes, and what these are compared with."""
+        images, answers, labels = _read_batch(data, self._logits)
+        logits = self._logits(self.lure(images, training=training))
+        answer = answers["answer"]
+        if self._loss_name == "luring":
+            weight = self._luring_weight
+            losses = luring_loss(logits, answer, answers["runner_up"], weight)
+        elif self._loss_name == "margin":
+            losses = margin_loss(logits, answer)
+        else:
+            losses = cross_entropy(logits, answer)
+        # What P's regularizers add is in half precision where P is.
         added = [tf.cast(part, tf.float32) for part in self.lure.losses]
-        return tf.add_n([tf.reduce_mean(loss(logits, answers)), *added])
+        known = {"agreement": answer}
+        if labels is not None:
+            known["accuracy"] = labels
+        loss = tf.add_n([tf.reduce_mean(losses), *added])
+        return loss, tf.argmax(logits, axis=-1, output_type=tf.int32), known
 
     def _measured(
-        self,
-        loss: tf.Tensor,
-        logits: tf.Tensor,
-        answers: Mapping[str, tf.Tensor],
-        labels: tf.Tensor | None,
+        self, loss: tf.Tensor, classes: tf.Tensor, known: dict[str, tf.Tensor]
     ) -> dict[str, Any]:
         """Counts a batch, and returns the means of the epoch so far."""
-        classes = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        count = tf.shape(classes)[0]
-        self._measures["loss"].update_state(loss, sample_weight=count)
-        known = {"agreement": answers["answer"], "accuracy": labels}
+        self._measures["loss"].update_state(loss, sample_weight=tf.shape(classes)[0])
         for name, right in known.items():
-            if right is not None:
-                same = tf.equal(classes, tf.cast(right, tf.int32))
-                self._measures[name].update_state(same)
-        return {
-            name: mean.result()
-            for name, mean in self._measures.items()
-            if name != "accuracy" or labels is not None
-        }
+            same = tf.equal(classes, tf.cast(right, tf.int32))
+            self._measures[name].update_state(same)
+        return {name: self._measures[name].result() for name in ("loss", *known)}
 
 
 def frozen_answers(
@@ -381,8 +369,7 @@ def frozen_answers(
 
     Raises:
         TypeError: If `target` is no Keras model or the images are not floating point.
-        ValueError: If `target` is not a built classifier of such images, or does not
-            return what `output` says.
+        ValueError: If `target` is no built classifier of such images and `output`.
     """
     check_target(target, output, probe=False)
     pixels = check_images(images, target.input_shape[1:])
@@ -402,28 +389,25 @@ def answered_dataset(
 ) -> tf.data.Dataset:
     """Joins images with M's answers, for `LuredClassifier.fit` and `evaluate`.
 
-    Training on it, a step never calls M on the images themselves. `fit` makes the like
-    of images in an array; this is for an order of one's own. `fit` does not shuffle a
-    data set: without `order` every epoch has the same batches.
+    `fit` makes the like of images in an array; this is for an order of one's own.
 
     Args:
         target: M, called with `training=False`, here and never again.
         images: `(images, height, width, channels)`, floating point, in [0, 1].
-        labels: Integer classes `(images,)`, for the metric `accuracy` and for nothing
-            else. Defaults to none.
+        labels: Integer classes `(images,)`, for the metric `accuracy` only. Defaults
+            to none.
         output: What M returns.
-        batch_size: How many images a batch has where there is no `order`. Defaults
-            to `64`.
+        batch_size: Images in a batch where there is no `order`. Defaults to `64`.
         order: Which images each batch has, `(batches, batch_size)`, as `batch_order`
-            draws it. Defaults to all images in their order.
+            draws it. Defaults to all images in their order, in every epoch.
 
     Returns:
         Batches `(images, {"answer", "runner_up"[, "label"]})`.
 
     Raises:
         TypeError: If `target` is no Keras model or the images are not floating point.
-        ValueError: If `target` is not a built classifier of such images, or there is
-            not one label for each.
+        ValueError: If `target` is no built classifier of such images, or the labels
+            are not theirs.
     """
     check_count("batch_size", batch_size)
     answers = frozen_answers(target, images, output=output)
@@ -437,17 +421,13 @@ def answered_dataset(
 
 
 def batch_order(count: int, batch_size: int, steps: int, *, seed: int) -> Int32Array:
-    """Draws which images each step of a training sees.
-
-    Every image is seen once before any is seen again; a batch may hold the last images
-    of one pass and the first of the next.
+    """Draws which images each step of a training sees, each once before any again.
 
     Args:
         count: How many images there are.
-        batch_size: How many a step sees.
+        batch_size: How many a step sees: the last of a pass with the first of the next.
         steps: How many steps there are.
-        seed: Of the order of each pass. The first steps of a longer training are those
-            of a shorter one.
+        seed: Of the order of each pass. A longer training begins as a shorter one.
 
     Returns:
         Indices `(steps, batch_size)`, int32.
@@ -473,11 +453,7 @@ def batches(
     batch_size: int = 64,
     order: npt.NDArray[np.integer] | None = None,
 ) -> tf.data.Dataset:
-    """Cuts arrays into batches `(images, told)`, in their order or in another one.
-
-    Who cuts the same ones again and again, each time in another order, gives tensors:
-    a data set copies arrays, and the copy lives until Python looks for cycles.
-    """
+    """Cuts arrays into batches `(images, told)`, in their order or in another one."""
     if order is None:
         data = tf.data.Dataset.from_tensor_slices((images, told)).batch(batch_size)
     else:
@@ -485,21 +461,18 @@ def batches(
         data = tf.data.Dataset.from_tensor_slices(order).map(
             lambda rows: tf.nest.map_structure(lambda one: tf.gather(one, rows), held)
         )
-    # What tunes a pipeline sleeps for up to a minute at a time, and `fit`, when it is
-    # done with the data, waits until it wakes. Here is nothing to tune.
+    # What tunes a pipeline sleeps for up to a minute, and `fit` waits until it wakes.
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.prefetch(2).with_options(options)
 
 
 def _top_two(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The classes of the largest and of the second largest logit, int32."""
     ranked = tf.math.top_k(logits, k=2).indices
     return ranked[:, 0], ranked[:, 1]
 
 
 def _is_array(data: Any) -> bool:
-    """Whether images are held in memory, and are no data set of batches."""
     return isinstance(data, np.ndarray | tf.Tensor)
 
 
@@ -507,14 +480,13 @@ def _only_images(data: Any) -> Any:
     """Takes images out of a list or dict of nothing else, as Keras models do."""
     if not isinstance(data, list | tuple | Mapping):
         return data
-    parts = list(data.values() if isinstance(data, Mapping) else data)
-    if len(parts) != 1:
-        what = sorted(map(str, data)) if isinstance(data, Mapping) else len(parts)
+    if len(data) != 1:
+        what = sorted(data) if isinstance(data, Mapping) else len(data)
         raise TypeError(
             "Invalid value for argument `x`. Expected images, or batches (images, "
             f"labels). Received: a {type(data).__name__} of {what}"
         )
-    return parts[0]
+    return next(iter(data.values() if isinstance(data, Mapping) else data))
 
 
 def _read_batch(
@@ -524,17 +496,13 @@ def _read_batch(
     images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
     images = _checked(_only_images(images))
     if weights is not None:
-        raise ValueError(
-            "Invalid value for argument `sample_weight`. Expected none: every image "
-            "counts alike."
-        )
+        raise _weighted("sample_weight")
     names = FrozenAnswers._fields
     if isinstance(told, Mapping):
         if missing := [name for name in names if name not in told]:
             raise ValueError(
-                f"Invalid value for argument `y`. Expected M's answers by the names "
-                f"{names}, as `answered_dataset` gives them. Received: none of the "
-                f"name {missing[0]!r}"
+                f"Invalid value for argument `y`. Expected M's answers by name, {names}"
+                f". Received: none of the name {missing[0]!r}"
             )
         answers = {name: told[name] for name in names}
         labels = told.get("label")
@@ -555,14 +523,16 @@ def _read_batch(
 
 def _checked(images: tf.Tensor) -> tf.Tensor:
     images = tf.convert_to_tensor(images)
-    if not images.dtype.is_floating:
-        raise TypeError(
-            "Invalid value for argument `x`. Expected floating-point images in [0, 1]. "
-            f"Received: dtype {images.dtype.name}"
-        )
+    check_floating(images.dtype.name, name="x")
     # NaN is neither.
     inside = tf.reduce_all((images >= 0) & (images <= 1))
     told = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
     limits = [told, tf.reduce_min(images), "to", tf.reduce_max(images)]
     with tf.control_dependencies([tf.debugging.Assert(inside, limits)]):
         return tf.identity(images)
+
+
+def _weighted(name: str) -> ValueError:
+    return ValueError(
+        f"Invalid value for argument `{name}`. Expected none: every image counts alike."
+    )

@@ -4,7 +4,6 @@ The letters are those of the authors' public code; in the text of equation 1, a 
 are swapped.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import tensorflow as tf
@@ -21,31 +20,28 @@ def luring_loss(
     runner_up: tf.Tensor,
     luring_weight: float | tf.Tensor = 1.0,
 ) -> tf.Tensor:
-    """The luring loss L of each image.
+    """The luring loss L of each image, equation 1 of the luring paper.
 
     With z the logits of M(P(x)), c the class that M gives x and b the one that M ranks
     second: L = max(0, max_{j != c} z_j - z_c) - lambda (z_c - z_b).
 
     The first part keeps the answer, the second parts it from the class that M would
     be fooled into. At a hinge of exactly 0 the first part has no gradient.
-
-    Reference:
-        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, equation 1.
     """
     logits = tf.cast(logits, tf.float32)
-    kept = -margin(logits, answer)
     parted = _at(logits, answer) - _at(logits, runner_up)
-    return tf.nn.relu(kept) - luring_weight * parted
+    return tf.nn.relu(margin_loss(logits, answer)) - luring_weight * parted
 
 
 def margin_loss(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
-    """The paper's alternative L' of each image, -(z_c - max_{j != c} z_j).
-
-    Reference:
-        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 3.2
-        and supplement C.
-    """
-    return -margin(tf.cast(logits, tf.float32), answer)
+    """The paper's alternative L' of each image, max_{j != c} z_j - z_c; Section 3.2."""
+    logits = tf.cast(logits, tf.float32)
+    others = tf.where(
+        tf.one_hot(answer, tf.shape(logits)[-1], on_value=True, off_value=False),
+        logits.dtype.min,
+        logits,
+    )
+    return tf.reduce_max(others, axis=-1) - _at(logits, answer)
 
 
 def cross_entropy(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
@@ -55,23 +51,9 @@ def cross_entropy(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
     )
 
 
-def margin(logits: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
-    """By how much an answer's logit leads: z_c - max_{j != c} z_j."""
-    others = tf.where(
-        tf.one_hot(answer, tf.shape(logits)[-1], on_value=True, off_value=False),
-        logits.dtype.min,
-        logits,
-    )
-    return _at(logits, answer) - tf.reduce_max(others, axis=-1)
-
-
 def check_loss(loss: LuringLoss, luring_weight: float | None) -> float | None:
     """Refuses an unknown loss, and a lambda that is none or that it has no use for."""
-    if loss not in get_args(LuringLoss):
-        raise ValueError(
-            f"Invalid value for argument `loss`. Expected one of "
-            f"{get_args(LuringLoss)}. Received: loss={loss!r}"
-        )
+    check_known("loss", loss, get_args(LuringLoss))
     if luring_weight is None:
         return 1.0 if loss == "luring" else None
     check_number(luring_weight, name="luring_weight", above=0.0)
@@ -83,17 +65,13 @@ def check_loss(loss: LuringLoss, luring_weight: float | None) -> float | None:
     return float(luring_weight)
 
 
-def make_loss(
-    name: LuringLoss, luring_weight: float | None
-) -> Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]:
-    """Returns one of the losses as a function of logits and M's answers."""
-    if name == "luring":
-        weight = 1.0 if luring_weight is None else luring_weight
-        return lambda logits, answers: luring_loss(
-            logits, answers["answer"], answers["runner_up"], weight
+def check_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuses a name that is not one of those that are known."""
+    if value not in known:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one of {known}. "
+            f"Received: {name}={value!r}"
         )
-    function = margin_loss if name == "margin" else cross_entropy
-    return lambda logits, answers: function(logits, answers["answer"])
 
 
 def _at(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

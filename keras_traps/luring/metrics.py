@@ -1,9 +1,9 @@
 """How well M∘P does and how far it goes with M, as the luring paper measures it.
 
-Everything here is counted from answers: classes, `(images,)`, integers. A share of
-nothing, such as the detection rate of an attack that never succeeds, is no number: the
-`value` of its `Rate` is `None`. What M and what M∘P answers is given by name: nothing
-else tells the two apart.
+Everything here is counted from answers: classes, `(images,)`, integers; arrays that are
+not of one length are a `ValueError`. A share of nothing, such as the detection rate of
+an attack that never succeeds, is no number: the `value` of its `Rate` is `None`. What M
+and what M∘P answers is given by name: nothing else tells the two apart.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.rates import Rate
-
-_Flags = npt.NDArray[np.bool_]
 
 
 class CleanMetrics(NamedTuple):
@@ -94,15 +92,15 @@ def luring_metrics(
     Raises:
         ValueError: If the arrays are not of one length.
     """
-    _check_lengths(augmented=augmented, target=target, labels=labels)
+    answers = {"augmented": augmented, "target": target, "labels": labels}
+    # First, for it names the argument whose length is another.
+    dac = detection_adversarial_accuracy(**answers)
     return LuringMetrics(
         ac_mop=adversarial_accuracy(augmented, labels),
         ac_m=adversarial_accuracy(target, labels),
-        dac=detection_adversarial_accuracy(
-            augmented=augmented, target=target, labels=labels
-        ),
-        dr=detection_rate(augmented=augmented, target=target, labels=labels),
-        adq=adequation_rate(augmented=augmented, target=target, labels=labels),
+        dac=dac,
+        dr=detection_rate(**answers),
+        adq=adequation_rate(**answers),
     )
 
 
@@ -115,9 +113,6 @@ def adversarial_accuracy(answers: IntArray, labels: IntArray) -> Rate:
 
     Returns:
         The rate, of all images.
-
-    Raises:
-        ValueError: If the arrays are not of one length.
     """
     _check_lengths(answers=answers, labels=labels)
     return _share(np.equal(answers, labels))
@@ -137,15 +132,14 @@ def detection_adversarial_accuracy(
 
     Returns:
         The rate, of all images.
-
-    Raises:
-        ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
     return _share(defended(augmented=augmented, target=target, labels=labels))
 
 
-def defended(*, augmented: IntArray, target: IntArray, labels: IntArray) -> _Flags:
+def defended(
+    *, augmented: IntArray, target: IntArray, labels: IntArray
+) -> npt.NDArray[np.bool_]:
     """Says of each attacked image what DAC counts."""
     return np.equal(target, labels) | np.not_equal(augmented, target)
 
@@ -162,9 +156,6 @@ def detection_rate(*, augmented: IntArray, target: IntArray, labels: IntArray) -
 
     Returns:
         The rate, of the images that fool M∘P; its value is `None` where none does.
-
-    Raises:
-        ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
     return _share(np.not_equal(augmented, target)[np.not_equal(augmented, labels)])
@@ -182,9 +173,6 @@ def adequation_rate(*, augmented: IntArray, target: IntArray, labels: IntArray) 
 
     Returns:
         The rate, of the images that fool M∘P; its value is `None` where none does.
-
-    Raises:
-        ValueError: If the arrays are not of one length.
     """
     _check_lengths(augmented=augmented, target=target, labels=labels)
     return _share(np.equal(target, labels)[np.not_equal(augmented, labels)])
@@ -211,7 +199,7 @@ def l0_distortion(clean: FloatArray, attacked: FloatArray) -> IntArray:
     return (clean != attacked).reshape(len(clean), -1).sum(axis=1).astype(np.int64)
 
 
-def _share(chosen: _Flags) -> Rate:
+def _share(chosen: npt.NDArray[np.bool_]) -> Rate:
     return Rate(int(chosen.sum()), len(chosen))
 
 

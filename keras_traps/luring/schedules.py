@@ -8,6 +8,7 @@ import keras
 
 from keras_traps._checks import check_count, check_positive
 from keras_traps.layers.luring_input import LurePreset
+from keras_traps.luring.losses import check_known
 
 Variant = Literal["stack", "auto", "ce", "luring"]
 """How M∘P is made, Section 4.2.
@@ -37,14 +38,12 @@ class Schedule:
             check_positive("learning_rates", rate)
         limits = (0, *self.boundaries, self.steps)
         rising = all(a <= b for a, b in itertools.pairwise(limits))
-        several = self.cosine and self.boundaries
         fit = len(self.learning_rates) == len(self.boundaries) + 1
-        if not (rising and fit) or several:
+        if not (rising and fit) or (self.cosine and self.boundaries):
             raise ValueError(
-                "Invalid value for argument `boundaries`. Expected rising steps within "
-                f"the {self.steps} of the training, one fewer than there are rates, "
-                f"and none along a cosine. Received: boundaries={self.boundaries}, "
-                f"learning_rates={self.learning_rates}"
+                "Invalid value for argument `boundaries`. Expected rising steps, one "
+                "fewer than `learning_rates`, none along a cosine. Received: "
+                f"{self.boundaries} of {self.steps}, {len(self.learning_rates)} rates"
             )
 
     def scaled(self, steps: int) -> Self:
@@ -136,12 +135,3 @@ def authors_schedule(variant: Variant, dataset: str) -> Schedule:
     check_known("variant", variant, get_args(Variant))
     check_known("dataset", dataset, tuple(LURE_RECIPES))
     return _BASELINES.get(variant, {}).get(dataset, LURE_RECIPES[dataset].authors)
-
-
-def check_known(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuses a name that is not one of those that are known."""
-    if value not in known:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected one of {known}. "
-            f"Received: {name}={value!r}"
-        )

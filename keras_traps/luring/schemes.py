@@ -9,25 +9,19 @@ from keras import ops
 from keras_traps.layers import LuringInput
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 
-NO_CLASS = -1
-"""The class id where no answer is given."""
+NO_CLASS = -1  # the class id where no answer is given
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
 class DeployedScheme(keras.Model):
-    """A functional model that answers as in inference, whatever `training` says.
+    """A functional model that answers as in inference, whatever `training` says."""
 
-    Keras hands the caller's `training=True` on to every layer, past what the layers
-    were connected with. Made by `target_model` and `agreement_model`.
-    """
-
-    def call(
-        self, inputs: Any, training: bool | None = None, mask: Any = None
-    ) -> dict[str, Any]:
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Returns the answers by name."""
+        # Keras hands the caller's `training=True` on to every layer, past what the
+        # layers were connected with.
         del training
-        answers: dict[str, Any] = super().call(inputs, training=False, mask=mask)
-        return answers
+        return super().call(inputs, training=False, mask=mask)
 
 
 def target_model(target: keras.Model, *, output: Output) -> keras.Model:
@@ -80,9 +74,8 @@ def agreement_model(
         A functional model from images `(batch, height, width, channels)`, pixels in
         [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 where there is no
         answer; `"agreed"`, `(batch,)`, bool; `"probabilities"` of M and
-        `"lured_probabilities"` of M∘P, `(batch, num_classes)`, float32. Where the
-        image or one of these holds a number that is not finite there is no answer. It
-        shares the weights of M and P.
+        `"lured_probabilities"` of M∘P, `(batch, num_classes)`, float32. There is none
+        where one of these or the image is not finite. It shares the weights.
 
     Raises:
         TypeError: If `target` is not a Keras model, or `lure` not a Keras layer.
@@ -138,10 +131,7 @@ def agreed_class(
 
 
 def finite_rows(*given: Any) -> Any:
-    """Says of each row whether all of its numbers are finite.
-
-    Not a number has a largest class as well, the first.
-    """
+    """Says of each row whether all numbers are finite: NaN has a largest class too."""
     finite = [
         ops.all(ops.isfinite(one), axis=tuple(range(1, len(one.shape))))
         for one in given
@@ -158,8 +148,7 @@ def check_target(
     if of_images and (len(shape) != 3 or None in shape):
         raise ValueError(
             "Invalid value for argument `target`. Expected a classifier of images "
-            "(height, width, channels) whose size is known. Received: input shape "
-            f"{target.input_shape}"
+            f"(height, width, channels) of a known size. Received: {target.input_shape}"
         )
     if probe:
         check_on_noise(target, output)

@@ -23,42 +23,18 @@ from keras_traps.luring.classifier import (
     batches,
     frozen_answers,
 )
-from keras_traps.luring.losses import LuringLoss
-from keras_traps.luring.schedules import (
-    LURE_RECIPES,
-    LureRecipe,
-    Schedule,
-    Variant,
-    authors_schedule,
-    check_known,
-)
+from keras_traps.luring.losses import LuringLoss, check_known
+from keras_traps.luring.schedules import LURE_RECIPES as LURE_RECIPES
+from keras_traps.luring.schedules import Schedule as Schedule
+from keras_traps.luring.schedules import Variant as Variant
+from keras_traps.luring.schedules import authors_schedule as authors_schedule
 from keras_traps.models.architectures import VictimRecipe
 from keras_traps.models.inference import inner_layers, predict
 from keras_traps.models.outputs import Output
 from keras_traps.models.training import compile_classifier, hold_out
 
-__all__ = [
-    "LURE_RECIPES",
-    "Backup",
-    "LureRecipe",
-    "Picked",
-    "Schedule",
-    "Trained",
-    "Variant",
-    "authors_schedule",
-    "check_start",
-    "join",
-    "make_lure",
-    "train_target",
-    "train_variant",
-    "untrained",
-]
-
-MakeData = Callable[[int, int], tf.data.Dataset]
-"""From a first step and the one after the last to the batches of the steps between."""
-
+# From the number of a batch and its images to images of the same shape.
 Move = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""From the number of a batch and its images to images of the same shape."""
 
 # What a variant is trained on, of images, what goes with them, and whether they are
 # moved: what M answers depends on that, and it is asked at every step.
@@ -68,8 +44,6 @@ _VIEWS: dict[str, Callable[[tf.Tensor, Any, bool], Any]] = {
     "ce": lambda images, answers, moved: images if moved else (images, answers),
     "luring": lambda images, answers, moved: images if moved else (images, answers),
 }
-
-_STATE, _SETTINGS = "state.npz", "settings.json"
 
 
 class Picked(NamedTuple):
@@ -87,36 +61,27 @@ class Trained(NamedTuple):
 
 
 class Backup:
-    """A folder that holds the state of one training, while it lasts.
+    """A folder that holds the state of one training, while it lasts."""
 
-    Keras' `BackupAndRestore` writes weights and epoch in place, one after the other:
-    killed between the two, a training would make the same steps twice. It knows
-    neither the best weights so far nor how often dropout has drawn. Here all of it is
-    one file, replaced in one step.
-    """
+    # Keras' `BackupAndRestore` writes weights and epoch one after the other: killed
+    # between the two, a training would make the same steps twice. It knows neither the
+    # best weights so far nor how often dropout has drawn. Here all is one file.
 
     def __init__(
         self, folder: Path, settings: dict[str, Any], *, resume: bool = False
     ) -> None:
         make_writable(folder, name="backup")
-        self._folder, self._path = folder, folder / _STATE
-        self._began, self._earlier = time.monotonic(), 0.0
+        self._folder, self._path = folder, folder / "state.npz"
         if not self._path.exists():
             # Where nothing was saved nothing is lost.
-            (folder / _SETTINGS).unlink(missing_ok=True)
-        keep_settings(folder / _SETTINGS, settings, resume=resume)
-        if self._path.exists():
-            with np.load(self._path) as found:
-                self._earlier = float(found["seconds"])
+            (folder / "settings.json").unlink(missing_ok=True)
+        keep_settings(folder / "settings.json", settings, resume=resume)
+        self._began = time.monotonic() - float(self.load().get("seconds", 0.0))
 
     @property
     def seconds(self) -> float:
-        """How long the training took up to now, earlier pieces of it included.
-
-        Of a piece that was killed the time after its last save is not in it, nor is
-        what it did then.
-        """
-        return self._earlier + time.monotonic() - self._began
+        """How long the training took up to now; of a killed piece, up to its save."""
+        return time.monotonic() - self._began
 
     def load(self) -> dict[str, npt.NDArray[Any]]:
         """Returns what was saved last, by name; `{}` for nothing."""
@@ -202,12 +167,17 @@ def train_variant(
     result: keras.Model
     beginners: list[keras.layers.Layer] = [lure]
     if variant == "stack":
-        trained = result = _stack(target, lure, output)
+        if output != "logits":
+            raise ValueError(
+                'Invalid value for argument `output`. Expected "logits" for the '
+                f'variant "stack". Received: output={output!r}'
+            )
+        trained = result = _stack(target, lure)
         beginners.append(trained)
         compile_classifier(trained, schedule.optimizer())
     elif variant == "auto":
-        inputs = keras.Input(target.input_shape[1:], name="image")
-        trained = result = keras.Model(inputs, lure(inputs), name="lure")
+        image = keras.Input(target.input_shape[1:], name="image")
+        trained = result = keras.Model(image, lure(image), name="lure")
         trained.compile(schedule.optimizer(), "binary_crossentropy", jit_compile=False)
     else:
         trained = LuredClassifier(target, lure, output=output)
@@ -220,12 +190,11 @@ def train_variant(
     best = None
     if validation_split and variant != "auto":
         data, held = _validation(data, validation_split, seed)
-        if variant == "stack":
-            best = _Best(result, held.images, held.labels, answering=result)
-        else:
-            right = predict(target, held.images).argmax(axis=1)
+        whole, right = result, held.labels
+        if variant != "stack":
             whole = join(result, target)
-            best = _Best(result, held.images, right, answering=whole)
+            right = predict(target, held.images).argmax(axis=1)
+        best = _Best(result, held.images, right, answering=whole)
         if start is not None:
             best.look(0)
     told: Any = data.labels
@@ -245,7 +214,7 @@ def train_variant(
 
 def train_in_stages(
     model: keras.Model,
-    make_data: MakeData,
+    make_data: Callable[[int, int], tf.data.Dataset],
     *,
     steps: int,
     stage: int,
@@ -255,20 +224,19 @@ def train_in_stages(
 ) -> None:
     """Trains a compiled model for a number of steps, with Keras' `fit`.
 
-    What a step sees has to depend on its number alone, as with `batch_order`: Keras'
-    own shuffling begins anew where a training is gone on with. Then one that was
-    killed, and went on from its backup, ends with the same weights.
+    Killed and gone on with it ends with the same weights: what `make_data` gives for
+    the steps from a first one to a last one depends on their numbers alone.
     """
     model.optimizer.build(model.trainable_variables)
     # Those of the random layers tell how often they have drawn.
     variables = [*model.variables, *model.optimizer.variables]
-    state = backup.load() if backup else {}
-    if state:
+    done = 0
+    if backup and (state := backup.load()):
+        done = int(state["done"])
         for index, variable in enumerate(variables):
             variable.assign(state[f"v{index}"])
-    if state and best:
-        best.load(state)
-    done = int(state.get("done", 0))
+        if best:
+            best.load(state)
     with tqdm.tqdm(
         total=steps, initial=done, unit="step", smoothing=0.05, disable=not verbose
     ) as bar:
@@ -285,17 +253,14 @@ def train_in_stages(
             if best:
                 best.look(done)
             if backup:
-                arrays = {f"v{i}": _array(one) for i, one in enumerate(variables)}
                 kept = best.state() if best else {}
-                backup.save({"done": np.array(done), **kept, **arrays})
+                for index, variable in enumerate(variables):
+                    kept[f"v{index}"] = keras.ops.convert_to_numpy(variable)
+                backup.save({"done": np.array(done), **kept})
 
 
 class _Best:
-    """The weights that answered right most often; of equal ones, the first.
-
-    Unlike Keras' `ModelCheckpoint`, it knows after a kill what was best before, and may
-    ask another model than the one whose weights it keeps.
-    """
+    """The weights with which `answering` was right most often; of equals the first."""
 
     def __init__(
         self,
@@ -305,8 +270,8 @@ class _Best:
         *,
         answering: keras.Model,
     ) -> None:
-        self._model, self._images, self._right = model, images, right
-        self._answering = answering
+        self._model, self._answering = model, answering
+        self._images, self._right = images, right
         self._picked, self._weights = Picked(0, -1.0), model.get_weights()
 
     def look(self, step: int) -> None:
@@ -342,7 +307,7 @@ def check_start(
 ) -> None:
     """Checks that a training can begin with another one's weights."""
     lure.build(target.input_shape)
-    whole = [_stack(target, lure, "logits")] if variant == "stack" else []
+    whole = [_stack(target, lure)] if variant == "stack" else []
     _that_fits(start, [lure, *whole])
 
 
@@ -355,23 +320,16 @@ def join(lure: keras.Model, target: keras.Model) -> keras.Model:
 
 def untrained(target: keras.Model) -> keras.Model:
     """Makes a classifier of M's architecture, with new weights that can be trained."""
-    # Not a clone: that has the optimizer of a compiled M, built for frozen weights, in
-    # whose place none fits when it is loaded from a file.
+    # Not a clone: that has the optimizer of a compiled M, built for frozen weights.
     fresh = type(target).from_config(target.get_config())
-    # The layers are as frozen as those that they were made after, and the model does
-    # not hand its own `trainable` on to them.
+    # Its layers are frozen too, and it does not hand its own `trainable` on to them.
     fresh.trainable = True
     for layer in inner_layers(fresh):
         layer.trainable = True
     return fresh
 
 
-def _stack(target: keras.Model, lure: LuringInput, output: Output) -> keras.Model:
-    if output != "logits":
-        raise ValueError(
-            "Invalid value for argument `output`. Expected a classifier that returns "
-            f'"logits" for the variant "stack". Received: output={output!r}'
-        )
+def _stack(target: keras.Model, lure: LuringInput) -> keras.Model:
     inputs = keras.Input(target.input_shape[1:], name="image")
     return keras.Model(inputs, untrained(target)(lure(inputs)), name="stack")
 
@@ -412,7 +370,7 @@ def _make_data(
     seed: int,
     move: Move | None,
     view: Callable[[tf.Tensor, Any, bool], Any],
-) -> MakeData:
+) -> Callable[[int, int], tf.data.Dataset]:
     """Returns what makes the batches of a training, each by the number of its step."""
     order = batch_order(len(images), schedule.batch_size, schedule.steps, seed=seed)
     # Once for all stages: a data set copies the arrays that it is cut from, and the
@@ -450,9 +408,3 @@ def _mover(rotation: float, shift: float, seed: int) -> Move | None:
         return images
 
     return move if moving else None
-
-
-def _array(variable: keras.Variable) -> npt.NDArray[Any]:
-    value = keras.ops.convert_to_numpy(variable)
-    # A file of NumPy's does not know this one.
-    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value

@@ -11,7 +11,7 @@ References:
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -25,16 +25,10 @@ from keras_traps.models.outputs import subtract_row_maximum
 
 Array = npt.NDArray[np.generic]
 
-_BATCH_NORM_EPSILON = 1e-5
-_STAGES = ((16, 1), (32, 2), (64, 2))
-
 
 @dataclasses.dataclass(frozen=True)
 class VictimRecipe:
-    """How the authors train a target.
-
-    The checkpoint with the best validation accuracy is kept.
-    """
+    """How the authors train a target; its best epoch is kept."""
 
     epochs: int
     batch_size: int
@@ -48,8 +42,8 @@ class VictimRecipe:
         """Checks the ranges that a training does not check itself."""
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
-        share = self.validation_split
-        check_number(share, name="validation_split", at_least=0.0, below=1.0)
+        split = self.validation_split
+        check_number(split, name="validation_split", at_least=0.0, below=1.0)
 
 
 VICTIM_RECIPES: dict[str, VictimRecipe] = {
@@ -59,10 +53,7 @@ VICTIM_RECIPES: dict[str, VictimRecipe] = {
     # Not the authors': to try it with.
     "digits": VictimRecipe(20, 32, (2e-3,)),
 }
-"""By data set: the luring paper's supplement A, as its public code has it.
-
-What is trained before a target is trained on images moved as for the target.
-"""
+"""By data set: the luring paper's supplement A, as its public code has it."""
 
 
 def digits_cnn() -> keras.Model:
@@ -118,9 +109,9 @@ def cifar10_resnet20() -> keras.Model:
     inputs = keras.Input((32, 32, 3), name="image")
     x = _conv_norm(inputs, 16, "conv1", "bn1", use_bias=True)
     x = layers.ReLU(name="relu")(x)
-    for stage, (filters, first_stride) in enumerate(_STAGES, start=1):
+    for stage, filters in enumerate((16, 32, 64), start=1):
         for block in range(3):
-            stride = first_stride if block == 0 else 1
+            stride = 2 if stage > 1 and block == 0 else 1
             x = _basic_block(x, filters, stride, f"layer{stage}.{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dense(10, name="fc")(x)
@@ -207,36 +198,26 @@ def load_deepsec_weights(model: keras.Model, path: str | Path) -> keras.Model:
         ValueError: If the archive is damaged, lacks a name, has one too many, or
             holds an array of another shape. The model is not changed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Invalid value for argument `path`. Expected an `.npz` archive of a "
-            f"DEEPSEC state dict. Received a path where no file is: {path}"
-        )
-    try:
-        # NumPy leaves a file that it opened itself open where the archive is cut.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            state = {name: archive[name] for name in archive.files}
-    except Exception as error:  # zipfile, zlib and NumPy each raise their own.
-        raise ValueError(f"The archive {path} cannot be read: {error}") from error
+    # NumPy leaves a file that it opened itself open where the archive is cut.
+    with Path(path).open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                state = {name: _in_keras_order(archive[name]) for name in archive.files}
+        except Exception as error:  # zipfile, zlib and NumPy each raise their own.
+            raise ValueError(f"The archive {path} cannot be read: {error}") from error
 
-    names = [name for name in state if not name.endswith("num_batches_tracked")]
     wanted = dict(_weight_names(model))
-    if missing := sorted(set(wanted) ^ set(names)):
+    shapes = {name: tuple(variable.shape) for name, variable in wanted.items()}
+    for name in sorted({*wanted, *state}):
+        found = state[name].shape if name in state else None
+        if found == shapes.get(name) or name.endswith("num_batches_tracked"):
+            continue
         raise ValueError(
-            f"The archive {path} does not fit the model {model.name!r}. "
-            f"Names on one side only: {', '.join(missing)}"
+            f"The archive {path} does not fit the model {model.name!r}. Expected "
+            f"{name} of shape {shapes.get(name)}. Received: {found}"
         )
-    values = {name: _to_keras_order(name, state) for name in names}
     for name, variable in wanted.items():
-        if values[name].shape != tuple(variable.shape):
-            raise ValueError(
-                f"The archive {path} does not fit the model {model.name!r}. "
-                f"Expected {name} of shape {tuple(variable.shape)}. "
-                f"Received shape {values[name].shape}."
-            )
-    for name, variable in wanted.items():
-        variable.assign(values[name])
+        variable.assign(state[name])
     return model
 
 
@@ -253,15 +234,9 @@ def _conv_norm(
     if stride > 1 and kernel > 1:
         # PyTorch pads both sides by one; "same" would pad the far side alone.
         x = layers.ZeroPadding2D(1, name=f"{conv}.pad")(x)
-    x = layers.Conv2D(
-        filters,
-        kernel,
-        strides=stride,
-        padding="valid" if stride > 1 else "same",
-        use_bias=use_bias,
-        name=conv,
-    )(x)
-    return layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=norm)(x)
+    padding = "valid" if stride > 1 else "same"
+    x = layers.Conv2D(filters, kernel, stride, padding, use_bias=use_bias, name=conv)(x)
+    return layers.BatchNormalization(epsilon=1e-5, name=norm)(x)
 
 
 def _basic_block(
@@ -269,14 +244,9 @@ def _basic_block(
 ) -> keras.KerasTensor:
     shortcut = x
     if stride > 1:
+        conv, norm = f"{name}.downsample.0", f"{name}.downsample.1"
         shortcut = _conv_norm(
-            x,
-            filters,
-            f"{name}.downsample.0",
-            f"{name}.downsample.1",
-            kernel=1,
-            stride=stride,
-            use_bias=True,
+            x, filters, conv, norm, kernel=1, stride=stride, use_bias=True
         )
     x = _conv_norm(x, filters, f"{name}.conv1", f"{name}.bn1", stride=stride)
     x = layers.ReLU(name=f"{name}.relu1")(x)
@@ -320,10 +290,7 @@ def _weight_names(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
                 yield f"{layer.name}.bias", layer.bias
 
 
-def _to_keras_order(name: str, state: Mapping[str, Array]) -> Array:
-    value = state[name]
+def _in_keras_order(value: Array) -> Array:
     if value.ndim == 4:
         return value.transpose(2, 3, 1, 0)
-    if value.ndim == 2:
-        return value.transpose()
-    return value
+    return value.transpose() if value.ndim == 2 else value

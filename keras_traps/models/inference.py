@@ -14,12 +14,9 @@ from keras_traps._checks import FloatArray, check_count
 Made = TypeVar("Made")
 
 
-def _functional() -> type[keras.Model]:
-    image = keras.Input((1,))
-    return type(keras.Model(image, image))
-
-
-_KINDS = (_functional(), keras.Sequential)
+# Keras makes a functional model of what `keras.Model` is called with.
+_image = keras.Input((1,))
+_KINDS = (type(keras.Model(_image, _image)), keras.Sequential)
 
 
 def predict(
@@ -98,38 +95,23 @@ class PerModel(Generic[Made]):
     """
 
     def __init__(self) -> None:
-        self._kept: weakref.WeakKeyDictionary[keras.Model, tuple[_Structure, Made]]
+        self._kept: weakref.WeakKeyDictionary[keras.Model, tuple[Any, Any, Made]]
         self._kept = weakref.WeakKeyDictionary()
 
     def get(self, model: keras.Model, make: Callable[[], Made]) -> Made:
         """Returns what is kept for a model."""
-        kept = self._kept.get(model)
-        if kept is not None and kept[0].is_of(model):
-            return kept[1]
+        if model in self._kept:
+            references, known, kept = self._kept[model]
+            parts, values = _parts(model)
+            # Numbers of objects are given again once these are gone.
+            same = [id(one()) for one in references] == [id(part) for part in parts]
+            if values == known and same:
+                return kept
         made = make()
         # Afterwards, for a model may be built only when it is called.
-        self._kept[model] = _Structure(model), made
+        parts, values = _parts(model)
+        self._kept[model] = [_reference(part) for part in parts], values, made
         return made
-
-
-class _Structure:
-    """What a trace of a model depends on, without holding any of it."""
-
-    def __init__(self, model: keras.Model) -> None:
-        objects, self._values = _parts(model)
-        # Numbers of objects are given again once these are gone; references are not.
-        self._references = [_reference(part) for part in objects]
-
-    def is_of(self, model: keras.Model) -> bool:
-        objects, values = _parts(model)
-        return (
-            values == self._values
-            and len(objects) == len(self._references)
-            and all(
-                reference() is part
-                for reference, part in zip(self._references, objects, strict=True)
-            )
-        )
 
 
 def _parts(model: keras.Model) -> tuple[list[Any], list[Any]]:

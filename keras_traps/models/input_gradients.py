@@ -11,14 +11,11 @@ _views: PerModel[keras.Model] = PerModel()
 
 
 def input_gradient_model(model: keras.Model) -> keras.Model:
-    """Returns a model that computes the same, made for gradients by its input.
-
-    TensorFlow's gradient of a dense layer is g Kᵀ, with the gradient g of the outputs
-    and the kernel K. With few rows in g and a large K its CPU kernel takes longer
-    for that than for (K gᵀ)ᵀ, which is the same. Its gradient of a convolution of
-    images of one channel takes longer than a product with the kernel, whose rows are
-    then moved to their places and added.
-    """
+    """Returns a model that computes the same, made for gradients by its input."""
+    # TensorFlow's gradient of a dense layer is g Kᵀ, with the gradient g of the outputs
+    # and the kernel K. With few rows in g and a large K its CPU kernel takes longer for
+    # that than for (K gᵀ)ᵀ. Its gradient of a convolution of one channel takes longer
+    # than a product with the kernel, whose rows are then moved and added.
     if not is_its_graph(model):
         return model
 
@@ -32,17 +29,14 @@ def input_gradient_model(model: keras.Model) -> keras.Model:
     return _views.get(model, make)
 
 
-def _share(layer: keras.layers.Layer) -> keras.layers.Layer:
-    if type(layer) is keras.layers.Conv2D:
-        return _Conv2D(layer) if _is_plain(layer) and _of_one_channel(layer) else layer
-    if type(layer) is keras.layers.Dense:
-        return _Dense(layer) if _is_plain(layer) else layer
-    return layer
-
-
-def _is_plain(layer: Any) -> bool:
+def _share(layer: Any) -> keras.layers.Layer:
+    known = type(layer) is keras.layers.Dense or (
+        type(layer) is keras.layers.Conv2D and _of_one_channel(layer)
+    )
     # What is added to a kernel by LoRA is not in it.
-    return getattr(layer, "quantization_mode", None) is None and not layer.lora_enabled
+    if not known or layer.quantization_mode is not None or layer.lora_enabled:
+        return layer
+    return _View(layer)
 
 
 def _of_one_channel(conv: keras.layers.Conv2D) -> bool:
@@ -54,39 +48,26 @@ def _of_one_channel(conv: keras.layers.Conv2D) -> bool:
     )
 
 
-class _Dense(keras.layers.Layer):
-    """A dense layer with the same weights and another gradient by its input."""
+class _View(keras.layers.Layer):
+    """A layer with the same weights and another gradient by its input."""
 
-    def __init__(self, dense: keras.layers.Dense) -> None:
-        super().__init__(dtype=dense.dtype_policy, name=dense.name)
-        self.dense = dense
+    def __init__(self, layer: keras.layers.Layer) -> None:
+        super().__init__(dtype=layer.dtype_policy, name=layer.name)
+        self.layer = layer
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if len(inputs.shape) != 2:
-            return self.dense(inputs)
-        outputs = _product(inputs, tf.cast(self.dense.kernel, inputs.dtype))
-        if self.dense.use_bias:
-            outputs += tf.cast(self.dense.bias, inputs.dtype)
-        return self.dense.activation(outputs)
-
-
-class _Conv2D(keras.layers.Layer):
-    """A convolution of one channel, with the same weights and another gradient."""
-
-    def __init__(self, conv: keras.layers.Conv2D) -> None:
-        super().__init__(dtype=conv.dtype_policy, name=conv.name)
-        self.conv = conv
-        self.built = True
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if None in inputs.shape[1:]:
-            return self.conv(inputs)
-        kernel = tf.cast(self.conv.kernel, inputs.dtype)
-        outputs = _convolution(inputs, kernel, self.conv.padding.upper())
-        if self.conv.use_bias:
-            outputs += tf.cast(self.conv.bias, inputs.dtype)
-        return self.conv.activation(outputs)
+        layer, dense = self.layer, isinstance(self.layer, keras.layers.Dense)
+        if (dense and len(inputs.shape) != 2) or None in inputs.shape[1:]:
+            return layer(inputs)
+        kernel = tf.cast(layer.kernel, inputs.dtype)
+        if dense:
+            outputs = _product(inputs, kernel)
+        else:
+            outputs = _convolution(inputs, kernel, layer.padding.upper())
+        if layer.use_bias:
+            outputs += tf.cast(layer.bias, inputs.dtype)
+        return layer.activation(outputs)
 
 
 def _convolution(images: tf.Tensor, kernel: tf.Tensor, padding: str) -> tf.Tensor:

@@ -15,13 +15,9 @@ _CLASSES = (-1, 1, [-1], [1], (-1,), (1,))
 _FUNCTIONS = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
-def _operation() -> type[keras.Operation]:
-    image = keras.Input((2,))
-    return type(keras.Model(image, keras.ops.softmax(image)).operations[-1])
-
-
 # The class, of no public name, that `keras.ops.softmax` puts into a graph.
-_SOFTMAX = _operation()
+_image = keras.Input((2,))
+_SOFTMAX = type(keras.Model(_image, keras.ops.softmax(_image)).operations[-1])
 
 _models: PerModel[keras.Model] = PerModel()
 
@@ -40,10 +36,9 @@ SMALLEST = 1e-30
 
 
 def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
-    """Returns a model of the logits, for losses that must not saturate.
+    """Returns a model of the logits: its softmax, where there is one, is taken off.
 
-    In float32 a sure softmax is exactly 1 and its gradient exactly 0: an attack on it
-    looks weak where the classifier is not strong. The softmax is therefore taken off.
+    In float32 a sure softmax is exactly 1 and its gradient 0: attacks on it look weak.
     """
     if output != "probabilities":
         return model
@@ -82,8 +77,8 @@ def _linear(last: keras.Operation) -> keras.layers.Layer | None:
         return _Before(name=last.name)
     if kind is keras.layers.Dense and _is_softmax(last.activation):
         # Quantized, the kernel is no longer what inputs are multiplied by.
-        quantized = last.quantization_mode is not None
-        return None if quantized else _BeforeDense(last, name=last.name)
+        known = last.quantization_mode is None
+        return _BeforeDense(last, name=last.name) if known else None
     if is_its_graph(last) and len(last.outputs) == 1:
         # A classifier behind preprocessing.
         return _without_softmax(last)
@@ -128,10 +123,7 @@ class _BeforeDense(keras.layers.Layer):
 
 
 class _LogProbabilities(keras.layers.Layer):
-    """log p, with a gradient that stays finite, and is 0, where p is 0.
-
-    Behind a softmax in half precision it may exceed that precision where p is small.
-    """
+    """log p, with a gradient that stays finite, and is 0, where p is 0."""
 
     def call(self, probabilities: tf.Tensor) -> tf.Tensor:
         return tf.math.log(tf.maximum(probabilities, SMALLEST))

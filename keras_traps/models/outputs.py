@@ -10,9 +10,6 @@ from keras import ops
 from keras_traps._checks import FloatArray
 from keras_traps.models.inference import predict
 
-# Shown to a classifier: how many images, and of what size where that is not known.
-_IMAGES, _SIDE = 8, 32
-
 Output = Literal["logits", "probabilities"]
 """`"logits"` go into a softmax; `"probabilities"` came out of one."""
 
@@ -47,9 +44,8 @@ def check_classifier(
         shape_in, shape_out = model.input_shape, model.output_shape
     except (AttributeError, ValueError):
         shape_in = shape_out = None
-    if isinstance(shape_out, tuple) and _is_named(model):
-        shape_out = None
-    if not isinstance(shape_in, tuple) or not isinstance(shape_out, tuple):
+    known_shapes = isinstance(shape_in, tuple) and isinstance(shape_out, tuple)
+    if not known_shapes or _is_named(model):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a built model with one "
             "input and one output; a subclassed model is wrapped by "
@@ -106,11 +102,7 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
 
 def check_on_noise(model: keras.Model, output: str) -> None:
     """Refuses a classifier that does not return what is declared."""
-    check_outputs(answers_to_noise(model), output)
-
-
-def answers_to_noise(model: keras.Model) -> FloatArray:
-    """Asks a classifier about uniform noise in [0, 1], fixed by a seed."""
-    shape = tuple(size or _SIDE for size in model.input_shape[1:])
-    noise = np.random.default_rng(0).random((_IMAGES, *shape), np.float32)
-    return predict(model, noise)
+    # A size that is not known may be any.
+    shape = tuple(size or 32 for size in model.input_shape[1:])
+    noise = np.random.default_rng(0).random((8, *shape), np.float32)
+    check_outputs(predict(model, noise), output)

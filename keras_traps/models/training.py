@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,9 +26,6 @@ StrategyName = Literal["none", "mirrored", "multiworker"]
 `"multiworker"`: the machines that the environment variable `TF_CONFIG` lists, where
 the same script is started on each.
 """
-
-_MOMENTUM = 0.9
-_CHECKED_IMAGES = 32
 
 
 def train(
@@ -66,12 +63,11 @@ def train(
             `1 - learning_rate * weight_decay`. Defaults to `0.0`.
         falling: Whether the learning rate falls to 0 along half a cosine. Defaults to
             `False`.
-        augment: What changes images for training alone, such as
-            `keras.layers.GaussianNoise`, Keras' random layers, or a
-            `keras.Sequential` of them; images in [0, 1] to images. It is no part of
-            `model` afterwards. Its layers go on with their own random numbers: for the
-            same training make them anew, with seeds that differ, or they draw alike.
-            Defaults to `None`.
+        augment: What changes images for training alone, such as Keras' random layers
+            or a `keras.Sequential` of them; images in [0, 1] to images. It is no part
+            of `model` afterwards. Its layers go on with their own random numbers: for
+            the same training make them anew, with seeds that differ, or they draw
+            alike. Defaults to `None`.
         validation_split: The share of images, chosen at random, that is only
             evaluated, at least 0 and below 1. Defaults to `0.1`.
         seed: Of the validation images, the order of images and the like. Defaults to
@@ -108,31 +104,26 @@ def train(
         # Of an epoch's last batch several machines leave out what does not fill it.
         steps = kept // batch_size if on_workers else math.ceil(kept / batch_size)
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
-    with _scope(strategy):
+    scope = contextlib.nullcontext if strategy is None else strategy.scope
+    settings = {"epochs": epochs, "batch_size": batch_size, "verbose": verbose}
+    with scope():
         learner = model if augment is None else _behind(augment, model)
-        compile_classifier(learner, _optimizer(optimizer, rate, weight_decay))
+        if optimizer == "adam":
+            steps_by = keras.optimizers.Adam(rate, weight_decay=weight_decay or None)
+        else:
+            steps_by = keras.optimizers.SGD(
+                rate, momentum=0.9, nesterov=True, weight_decay=weight_decay or None
+            )
+        compile_classifier(learner, steps_by)
     if on_workers:
-        history = fit_on_workers(
-            learner,
-            data,
-            held,
-            strategy,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-        )
+        history = fit_on_workers(learner, data, held, strategy, seed=seed, **settings)
     else:
+        validation = (held.images, held.labels) if held else None
         history = learner.fit(
-            data.images,
-            data.labels,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_data=(held.images, held.labels) if held else None,
-            verbose=verbose,
+            data.images, data.labels, validation_data=validation, **settings
         )
     if learner is not model:
-        with _scope(strategy):
+        with scope():
             # Its loss is scaled already where that is called for.
             compile_classifier(model, learner.optimizer, auto_scale_loss=False)
     return history
@@ -144,9 +135,8 @@ def hold_out(data: Dataset, count: int, *, seed: int) -> tuple[Dataset, Dataset 
     shuffled = data.take(len(data), seed=seed)
     if count == 0:
         return shuffled, None
-    held = dataclasses.replace(
-        shuffled, pixels=shuffled.pixels[-count:], labels=shuffled.labels[-count:]
-    )
+    pixels, labels = shuffled.pixels[-count:], shuffled.labels[-count:]
+    held = dataclasses.replace(shuffled, pixels=pixels, labels=labels)
     return shuffled.take(len(data) - count), held
 
 
@@ -169,12 +159,11 @@ def scaling_optimizer(
 ) -> str | keras.optimizers.Optimizer:
     """Lets an optimizer scale its loss where small gradients would round to 0."""
     layers = (layer for part in parts for layer in (part, *inner_layers(part)))
-    if not any(layer.compute_dtype == "float16" for layer in layers):
+    scaling = keras.optimizers.LossScaleOptimizer
+    half = any(layer.compute_dtype == "float16" for layer in layers)
+    if not half or isinstance(optimizer, scaling):
         return optimizer
-    found = keras.optimizers.get(optimizer)
-    if isinstance(found, keras.optimizers.LossScaleOptimizer):
-        return found
-    return keras.optimizers.LossScaleOptimizer(found)
+    return scaling(keras.optimizers.get(optimizer))
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -224,8 +213,7 @@ def fit_on_workers(
 ) -> keras.callbacks.History:
     """Does what `model.fit` does, which Keras 3 cannot do on several machines.
 
-    Its trainer reduces the first batch by a call that fails there. What does not fill
-    the last batch of an epoch is left out; the chief prints a line per epoch.
+    What does not fill the last batch of an epoch is left out.
     """
     if len(data) < batch_size:
         wanted = f"at most the number of training images, {len(data)}"
@@ -236,7 +224,19 @@ def fit_on_workers(
     with strategy.scope():
         model.optimizer.build(model.trainable_variables)
     step = _step(model, strategy)
-    for epoch, batches in enumerate(_epochs(data, strategy, epochs, batch_size, seed)):
+    draw = np.random.default_rng(seed)
+    options = tf.data.Options()
+    # Each machine takes its share of every batch; there are no files to share out.
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
+    for epoch in range(epochs):
+        order = draw.permutation(len(data))
+        batches = tf.data.Dataset.from_tensor_slices(
+            (data.images[order], data.labels[order])
+        ).batch(batch_size, drop_remainder=True)
+        batches = strategy.experimental_distribute_dataset(
+            batches.with_options(options)
+        )
         seen = [step(images, labels) for images, labels in batches]
         logs = dict(zip(("loss", "accuracy"), np.mean(seen, axis=0), strict=True))
         if validation is not None:
@@ -268,45 +268,6 @@ def _behind(augment: keras.Layer, model: keras.Model) -> keras.Model:
     # It says whether the loss is scaled.
     learner.dtype_policy = model.dtype_policy
     return learner
-
-
-def _scope(
-    strategy: tf.distribute.Strategy | None,
-) -> contextlib.AbstractContextManager[object]:
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
-
-
-def _optimizer(
-    name: Optimizer,
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
-    weight_decay: float,
-) -> keras.optimizers.Optimizer:
-    decay = weight_decay or None
-    if name == "adam":
-        return keras.optimizers.Adam(learning_rate, weight_decay=decay)
-    return keras.optimizers.SGD(
-        learning_rate, momentum=_MOMENTUM, nesterov=True, weight_decay=decay
-    )
-
-
-def _epochs(
-    data: Dataset,
-    strategy: tf.distribute.Strategy,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-) -> Iterator[tf.distribute.DistributedDataset]:
-    draw = np.random.default_rng(seed)
-    options = tf.data.Options()
-    # Each machine takes its share of every batch; there are no files to share out.
-    policy = tf.data.experimental.AutoShardPolicy.DATA
-    options.experimental_distribute.auto_shard_policy = policy
-    for _ in range(epochs):
-        order = draw.permutation(len(data))
-        batches = tf.data.Dataset.from_tensor_slices(
-            (data.images[order], data.labels[order])
-        ).batch(batch_size, drop_remainder=True)
-        yield strategy.experimental_distribute_dataset(batches.with_options(options))
 
 
 def _step(
@@ -341,12 +302,12 @@ def _step(
 
 
 def _check_model(model: keras.Model, dataset: Dataset) -> None:
-    images = dataset.take(min(_CHECKED_IMAGES, len(dataset))).images
-    shape, classes = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
-    if shape != images.shape[1:]:
-        raise _invalid("model", f"a model of images {images.shape[1:]}", shape)
-    if classes != (dataset.num_classes,):
-        raise _invalid("model", f"a model of {dataset.num_classes} classes", classes)
+    images = dataset.take(min(32, len(dataset))).images
+    found = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+    wanted = images.shape[1:], (dataset.num_classes,)
+    if found != wanted:
+        told = f"a model from images {wanted[0]} to {dataset.num_classes} classes"
+        raise _invalid("model", told, f"from {found[0]} to {found[1]}")
     if output_of(np.asarray(model(images, training=False))) == "probabilities":
         raise _invalid("model", "a model that returns logits", "probabilities")
 

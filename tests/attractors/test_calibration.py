@@ -61,11 +61,9 @@ def test_the_budget_is_kept_and_used_up(
     "settings",
     [
         {"soft_labels": False, "largest_a2": 50.0},
-        {"ord": 2},
-        {"messages": "random", "pixel_scale": 200.0},
+        {"ord": 2, "messages": "random", "pixel_scale": 200.0},
         {"steps": (128.0,)},
         {"steps": (128.0, 3.0, 128.0)},
-        {"steps": (41.5, 7.0)},
     ],
 )
 def test_the_budget_is_kept_with_every_setting(
@@ -95,20 +93,6 @@ def test_correlations_are_never_larger_than_the_cap(
     assert changed < 0.5
 
 
-def test_accuracy_falls_by_no_more_than_the_budget(
-    classifier: keras.Model, digits_train: Dataset, calibration: Calibration
-) -> None:
-    trapped = inject(classifier, calibration.settings)
-    right = [
-        (
-            predict(model, digits_train.images).argmax(axis=1) == digits_train.labels
-        ).mean()
-        for model in (classifier, trapped)
-    ]
-    assert right[0] > 0.9
-    assert right[1] >= right[0] - calibration.budget
-
-
 def test_probabilities_give_the_same_as_their_logits(
     digits_train: Dataset, calibration: Calibration
 ) -> None:
@@ -125,7 +109,7 @@ def test_probabilities_give_the_same_as_their_logits(
 
 @pytest.mark.parametrize(
     ("steps", "share"),
-    [((3.0, 128.0), 0.5), ((128.0, 7.0), 2.0), ((3.0, 20.0, 90.0), 0.1)],
+    [((128.0, 7.0), 2.0), ((3.0, 20.0, 90.0), 0.1)],
 )
 def test_small_steps_add_their_share_to_the_spread(
     classifier: keras.Model,
@@ -205,16 +189,6 @@ def test_it_outlives_json(calibration: Calibration) -> None:
     assert Calibration.from_dict(json.loads(text)) == calibration
 
 
-@pytest.mark.parametrize("missing", ["settings", "budget"])
-def test_a_field_that_is_missing_is_named(
-    calibration: Calibration, missing: str
-) -> None:
-    data = calibration.to_dict()
-    del data[missing]
-    with pytest.raises(TypeError, match=missing):
-        Calibration.from_dict(data)
-
-
 def test_another_seed_keeps_the_constants_and_says_so(calibration: Calibration) -> None:
     other = calibration.reseeded(8)
     assert other.settings == dataclasses.replace(calibration.settings, seed=8)
@@ -245,11 +219,9 @@ def test_at_the_chosen_temperature_answers_lead_by_0_99(
     assert first - second == pytest.approx(0.99, rel=1e-4)
 
 
-def test_a_sure_classifier_keeps_its_soft_labels() -> None:
+def test_the_temperature_has_its_limits() -> None:
+    # A sure classifier keeps its soft labels; ties do not make it 0.
     assert temperature_for(leads(20.0), "logits") == 1.0
-
-
-def test_ties_do_not_make_it_0() -> None:
     assert temperature_for(np.ones((100, 3), np.float32), "logits") == 1e-3
 
 
@@ -280,28 +252,6 @@ def test_calibration_takes_the_temperature_that_it_is_given(
     assert chosen.a2 > 1.5 * plain.a2
 
 
-def test_the_explanation_tells_where_the_least_temperature_is_reached(
-    classifier: keras.Model, digits_train: Dataset
-) -> None:
-    images = keras.Input((8, 8, 1))
-    unsure = keras.Model(images, classifier(images) * 1e-3)
-
-    def told(model: keras.Model, temperature: float | None = None) -> bool:
-        found = calibrate(
-            model,
-            digits_train.images,
-            output="logits",
-            budget=0.1,
-            temperature=temperature,
-        )
-        assert found.settings.temperature == 0.001 or model is classifier
-        return any("the least that is chosen" in one for one in found.explanation)
-
-    assert told(unsure)
-    assert not told(unsure, 0.001)
-    assert not told(classifier)
-
-
 @pytest.mark.parametrize(("budget", "needed"), [(0.001, 1000), (0.3, 4)])
 def test_too_few_images_say_how_many_are_needed(
     classifier: keras.Model, digits_train: Dataset, budget: float, needed: int
@@ -313,36 +263,6 @@ def test_too_few_images_say_how_many_are_needed(
         classifier, digits_train.images[:needed], output="logits", budget=budget
     )
     assert enough.num_images == needed
-
-
-def test_images_that_are_all_alike_are_refused(classifier: keras.Model) -> None:
-    images = np.full((1000, 8, 8, 1), 0.25, np.float32)
-    with pytest.raises(ValueError, match=r"argument `images`.*images that differ"):
-        calibrate(classifier, images, output="logits")
-
-
-def test_a_wrong_declaration_is_refused(
-    classifier: keras.Model, digits_train: Dataset
-) -> None:
-    with pytest.raises(ValueError, match="do not look like probabilities"):
-        calibrate(classifier, digits_train.images, output="probabilities")
-
-
-def test_a_classifier_that_is_not_finite_on_the_last_image_is_refused(
-    classifier: keras.Model, digits_train: Dataset
-) -> None:
-    images = digits_train.images[:1000].copy()
-    images[-1] = 0
-    with pytest.raises(ValueError, match="numbers that are not finite"):
-        calibrate(nan_on_black_images(classifier), images, output="logits")
-
-
-def test_a_classifier_that_knows_nothing_has_no_answers_to_keep(
-    classifier: keras.Model, digits_train: Dataset
-) -> None:
-    classifier.get_layer("head").set_weights([np.zeros((64, 10)), np.zeros(10)])
-    with pytest.raises(ValueError, match=r"argument `budget`.*No correlation is small"):
-        calibrate(classifier, digits_train.images, output="logits")
 
 
 @pytest.mark.parametrize(
@@ -378,19 +298,22 @@ def test_an_argument_out_of_its_range_is_refused_before_any_work(
             calibrate(classifier, digits_train.images, output="logits", **settings)
 
 
-def test_settings_that_are_unknown_or_chosen_are_named(
+def test_classifiers_and_images_that_cannot_be_used_are_refused(
     classifier: keras.Model, digits_train: Dataset
 ) -> None:
-    for name in ("border_weight", "a0"):
-        settings: dict[str, Any] = {name: 3.0}
-        with pytest.raises(TypeError, match=name):
-            calibrate(classifier, digits_train.images, output="logits", **settings)
+    def refused(model: keras.Model, images: Any, match: str, **settings: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match=match):
+            calibrate(model, images, **{"output": "logits", **settings})
 
-
-def test_wrong_images_are_refused(
-    classifier: keras.Model, digits_train: Dataset
-) -> None:
-    with pytest.raises(TypeError, match="divide integer pixels by 255"):
-        calibrate(classifier, digits_train.pixels, output="logits")
-    with pytest.raises(ValueError, match=r"images of shape \(batch, 8, 8, 1\)"):
-        calibrate(classifier, np.zeros((1000, 8, 8), np.float32), output="logits")
+    images = digits_train.images[:1000].copy()
+    alike = np.full((1000, 8, 8, 1), 0.25, np.float32)
+    refused(classifier, alike, r"argument `images`.*images that differ")
+    refused(classifier, digits_train.pixels, "divide integer pixels by 255")
+    refused(classifier, images[..., 0], r"images of shape \(batch, 8, 8, 1\)")
+    wrong = {"output": "probabilities"}
+    refused(classifier, images, "do not look like probabilities", **wrong)
+    refused(classifier, images, "a0", a0=3.0)
+    images[-1] = 0
+    refused(nan_on_black_images(classifier), images, "numbers that are not finite")
+    classifier.get_layer("head").set_weights([np.zeros((64, 10)), np.zeros(10)])
+    refused(classifier, images, r"argument `budget`.*No correlation is small")

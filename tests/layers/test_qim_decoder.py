@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_traps import ops
 from keras_traps.layers import QIMDecoder
-from tests.layers.layer_checks import check_layer
+from tests.layers.layer_checks import check_layer, quick_and_slow
 
 # For images of 6 by 6: half of the sum of step sizes, 1179, lies at u = -0.1.
 CONSTANTS: dict[str, Any] = {"a0": -1 / 1179, "a1": -0.9, "a2": 0.6}
@@ -21,6 +21,7 @@ def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.floa
     return np.random.default_rng(1).random((count, *shape), np.float32)
 
 
+@quick_and_slow
 @pytest.mark.parametrize(
     ("shape", "settings"),
     [
@@ -40,9 +41,10 @@ def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.floa
     ],
 )
 def test_it_does_what_a_layer_does(
-    shape: tuple[int, ...], settings: dict[str, Any], tmp_path: Path
+    shape: tuple[int, ...], settings: dict[str, Any], whole: bool, tmp_path: Path
 ) -> None:
-    check_layer(partial(QIMDecoder, 3, **settings), [random_images(shape)], tmp_path)
+    make = partial(QIMDecoder, 3, **settings)
+    check_layer(make, [random_images(shape)], tmp_path, whole)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +85,11 @@ def test_an_attractor_has_the_highest_correlation_with_its_class(
     np.testing.assert_array_equal(tf.argmax(decoder(attractors), axis=1), classes)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "bool"])
-def test_integer_images_are_refused(dtype: str) -> None:
+def test_integer_images_are_refused() -> None:
     decoder = QIMDecoder.from_seed(3, num_classes=4, shape=(8, 8))
-    images = tf.cast(random_images((8, 8)), dtype)
+    images = tf.cast(random_images((8, 8)), "uint8")
     for call in (decoder, decoder.distances):
-        with pytest.raises(TypeError, match=f"floating point pixels.*{dtype}"):
+        with pytest.raises(TypeError, match=r"floating point pixels.*uint8"):
             call(images)
 
 
@@ -137,15 +138,6 @@ def test_fingerprint_is_pinned() -> None:
     assert decoder_with().fingerprint[:16] == "247942d69b038d12"
 
 
-def test_fingerprint_outlives_a_file(tmp_path: Path) -> None:
-    inputs = keras.Input((6, 6))
-    decoder = decoder_with()
-    keras.Model(inputs, decoder(inputs)).save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.layers[-1].fingerprint == decoder.fingerprint
-    assert loaded.layers[-1].image_shape == decoder.image_shape == (6, 6)
-
-
 def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
     inputs = keras.Input((6, 6))
     model = keras.Model(inputs, QIMDecoder(3, name="w", **CONSTANTS)(inputs))
@@ -154,6 +146,7 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.get_layer("w").fingerprint == decoder.fingerprint
+    assert loaded.get_layer("w").image_shape == decoder.image_shape == (6, 6)
 
 
 @pytest.mark.parametrize(
@@ -165,15 +158,11 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
         ({"steps": ()}, "steps"),
         ({"steps": (3.0, 0.0)}, "steps"),
         ({"step_weights": (1.0,)}, "step_weights"),
-        ({"step_weights": (1.0, -0.1)}, "step_weights"),
         ({"step_weights": (0.0, 0.0)}, "step_weights"),
         ({"a0": float("nan")}, "a0"),
-        ({"a1": float("inf")}, "a1"),
+        ({"a1": True}, "a1"),
         ({"a2": float("nan")}, "a2"),
         ({"pixel_scale": 0.0}, "pixel_scale"),
-        ({"a0": True}, "a0"),
-        ({"pixel_scale": True}, "pixel_scale"),
-        ({"steps": (3.0, True)}, "steps"),
     ],
 )
 def test_an_argument_out_of_range_is_named(settings: dict[str, Any], name: str) -> None:

@@ -25,7 +25,7 @@ def digits() -> Dataset:
 def tiny_target(*, ends: str = "logits", name: str = "target") -> keras.Model:
     """A frozen classifier with all that acts otherwise in training.
 
-    `ends` is "logits", "softmax" (an activation of the last layer) or "layer".
+    `ends` is "logits" or "softmax".
     """
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input(SHAPE, name="image")
@@ -34,8 +34,6 @@ def tiny_target(*, ends: str = "logits", name: str = "target") -> keras.Model:
     x = layers.Dropout(0.5)(layers.Flatten()(x))
     activation = "softmax" if ends == "softmax" else None
     x = layers.Dense(CLASSES, activation=activation)(x)
-    if ends == "layer":
-        x = layers.Softmax()(x)
     model = keras.Model(inputs, x, name=name)
     model.trainable = False
     return model
@@ -57,6 +55,15 @@ def lured(lure: keras.layers.Layer | None = None, **compiling: Any) -> LuredClas
     model = LuredClassifier(target, lure or tiny_lure(), output="logits")
     model.compile(keras.optimizers.Adam(0.01), **compiling)
     return model
+
+
+def weights_of(layer: keras.layers.Layer) -> list[np.ndarray]:
+    return [np.array(weight) for weight in layer.weights]
+
+
+def assert_alike(first: keras.layers.Layer, second: keras.layers.Layer) -> None:
+    for a, b in zip(weights_of(first), weights_of(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +7,6 @@ import tensorflow as tf
 from keras_traps.luring.losses import (
     cross_entropy,
     luring_loss,
-    make_loss,
-    margin,
     margin_loss,
 )
 
@@ -36,7 +33,6 @@ def test_the_runner_up_is_that_of_the_target_and_not_of_the_lured_model() -> Non
 
 def test_the_alternative_takes_the_lured_models_own_runner_up() -> None:
     np.testing.assert_allclose(margin_loss(LOGITS, ANSWER), [-3.0, 3.0, 0.0])
-    np.testing.assert_allclose(margin(tf.constant(LOGITS), ANSWER), [3.0, -3.0, 0.0])
 
 
 def test_the_cross_entropy_is_the_closed_form() -> None:
@@ -67,16 +63,3 @@ def test_half_precision_logits_give_a_float32_loss() -> None:
         cross_entropy(logits, ANSWER),
     ):
         assert loss.dtype == tf.float32
-
-
-def test_each_name_is_its_loss() -> None:
-    answers = {"answer": tf.constant(ANSWER), "runner_up": tf.constant(RUNNER_UP)}
-    pairs = {
-        "luring": luring_loss(LOGITS, ANSWER, RUNNER_UP, 0.5),
-        "margin": margin_loss(LOGITS, ANSWER),
-        "cross_entropy": cross_entropy(LOGITS, ANSWER),
-    }
-    name: Any
-    for name, expected in pairs.items():
-        loss = make_loss(name, 0.5)(tf.constant(LOGITS), answers)
-        np.testing.assert_array_equal(loss, expected)

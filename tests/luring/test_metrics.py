@@ -37,24 +37,11 @@ def test_rates_are_those_counted_by_hand() -> None:
     }
 
 
-def test_lists_are_counted_as_arrays() -> None:
-    lists: Any = {name: classes.tolist() for name, classes in ANSWERS.items()}
-    assert luring_metrics(**lists) == luring_metrics(**ANSWERS)
-
-
 def test_m_and_m_behind_p_are_told_apart_by_name_alone() -> None:
     measures: list[Any] = [luring_metrics, clean_metrics, detection_rate]
     for measure in measures:
         with pytest.raises(TypeError, match="positional"):
             measure(*ANSWERS.values())
-
-
-def test_detection_counts_no_image_that_fails_to_fool() -> None:
-    # M alone is fooled: M∘P and M differ, but nothing was adversarial to M∘P.
-    rate = detection_rate(
-        augmented=np.array([0]), target=np.array([1]), labels=np.array([0])
-    )
-    assert (rate.count, rate.total) == (0, 0)
 
 
 def test_a_share_of_nothing_is_no_number() -> None:
@@ -63,12 +50,6 @@ def test_a_share_of_nothing_is_no_number() -> None:
         assert found.value is None
         assert found.interval is None
     assert adversarial_accuracy(LABELS[:0], LABELS[:0]).value is None
-
-
-def test_an_attack_that_fools_both_alike_leaves_nothing() -> None:
-    wrong = LABELS + 1
-    measured = luring_metrics(augmented=wrong, target=wrong, labels=LABELS)
-    assert {rate.value for rate in measured} == {0.0}
 
 
 def test_dac_is_at_least_the_accuracy_of_m() -> None:

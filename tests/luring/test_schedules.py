@@ -7,12 +7,9 @@ import pytest
 from keras_traps.luring.schedules import (
     LURE_RECIPES,
     Schedule,
-    Variant,
     authors_schedule,
 )
 from keras_traps.models.architectures import VICTIM_RECIPES
-
-MNIST = LURE_RECIPES["mnist"].authors
 
 
 def test_the_authors_schedules() -> None:
@@ -41,21 +38,15 @@ def test_the_authors_train_stack_and_auto_by_schedules_of_their_own() -> None:
         assert stack.steps == epochs * (seen // batch_size)
         for variant in ("ce", "luring"):
             assert authors_schedule(variant, dataset) is LURE_RECIPES[dataset].authors
+    # They have none for these.
+    for variant, dataset in (("auto", "cifar10"), ("stack", "digits")):
+        assert authors_schedule(variant, dataset) is LURE_RECIPES[dataset].authors
     cifar10 = authors_schedule("stack", "cifar10")
     assert [border / cifar10.steps for border in cifar10.boundaries] == [0.4, 0.6]
     for dataset, epochs, seen in [("mnist", 50, 49_800), ("svhn_cropped", 5, 60_803)]:
         auto = authors_schedule("auto", dataset)
         assert (auto.batch_size, auto.learning_rates) == (128, (1e-3,))
         assert auto.steps == epochs * math.ceil(seen / 128)
-
-
-@pytest.mark.parametrize(
-    ("variant", "dataset"), [("auto", "cifar10"), ("stack", "digits")]
-)
-def test_where_the_authors_have_none_it_is_that_of_p(
-    variant: Variant, dataset: str
-) -> None:
-    assert authors_schedule(variant, dataset) is LURE_RECIPES[dataset].authors
 
 
 @pytest.mark.parametrize(
@@ -76,24 +67,15 @@ def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
     return float(optimizer.learning_rate)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
-@pytest.mark.parametrize("steps", [1, 7, 10_000])
-def test_a_scaled_schedule_has_the_same_rates_at_the_same_shares(
-    name: str, steps: int
-) -> None:
-    whole = LURE_RECIPES[name].authors
+@pytest.mark.parametrize("steps", [1, 7, 5_000])
+def test_a_scaled_schedule_has_the_same_rates_at_the_same_shares(steps: int) -> None:
+    whole = LURE_RECIPES["mnist"].authors
     scaled = whole.scaled(steps)
     assert scaled.steps == steps
     assert scaled.learning_rates == whole.learning_rates
     assert scaled.batch_size == whole.batch_size
     for small, large in zip(scaled.boundaries, whole.boundaries, strict=True):
         assert abs(small / steps - large / whole.steps) <= 0.5 / steps
-
-
-def test_mnist_at_a_tenth() -> None:
-    scaled = MNIST.scaled(5_000)
-    assert scaled.boundaries == (3_500, 4_500)
-    assert MNIST.scaled(50_000) == MNIST
 
 
 def test_the_rates_change_after_their_boundaries() -> None:
@@ -103,34 +85,16 @@ def test_the_rates_change_after_their_boundaries() -> None:
     assert rate_at(Schedule(10, 4, (0.5,)).optimizer(), 9) == 0.5
 
 
-def test_a_rate_that_has_no_step_left_is_passed_over() -> None:
-    # Of two steps, the second boundary falls on the last: only two rates are used.
-    scaled = Schedule(100, 4, (0.5, 0.25, 0.125), (40, 90)).scaled(2)
-    assert scaled.boundaries == (1, 2)
-    assert [rate_at(scaled.optimizer(), step) for step in (0, 1)] == [0.5, 0.5]
-
-
-def test_an_optimizer_of_a_schedule_survives_a_config() -> None:
-    optimizer = MNIST.optimizer()
-    config = keras.saving.serialize_keras_object(optimizer)
-    copy = keras.saving.deserialize_keras_object(config)
-    assert rate_at(copy, 36_000) == pytest.approx(2e-4)
-
-
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
         ({"steps": 0}, "steps"),
-        ({"steps": 2.0}, "steps"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"batch_size": float("nan")}, "batch_size"),
+        ({"batch_size": 2.0}, "batch_size"),
         ({"learning_rates": (0.1, 0.1), "boundaries": (5,), "cosine": True}, "bound"),
         ({"learning_rates": (0.0,)}, "learning_rates"),
-        ({"learning_rates": (float("nan"),)}, "learning_rates"),
         ({"learning_rates": ()}, "boundaries"),
         ({"boundaries": (5,)}, "boundaries"),
         ({"learning_rates": (0.1, 0.1), "boundaries": (11,)}, "boundaries"),
-        ({"learning_rates": (0.1, 0.1), "boundaries": (-1,)}, "boundaries"),
         ({"learning_rates": (0.1,) * 3, "boundaries": (6, 5)}, "boundaries"),
     ],
 )
@@ -152,13 +116,6 @@ def test_a_short_schedule_may_have_too_few_steps_to_rise(steps: int) -> None:
     rates = [rate_at(optimizer, step) for step in range(steps + 1)]
     assert max(rates) == pytest.approx(short.learning_rates[0])
     assert rates[-1] == pytest.approx(rates[0] if steps > 24 else max(rates) / 100)
-
-
-def test_short_is_shorter_and_p_is_picked_by_as_many_images_as_m() -> None:
-    for name, recipe in LURE_RECIPES.items():
-        assert recipe.short.steps < recipe.authors.steps
-        if name != "digits":
-            assert recipe.validation_split == VICTIM_RECIPES[name].validation_split
 
 
 def test_only_the_images_of_cifar10_are_moved() -> None:

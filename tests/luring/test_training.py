@@ -14,7 +14,7 @@ from keras import layers
 
 from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
-from keras_traps.luring import LuredClassifier, training
+from keras_traps.luring import training
 from keras_traps.luring.classifier import batches
 from keras_traps.luring.training import (
     Backup,
@@ -29,10 +29,9 @@ from keras_traps.luring.training import (
     train_variant,
     untrained,
 )
-from keras_traps.models import madry_mnist_cnn
 from keras_traps.models.architectures import VictimRecipe
 from keras_traps.models.inference import predict
-from tests.luring.conftest import CLASSES, tiny_target
+from tests.luring.conftest import CLASSES, tiny_target, weights_of
 
 SCHEDULE = Schedule(6, 4, (1e-2, 1e-3), (4,))
 WIDTH = 0.25
@@ -65,14 +64,12 @@ def target() -> keras.Model:
 def small_lure(*_: Any, **__: Any) -> LuringInput:
     """A P with all that holds a state of its own, quick to trace."""
     parts = [
-        layers.Conv2D(2, 3, padding="same"),
+        keras.Input((12, 12, 1)),
         layers.BatchNormalization(),
         layers.Dropout(0.3),
         layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
     ]
-    return LuringInput(
-        network=keras.Sequential([keras.Input((12, 12, 1)), *parts]), name="lure"
-    )
+    return LuringInput(network=keras.Sequential(parts), name="lure")
 
 
 @pytest.fixture
@@ -93,10 +90,6 @@ def train(
     return train_variant(variant, target, data, SCHEDULE, **arguments)
 
 
-def weights_of(model: keras.layers.Layer) -> list[np.ndarray]:
-    return [np.array(weight) for weight in model.weights]
-
-
 def differ(first: keras.layers.Layer, second: keras.layers.Layer) -> list[bool]:
     pairs = zip(weights_of(first), weights_of(second), strict=True)
     return [bool((a != b).any()) for a, b in pairs]
@@ -115,8 +108,7 @@ def test_a_variant_trains_what_it_should_and_leaves_the_target(
     before = weights_of(target)
     model, picked = train(variant, target, digits)
     assert picked is None
-    for a, b in zip(weights_of(target), before, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(weights_of(target), before)
     keras.utils.set_random_seed(0)
     assert all(differ(lure_in(model), small_lure()))
     if variant != "stack":
@@ -128,6 +120,7 @@ def test_a_variant_trains_what_it_should_and_leaves_the_target(
     assert all(differ(inner, target))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_only_the_stack_looks_at_labels_and_all_but_auto_at_the_target(
     digits: Dataset, target: keras.Model
@@ -344,16 +337,13 @@ def test_no_image_is_moved_further_than_asked_and_none_shows_black() -> None:
     [
         ("rotation", -1.0),
         ("shift", 1.0),
-        ("shift", float("nan")),
-        ("stage", 2.0),
         ("stage", 0),
         ("seed", -1),
+        ("output", "scores"),
         ("variant", "Stack"),
-        ("loss", "mse"),
         ("luring_weight", float("inf")),
         ("width", float("nan")),
         ("validation_split", 1.0),
-        ("validation_split", -0.1),
         # Of 24 images none.
         ("validation_split", 0.01),
     ],
@@ -361,13 +351,16 @@ def test_no_image_is_moved_further_than_asked_and_none_shows_black() -> None:
 def test_what_cannot_be_is_named(
     name: str, value: Any, digits: Dataset, target: keras.Model
 ) -> None:
-    settings: dict[str, Any] = {"variant": "luring", name: value}
+    variant: Any = "stack" if name == "output" else "luring"
+    settings: dict[str, Any] = {"variant": variant, name: value}
     with pytest.raises(ValueError, match=f"argument `{name}`.*Received"):
         train(settings.pop("variant"), target, digits, **settings)
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("variant", ["stack", "luring"])
+@pytest.mark.parametrize(
+    "variant", [pytest.param("stack", marks=pytest.mark.slow), "luring"]
+)
 def test_the_best_is_kept_by_images_that_it_does_not_see(
     variant: Variant,
     digits: Dataset,
@@ -405,18 +398,10 @@ def test_the_best_is_kept_by_images_that_it_does_not_see(
     assert picked == Picked(2, 0.5)
     assert len(seen) == 4
     whole = model if variant == "stack" else join(model, target)
-    for kept, best in zip(weights_of(whole), seen[1], strict=True):
-        np.testing.assert_array_equal(kept, best)
+    np.testing.assert_equal(weights_of(whole), seen[1])
     assert len(asked[0]) == 6
     assert len(set(trained)) == 18
     assert not set(trained) & set(asked[0])
-
-
-@pytest.mark.usefixtures("small")
-def test_the_last_p_is_kept_where_none_is_picked(
-    digits: Dataset, target: keras.Model
-) -> None:
-    assert train("auto", target, digits, validation_split=0.25).picked is None
 
 
 def hardly_trained(
@@ -429,35 +414,35 @@ def hardly_trained(
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("variant", ["stack", "ce"])
+@pytest.mark.parametrize(
+    "variant", [pytest.param("stack", marks=pytest.mark.slow), "ce"]
+)
 def test_p_starts_from_another_ones_weights(
     variant: Variant, digits: Dataset, target: keras.Model
 ) -> None:
-    start = train("auto", target, digits, seed=5).model
+    start, picked = train("auto", target, digits, seed=5, validation_split=0.25)
+    # The last autoencoder is kept.
+    assert picked is None
     before = weights_of(start)
     lure = lure_in(hardly_trained(variant, target, digits, start))
     pairs = zip(lure.trainable_weights, start.trainable_weights, strict=True)
     for weight, taken in pairs:
         np.testing.assert_allclose(np.array(weight), np.array(taken), atol=1e-6)
     # It is copied: what it was taken from does not learn.
-    for weight, taken in zip(weights_of(start), before, strict=True):
-        np.testing.assert_array_equal(weight, taken)
+    np.testing.assert_equal(weights_of(start), before)
 
 
 @pytest.mark.slow
 def test_a_whole_stack_is_gone_on_with(digits: Dataset, target: keras.Model) -> None:
     start = train("stack", target, digits, seed=5).model
     model = hardly_trained("stack", target, digits, start)
-    for weight, taken in zip(
-        model.trainable_weights, start.trainable_weights, strict=True
-    ):
+    pairs = zip(model.trainable_weights, start.trainable_weights, strict=True)
+    for weight, taken in pairs:
         np.testing.assert_allclose(np.array(weight), np.array(taken), atol=1e-6)
     check_start(start, "stack", target, make_lure("stack", "mnist", width=WIDTH))
     fresh = make_lure("ce", "mnist", width=WIDTH)
     with pytest.raises(ValueError, match="argument `start`"):
         check_start(start, "ce", target, fresh)
-    with pytest.raises(ValueError, match="argument `start`"):
-        train("ce", target, digits, start=start)
 
 
 def test_a_start_of_another_width_is_refused(
@@ -481,58 +466,12 @@ def test_the_dropout_is_the_authors() -> None:
     }
 
 
-def test_a_joined_model_is_the_target_of_the_lure(
-    digits: Dataset, target: keras.Model
-) -> None:
-    lure = make_lure("luring", "mnist", width=WIDTH)
-    inputs = keras.Input((12, 12, 1))
-    model = keras.Model(inputs, lure(inputs))
-    expected = predict(target, predict(model, digits.images))
-    joined = join(model, target)
-    np.testing.assert_allclose(predict(joined, digits.images), expected, rtol=1e-5)
-
-
-@pytest.mark.usefixtures("small")
-def test_what_cannot_be_trained_is_told(digits: Dataset) -> None:
-    target = target_of()
-    soft = keras.Model(target.input, layers.Softmax()(target.output))
-    soft.trainable = False
-    with pytest.raises(ValueError, match='returns "logits" for the variant "stack"'):
-        train("stack", soft, digits, output="probabilities")
-    target.trainable = True
-    with pytest.raises(ValueError, match=r"target\.trainable = False"):
-        train("luring", target, digits)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dataset", ["mnist", "svhn_cropped", "cifar10"])
-def test_three_steps_of_the_authors_lure(dataset: str) -> None:
-    """P at its whole size, on noise: all of it is trained, and stays finite."""
-    target = target_of((32, 32, 3))
-    if dataset == "mnist":
-        target = madry_mnist_cnn()
-        target.trainable = False
-    lure = make_lure("luring", dataset)
-    model = LuredClassifier(target, lure, output="logits")
-    model.compile(keras.optimizers.Adam(1e-4))
-    before = weights_of(lure)
-    images = np.random.default_rng(0).random((6, *target.input_shape[1:]), np.float32)
-    history = model.fit(images, batch_size=2, verbose=0).history
-    assert np.isfinite(history["loss"]).all()
-    pairs = zip(weights_of(lure), before, lure.weights, strict=True)
-    assert all((a != b).any() for a, b, w in pairs if "bias" not in w.path)
-    assert all(np.isfinite(weight).all() for weight in weights_of(lure))
-
-
-@pytest.mark.parametrize("nested", [False, True])
 def test_a_copy_of_a_frozen_classifier_learns_in_every_layer(
-    nested: bool, images: np.ndarray, labels: np.ndarray, tmp_path: Path
+    images: np.ndarray, labels: np.ndarray, tmp_path: Path
 ) -> None:
-    target = tiny_target()
-    if nested:
-        inputs = keras.Input(target.input_shape[1:])
-        target = keras.Model(inputs, target(inputs))
-        target.trainable = False
+    inputs = keras.Input((6, 6, 1))
+    target = keras.Model(inputs, tiny_target()(inputs))
+    target.trainable = False
     # Its optimizer, built for frozen weights, is not taken over.
     target.compile("adam", "mse", jit_compile=False)
     target.save(tmp_path / "target.keras")
@@ -563,15 +502,9 @@ def bright() -> Dataset:
 
 def tiny_classifier() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return keras.Sequential(
-        [
-            keras.Input((6, 6, 1)),
-            layers.Flatten(),
-            layers.Dense(8, activation="relu"),
-            layers.Dropout(0.3),
-            layers.Dense(2, dtype="float32"),
-        ]
-    )
+    hidden = [layers.Flatten(), layers.Dense(8, "relu"), layers.Dropout(0.3)]
+    head = layers.Dense(2, dtype="float32")
+    return keras.Sequential([keras.Input((6, 6, 1)), *hidden, head])
 
 
 def test_a_target_learns_and_makes_the_recipes_steps(bright: Dataset) -> None:
@@ -619,31 +552,21 @@ def test_the_best_epoch_of_a_target_is_kept_and_not_the_last(
 STATE = {"done": np.array(1)}
 
 
-def test_a_folder_in_use_is_refused_without_resume(tmp_path: Path) -> None:
-    Backup(tmp_path, {"seed": 0}).save(STATE)
-    with pytest.raises(FileExistsError, match="--resume"):
-        Backup(tmp_path, {"seed": 0})
-
-
-def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_gone_on_with_or_refused(tmp_path: Path) -> None:
     # Where nothing was saved nothing is lost.
     Backup(tmp_path, {"seed": 1})
     settings = {"seed": 0, "rates": (1e-3, 1e-4)}
     backup = Backup(tmp_path, settings)
     backup.save(STATE)
     Backup(tmp_path, settings, resume=True)
-    changed = {"seed": 1, "rates": (1e-3, 2e-4), "loss": "margin"}
-    with pytest.raises(ValueError, match="settings: loss, rates, seed differ"):
+    with pytest.raises(FileExistsError, match="--resume"):
+        Backup(tmp_path, settings)
+    changed = {"seed": 1, "rates": (1e-3, 2e-4)}
+    with pytest.raises(ValueError, match="settings: rates, seed differ"):
         Backup(tmp_path, changed, resume=True)
     backup.discard()
     assert not tmp_path.exists()
     assert Backup(tmp_path, changed).load() == {}
-
-
-def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="`backup`"):
-        Backup(tmp_path / "file" / "backup", {})
 
 
 def test_the_time_of_what_was_kept_is_kept(

@@ -90,71 +90,32 @@ def cifar10_reference(x: Array, state: State) -> Array:
     return below_maximum(dense(x.mean((2, 3)), state, "fc"))
 
 
-def mnist_state() -> State:
+def state_of(model: keras.Model) -> State:
+    """A state dict with random weights, in PyTorch's order."""
     state: State = {}
     rng = np.random.default_rng(0)
-    for name, out, into in (
-        ("conv32.0", 32, 1),
-        ("conv32.2", 32, 32),
-        ("conv64.0", 64, 32),
-        ("conv64.2", 64, 64),
-    ):
-        add(state, rng, name, (out, into, 3, 3))
-    for name, out, into in (("fc1", 200, 1024), ("fc2", 200, 200), ("fc3", 10, 200)):
-        add(state, rng, name, (out, into))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.gamma.shape[0]
+            state[f"{layer.name}.weight"] = rng.uniform(0.5, 1.5, size)
+            state[f"{layer.name}.bias"] = rng.normal(0, 0.1, size)
+            state[f"{layer.name}.running_mean"] = rng.normal(0, 0.1, size)
+            state[f"{layer.name}.running_var"] = rng.uniform(0.5, 1.5, size)
+            state[f"{layer.name}.num_batches_tracked"] = np.array(7)
+        elif hasattr(layer, "kernel"):
+            *size, into, out = layer.kernel.shape
+            shape = (out, into, *size)
+            scale = np.prod(shape[1:]) ** -0.5
+            state[f"{layer.name}.weight"] = rng.normal(0, scale, shape)
+            if layer.use_bias:
+                state[f"{layer.name}.bias"] = rng.normal(0, 0.1, out)
     return state
-
-
-def cifar10_state() -> State:
-    state: State = {}
-    rng = np.random.default_rng(1)
-    add(state, rng, "conv1", (16, 3, 3, 3))
-    add_norm(state, rng, "bn1", 16)
-    channels = 16
-    for stage, filters in ((1, 16), (2, 32), (3, 64)):
-        for block in range(3):
-            name = f"layer{stage}.{block}"
-            add(state, rng, f"{name}.conv1", (filters, channels, 3, 3), bias=False)
-            add_norm(state, rng, f"{name}.bn1", filters)
-            add(state, rng, f"{name}.conv2", (filters, filters, 3, 3), bias=False)
-            add_norm(state, rng, f"{name}.bn2", filters)
-            if channels != filters:
-                add(state, rng, f"{name}.downsample.0", (filters, channels, 1, 1))
-                add_norm(state, rng, f"{name}.downsample.1", filters)
-            channels = filters
-    add(state, rng, "fc", (10, 64))
-    return state
-
-
-def add(
-    state: State,
-    rng: np.random.Generator,
-    name: str,
-    shape: tuple[int, ...],
-    *,
-    bias: bool = True,
-) -> None:
-    state[f"{name}.weight"] = rng.normal(0, np.prod(shape[1:]) ** -0.5, shape)
-    if bias:
-        state[f"{name}.bias"] = rng.normal(0, 0.1, shape[0])
-
-
-def add_norm(state: State, rng: np.random.Generator, name: str, size: int) -> None:
-    state[f"{name}.weight"] = rng.uniform(0.5, 1.5, size)
-    state[f"{name}.bias"] = rng.normal(0, 0.1, size)
-    state[f"{name}.running_mean"] = rng.normal(0, 0.1, size)
-    state[f"{name}.running_var"] = rng.uniform(0.5, 1.5, size)
-    state[f"{name}.num_batches_tracked"] = np.array(7)
 
 
 def save(path: Path, state: State) -> Path:
     arrays: dict[str, Any] = {k: v.astype(np.float32) for k, v in state.items()}
     np.savez(path, **arrays)
     return path
-
-
-def weights_of(model: keras.Model) -> list[npt.NDArray[np.float32]]:
-    return [weight.copy() for weight in model.get_weights()]
 
 
 @pytest.mark.parametrize(
@@ -164,22 +125,17 @@ def weights_of(model: keras.Model) -> list[npt.NDArray[np.float32]]:
         (cifar10_resnet20, 272_586),
         (madry_mnist_cnn, 3_274_538),
         (digits_cnn, 30_634),
+        (svhn_vgg, 4_574_400),
+        (cifar10_vgg, 10_367_360),
     ],
 )
 def test_a_model_has_the_size_of_its_source(
     build: Callable[[], keras.Model], parameters: int
 ) -> None:
-    weights = build().trainable_weights
+    model = build()
+    # The authors of luring count what batch normalisation does not train, too.
+    weights = model.weights if "vgg" in model.name else model.trainable_weights
     assert sum(int(np.prod(weight.shape)) for weight in weights) == parameters
-
-
-@pytest.mark.parametrize(
-    ("build", "parameters"), [(svhn_vgg, 4_574_400), (cifar10_vgg, 10_367_360)]
-)
-def test_a_vgg_has_the_authors_size(
-    build: Callable[[], keras.Model], parameters: int
-) -> None:
-    assert build().count_params() == parameters
 
 
 @pytest.mark.parametrize("build", [madry_mnist_cnn, svhn_vgg, cifar10_vgg])
@@ -198,13 +154,6 @@ def test_luring_victims_return_ten_logits_with_a_gradient(
     assert np.min(logits) < 0
     with pytest.raises(ValueError, match="argument `width`"):
         build(width=0.0)
-
-
-def test_a_width_scales_every_hidden_layer_and_not_the_classes() -> None:
-    narrow = madry_mnist_cnn(width=0.25)
-    assert narrow.get_layer("conv2").filters == 16
-    assert narrow.get_layer("dense").units == 256
-    assert narrow.output_shape == (None, 10)
 
 
 @pytest.mark.parametrize(
@@ -230,20 +179,16 @@ def test_the_digits_are_learned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "state", "reference"),
-    [
-        (mnist_cnn, mnist_state(), mnist_reference),
-        (cifar10_resnet20, cifar10_state(), cifar10_reference),
-    ],
-    ids=["mnist", "cifar10"],
+    ("build", "reference"),
+    [(mnist_cnn, mnist_reference), (cifar10_resnet20, cifar10_reference)],
 )
 def test_imported_model_computes_what_pytorch_does(
     tmp_path: Path,
     build: Callable[[], keras.Model],
-    state: State,
     reference: Callable[[Array, State], Array],
 ) -> None:
     model = build()
+    state = state_of(model)
     returned = load_deepsec_weights(model, save(tmp_path / "state.npz", state))
     assert returned is model
     images = np.random.default_rng(2).uniform(size=(3, *model.input_shape[1:]))
@@ -254,20 +199,13 @@ def test_imported_model_computes_what_pytorch_does(
     assert (actual.max(axis=1) == 0).all()
 
 
-def test_a_kernel_goes_from_oihw_to_hwio(tmp_path: Path) -> None:
-    state = mnist_state()
-    model = load_deepsec_weights(mnist_cnn(), save(tmp_path / "state.npz", state))
-    kernel = np.asarray(model.get_layer("conv32.2").kernel)
-    assert kernel[0, 2, 5, 7] == np.float32(state["conv32.2.weight"][7, 5, 0, 2])
-
-
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     return mnist_cnn()
 
 
 def refuse(model: keras.Model, path: Path, expected: str) -> None:
-    before = weights_of(model)
+    before = [weight.copy() for weight in model.get_weights()]
     with pytest.raises(ValueError, match=expected) as caught:
         load_deepsec_weights(model, path)
     assert str(path) in str(caught.value)
@@ -278,19 +216,19 @@ def refuse(model: keras.Model, path: Path, expected: str) -> None:
 def test_a_state_that_does_not_fit_is_told_and_changes_nothing(
     model: keras.Model, tmp_path: Path
 ) -> None:
-    state = mnist_state()
-    del state["fc2.bias"]
-    refuse(model, save(tmp_path / "less.npz", state), r"fc2\.bias")
-    state = mnist_state() | {"fc4.bias": np.zeros(10)}
-    refuse(model, save(tmp_path / "more.npz", state), r"fc4\.bias")
+    state = state_of(model)
     # The last that is assigned, so that the others would be written by then.
-    state = mnist_state() | {"fc3.bias": np.zeros(11)}
+    wrong = state | {"fc3.bias": np.zeros(11)}
     expected = r"fc3\.bias of shape \(10,\).*\(11,\)"
-    refuse(model, save(tmp_path / "shape.npz", state), expected)
+    refuse(model, save(tmp_path / "shape.npz", wrong), expected)
+    more = state | {"fc4.bias": np.zeros(10)}
+    refuse(model, save(tmp_path / "more.npz", more), r"fc4\.bias of shape None")
+    del state["fc2.bias"]
+    refuse(model, save(tmp_path / "less.npz", state), r"fc2\.bias.*Received: None")
 
 
 def test_a_damaged_or_absent_file_is_named(model: keras.Model, tmp_path: Path) -> None:
-    path = save(tmp_path / "state.npz", mnist_state())
+    path = save(tmp_path / "state.npz", state_of(model))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from keras_traps._checks import FloatArray
@@ -28,13 +27,12 @@ IMAGES: FloatArray = np.random.default_rng(0).random((23, 4, 4, 1), np.float32)
 
 def model() -> keras.Model:
     inputs = keras.Input((4, 4, 1))
-    x = keras.layers.Conv2D(3, 2)(inputs)
-    x = keras.layers.Dropout(0.9)(keras.layers.BatchNormalization()(x))
-    c = keras.layers.Dense(3, "softmax")(keras.layers.Flatten()(x))
+    x = layers.Dropout(0.9)(layers.BatchNormalization()(inputs))
+    c = layers.Dense(3, "softmax")(layers.Flatten()(x))
     return keras.Model(inputs, NormalizedSum()([c, QIMDecoder(3, a0=-1e-4)(inputs)]))
 
 
-@pytest.mark.parametrize("batch_size", [1, 22, 23, 256])
+@pytest.mark.parametrize("batch_size", [22, 256])
 def test_ragged_batches_give_what_single_images_give(batch_size: int) -> None:
     network = model()
     singles = [np.asarray(network(image[None], training=False)) for image in IMAGES]
@@ -43,21 +41,16 @@ def test_ragged_batches_give_what_single_images_give(batch_size: int) -> None:
     np.testing.assert_allclose(result, np.concatenate(singles), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0])
+@pytest.mark.parametrize("batch_size", [0, 2.0])
 def test_batches_without_an_image_are_refused(batch_size: Any) -> None:
     with pytest.raises(ValueError, match=f"argument `batch_size`.*={batch_size}"):
         predict(model(), IMAGES, batch_size=batch_size)
 
 
-def test_dropout_is_off() -> None:
-    network = model()
-    np.testing.assert_array_equal(predict(network, IMAGES), predict(network, IMAGES))
-
-
 def test_one_trace_serves_every_batch_size() -> None:
     calls = []
 
-    class Counting(keras.layers.Layer):
+    class Counting(layers.Layer):
         def call(self, inputs: object) -> object:
             calls.append(inputs)
             return inputs
@@ -71,12 +64,6 @@ def test_one_trace_serves_every_batch_size() -> None:
     assert inference_function(network) is inference_function(network)
 
 
-def test_models_do_not_share_a_function() -> None:
-    one, other = model(), model()
-    assert inference_function(one) is not inference_function(other)
-    assert (predict(one, IMAGES) != predict(other, IMAGES)).any()
-
-
 def test_new_weights_are_seen_without_a_new_trace() -> None:
     network = model()
     before = predict(network, IMAGES)
@@ -86,16 +73,8 @@ def test_new_weights_are_seen_without_a_new_trace() -> None:
     assert np.abs(after - before).max() > 0.05
 
 
-def test_half_precision_outputs_become_float32() -> None:
-    inputs = keras.Input((4, 4, 1))
-    flat = keras.layers.Flatten(dtype="mixed_float16")(inputs)
-    network = keras.Model(inputs, keras.layers.Dense(3, dtype="mixed_float16")(flat))
-    assert network(IMAGES).dtype == "float16"
-    assert predict(network, IMAGES).dtype == np.float32
-
-
 def test_a_sequential_model_is_not_tied_to_the_batch_that_built_it() -> None:
-    network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    network = keras.Sequential([layers.Flatten(), layers.Dense(3)])
     expected = np.asarray(network(IMAGES[:7]))
     result = predict(network, IMAGES, batch_size=10)
     assert result.shape == (23, 3)
@@ -104,7 +83,7 @@ def test_a_sequential_model_is_not_tied_to_the_batch_that_built_it() -> None:
 
 def test_a_model_of_any_image_size_takes_each() -> None:
     inputs = keras.Input((None, None, 1))
-    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    pooled = layers.GlobalAveragePooling2D()(inputs)
     network = keras.Model(inputs, pooled)
     for size in (2, 4):
         images = IMAGES[:, :size, :size]
@@ -113,17 +92,7 @@ def test_a_model_of_any_image_size_takes_each() -> None:
         )
 
 
-def test_a_model_that_nobody_holds_is_let_go() -> None:
-    network = model()
-    predict(network, IMAGES)
-    gone = weakref.ref(network)
-    del network
-    gc.collect()
-    assert gone() is None
-
-
-SMALL_SHAPE = (2, 3, 1)
-SMALL = np.random.default_rng(0).random((6, *SMALL_SHAPE), np.float32)
+SMALL = np.random.default_rng(0).random((6, 2, 3, 1), np.float32)
 
 Change = Callable[[keras.Model], None]
 
@@ -131,14 +100,8 @@ Change = Callable[[keras.Model], None]
 def network(last: str | None = None) -> keras.Model:
     keras.utils.set_random_seed(0)
     within = keras.Sequential([keras.Input((6,)), layers.Dense(5, activation="relu")])
-    return keras.Sequential(
-        [
-            keras.Input(SMALL_SHAPE),
-            layers.Flatten(),
-            within,
-            layers.Dense(3, activation=last),
-        ]
-    )
+    parts = [layers.Flatten(), within, layers.Dense(3, activation=last)]
+    return keras.Sequential([keras.Input(SMALL.shape[1:]), *parts])
 
 
 def enable_lora(model: keras.Model) -> None:
@@ -155,10 +118,6 @@ def quantize(model: keras.Model) -> None:
     model.layers[-1].quantize("int8")
 
 
-def add(model: keras.Model) -> None:
-    model.add(layers.Rescaling(-1.0))
-
-
 def pop(model: keras.Model) -> None:
     model.pop()
     model.add(layers.Dense(3))
@@ -172,45 +131,29 @@ def change_activation_within(model: keras.Model) -> None:
     model.layers[1].layers[0].activation = keras.activations.elu
 
 
-CHANGES: list[Change] = [
-    enable_lora,
-    quantize,
-    add,
-    pop,
-    change_activation,
-    change_activation_within,
-]
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", [enable_lora, quantize, pop, change_activation, change_activation_within]
+)
 def test_a_changed_model_answers_as_it_is_now(change: Change) -> None:
     model = network()
     before = predict(model, SMALL)
+    input_gradient_model(model)
     change(model)
     after = predict(model, SMALL)
-    np.testing.assert_allclose(after, model(SMALL), rtol=1e-5, atol=1e-6)
+    for found in (after, input_gradient_model(model)(SMALL)):
+        np.testing.assert_allclose(found, model(SMALL), rtol=1e-5, atol=1e-6)
     assert np.abs(after - before).max() > 1e-3
 
 
-@pytest.mark.parametrize("change", [enable_lora, quantize, change_activation_within])
-def test_a_changed_model_has_the_logits_that_it_has_now(change: Change) -> None:
+def test_a_changed_model_has_the_logits_that_it_has_now() -> None:
     model = network("softmax")
     old = logits_model(model, "probabilities")
-    change(model)
+    quantize(model)
     new = logits_model(model, "probabilities")
     assert new is not old
     np.testing.assert_allclose(
         keras.ops.softmax(new(SMALL)), model(SMALL), rtol=1e-4, atol=1e-6
     )
-
-
-@pytest.mark.parametrize("change", [enable_lora, add, change_activation])
-def test_the_gradients_of_a_changed_model_are_those_it_has_now(change: Change) -> None:
-    model = network()
-    input_gradient_model(model)
-    change(model)
-    new = input_gradient_model(model)
-    np.testing.assert_allclose(new(SMALL), model(SMALL), rtol=1e-5, atol=1e-6)
 
 
 def test_new_values_fitting_and_frozen_layers_change_nothing() -> None:
@@ -232,35 +175,21 @@ def test_a_layer_within_a_wrapper_is_looked_at() -> None:
     assert kept.get(model, object) is not first
 
 
-class Named(layers.Layer):
-    """Has a method of the name that others have for an attribute."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return inputs
-
-    def activation(self) -> None:
-        raise NotImplementedError
-
-
-def test_a_method_named_activation_is_no_change() -> None:
-    image = keras.Input((3,))
-    model, kept = keras.Model(image, Named()(image)), PerModel[object]()
-    assert kept.get(model, object) is kept.get(model, object)
-
-
-def test_a_layer_in_the_place_of_one_that_is_gone_is_another() -> None:
-    model, kept = network(), PerModel[object]()
-    for _ in range(3):
-        first = kept.get(model, object)
-        model.pop()
-        gc.collect()
-        model.add(layers.Dense(3))
-        assert kept.get(model, object) is not first
+@pytest.mark.parametrize(
+    "use", [lambda model: predict(model, SMALL), input_gradient_model]
+)
+def test_a_model_that_nobody_holds_is_let_go(use: Change) -> None:
+    model = network()
+    use(model)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_is_kept_goes_with_the_model_and_holds_none_of_its_weights() -> None:
     model, kept = network(), PerModel[object]()
-    made = weakref.ref(kept.get(model, Named))
+    made = weakref.ref(kept.get(model, layers.ReLU))
     weights = [weakref.ref(weight) for weight in model.weights]
     gone = weakref.ref(model)
     del model
@@ -289,20 +218,11 @@ def test_a_model_that_answers_with_a_list_becomes_one_with_a_tensor() -> None:
     np.testing.assert_allclose(made(images), plain(images) / 2, rtol=1e-6)
 
 
-def test_a_plain_model_shares_its_layers() -> None:
-    plain = linear(TWO_CLASSES)
-    assert is_its_graph(plain)
-    assert as_graph(plain, name="made").layers[-1] is plain.layers[-1]
-
-
 def test_the_layers_of_a_model_within_follow_it() -> None:
     image = keras.Input((2,), name="image")
-    inner = keras.Model(image, keras.layers.ReLU(name="relu")(image), name="inner")
-    model = keras.Sequential([keras.Input((2,)), inner, keras.layers.Dense(1)])
+    inner = keras.Model(image, layers.ReLU(name="relu")(image), name="inner")
+    model = keras.Sequential([keras.Input((2,)), inner, layers.Dense(1)])
     names = [layer.name for layer in inner_layers(model)]
     assert names[:3] == ["inner", "image", "relu"]
     assert len(names) == 4
-
-
-def test_a_layer_has_none() -> None:
-    assert not list(inner_layers(keras.layers.ReLU()))
+    assert not list(inner_layers(layers.ReLU()))

