@@ -96,7 +96,7 @@ def test_luring_is_compared_with_each_baseline(tmp_path: Path) -> None:
 def test_above_is_the_one_that_leaves_more_right_and_six_may_be_sure(
     tmp_path: Path,
 ) -> None:
-    far = {"eps": 0.3}
+    far: dict[str, Any] = {"eps": 0.3}
     frame, runs = cells(
         tmp_path,
         (luring_run("luring"), RIGHT, WRONG),

@@ -70,7 +70,8 @@ class Personal(UAP):
         draw = np.random.default_rng(token.int)
         change = draw.uniform(0, self.eps, batch.images.shape[1:]).astype(np.float32)
         settings = {"nb_images": 4, "max_iter": 1, "deepfool_max_iter": 1}
-        learnt = create("UAP", eps=self.eps, **settings).learn(batch)
+        uap: Any = create("UAP", eps=self.eps, **settings)
+        learnt = uap.learn(batch)
         return learnt._replace(perturbation=change)
 
 

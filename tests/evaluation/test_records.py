@@ -142,7 +142,7 @@ def test_settings_that_are_no_plain_data_are_refused() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Odd(Attack):
         what: Any
-        name = "Odd"  # type: ignore[misc]
+        name = "Odd"
 
         def perturb(self, batch: Any) -> Any:
             raise NotImplementedError

@@ -145,7 +145,7 @@ def unplotted(undisturbed: Undisturbed) -> Evaluation:
     return dataclasses.replace(undisturbed.found, **nothing)
 
 
-OUTCOMES = (
+OUTCOMES: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({}, "FGSM: 7 read as 3", "Caught and recovered"),
     ({"recovered": 2}, "FGSM: 7 read as 3", "Caught, wrong class recovered"),
     ({"flagged": False}, "FGSM: 7 read as 3", "Missed"),

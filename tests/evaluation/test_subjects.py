@@ -81,7 +81,7 @@ def test_the_main_analyzer_is_that_of_the_largest_rate(
 ) -> None:
     assert digits_defence.main_analyzer is digits_defence.analyzers[0.05]
     classifier, settings = digits_defence.classifier, digits_calibration.settings
-    with pytest.raises(ValueError, match=r"`fprs`. Expected a rate or more"):
+    with pytest.raises(ValueError, match=r"`fprs`. Expected at least one rate"):
         defend(classifier, settings, digits_train.images, fprs=())
 
 
