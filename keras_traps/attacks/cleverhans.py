@@ -173,11 +173,12 @@ class CleverhansCW2(CW2):
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches image by image."""
+        method = carlini_wagner_l2.CarliniWagnerL2(
+            _logits(batch), y=batch.labels, batch_size=1, **_BOX, **self.settings()
+        )
 
         def search(one: Batch) -> Perturbed:
-            method = carlini_wagner_l2.CarliniWagnerL2(
-                _logits(one), y=one.labels, batch_size=1, **_BOX, **self.settings()
-            )
+            method.y = one.labels
             method.optimizer = _Adam(self.learning_rate)
             return Perturbed(method.attack(one.images), method.optimizer.steps)
 

@@ -22,10 +22,10 @@ from keras_traps.attacks.base import (
 from keras_traps.attacks.loop import (
     Finished,
     Logits,
+    compiled,
     fooled,
     iterate,
     only,
-    run_compiled,
     sift,
     watch,
 )
@@ -66,15 +66,11 @@ class DeepFool(Attack):
         """
         settings = numbers_of(self)
         settings["nb_candidate"] = tf.constant(self.nb_candidate or _ALL)
-        found: Finished = run_compiled(
-            model,
-            "boundary search",
-            lambda logits: _Search(logits).run,
-            images,
-            labels,
-            ids,
-            settings,
+        arguments = (images, labels, ids, settings)
+        search = compiled(
+            model, "boundary search", lambda logits: _Search(logits).run, arguments
         )
+        found: Finished = search(*arguments)
         return found
 
 

@@ -34,10 +34,10 @@ from keras_traps.attacks.loop import (
     Loss,
     Norm,
     apart,
+    compiled,
     fooled,
     iterate,
     rivals_lead,
-    run_compiled,
     sift,
     watch,
 )
@@ -95,19 +95,21 @@ class GradientAttack(LinfAttack, abc.ABC):
     def perturb(self, batch: Batch) -> Perturbed:
         """Raises the loss away from the labels, or lowers it towards targets."""
         recipe = self._recipe()
-        return Perturbed(
-            *run_compiled(
-                batch.model,
-                ("gradient loop", recipe, batch.loss),
-                lambda _: _Steps(recipe.infer(batch.model), recipe, batch.loss).run,
-                batch.images,
-                self._start(batch).astype(np.float32),
-                batch.labels,
-                batch.ids,
-                self._draws(batch),
-                LoopSettings(*map(tf.cast, self._loop_settings(), _DTYPES)),
-            )
+        arguments = (
+            batch.images,
+            self._start(batch).astype(np.float32),
+            batch.labels,
+            batch.ids,
+            self._draws(batch),
+            LoopSettings(*map(tf.cast, self._loop_settings(), _DTYPES)),
         )
+        loop = compiled(
+            batch.model,
+            ("gradient loop", recipe, batch.loss),
+            lambda _: _Steps(recipe.infer(batch.model), recipe, batch.loss).run,
+            arguments,
+        )
+        return Perturbed(*loop(*arguments))
 
 
 class _Rows(NamedTuple):

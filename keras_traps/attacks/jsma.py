@@ -21,10 +21,10 @@ from keras_traps.attacks.loop import (
     Logits,
     Loss,
     apart,
+    compiled,
     fooled,
     iterate,
     rivals_lead,
-    run_compiled,
     sift,
     watch,
 )
@@ -69,18 +69,15 @@ class JSMA(Attack):
         """Raises pair after pair."""
         # Beyond rounding: 0.1 of 20 values is two of them.
         values = round(math.prod(batch.images.shape[1:]) * self.gamma, 6)
-        return Perturbed(
-            *run_compiled(
-                batch.model,
-                ("saliency search", self.saliency, batch.loss),
-                lambda infer: _Search(infer, self.saliency, batch.loss).run,
-                batch.images,
-                batch.labels,
-                batch.ids,
-                numbers_of(self)["theta"],
-                math.ceil(values / 2),
-            )
+        steps, theta = math.ceil(values / 2), numbers_of(self)["theta"]
+        arguments = (batch.images, batch.labels, batch.ids, theta, steps)
+        search = compiled(
+            batch.model,
+            ("saliency search", self.saliency, batch.loss),
+            lambda infer: _Search(infer, self.saliency, batch.loss).run,
+            arguments,
         )
+        return Perturbed(*search(*arguments))
 
 
 class _Rows(NamedTuple):

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from keras_traps._checks import FloatArray
 from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, TargetRule
-from keras_traps.attacks.loop import Logits, fooled, run_compiled, watch
+from keras_traps.attacks.loop import Logits, compiled, fooled, watch
 from keras_traps.attacks.optimization import Constant, ConstantSearchAttack
 
 # How many examples are optimised at once: it bounds the memory of SciPy's histories.
@@ -61,17 +61,17 @@ class BLB(ConstantSearchAttack):
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, each example in a thread of its own."""
+        look = compiled(
+            batch.model,
+            "cross-entropy",
+            lambda logits: functools.partial(_cost, logits),
+            (batch.images, batch.labels, batch.ids),
+        )
 
         def answer(looks: list[Look]) -> list[Seen]:
             rows = [one.row for one in looks]
-            seen = run_compiled(
-                batch.model,
-                "cross-entropy",
-                lambda logits: functools.partial(_cost, logits),
-                np.stack([one.image for one in looks]),
-                batch.labels[rows],
-                batch.ids[rows],
-            )
+            images = np.stack([one.image for one in looks])
+            seen = look(images, batch.labels[rows], batch.ids[rows])
             return [Seen(*one) for one in zip(*(x.numpy() for x in seen), strict=True)]
 
         searches = [_Search(self, row, image) for row, image in enumerate(batch.images)]

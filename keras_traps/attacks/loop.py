@@ -48,41 +48,41 @@ def once_per_model(
     """
     parts = _parts.get(model, dict)
     if key not in parts:
-        part = build(inference_function(model))
-        if isinstance(part, tf.types.experimental.PolymorphicFunction):
-            # Once and for all, and not counted among its callers' retracings.
-            part.get_concrete_function()
-        parts[key] = part
+        parts[key] = build(inference_function(model))
     return parts[key]
 
 
-def run_compiled(
+def compiled(
     model: keras.Model,
     key: Hashable,
     graph: Callable[[Logits], Callable[..., Any]],
-    *arguments: Any,
-) -> Any:
-    """Calls a graph of a model's logits function, compiled once for all batch sizes.
+    arguments: tuple[Any, ...],
+) -> Callable[..., Any]:
+    """Returns a graph of a model's logits function, compiled for such `arguments`.
 
     Every axis but the last three of images is left open. Hyper-parameters do not belong
-    in `key`: they are among the `arguments`.
+    in `key`: they are among the arguments.
     """
-    tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
 
-    def spec(tensor: tf.Tensor) -> tf.TensorSpec:
+    def spec(argument: Any) -> tf.TensorSpec:
+        tensor = tf.convert_to_tensor(argument)
         image = tensor.shape[-3:] if tensor.shape.rank > 3 else ()
         left_open = [None] * (tensor.shape.rank - len(image))
         return tf.TensorSpec([*left_open, *image], tensor.dtype)
 
-    return once_per_model(
+    function = once_per_model(
         model,
         key,
         lambda logits: tf.function(
             graph(logits),
-            input_signature=tf.nest.map_structure(spec, tensors),
+            input_signature=tf.nest.map_structure(spec, arguments),
             autograph=False,
         ),
-    )(*tensors)
+    )
+    # Once and for all, and not counted among its callers' retracings.
+    if not function.experimental_get_tracing_count():
+        function.get_concrete_function()
+    return function
 
 
 def apart(part: Callable[..., Part]) -> Callable[..., Part]:

@@ -26,11 +26,11 @@ from keras_traps.attacks.loop import (
     Finished,
     Logits,
     apart,
+    compiled,
     iterate,
     only,
     rivals_lead,
     rounding,
-    run_compiled,
     sift,
     watch,
 )
@@ -284,9 +284,9 @@ class SearchAttack(ConstantSearchAttack, abc.ABC):
             batch.ids,
             self.draws(batch),
         )
-        return Perturbed(
-            *run_compiled(batch.model, ("search", method), graph, rows, self.numbers())
-        )
+        arguments = (rows, self.numbers())
+        search = compiled(batch.model, ("search", method), graph, arguments)
+        return Perturbed(*search(*arguments))
 
 
 def _fresh(rows: Rows, settings: Settings) -> Standing:

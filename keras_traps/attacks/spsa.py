@@ -27,11 +27,11 @@ from keras_traps.attacks.loop import (
     Moments,
     Stream,
     adam,
+    compiled,
     iterate,
     per_example,
     rivals_lead,
     rounding,
-    run_compiled,
     sift,
 )
 
@@ -89,18 +89,10 @@ class SPSA(LinfAttack):
         def graph(infer: Logits) -> Callable[..., Finished]:
             return lambda *rows: _Descent(infer, rows[-1]).run(*rows[:-1])
 
-        return Perturbed(
-            *run_compiled(
-                batch.model,
-                "estimated descent",
-                graph,
-                batch.images,
-                uniform_start(batch, self.eps),
-                batch.labels,
-                seeds,
-                settings,
-            )
-        )
+        start = uniform_start(batch, self.eps)
+        arguments = (batch.images, start, batch.labels, seeds, settings)
+        descend = compiled(batch.model, "estimated descent", graph, arguments)
+        return Perturbed(*descend(*arguments))
 
 
 class _Rows(NamedTuple):
