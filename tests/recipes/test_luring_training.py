@@ -91,6 +91,7 @@ def test_what_is_there_is_not_trained_again(
         run(workdir, *command, "--steps=200", "--resume")
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
