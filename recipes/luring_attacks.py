@@ -1,6 +1,7 @@
 """Attacks what was trained, keeps what M and M∘P answer, and makes the tables."""
 
 import dataclasses
+from typing import Any
 
 import pandas as pd
 from command_line import CommandLineError, Flags, refusing
@@ -176,7 +177,7 @@ def _clean(name: str, folder: Folder, test: Dataset) -> CleanVariant:
             f"--dataset={test.name}"
         )
 
-    rates = {
+    rates: dict[str, Any] = {
         key: Rate(round(facts[key] * len(test)), len(test))
         for key in ("test", "agree", "same")
     }

@@ -35,6 +35,7 @@ def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keras_traps.serving.exporter.self_test", skip)
 
 
+@pytest.mark.slow
 def test_one_command_traps_measures_and_exports(
     digits_file: Path,
     tmp_path: Path,

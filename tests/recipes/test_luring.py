@@ -36,16 +36,14 @@ def cells(content: dict[str, Any]) -> dict[tuple[Any, ...], Any]:
 @pytest.fixture(scope="module")
 def attacked(lured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = Path(shutil.copytree(lured, tmp_path_factory.mktemp("attacked") / "run"))
-    run("attack", workdir, "--attacks=FGSM,PGD,MIM-TI", *FEW)
+    run("attack", workdir, "--attacks=FGSM", *FEW)
     return workdir
 
 
 def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> None:
     content = tables(attacked)
     assert set(cells(content)) == {
-        ("luring", variant, attack, 0.5)
-        for variant in VARIANTS
-        for attack in ("FGSM", "PGD", "MIM-TI")
+        ("luring", variant, "FGSM", 0.5) for variant in VARIANTS
     }
     for rates in cells(content).values():
         assert {rates[name]["total"] for name in ("ac_mop", "ac_m", "dac")} == {9}
@@ -59,6 +57,7 @@ def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> N
     assert "<table" in (attacked / "tables/luring.html").read_text()
 
 
+@pytest.mark.slow
 def test_attackers_who_know_more_are_run_too(attacked: Path, tmp_path: Path) -> None:
     workdir = Path(shutil.copytree(attacked, tmp_path / "run"))
     settings = ("--variant=luring", "--attacks=FGSM", "--resume", *FEW)
@@ -82,6 +81,7 @@ def test_attackers_who_know_more_are_run_too(attacked: Path, tmp_path: Path) -> 
     ("threat", "flags"),
     [
         ("luring", ("--attacks=DIM", "--no_sweep")),
+        ("luring", ("--attacks=MIM-TI", "--num_examples_sweep=4")),
         ("identity", ()),
         ("softened", ("--attacks=FGSM", "--softness=1,64")),
     ],

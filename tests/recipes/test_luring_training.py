@@ -58,6 +58,7 @@ def test_a_training_is_told_with_its_settings(fresh: Path) -> None:
         run(fresh, *command, "--resume")
 
 
+@pytest.mark.slow
 def test_a_p_is_picked_from_what_it_started_from_and_what_came_of_it(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_what_is_there_is_not_trained_again(
         run(workdir, *command, "--steps=200", "--resume")
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

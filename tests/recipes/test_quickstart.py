@@ -17,6 +17,7 @@ def findings(workdir: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_smoke_writes_a_report_and_a_second_run_goes_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

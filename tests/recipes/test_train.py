@@ -14,42 +14,35 @@ def run(*arguments: str) -> None:
     train.main(["--smoke", *arguments])
 
 
-def test_smoke_trains_prints_and_saves_what_can_be_trained_on(
+def test_smoke_trains_prints_and_saves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = tmp_path / "new" / "first.keras", tmp_path / "second.keras"
-    run(f"--output={first}")
+    output = tmp_path / "new" / "digits.keras"
+    run(f"--output={output}")
     printed = capsys.readouterr().out
     assert "Test accuracy: " in printed
     assert "of 200 images" in printed
-    assert [path.name for path in first.parent.iterdir()] == ["first.keras"]
-    run(
-        f"--model={first}",
-        "--noise=0.2",
-        "--augment",
-        "--falling",
-        "--learning_rate=1e-9",
-        f"--output={second}",
-    )
-    before, after = (keras.models.load_model(path) for path in (first, second))
-    # No step to speak of was made, and nothing of what augments was saved.
-    assert [layer.name for layer in after.layers] == [
-        layer.name for layer in before.layers
-    ]
-    for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
-        np.testing.assert_allclose(old, new, atol=1e-5)
+    assert [path.name for path in output.parent.iterdir()] == ["digits.keras"]
+    assert keras.models.load_model(output).input_shape == (None, 8, 8, 1)
 
 
 def test_flags_and_what_depends_on_the_data_set_reach_the_training(
-    monkeypatch: pytest.MonkeyPatch,
+    digits_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(models, "train", lambda *_, **settings: seen.update(settings))
+
+    def train(model: keras.Model, data: Any, **settings: Any) -> None:
+        seen.update(settings, model=model)
+
+    monkeypatch.setattr(models, "train", train)
     run()
     assert (seen["falling"], seen["augment"]) == (False, None)
     assert (seen["epochs"], seen["batch_size"], seen["learning_rate"]) == (1, 32, 2e-3)
-    run("--batch_size=7", "--learning_rate=0.5", "--falling", "--augment", "--noise=1")
+    run("--batch_size=7", "--learning_rate=0.5")
     assert (seen["batch_size"], seen["learning_rate"]) == (7, 0.5)
+    run(f"--model={digits_file}", "--falling", "--augment", "--noise=1")
+    given = keras.models.load_model(digits_file)
+    np.testing.assert_array_equal(seen["model"].weights[0], given.weights[0])
     assert seen["falling"]
     kinds = ("RandomFlip", "RandomTranslation", "GaussianNoise")
     layers = seen["augment"].layers

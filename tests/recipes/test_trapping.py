@@ -13,7 +13,12 @@ from keras_traps import attacks, calibrate
 
 
 def asked(**flags: Any) -> argparse.Namespace:
-    plain = {"dataset": "digits", "preset": "cpu", "attacks": None, "setting": []}
+    plain: dict[str, Any] = {
+        "dataset": "digits",
+        "preset": "cpu",
+        "attacks": None,
+        "setting": [],
+    }
     return argparse.Namespace(**{**plain, **flags})
 
 
