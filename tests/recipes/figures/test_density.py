@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from figures.density import density_cosines, density_gradient, figure_7b
 from figures.directions import find_ways
-from figures.gradients import Scores, both_answers, map_batches
+from figures.gradients import Scores, map_batches
 from scipy.special import betainc
 
 from keras_traps._checks import FloatArray
@@ -90,13 +90,6 @@ def test_an_estimate_does_not_depend_on_the_other_images() -> None:
     assert (other[met] != whole[met]).any(axis=2).all()
 
 
-def test_points_that_do_not_fill_the_last_draw_are_not_counted() -> None:
-    always = linear(np.zeros((PIXELS, 3), np.float32), np.array([0, 1, 0], np.float32))
-    gradients, hits = estimate(one(always), MIDDLE, [1], samples=300)
-    assert hits.tolist() == [[1.0]]
-    np.testing.assert_allclose(gradients, 0, atol=1e-4)
-
-
 def test_a_density_that_rises_to_the_attractor_has_a_high_cosine() -> None:
     layer, x = decoder(), images(4)
     ways, classes, _ = find_ways(layer, tf.constant(x))
@@ -110,47 +103,24 @@ def test_a_density_that_rises_to_the_attractor_has_a_high_cosine() -> None:
         towards = tf.one_hot(tf.gather(classes, row), 3) * lead
         return tf.stack([towards, -towards], axis=1)
 
-    result = density_cosines(layer, scores, x, delta=0.01, samples=4000)
-    assert result.cosines.shape == (4, 2)
-    assert (result.cosines[:, 0] > 0.98).all()
-    assert (result.cosines[:, 1] < -0.98).all()
-    np.testing.assert_allclose(result.hits, 0.5, atol=0.05)
+    cosines, hits = density_cosines(layer, scores, x, delta=0.01, samples=4000)
+    assert cosines.shape == (4, 2)
+    assert (cosines[:, 0] > 0.98).all()
+    assert (cosines[:, 1] < -0.98).all()
+    np.testing.assert_allclose(hits, 0.5, atol=0.05)
 
 
-@pytest.mark.parametrize("delta", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_radius_that_is_not_above_zero_is_refused(delta: float) -> None:
-    with pytest.raises(ValueError, match="argument `delta`"):
-        density_gradient(one(linear(kernel())), SHAPE, delta=delta, samples=10)
-
-
-def test_too_few_points_are_refused(defence: Defence, digits_test: Dataset) -> None:
-    with pytest.raises(ValueError, match=r"`samples`.*at least 2.*samples=1"):
-        figure_7b(defence.trapped, digits_test, delta=1.0, samples=1)
-
-
-def test_figure_7b_counts_images_without_a_hit_as_outside(
+def test_points_are_counted_once_and_images_without_a_hit_are_outside(
     defence: Defence, digits_test: Dataset
 ) -> None:
+    # 300 points do not fill the second draw.
+    always = linear(np.zeros((PIXELS, 3), np.float32), np.array([0, 1, 0], np.float32))
+    gradients, hits = estimate(one(always), MIDDLE, [1], samples=300)
+    assert hits.tolist() == [[1.0]]
+    np.testing.assert_allclose(gradients, 0, atol=1e-4)
     few = digits_test.take(40)
-    result = figure_7b(defence.trapped, few, delta=1.5, samples=50, seed=1)
-    expected = density_cosines(
-        defence.trapped.get_layer("qim_decoder"),
-        both_answers(defence.trapped),
-        few.images,
-        delta=1.5,
-        samples=50,
-        scale=128.0,
-        seed=1,
-    )
-    constant = (expected.hits == 0) | (expected.hits == 1)
-    assert constant.any()
-    assert np.isnan(expected.cosines[constant]).all()
-    numbers = result.numbers
-    assert (numbers["step"], numbers["samples"]) == (128.0, 50)
-    for i, model in enumerate(("C", "M")):
-        share = (np.nan_to_num(expected.cosines[:, i], nan=-1) >= 0.1).mean()
-        # Rounding may put one image on the other side.
-        assert numbers[model]["in_basin"] == pytest.approx(share, abs=0.026)
-        assert numbers[model]["without"] == pytest.approx(
-            constant[:, i].mean(), abs=0.026
-        )
+    numbers = figure_7b(defence.trapped, few, delta=0.01, samples=50, seed=1).numbers
+    assert (numbers["step"], numbers["samples"], numbers["images"]) == (128.0, 50, 40)
+    # So near, nearly every image has one answer all around it.
+    assert numbers["M"]["without"] > 0.5
+    assert numbers["M"]["in_basin"] <= 1 - numbers["M"]["without"]
