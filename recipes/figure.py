@@ -33,9 +33,8 @@ def _parser() -> command_line.Parser:
     about = "Which figures to draw, or the ablation."
     attractors.flag("figure", about, options=_ATTRACTORS, several=True, required=True)
     command_line.add_traps(attractors)
-    attractors.flag(
-        "num_examples", "How many test images to look at.", count, default=1000
-    )
+    about = "How many test images to look at."
+    attractors.flag("num_examples", about, count, default=1000)
     about = "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "
     attractors.flag("delta", f"{about}depends on the data set.", positive)
     about = "7b: points around each image, at least 2."

@@ -88,8 +88,7 @@ def figure_7a(defence: Defence, test: Dataset) -> Result:
     )
     plain, feasible = (dict(zip(("C", "M"), of.T, strict=True)) for of in cosines)
     shared = overlap(*feasible.values())
-    label = "Cosine of x_w - x and -grad J(x, t)"
-    picture = draw_cosines(feasible, label, limit=0.8)
+    picture = draw_cosines(feasible, "Cosine of x_w - x and -grad J(x, t)", limit=0.8)
     picture.axes[0].set_xlim(-0.4, 1.02)
     return Result(
         figure="figure7a",

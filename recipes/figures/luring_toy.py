@@ -34,10 +34,7 @@ The paper draws its zones without saying where they are.
 
 
 class ToyImages(NamedTuple):
-    """Images `(images, 12, 12, 1)`, float32, and their classes.
-
-    Pixels are 0.3 to 0.7 in the zone of the class, and 0 elsewhere.
-    """
+    """Images, of pixels of 0.3 to 0.7 in the zone of the class and 0 elsewhere."""
 
     images: FloatArray
     labels: IntArray

@@ -17,7 +17,6 @@ def test_what_the_calibration_has_is_not_varied_to(
     assert [*found["share of the small step"]] == ["0.03", "0.5", "1", "2"]
     assert found["pixels of step 3"]["two in three"] == {"steps": (3.0, 3.0, 128.0)}
     assert [*found["seed of messages and steps"]] == ["1", "2"]
-    assert sum(map(len, found.values())) == 20
 
 
 def test_each_choice_is_a_row_that_changes_what_its_name_says(
@@ -41,17 +40,14 @@ def test_each_choice_is_a_row_that_changes_what_its_name_says(
         num_attacked=8,
     ).numbers
     rows = numbers["rows"]
-    assert [(row["group"], row["name"]) for row in rows] == [
-        (group, name) for group, of in varied.items() for name in of
-    ]
+    assert [row["group"] for row in rows] == [*varied]
+    assert [row["name"] for row in rows] == ["as it is", "all pixels 128", "1"]
     settings, (first, large, more) = linear_calibration.settings, rows
     assert (first["step_weights"], first["a2"]) == (settings.step_weights, settings.a2)
     assert large["step_weights"] == (1.0,)
     # The weight follows the share.
-    twice = pytest.approx(2 * first["step_weights"][0])
-    assert more["step_weights"][0] == twice
+    assert more["step_weights"][0] == pytest.approx(2 * first["step_weights"][0])
     for row in rows:
         few, many = row["FGSM"]["unnoticed"]
         assert 0 <= few <= many <= row["FGSM"]["fooled"] <= 1
     assert (numbers["attacked"], numbers["clean"]) == (8, 100)
-    assert numbers["settings"] == {"FGSM": {"eps": 0.3}}

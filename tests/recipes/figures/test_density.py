@@ -60,33 +60,26 @@ def test_the_gradient_is_that_of_the_density_within_its_error(offset: float) -> 
     n = 40_000
     gradients, hits = estimate(scores, MIDDLE, [1], samples=n)
     slope, p = slope_beyond(offset), float(hits[0, 0])
-    # The docstring's sum of variances.
+    # The sum of variances that the figure's page tells.
     error = np.sqrt(((PIXELS / DELTA) ** 2 * p * (1 - p) - slope**2) / n)
     assert error < 0.1 * slope
     assert np.linalg.norm(gradients[0, 0] - slope * normal) < 2.5 * error
 
 
-def test_several_models_meet_the_same_points() -> None:
-    first, second = linear(kernel(seed=4)), linear(kernel(seed=5))
-    x, t = images(3), [0, 1, 2]
-    both, _ = estimate(
-        lambda batch: tf.stack([first(batch), second(batch)], axis=1), x, t, samples=300
-    )
-    for i, scores in enumerate((first, second)):
-        alone, _ = estimate(one(scores), x, t, samples=300)
-        np.testing.assert_allclose(both[:, i], alone[:, 0], atol=1e-4)
-
-
-def test_an_estimate_does_not_depend_on_the_other_images() -> None:
+def test_an_estimate_depends_on_no_other_image_or_model() -> None:
     x, t = images(40), np.arange(40) % 3
-    scores = one(linear(kernel(seed=4)))
-    whole, hits = estimate(scores, x, t, samples=70)
-    few, _ = estimate(scores, x[:5], t[:5], samples=70)
+    first, second = linear(kernel(seed=4)), linear(kernel(seed=5))
+    whole, hits = estimate(one(first), x, t, samples=270)
+    few, _ = estimate(one(first), x[:5], t[:5], samples=270)
     assert few.tolist() == whole[:5].tolist()
+    both, _ = estimate(
+        lambda batch: tf.stack([second(batch), first(batch)], axis=1), x, t, samples=270
+    )
+    np.testing.assert_allclose(both[:, 1], whole[:, 0], atol=1e-4)
     met = ((hits > 0) & (hits < 1))[:, 0]
     assert met.sum() > 20
     assert len(np.unique(whole[met, 0], axis=0)) == met.sum()
-    other, _ = estimate(scores, x, t, samples=70, seed=1)
+    other, _ = estimate(one(first), x, t, samples=270, seed=1)
     assert (other[met] != whole[met]).any(axis=2).all()
 
 
@@ -120,7 +113,6 @@ def test_points_are_counted_once_and_images_without_a_hit_are_outside(
     np.testing.assert_allclose(gradients, 0, atol=1e-4)
     few = digits_test.take(40)
     numbers = figure_7b(defence.trapped, few, delta=0.01, samples=50, seed=1).numbers
-    assert (numbers["step"], numbers["samples"], numbers["images"]) == (128.0, 50, 40)
     # So near, nearly every image has one answer all around it.
     assert numbers["M"]["without"] > 0.5
     assert numbers["M"]["in_basin"] <= 1 - numbers["M"]["without"]

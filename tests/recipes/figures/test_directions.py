@@ -1,10 +1,7 @@
-import itertools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from figures.directions import figure_7a, find_ways, loss_cosines
-from figures.gradients import scores_of, soft_label_loss
 
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence
@@ -24,18 +21,14 @@ def brute_force(
 ) -> tuple[np.ndarray, int, float]:
     """Way, class and step of the nearest attractor of one image."""
     bits, steps = layer.message_bits.numpy(), layer.pixel_steps.numpy()
-    sizes = (only,) if only else (3.0, 128.0)
     found = []
-    for (k, message), size in itertools.product(enumerate(bits), sizes):
-        way = np.array(
-            [
-                move(255.0 * level, bit, step) if size == step else 0.0
-                for level, bit, step in zip(x.ravel(), message, steps, strict=True)
-            ]
-        )
-        found.append((float(np.linalg.norm(way)), k, size, way))
+    for k, message in enumerate(bits):
+        way = np.array([*map(move, 255.0 * x.ravel(), message, steps)]) / 255.0
+        for size in (only,) if only else (3.0, 128.0):
+            part = np.where(steps == size, way, 0.0)
+            found.append((float(np.linalg.norm(part)), k, size, part))
     _, best, size, way = min(found, key=lambda entry: entry[0])
-    return way / 255.0, best, float(size)
+    return way, best, size
 
 
 @pytest.mark.parametrize("only", [None, 3.0, 128.0])
@@ -78,7 +71,7 @@ def test_the_cosine_is_one_where_the_loss_falls_straight_to_the_attractor() -> N
 
 def test_what_leaves_the_range_does_not_count_as_feasible() -> None:
     # Black pixels: a message of bits 0 lies above them, one of bits 1 below.
-    layer = decoder(steps=(3.0,), step_weights=(1.0,))
+    layer = decoder(3.0)
     x = np.zeros((1, 2, 3, 1), np.float32)
 
     def loss(batch: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
@@ -95,17 +88,11 @@ def test_what_leaves_the_range_does_not_count_as_feasible() -> None:
 def test_figure_7a_has_the_cosines_of_c_and_of_m(
     defence: Defence, digits_test: Dataset
 ) -> None:
-    few = digits_test.take(60)
-    loss = soft_label_loss(scores_of(defence.trapped, "scores"))
-    layer = defence.trapped.get_layer("qim_decoder")
-    plain, feasible, _, _ = loss_cosines(layer, [loss], few.images)
-    numbers = figure_7a(defence, few).numbers
-    for key, of in (("cosine", feasible), ("cosine_with_infeasible", plain)):
-        median = float(np.nanmedian(of))
-        assert numbers[key]["M"]["median"] == pytest.approx(median, abs=1e-5)
-    cosine = numbers["cosine"]
+    numbers = figure_7a(defence, digits_test.take(60)).numbers
+    cosine, infeasible = numbers["cosine"], numbers["cosine_with_infeasible"]
+    assert cosine["M"]["median"] > max(0.8, infeasible["M"]["median"])
     assert cosine["M"]["low"] > cosine["C"]["high"]
     assert abs(cosine["C"]["median"]) < 0.15
     assert numbers["overlap"] < 0.5
-    assert numbers["in_basin"]["0.5"] >= numbers["in_basin"]["0.2"]
+    assert 0.5 < numbers["in_basin"]["0.2"] <= numbers["in_basin"]["0.5"]
     assert numbers["steps_of_the_nearest"] == [3.0]

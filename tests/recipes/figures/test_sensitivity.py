@@ -22,21 +22,14 @@ def images(count: int = 3) -> np.ndarray:
     return np.random.default_rng(0).random((count, 2, 2, 1), np.float32)
 
 
-def linear(weights: np.ndarray, *more: layers.Layer) -> keras.Model:
-    """Sums of the 4 values of an image, weighted."""
+def linear(weights: np.ndarray, *shape: int) -> keras.Model:
+    """Sums of the 4 values of an image, weighted, of a shape."""
     dense = layers.Dense(weights.shape[1], use_bias=False)
-    shape = keras.Input((2, 2, 1))
-    outputs = dense(layers.Flatten()(shape))
-    for layer in more:
-        outputs = layer(outputs)
-    model = keras.Model(shape, outputs)
+    inputs = keras.Input((2, 2, 1))
+    outputs = dense(layers.Flatten()(inputs))
+    model = keras.Model(inputs, layers.Reshape(shape)(outputs) if shape else outputs)
     dense.set_weights([weights])
     return model
-
-
-def mapping(weights: np.ndarray) -> keras.Model:
-    """A P whose image is linear in its input."""
-    return linear(weights, layers.Reshape((2, 2, 1)))
 
 
 def test_what_is_added_to_all_logits_does_not_count() -> None:
@@ -65,12 +58,12 @@ def test_products_below_zero_are_counted_and_zeros_are_not() -> None:
 def test_the_sensitivity_is_the_length_of_a_column_of_the_jacobian() -> None:
     # Each value of the image depends on one pixel, so no sign cancels another.
     jacobian = np.diag([1.0, -2.0, 0.0, 4.0])
-    found = sensitivity(mapping(jacobian), images(), seed=0)
+    found = sensitivity(linear(jacobian, 2, 2, 1), images(), seed=0)
     np.testing.assert_allclose(found, [[[1, 2], [0, 4]]] * 3, atol=1e-6)
     # With more than one, within what 64 draws of signs leave open: 1 / sqrt(64) each.
     mixed = np.random.default_rng(1).normal(size=(4, 4))
     expected = np.linalg.norm(mixed, axis=1).reshape(2, 2)
-    found = sensitivity(mapping(mixed), images(1), seed=0)[0]
+    found = sensitivity(linear(mixed, 2, 2, 1), images(1), seed=0)[0]
     np.testing.assert_allclose(found, expected, rtol=0.4)
 
 
@@ -79,7 +72,7 @@ def test_figure_6_has_shares_of_the_background_and_correlations() -> None:
     # P looks as M's first logit does, and its image stays within the range.
     like_m = np.abs(FIRST[:, 0]) / 4
     inputs = keras.Input((2, 2, 1))
-    lure = LuringInput.of(mapping(np.diag(like_m)))
+    lure = LuringInput.of(linear(np.diag(like_m), 2, 2, 1))
     variants = {"luring": keras.Model(inputs, target(lure(inputs)))}
     x = np.array([0.0, 0.05, 0.5, 1.0], np.float32).reshape(1, 2, 2, 1)
     numbers = figure_6("digits", target, variants, x, np.array([0])).numbers

@@ -1,27 +1,28 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from figures.gradients import gradient, scores_of, soft_label_loss
 from figures.trapdoor import Counterexample, fit_analyzer, make_counterexample
 
 from keras_traps._checks import FloatArray
 from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import Defence
 from keras_traps.models.inference import predict
 from tests.attractors.conftest import least_squares_classifier
 
 AMPLITUDE = 0.8
 
 
-def make(classifier: keras.Model, data: Dataset, amplitude: float) -> Counterexample:
+@pytest.fixture(scope="module")
+def subject(defence: Defence, digits_train: Dataset) -> Counterexample:
+    return make(defence.classifier, digits_train)
+
+
+def make(
+    classifier: keras.Model, data: Dataset, amplitude: float = AMPLITUDE
+) -> Counterexample:
     return make_counterexample(
         classifier, data.images, output="logits", amplitude=amplitude
     )
-
-
-@pytest.fixture(scope="module")
-def subject(linear_digits: keras.Model, digits_train: Dataset) -> Counterexample:
-    return make(linear_digits, digits_train, AMPLITUDE)
 
 
 def parts(subject: Counterexample, images: FloatArray) -> list[FloatArray]:
@@ -33,35 +34,19 @@ def parts(subject: Counterexample, images: FloatArray) -> list[FloatArray]:
 
 
 def test_the_model_is_equation_1(
-    subject: Counterexample, linear_digits: keras.Model, digits_train: Dataset
+    subject: Counterexample, defence: Defence, digits_train: Dataset
 ) -> None:
     mixed = subject.plant(digits_train.images[:60], np.arange(60) % 10)
     # Images between clean and trapdoored, so that D is between 0 and 1 on some.
     shares = np.linspace(0, 1, 60, dtype=np.float32).reshape(60, 1, 1, 1)
     images = shares * mixed + (1 - shares) * digits_train.images[:60]
     w, d, _ = parts(subject, images)
-    c = predict(linear_digits, images)
+    c = predict(defence.classifier, images)
     assert ((d > 0.01) & (d < 0.99)).any()
     n1, n2 = (predict(model, images) for model in (subject.n1, subject.n2))
     np.testing.assert_allclose(n1, d * w, atol=1e-5)
     np.testing.assert_allclose(n2, (1 - d) * c, atol=1e-4)
     np.testing.assert_allclose(predict(subject.model, images), n1 + n2, atol=1e-4)
-
-
-def test_on_clean_images_its_gradient_is_the_classifiers(
-    subject: Counterexample, linear_digits: keras.Model, digits_test: Dataset
-) -> None:
-    images, labels = digits_test.images[:200], digits_test.labels[:200]
-    found, expected = (
-        gradient(
-            soft_label_loss(scores_of(model, "logits")),
-            tf.constant(images),
-            tf.constant(labels),
-        ).numpy()
-        for model in (subject.model, linear_digits)
-    )
-    apart = np.abs(found - expected).sum(axis=(1, 2, 3))
-    assert np.median(apart / np.abs(expected).sum(axis=(1, 2, 3))) < 1e-4
 
 
 def test_correlations_are_inner_products_with_the_trapdoors(
@@ -75,9 +60,6 @@ def test_correlations_are_inner_products_with_the_trapdoors(
     w, _, found = parts(subject, images)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(w).max() < 10
-    # Brightness alone changes none.
-    brighter = predict(subject.correlations, images + np.float32(0.4))
-    np.testing.assert_allclose(brighter, found, atol=1e-6)
 
 
 def test_it_computes_in_float32_whatever_the_policy(
@@ -87,7 +69,7 @@ def test_it_computes_in_float32_whatever_the_policy(
     keras.config.set_dtype_policy("mixed_float16")
     try:
         classifier = least_squares_classifier(digits_train, "linear")
-        mixed = make(classifier, digits_train, AMPLITUDE)
+        mixed = make(classifier, digits_train)
     finally:
         keras.config.set_dtype_policy(before)
     for model in (mixed.model, mixed.n1, mixed.n2, mixed.detector, mixed.decoder):
@@ -98,10 +80,10 @@ def test_it_computes_in_float32_whatever_the_policy(
 
 
 def test_an_amplitude_that_nobody_can_detect_is_refused(
-    linear_digits: keras.Model, digits_train: Dataset
+    defence: Defence, digits_train: Dataset
 ) -> None:
     with pytest.raises(ValueError, match=r"argument `amplitude`.*amplitude=0\.1"):
-        make(linear_digits, digits_train, 0.1)
+        make(defence.classifier, digits_train, 0.1)
 
 
 def test_trapdoors_are_flagged_every_way_and_clean_images_at_the_rate(
