@@ -29,7 +29,23 @@ _MOST_IN_FIGURE_6 = 100
 def _parser() -> command_line.Parser:
     parser = command_line.Parser(__doc__, prog="figure.py")
     about = "Draws figures of the attractor paper, or makes the ablation's table."
-    _add_attractors(parser.command("attractors", about, _attractors))
+    attractors = parser.command("attractors", about, _attractors)
+    about = "Which figures to draw, or the ablation."
+    attractors.flag("figure", about, options=_ATTRACTORS, several=True, required=True)
+    command_line.add_traps(attractors)
+    about = "How many test images to look at."
+    attractors.flag("num_examples", about, count, default=1000)
+    about = "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "
+    attractors.flag("delta", f"{about}depends on the data set.", positive)
+    about = "7b: points around each image, at least 2."
+    attractors.flag("samples", about, integer(2), default=2048)
+    about = "6 and ablation: how many images are attacked at most."
+    attractors.flag("num_attacked", about, count, default=200)
+    about = "6: how much a trapdoor changes a pixel. The default "
+    attractors.flag("amplitude", f"{about}depends on the data set.", command_line.share)
+    about = "6: how many constants CW2 tries."
+    attractors.flag("cw2_searches", about, count, default=4)
+    attractors.flag("cw2_iterations", "6: steps of CW2 with each.", count, default=100)
     about = "Draws figures of the luring paper from what luring.py trained."
     luring = parser.command("luring", about, _luring)
     about = "Which figures to draw, or the opposite directions to count."
@@ -57,24 +73,6 @@ def _parser() -> command_line.Parser:
     about = "How many images are attacked, at least 3."
     toy.flag("num_examples", about, integer(3), default=90)
     return parser
-
-
-def _add_attractors(parser: command_line.Parser) -> None:
-    about = "Which figures to draw, or the ablation."
-    parser.flag("figure", about, options=_ATTRACTORS, several=True, required=True)
-    command_line.add_traps(parser)
-    parser.flag("num_examples", "How many test images to look at.", count, default=1000)
-    about = "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "
-    parser.flag("delta", f"{about}depends on the data set.", positive)
-    about = "7b: points around each image, at least 2."
-    parser.flag("samples", about, integer(2), default=2048)
-    about = "6 and ablation: how many images are attacked at most."
-    parser.flag("num_attacked", about, count, default=200)
-    about = "6: how much a trapdoor changes a pixel. The default "
-    parser.flag("amplitude", f"{about}depends on the data set.", command_line.share)
-    about = "6: how many constants CW2 tries."
-    parser.flag("cw2_searches", about, count, default=4)
-    parser.flag("cw2_iterations", "6: steps of CW2 with each.", count, default=100)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -202,13 +200,8 @@ def _luring(arguments: argparse.Namespace) -> None:
 
 
 def _toy(arguments: argparse.Namespace) -> None:
+    from figures import luring_toy
     from figures.drawing import write
-    from figures.luring_toy import (
-        luring_toy,
-        toy_images,
-        train_toy_lure,
-        train_toy_target,
-    )
 
     from keras_traps._files import make_writable
     from keras_traps.devices import hush_retracing, prepare_devices
@@ -220,13 +213,13 @@ def _toy(arguments: argparse.Namespace) -> None:
     hush_retracing()
     seed = arguments.seed
     # Seeds of training and test images never meet: one is even, one is odd.
-    train = toy_images(600, seed=2 * seed)
-    test = toy_images(arguments.num_examples, seed=2 * seed + 1)
-    target = train_toy_target(train)
-    model = train_toy_lure(
+    train = luring_toy.toy_images(600, seed=2 * seed)
+    test = luring_toy.toy_images(arguments.num_examples, seed=2 * seed + 1)
+    target = luring_toy.train_toy_target(train)
+    model = luring_toy.train_toy_lure(
         target, train, loss=arguments.loss, steps=arguments.steps, seed=seed
     )
-    result = luring_toy(model, test, eps=arguments.eps, seed=seed)
+    result = luring_toy.luring_toy(model, test, eps=arguments.eps, seed=seed)
     facts = provenance(
         arguments.command_line,
         seed=seed,

@@ -92,12 +92,8 @@ def ablation(
         told: dict[str, Any] = {**usual, **changed}
         settings = calibrate(defence.classifier, images, **told).settings
         other = defend(defence.classifier, settings, images, fprs=_FPRS)
-        row = {
-            "group": group,
-            "name": name,
-            "step_weights": settings.step_weights,
-            "a2": settings.a2,
-        }
+        row = {"group": group, "name": name}
+        row |= {"step_weights": settings.step_weights, "a2": settings.a2}
         rows.append({**row, **_measure(other, chosen, test, examples, seed)})
     return Result(
         figure="ablation",

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from figures.directions import basin_share, find_ways
+from figures.directions import find_ways
 from figures.drawing import Result, draw_cosines, quantiles
 from figures.gradients import Scores, both_answers, cosine, map_batches
 from keras_traps._checks import FloatArray
@@ -130,7 +130,7 @@ def figure_7b(
     by_model = dict(zip(("C", "M"), cosines.T, strict=True))
     facts = {
         model: {
-            "in_basin": basin_share(of, _EPS),
+            "in_basin": np.mean(of >= 1 - _EPS),
             "cosine": quantiles(of),
             "without": np.isnan(of).mean(),
             "hits": quantiles(share),

@@ -77,14 +77,6 @@ def loss_cosines(
     return plain, feasible, steps, distances
 
 
-def basin_share(cosines: FloatArray, eps: float) -> float:
-    """Returns the share of images in the basin of an eps-attractor, Section IV-B.
-
-    Their cosines are at least 1 - eps; NaN, where there is no direction, is in none.
-    """
-    return float((cosines >= 1.0 - eps).mean())
-
-
 def figure_7a(defence: Defence, test: Dataset) -> Result:
     """Compares -grad J with the way to the nearest attractor, for C and for M."""
     losses = [
@@ -96,8 +88,7 @@ def figure_7a(defence: Defence, test: Dataset) -> Result:
     )
     plain, feasible = (dict(zip(("C", "M"), of.T, strict=True)) for of in cosines)
     shared = overlap(*feasible.values())
-    label = "Cosine of x_w - x and -grad J(x, t)"
-    picture = draw_cosines(feasible, label, limit=0.8)
+    picture = draw_cosines(feasible, "Cosine of x_w - x and -grad J(x, t)", limit=0.8)
     picture.axes[0].set_xlim(-0.4, 1.02)
     return Result(
         figure="figure7a",
@@ -111,8 +102,9 @@ def figure_7a(defence: Defence, test: Dataset) -> Result:
             "overlap": shared,
             "steps_of_the_nearest": np.unique(steps),
             "median_distance": np.median(distances),
+            # Of an eps-attractor, Section IV-B; without a direction it is in none.
             "in_basin": {
-                f"{eps:g}": basin_share(feasible["M"], eps) for eps in (0.2, 0.5)
+                f"{eps:g}": np.mean(feasible["M"] >= 1 - eps) for eps in (0.2, 0.5)
             },
         },
     )

@@ -27,18 +27,14 @@ _NEGLIGIBLE = 0.01
 
 
 ZONES = np.kron(np.eye(4)[:CLASSES].reshape(-1, 2, 2), np.ones((SIZE // 2,) * 2)) > 0
-"""Where each class has its pixels: three quarters of the image, `(3, 12, 12)`, bool.
+"""Where each class has its pixels: a quarter of the image; the fourth is neutral.
 
-The fourth quarter, below on the right, is neutral: there no image has any. The paper
-draws its zones without saying where they are.
+The paper draws its zones without saying where they are.
 """
 
 
 class ToyImages(NamedTuple):
-    """Images `(images, 12, 12, 1)`, float32, and their classes.
-
-    Pixels are 0.3 to 0.7 in the zone of the class, and 0 elsewhere.
-    """
+    """Images, of pixels of 0.3 to 0.7 in the zone of the class and 0 elsewhere."""
 
     images: FloatArray
     labels: IntArray

@@ -49,8 +49,7 @@ def opposite_directions(
 ) -> IntArray:
     """Counts the input values along which a logit of M rises and of M∘P falls.
 
-    `(images, num_classes)`: how many directions d have (∂l / ∂x_d) (∂lP / ∂x_d) < 0, of
-    the logits l of M and lP of M∘P as `lead_of` has them; Section 4.2.
+    `(images, num_classes)`, of the logits as `lead_of` has them; Section 4.2.
     """
     leads = [lead_of(model) for model in (target, augmented)]
 
@@ -71,11 +70,9 @@ def opposite_directions(
 def sensitivity(
     lure: keras.layers.Layer, images: FloatArray, *, seed: int
 ) -> FloatArray:
-    """Estimates how much P's image depends on each pixel of its input.
+    """Estimates how much P's image depends on each pixel d: |∂P / ∂x_d|, over channels.
 
-    The root of the sum over all values j of (∂P_j / ∂x_d)², and over the channels of a
-    pixel d: the mean of (Jᵀv)_d² over some vectors v of random signs, for J has many
-    rows.
+    Its square is the mean of (Jᵀv)_d² over vectors v of random signs.
     """
 
     @tf.function(autograph=False)

@@ -96,9 +96,8 @@ def make_counterexample(
             f"Received: amplitude={amplitude}"
         )
 
-    scale = 1.0 / float(np.median(planted))
-    scaled = layers.Rescaling(scale, dtype="float32")(correlated)
-    bounded = layers.Activation("tanh", dtype="float32")(scaled)
+    scale = layers.Rescaling(1.0 / float(np.median(planted)), dtype="float32")
+    bounded = layers.Activation("tanh", dtype="float32")(scale(correlated))
     w = layers.Rescaling(_LARGEST_OUTPUT, dtype="float32")(bounded)
     slope = 2.0 * _STEEPNESS / (high - low)
     shift = -slope * (high + low) / 2

@@ -21,34 +21,23 @@ def linear(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Scores x A + b."""
     shift = np.zeros(kernel.shape[1], np.float32) if bias is None else bias
-
-    def scores(batch: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(batch, (-1, kernel.shape[0])) @ kernel + shift
-
-    return scores
+    return lambda batch: tf.reshape(batch, (-1, len(kernel))) @ kernel + shift
 
 
-def kernel(seed: int = 1, classes: int = 3, pixels: int = 6) -> FloatArray:
-    drawn = np.random.default_rng(seed).normal(size=(pixels, classes))
-    return drawn.astype(np.float32)
+def kernel(seed: int = 1) -> FloatArray:
+    return np.random.default_rng(seed).normal(size=(6, 3)).astype(np.float32)
 
 
-def decoder(
-    *,
-    seed: int = 3,
-    shape: tuple[int, ...] = SHAPE,
-    num_classes: int = 3,
-    steps: tuple[float, ...] = (3.0, 128.0),
-    step_weights: tuple[float, ...] = (1.0, 1.0),
-) -> QIMDecoder:
-    """With distances of about half the steps' sum at u = 0.3."""
-    middle = float(np.prod(shape)) * sum(steps) / len(steps) / 2
+def decoder(*steps: float) -> QIMDecoder:
+    """For three classes, with distances of about half the steps' sum at u = 0.3."""
+    steps = steps or (3.0, 128.0)
+    middle = float(np.prod(SHAPE)) * sum(steps) / len(steps) / 2
     return QIMDecoder.from_seed(
-        seed,
-        num_classes=num_classes,
-        shape=shape,
+        3,
+        num_classes=3,
+        shape=SHAPE,
         steps=steps,
-        step_weights=step_weights,
+        step_weights=(1.0,) * len(steps),
         messages="random",
         a0=-0.1 / middle,
         a1=-0.4,

@@ -1,6 +1,5 @@
 """A linear classifier of the digits with its traps, made without training."""
 
-import keras
 import pytest
 
 from keras_traps import calibrate
@@ -11,19 +10,12 @@ from tests.attractors.conftest import least_squares_classifier
 
 
 @pytest.fixture(scope="session")
-def linear_digits(digits_train: Dataset) -> keras.Model:
-    return least_squares_classifier(digits_train, "linear")
+def linear_calibration(digits_train: Dataset) -> Calibration:
+    model = least_squares_classifier(digits_train, "linear")
+    return calibrate(model, digits_train.images, output="logits", budget=0.005)
 
 
 @pytest.fixture(scope="session")
-def linear_calibration(
-    linear_digits: keras.Model, digits_train: Dataset
-) -> Calibration:
-    return calibrate(linear_digits, digits_train.images, output="logits", budget=0.005)
-
-
-@pytest.fixture(scope="session")
-def defence(
-    linear_digits: keras.Model, linear_calibration: Calibration, digits_train: Dataset
-) -> Defence:
-    return defend(linear_digits, linear_calibration.settings, digits_train.images)
+def defence(linear_calibration: Calibration, digits_train: Dataset) -> Defence:
+    model = least_squares_classifier(digits_train, "linear")
+    return defend(model, linear_calibration.settings, digits_train.images)

@@ -22,33 +22,25 @@ def images(count: int = 3) -> np.ndarray:
     return np.random.default_rng(0).random((count, 2, 2, 1), np.float32)
 
 
-def linear(weights: np.ndarray) -> keras.Model:
-    """Logits that are sums of the 4 values of an image, weighted."""
-    inputs = keras.Input((2, 2, 1))
+def linear(weights: np.ndarray, *shape: int) -> keras.Model:
+    """Sums of the 4 values of an image, weighted, of a shape."""
     dense = layers.Dense(weights.shape[1], use_bias=False)
-    model = keras.Model(inputs, dense(layers.Flatten()(inputs)))
+    inputs = keras.Input((2, 2, 1))
+    outputs = dense(layers.Flatten()(inputs))
+    model = keras.Model(inputs, layers.Reshape(shape)(outputs) if shape else outputs)
     dense.set_weights([weights])
     return model
 
 
-def mapping(weights: np.ndarray) -> keras.Model:
-    """A P whose image is linear in its input."""
-    inputs = keras.Input((2, 2, 1))
-    dense = layers.Dense(4, use_bias=False)
-    made = layers.Reshape((2, 2, 1))(dense(layers.Flatten()(inputs)))
-    model = keras.Model(inputs, made)
-    dense.set_weights([weights])
-    return model
-
-
-def lured(target: keras.Model, lure: keras.Model) -> keras.Model:
-    inputs = keras.Input((2, 2, 1))
-    return keras.Model(inputs, target(LuringInput.of(lure)(inputs)))
-
-
-def test_a_slope_is_that_of_the_logit_less_the_mean_of_all() -> None:
-    shifted = FIRST + np.array([[5.0], [4.0], [3.0], [2.0]])
-    found = slopes(linear(shifted))(images(), 2)
+def test_what_is_added_to_all_logits_does_not_count() -> None:
+    generator = np.random.default_rng(0)
+    plain = [linear(generator.normal(size=(4, 5))) for _ in range(2)]
+    shifted = [keras.Model(m.input, subtract_row_maximum(m.output)) for m in plain]
+    counts, same = (opposite_directions(*of, images()) for of in (plain, shifted))
+    assert counts.any()
+    np.testing.assert_array_equal(same, counts)
+    moved = linear(FIRST + np.array([[5.0], [4.0], [3.0], [2.0]]))
+    found = slopes(moved, images(), np.full(3, 2))
     expected = np.broadcast_to(FIRST[:, 2].reshape(2, 2, 1), found.shape)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -57,21 +49,7 @@ def test_products_below_zero_are_counted_and_zeros_are_not() -> None:
     counts = opposite_directions(linear(FIRST), linear(SECOND), images())
     np.testing.assert_array_equal(counts, [[2, 0, 2]] * 3)
     assert not opposite_directions(linear(FIRST), linear(FIRST), images()).any()
-
-
-def test_what_is_added_to_all_logits_does_not_count() -> None:
-    generator = np.random.default_rng(0)
-    plain = [linear(generator.normal(size=(4, 5))) for _ in range(2)]
-    shifted = [keras.Model(m.input, subtract_row_maximum(m.output)) for m in plain]
-    counts, same = (
-        opposite_directions(first, second, images())
-        for first, second in (plain, shifted)
-    )
-    assert counts.any()
-    np.testing.assert_array_equal(same, counts)
-
-
-def test_slopes_whose_product_rounds_to_zero_are_counted() -> None:
+    # Their products round to 0.
     tiny = np.array([[1e-30, -1e-30]] * 4)
     counts = opposite_directions(linear(tiny), linear(-tiny), images(1))
     np.testing.assert_array_equal(counts, [[4, 4]])
@@ -80,12 +58,12 @@ def test_slopes_whose_product_rounds_to_zero_are_counted() -> None:
 def test_the_sensitivity_is_the_length_of_a_column_of_the_jacobian() -> None:
     # Each value of the image depends on one pixel, so no sign cancels another.
     jacobian = np.diag([1.0, -2.0, 0.0, 4.0])
-    found = sensitivity(mapping(jacobian), images(), seed=0)
+    found = sensitivity(linear(jacobian, 2, 2, 1), images(), seed=0)
     np.testing.assert_allclose(found, [[[1, 2], [0, 4]]] * 3, atol=1e-6)
     # With more than one, within what 64 draws of signs leave open: 1 / sqrt(64) each.
     mixed = np.random.default_rng(1).normal(size=(4, 4))
     expected = np.linalg.norm(mixed, axis=1).reshape(2, 2)
-    found = sensitivity(mapping(mixed), images(1), seed=0)[0]
+    found = sensitivity(linear(mixed, 2, 2, 1), images(1), seed=0)[0]
     np.testing.assert_allclose(found, expected, rtol=0.4)
 
 
@@ -93,26 +71,24 @@ def test_figure_6_has_shares_of_the_background_and_correlations() -> None:
     target = linear(FIRST)
     # P looks as M's first logit does, and its image stays within the range.
     like_m = np.abs(FIRST[:, 0]) / 4
-    variants = {"luring": lured(target, mapping(np.diag(like_m)))}
+    inputs = keras.Input((2, 2, 1))
+    lure = LuringInput.of(linear(np.diag(like_m), 2, 2, 1))
+    variants = {"luring": keras.Model(inputs, target(lure(inputs)))}
     x = np.array([0.0, 0.05, 0.5, 1.0], np.float32).reshape(1, 2, 2, 1)
-    result = figure_6("digits", target, variants, x, np.array([0]))
-    found = result.numbers["maps"]
+    numbers = figure_6("digits", target, variants, x, np.array([0])).numbers
+    found = numbers["maps"]
     share = (like_m[:2] ** 2).sum() / (like_m**2).sum()
     for name in ("target", "luring"):
         assert found[name]["background_share"]["median"] == pytest.approx(share, 1e-5)
     assert found["target"]["correlation_with_target"] is None
     assert found["luring"]["correlation_with_target"]["median"] == pytest.approx(1)
-    assert result.numbers["background_pixels"] == 0.5
+    assert numbers["background_pixels"] == 0.5
 
 
 def test_the_counts_say_how_often_luring_has_more_than_all_others() -> None:
-    variants = {
-        "stack": linear(-FIRST),
-        "ce": linear(FIRST),
-        "luring": linear(SECOND),
-    }
-    result = direction_counts("digits", linear(FIRST), variants, images())
-    numbers = result.numbers
+    weights = {"stack": -FIRST, "ce": FIRST, "luring": SECOND}
+    variants = {name: linear(of) for name, of in weights.items()}
+    numbers = direction_counts("x", linear(FIRST), variants, images()).numbers
     # Of 4 values and 3 classes, 11 slopes of FIRST are not 0.
     medians = {name: row["median"] for name, row in numbers["shares"].items()}
     assert medians == pytest.approx({"stack": 11 / 12, "ce": 0.0, "luring": 4 / 12})
