@@ -79,20 +79,6 @@ def test_a_softmax_is_seen_through(images: np.ndarray) -> None:
     np.testing.assert_allclose(measured[1], measured[0], rtol=1e-5)
 
 
-def test_a_step_with_answers_holds_one_copy_of_the_target(images: np.ndarray) -> None:
-    counts = []
-    for told in (None, {"answer": tf.zeros(4, tf.int32), "runner_up": tf.ones(4)}):
-        model = lured()
-        model.optimizer.build(model.lure.trainable_variables)
-        step = tf.function(lambda x, y, model=model: model.train_step((x, y)))
-        told = told and {name: tf.cast(y, tf.int32) for name, y in told.items()}
-        graph = step.get_concrete_function(tf.constant(images[:4]), told).graph
-        kinds = [operation.type for operation in graph.get_operations()]
-        counts.append(kinds.count("Conv2D"))
-    # The target's one convolution and the lure's two; then the target's once more.
-    assert counts == [4, 3]
-
-
 def test_labels_are_measured_and_never_learnt_from(
     images: np.ndarray, labels: np.ndarray
 ) -> None:

@@ -151,46 +151,6 @@ def test_seed_weight_and_moves_decide(digits: Dataset, target: keras.Model) -> N
         assert any(differ(base, train("luring", target, digits, **settings).model))
 
 
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    ("variant", "settings", "saved"),
-    [
-        ("luring", {"validation_split": 0.25}, False),
-        pytest.param("stack", {}, True, marks=pytest.mark.slow),
-        pytest.param("ce", MOVES, True, marks=pytest.mark.slow),
-    ],
-)
-def test_one_that_was_killed_ends_with_the_same_weights(
-    variant: Variant,
-    settings: dict[str, Any],
-    saved: bool,
-    digits: Dataset,
-    target: keras.Model,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    settings = {"stage": 2, **settings}
-    plain = train(variant, target, digits, **settings)
-    save, calls = Backup.save, []
-
-    def kill(self: Backup, state: Any) -> None:
-        calls.append(state)
-        if len(calls) == 1 or saved:
-            save(self, state)
-        # Before the second state is saved its stage is lost, and made again.
-        if len(calls) == 2:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Backup, "save", kill)
-        with pytest.raises(KilledError):
-            train(variant, target, digits, backup=Backup(tmp_path, {}), **settings)
-    backup = Backup(tmp_path, {}, resume=True)
-    resumed = train(variant, target, digits, backup=backup, **settings)
-    assert not any(differ(plain.model, resumed.model))
-    assert resumed.picked == plain.picked
-
-
 def test_with_random_draws_and_half_precision_it_is_the_same_too(
     bright: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,26 +487,6 @@ def test_steps_take_the_place_of_epochs(bright: Dataset) -> None:
     for steps in (5.0, 0):
         with pytest.raises(ValueError, match="argument `steps`"):
             train_target(model, bright, RECIPE, steps=steps)
-
-
-def test_the_best_epoch_of_a_target_is_kept_and_not_the_last(
-    bright: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores, seen = iter([1, 3, 2]), []
-    held = bright.take(20, seed=0).labels[16:]
-
-    def scripted(model: keras.Model, images: np.ndarray) -> np.ndarray:
-        seen.append(weights_of(model))
-        answers = held.copy()
-        answers[next(scores) :] = 2
-        return np.eye(3)[answers]
-
-    monkeypatch.setattr(training, "predict", scripted)
-    model = tiny_classifier()
-    assert train_target(model, bright, RECIPE, verbose=False) == (8, 0.75)
-    for kept, better, last in zip(weights_of(model), seen[1], seen[2], strict=True):
-        np.testing.assert_array_equal(kept, better)
-        assert (kept != last).any()
 
 
 STATE = {"done": np.array(1)}
