@@ -60,11 +60,12 @@ def draw_messages(
             'Invalid value for argument `kind`. Expected "balanced" or "random". '
             f"Received: kind={kind!r}"
         )
+    grid, values = (shape, 2) if kind == "random" else (_grid(shape), 6)
+    # The top 32 bits scaled: the bias of values / 2**32 is far under one draw in all.
+    raw = _raw(num_classes * math.prod(grid), seed, _MESSAGE_STREAM) >> np.uint64(32)
+    draws = ((raw * np.uint64(values)) >> np.uint64(32)).astype(np.intp)
     if kind == "random":
-        draws = _uniform_integers(num_classes * math.prod(shape), 2, seed)
         return draws.astype(np.uint8).reshape(num_classes, -1)
-    grid = _grid(shape)
-    draws = _uniform_integers(num_classes * math.prod(grid), 6, seed)
     blocks = _BALANCED_BLOCKS[draws].reshape(num_classes, *grid, 4)
     return np.stack([_spread(message, shape).ravel() for message in blocks])
 
@@ -115,7 +116,7 @@ def _checked(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How many blocks there are along each axis; a part of a block counts as one."""
+    """How many blocks each axis has; a part of a block counts as one."""
     if len(shape) == 1:
         return (-(-shape[0] // 4),)
     height, width, *rest = shape
@@ -132,12 +133,6 @@ def _spread(
     image = blocks.reshape(rows, columns, *rest, 2, 2)
     image = np.moveaxis(image, (-2, -1), (1, 3)).reshape(2 * rows, 2 * columns, *rest)
     return image[: shape[0], : shape[1]]
-
-
-def _uniform_integers(count: int, below: int, seed: int) -> npt.NDArray[np.intp]:
-    # The top 32 bits scaled: the bias of below / 2**32 is far under one draw in all.
-    draws = _raw(count, seed, _MESSAGE_STREAM) >> np.uint64(32)
-    return ((draws * np.uint64(below)) >> np.uint64(32)).astype(np.intp)
 
 
 def _raw(count: int, seed: int, stream: int) -> npt.NDArray[np.uint64]:

@@ -64,9 +64,8 @@ def judge(
     found = statistics(correlations)
     if centre is None:
         centre = (upper, -lower, deviation)
-    scores = (found - tf.constant(centre, found.dtype)) / tf.constant(
-        scale, found.dtype
-    )
+    scores = found - tf.constant(centre, found.dtype)
+    scores /= tf.constant(scale, found.dtype)
     return Judgement(
         fired=fired,
         score=tf.cast(tf.reduce_max(scores, axis=-1), tf.float32),
@@ -91,11 +90,5 @@ def recover(correlations: tf.Tensor) -> tf.Tensor:
 def statistics(correlations: tf.Tensor) -> tf.Tensor:
     """Returns max w, -min w and stdev(w), `(batch, 3)`, without a gradient."""
     w = tf.stop_gradient(correlations)
-    return tf.stack(
-        [
-            tf.reduce_max(w, axis=-1),
-            -tf.reduce_min(w, axis=-1),
-            tf.math.reduce_std(w, axis=-1),
-        ],
-        axis=-1,
-    )
+    highest, lowest = tf.reduce_max(w, axis=-1), tf.reduce_min(w, axis=-1)
+    return tf.stack([highest, -lowest, tf.math.reduce_std(w, axis=-1)], axis=-1)

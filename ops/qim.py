@@ -101,9 +101,8 @@ def qim_decode(
         a0: Scalar; see `qim_correlation`.
         a1: Scalar.
         a2: Scalar.
-        jit_compile: Whether XLA fuses the op, which halves its time and costs a
-            compilation for every batch size. Leave it off in what is exported.
-            Defaults to `False`.
+        jit_compile: Whether XLA fuses the op: half the time, after a compilation for
+            every batch size. Not for what is exported. Defaults to `False`.
 
     Returns:
         `(batch, num_messages)`, float32: w = S(Q(x, m)).
@@ -143,8 +142,8 @@ class Embedding(NamedTuple):
 def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
     """Moves images to the nearest one that holds a message: an attractor.
 
-    Each pixel goes to its nearest codeword in [0, 255]. A pixel whose step size leaves
-    no codeword of its bit there goes to the end of the range that is nearest to one.
+    Each pixel goes to its nearest codeword in [0, 255], or, where its step size leaves
+    none of its bit there, to the end of the range that is nearest to one.
 
     Args:
         x: `(batch, ...)`, float32 grey levels in [0, 255].
@@ -222,9 +221,7 @@ def _with_gradient(
 ) -> tf.Tensor:
     # The backward pass reads x anew, so that nothing but x is kept for it.
     @tf.custom_gradient
-    def differentiable(
-        images: tf.Tensor,
-    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    def differentiable(images: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             return pull_back(upstream, images, *secrets)
 
@@ -248,12 +245,8 @@ def _by_blocks(function: Callable[..., tf.Tensor], *matrices: tf.Tensor) -> tf.T
 
     def block(start: tf.Tensor) -> tf.Tensor:
         # Not `matrix[start : start + _BLOCK]`: XLA has to know the size of a slice.
-        return function(
-            *(
-                tf.slice(matrix, (start, 0), (_BLOCK, tf.shape(matrix)[1]))
-                for matrix in matrices
-            )
-        )
+        parts = [tf.slice(m, (start, 0), (_BLOCK, tf.shape(m)[1])) for m in matrices]
+        return function(*parts)
 
     starts = tf.range(0, whole, _BLOCK)
     blocks = tf.map_fn(block, starts, fn_output_signature=matrices[0].dtype)

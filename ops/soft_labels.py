@@ -5,8 +5,6 @@ import tensorflow as tf
 
 from keras_traps._checks import is_number
 
-# The least number that processors do not round to 0.
-_TINY = np.finfo(np.float32).tiny
 # Beyond these float32 runs over, or rounds a lead away.
 _COLDEST, _HOTTEST = 1e-4, 100.0
 
@@ -18,9 +16,7 @@ def soft_labels(
 
     $$C(x)_k = \frac{\exp(z_k / T)}{\sum_j \exp(z_j / T)}$$
 
-    with the logits $z$, or the logarithms of probabilities in their place. Below a
-    temperature of 1 the soft labels are sharper, above it flatter; their order is the
-    same.
+    with the logits $z$, or the logarithms of probabilities in their place.
 
     Args:
         answers: `(batch, num_classes)`, floating point: a classifier's output.
@@ -37,8 +33,6 @@ def soft_labels(
 
     Reference:
         Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, equation 1.
-        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
-        Attractors, names no temperature.
     """
     check_temperature(temperature)
     answers = tf.cast(answers, tf.float32)
@@ -51,8 +45,8 @@ def soft_labels(
 
 def log_probabilities(probabilities: tf.Tensor) -> tf.Tensor:
     """Returns the logarithms of probabilities, finite where one is 0."""
-    # A probability that was rounded to 0 has no logarithm.
-    return tf.math.log(tf.maximum(probabilities, _TINY))
+    # The least number that processors do not round to 0.
+    return tf.math.log(tf.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
 def check_temperature(temperature: float) -> None:

@@ -120,7 +120,8 @@ def test_numbers_and_integers_are_told_from_other_things(
 def test_another_share_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=rf"argument `fpr`.*fpr={value!r}"):
         check_share(value, name="fpr")
-    assert type(check_share(np.float32(0.5), name="fpr")) is float
+    half: Any = np.float32(0.5)
+    assert type(check_share(half, name="fpr")) is float
 
 
 @pytest.mark.parametrize(

@@ -178,18 +178,6 @@ def test_a_file_gives_the_same_verdicts(
         )
 
 
-def test_a_loaded_model_still_takes_its_images_and_no_others(
-    trapped: keras.Model, digits_test: Dataset, tmp_path: Path
-) -> None:
-    images = digits_test.images[:5]
-    expected = ForensicAnalyzer(trapped).correlations(images)
-    trapped.save(tmp_path / "model.keras")
-    loaded = ForensicAnalyzer(keras.saving.load_model(tmp_path / "model.keras"))
-    np.testing.assert_allclose(loaded.correlations(images), expected, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"images of shape \(batch, 8, 8, 1\)"):
-        loaded.correlations(np.moveaxis(images, -1, 1))
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -234,15 +222,6 @@ def test_a_file_whose_thresholds_are_no_finite_numbers_is_damaged(
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"analyzer\.json is not a saved analyzer"):
         ForensicAnalyzer.load(path, decoder())
-
-
-def test_a_rate_of_another_kind_of_number_can_be_saved(tmp_path: Path) -> None:
-    fpr: Any = np.float32(0.05)
-    analyzer = ForensicAnalyzer(decoder()).fit(clean(40), fpr=fpr)
-    analyzer.save(tmp_path / "analyzer.json")
-    loaded = ForensicAnalyzer.load(tmp_path / "analyzer.json", decoder())
-    assert loaded.thresholds == analyzer.thresholds
-    assert loaded.thresholds.fpr == pytest.approx(0.05)
 
 
 def test_what_cannot_be_analyzed_is_refused(

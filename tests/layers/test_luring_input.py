@@ -148,20 +148,6 @@ def test_another_size_than_it_was_built_for_is_refused_if_it_changes() -> None:
             lure(images)
 
 
-def test_a_size_that_a_graph_does_not_know_is_let_through() -> None:
-    class Resized(layers.Layer):
-        def call(self, images: tf.Tensor) -> tf.Tensor:
-            return tf.image.resize(images, tf.shape(images)[1:3])
-
-        def compute_output_shape(self, input_shape: Any) -> Any:
-            return input_shape
-
-    lure = LuringInput(network=Resized())
-    images = np.zeros((2, 8, 8, 1), np.float32)
-    assert lure(images).shape == images.shape
-    assert tf.function(lure)(images).shape == images.shape
-
-
 def test_integer_images_are_refused() -> None:
     lure = LuringInput(network=layers.ReLU())
     with pytest.raises(TypeError, match=r"floating point pixels.*uint8"):

@@ -30,13 +30,6 @@ def test_classes_that_half_precision_cannot_tell_apart_are_told_apart() -> None:
     assert np.argmax(layer([c, w])) == 1
 
 
-def test_another_norm_is_refused() -> None:
-    with pytest.raises(ValueError, match="argument `ord`"):
-        NormalizedSum(3)
-    with pytest.raises(ValueError, match="argument `ord`"):
-        NormalizedSum(True)
-
-
 @pytest.mark.parametrize("sizes", [(4,), (4, 5), (4, 4, 4)])
 def test_inputs_that_are_not_two_of_one_shape_are_refused(sizes: Any) -> None:
     inputs = [keras.Input((size,)) for size in sizes]

@@ -79,25 +79,11 @@ def test_a_softmax_is_seen_through(images: np.ndarray) -> None:
     np.testing.assert_allclose(measured[1], measured[0], rtol=1e-5)
 
 
-def test_a_step_with_answers_holds_one_copy_of_the_target(images: np.ndarray) -> None:
-    counts = []
-    for told in (None, {"answer": tf.zeros(4, tf.int32), "runner_up": tf.ones(4)}):
-        model = lured()
-        model.optimizer.build(model.lure.trainable_variables)
-        step = tf.function(lambda x, y, model=model: model.train_step((x, y)))
-        told = told and {name: tf.cast(y, tf.int32) for name, y in told.items()}
-        graph = step.get_concrete_function(tf.constant(images[:4]), told).graph
-        kinds = [operation.type for operation in graph.get_operations()]
-        counts.append(kinds.count("Conv2D"))
-    # The target's one convolution and the lure's two; then the target's once more.
-    assert counts == [4, 3]
-
-
 def test_labels_are_measured_and_never_learnt_from(
     images: np.ndarray, labels: np.ndarray
 ) -> None:
-    with_labels, without = lured(), lured()
-    fit: dict[str, Any] = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    with_labels, without = (lured(run_eagerly=True) for _ in range(2))
+    fit: dict[str, Any] = {"batch_size": 20, "shuffle": False, "verbose": 0}
     history = with_labels.fit(
         images, labels, validation_data=(images, labels), **fit
     ).history
@@ -127,7 +113,7 @@ def test_predict_is_the_target_of_the_lure(images: np.ndarray) -> None:
 def test_it_survives_a_file_with_the_optimizers_state(
     images: np.ndarray, tmp_path: Path
 ) -> None:
-    model = lured(loss="margin")
+    model = lured(loss="margin", run_eagerly=True)
     model.fit(images, batch_size=8, verbose=0)
     model.save(tmp_path / "lured.keras")
     loaded = keras.saving.load_model(tmp_path / "lured.keras")
@@ -194,15 +180,15 @@ def test_m_is_asked_once_about_images_in_an_array(
         return _top_two(logits)
 
     monkeypatch.setattr(classifier, "_top_two", ask)
-    model = lured()
+    model = lured(run_eagerly=True)
     fit: dict[str, Any] = {"validation_split": 0.25, "epochs": 2, "verbose": 0}
     history = model.fit(tf.constant(images), labels, **fit).history
     assert len(history["val_accuracy"]) == 2
-    # Once for all; no step that was traced since asked again.
+    # Once for all; no step asked again.
     assert asked == [40]
     data = tf.data.Dataset.from_tensor_slices(images).batch(20)
     model.fit(data, shuffle=False, verbose=0)
-    assert asked == [40, None]
+    assert asked == [40, 20, 20]
 
 
 def not_images(images: np.ndarray) -> list[Any]:
@@ -212,8 +198,8 @@ def not_images(images: np.ndarray) -> list[Any]:
 
 
 def test_what_is_no_image_is_refused_by_fit_and_evaluate(images: np.ndarray) -> None:
-    model = lured()
-    for act in (functools.partial(model.fit, shuffle=False), model.evaluate):
+    fit = functools.partial(lured(run_eagerly=True).fit, shuffle=False)
+    for act in (fit, lured().evaluate):
         for array in not_images(images):
             with pytest.raises(ValueError, match=r"`x`.*\[0, 1\]"):
                 act(array, verbose=0)
@@ -332,6 +318,7 @@ def test_a_process_that_imports_the_package_reads_them(
     np.testing.assert_allclose(found, predict(lured, images), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_data_sets_and_eager_steps_train_as_an_array(images: np.ndarray) -> None:
     arrays, plain, answered = lured(), lured(), lured()
     eager = lured(run_eagerly=True)
@@ -450,7 +437,7 @@ def test_what_it_cannot_be_fitted_with_is_refused(
 
 
 def test_labels_are_one_class_each(images: np.ndarray, labels: np.ndarray) -> None:
-    model = lured()
+    model = lured(run_eagerly=True)
     one_hot = np.eye(3)[labels]
     # Of one image the row would be compared with one answer.
     for count in (40, 1):

@@ -32,11 +32,12 @@ def model() -> keras.Model:
     return keras.Model(inputs, NormalizedSum()([c, QIMDecoder(3, a0=-1e-4)(inputs)]))
 
 
-@pytest.mark.parametrize("batch_size", [22, 256])
+@pytest.mark.parametrize("batch_size", [4, 256])
 def test_ragged_batches_give_what_single_images_give(batch_size: int) -> None:
     network = model()
-    singles = [np.asarray(network(image[None], training=False)) for image in IMAGES]
-    result = predict(network, IMAGES, batch_size=batch_size)
+    images = IMAGES[:5]
+    singles = [np.asarray(network(image[None], training=False)) for image in images]
+    result = predict(network, images, batch_size=batch_size)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, np.concatenate(singles), rtol=1e-5, atol=1e-6)
 

@@ -59,7 +59,8 @@ def test_steps_are_the_same_on_every_machine(seed: int, expected: str) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_whole_block_is_balanced(shape: tuple[int, ...]) -> None:
     bits = draw_messages(shape, 6, seed=2)
-    assert (bits.shape, bits.dtype) == ((6, np.prod(shape)), np.uint8)
+    assert bits.shape == (6, np.prod(shape))
+    assert bits.dtype == np.uint8
     for message in bits:
         blocks = whole_blocks(message, shape)
         assert len(blocks) > 0
