@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
-from command_line import count, integer, positive
+from command_line import count, number, positive
 from luring import BASELINES, DATASETS, LOSSES
 
 _ATTRACTORS = ("1", "2", "4", "5", "6", "7a", "7b", "ablation")
@@ -38,7 +38,7 @@ def _parser() -> command_line.Parser:
     about = "7b: radius of the local density, in L2 for pixels in [0, 1]. The default "
     attractors.flag("delta", f"{about}depends on the data set.", positive)
     about = "7b: points around each image, at least 2."
-    attractors.flag("samples", about, integer(2), default=2048)
+    attractors.flag("samples", about, number(int, at_least=2), default=2048)
     about = "6 and ablation: how many images are attacked at most."
     attractors.flag("num_attacked", about, count, default=200)
     about = "6: how much a trapdoor changes a pixel. The default "
@@ -71,7 +71,7 @@ def _parser() -> command_line.Parser:
     toy.flag("eps", about, positive, default=(0.2, 0.3, 0.4), several=True)
     toy.flag("steps", "Steps that P is trained for.", count, default=300)
     about = "How many images are attacked, at least 3."
-    toy.flag("num_examples", about, integer(3), default=90)
+    toy.flag("num_examples", about, number(int, at_least=3), default=90)
     return parser
 
 

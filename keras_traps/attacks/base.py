@@ -309,7 +309,11 @@ class Attack(abc.ABC):
 
         outputs = ask(images)
         fault = "gave images on which the model's outputs are not finite,"
-        _refuse(~np.isfinite(outputs).all(axis=1), numbers, f"{self.name} {fault}")
+        _refuse(
+            np.logical_not(np.isfinite(outputs).all(axis=1)),
+            numbers,
+            f"{self.name} {fault}",
+        )
         answers = outputs.argmax(axis=1)
         failed = (answers == goals) != self.targeted
         lost = failed & (images != clean).any(axis=(1, 2, 3))
@@ -457,9 +461,7 @@ def distances(clean: FloatArray, images: FloatArray) -> Distances:
     )
 
 
-def _refuse(
-    wrong: npt.NDArray[np.bool_], ids: IntArray, fault: str, what: str = ""
-) -> None:
+def _refuse(wrong: npt.NDArray[Any], ids: IntArray, fault: str, what: str = "") -> None:
     if wrong.any():
         listed = np.array2string(
             ids[wrong], threshold=8, edgeitems=4, formatter={"int_kind": str}
@@ -470,7 +472,7 @@ def _refuse(
 def _check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
     """Refuses images that are not finite, or leave [0, 1] or their ball."""
     values = images.reshape(len(images), -1)
-    infinite = ~np.isfinite(values).all(axis=1)
+    infinite = np.logical_not(np.isfinite(values).all(axis=1))
     _refuse(infinite, batch.ids, f"{attack.name} gave images that are not finite,")
     low, high = values.min(axis=1), values.max(axis=1)
     reach = f": its images reach from {low.min()} to {high.max()}"

@@ -111,9 +111,13 @@ def make_counterexample(
     n2 = layers.Multiply(dtype="float32")([c, otherwise])
     total = layers.Add(dtype="float32")([n1, n2])
     return Counterexample(
-        keras.Model(inputs, total, name=f"trapdoored_{classifier.name}"),
-        *(keras.Model(inputs, part) for part in (n1, n2, correlated, w, d)),
-        trapdoors,
+        model=keras.Model(inputs, total, name=f"trapdoored_{classifier.name}"),
+        n1=keras.Model(inputs, n1),
+        n2=keras.Model(inputs, n2),
+        correlations=keras.Model(inputs, correlated),
+        decoder=keras.Model(inputs, w),
+        detector=keras.Model(inputs, d),
+        trapdoors=trapdoors,
     )
 
 

@@ -236,7 +236,7 @@ def test_a_result_keeps_its_promises_and_follows_from_the_seed(name: str) -> Non
 def test_an_example_fares_alike_in_any_batch(name: str) -> None:
     model, shown, classes = one_model(), images(7), np.arange(7) % 3
     ids = np.array([5, 3, 90, 2**40, 0, 1, 7])
-    more = {"seed": 3, "background": shown}
+    more: dict[str, Any] = {"seed": 3, "background": shown}
     whole = run(name, model, shown, classes, EVERY[name], ids=ids, **more)
     order, more["batch_size"] = [6, 0, 4], 2
     part = (shown[order], classes[order])

@@ -1,6 +1,3 @@
-import functools
-
-import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -174,7 +171,9 @@ def test_no_attack_is_stopped_by_a_flat_cross_entropy(name: str, loss: Loss) -> 
 
     moved = attack(name, model, images, classes, settings, loss=loss)
 
-    start = attack(name, scaled(0.0), images, classes, settings, loss=loss)
+    start = attack(
+        name, linear(np.zeros_like(TWO_CLASSES)), images, classes, settings, loss=loss
+    )
     made = (moved - start) * towards
     decided = np.broadcast_to(TOWARDS_1 != 0, made.shape)
     assert (made[decided] >= -1e-6).all()

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 from figures.ablation import ablation, choices
@@ -25,7 +26,7 @@ def test_each_choice_is_a_row_that_changes_what_its_name_says(
     digits_train: Dataset,
     digits_test: Dataset,
 ) -> None:
-    varied = {
+    varied: dict[str, dict[str, dict[str, Any]]] = {
         "none": {"as it is": {}},
         "pixels of step 3": {"all pixels 128": {"steps": (128.0,)}},
         "share of the small step": {"1": {"small_step_share": 1.0}},

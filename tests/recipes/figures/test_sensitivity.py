@@ -36,7 +36,9 @@ def test_what_is_added_to_all_logits_does_not_count() -> None:
     generator = np.random.default_rng(0)
     plain = [linear(generator.normal(size=(4, 5))) for _ in range(2)]
     shifted = [keras.Model(m.input, subtract_row_maximum(m.output)) for m in plain]
-    counts, same = (opposite_directions(*of, images()) for of in (plain, shifted))
+    counts, same = (
+        opposite_directions(of[0], of[1], images()) for of in (plain, shifted)
+    )
     assert counts.any()
     np.testing.assert_array_equal(same, counts)
     moved = linear(FIRST + np.array([[5.0], [4.0], [3.0], [2.0]]))
