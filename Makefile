@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # What depends on how a processor rounds is run on three of them.
-NUMERIC := tests/ops tests/layers tests/attractors tests/models tests/attacks
+NUMERIC := tests/ops tests/layers tests/attractors tests/models
 
 .PHONY: help demo test test-all lint format benchmarks saved-models clean
 

@@ -12,7 +12,6 @@ setup(
     ],
     package_dir={"keras_traps": "keras_traps", "keras_traps.ops": "ops"},
     package_data={
-        "keras_traps": ["py.typed", "**/*.json"],
-        "keras_traps.evaluation": ["templates/*.j2"],
+        "keras_traps": ["py.typed", "**/*.json", "**/*.j2"],
     },
 )
