@@ -85,24 +85,7 @@ def test_from_one_start_pgd_ends_where_cleverhans_does(loss: Loss) -> None:
     )
 
 
-def linear_success(name: str, settings: Settings) -> float:
-    images = some_images(200)
-    labels = two_classes()(images).numpy().argmax(axis=1)
-    return float(run(name, two_classes(), images, labels, settings).success.mean())
-
-
-@pytest.mark.parametrize("theirs", ["cleverhans/PGD", "cleverhans/Madry"])
-def test_from_random_starts_as_many_are_fooled(theirs: str) -> None:
-    # Two steps: the start matters.
-    settings = {"eps": 0.4, "eps_iter": 0.08, "nb_iter": 2}
-    more = {"rand_minmax": 0.4} if theirs.endswith("Madry") else {}
-    ours = linear_success("PGD", settings)
-    assert 0.1 < ours < 0.9
-    # Two shares of 200 differ by at most five standard deviations.
-    assert abs(ours - linear_success(theirs, {**settings, **more})) < 0.25
-
-
-@pytest.mark.parametrize("name", ["FGM", "BIM", "PGD", "Madry", "MIM"])
+@pytest.mark.parametrize("name", ["FGM", "PGD", "MIM"])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_result_stays_in_the_ball_of_its_norm(name: str, norm: str) -> None:
     made = create(
@@ -118,30 +101,24 @@ def test_a_result_stays_in_the_ball_of_its_norm(name: str, norm: str) -> None:
     assert reach.max() > 0.25
 
 
-def test_madry_starts_mostly_at_the_border_of_a_small_ball() -> None:
-    images = some_images(50)
-    for name, inside in (("Madry", 0.2), ("PGD", 0.9)):
-        settings = {"eps": 0.03, "eps_iter": 1e-30, "nb_iter": 1}
-        result = run(f"cleverhans/{name}", two_classes(), images, [0] * 50, settings)
-        moved = np.abs(result.images - images)
-        assert ((moved < 0.0299).mean() > 0.5) == (inside > 0.5)
-
-
 @pytest.mark.slow
 def test_carlini_and_wagners_changes_are_as_short() -> None:
     images = some_images(2)
-    shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
-    # Its early end takes the first swing of Adam for the last.
-    settings = {"max_iterations": 60, "learning_rate": 0.05, "abort_early": False}
+    settings = {"binary_search_steps": 7, "max_iterations": 100, "learning_rate": 0.02}
+    settings["abort_early"] = False
     # Each of the six values has a constant of its own.
-    for name, const in (("CW2", 0.6), ("cleverhans/CW2", 0.1)):
-        given = {**settings, "binary_search_steps": 4, "initial_const": const}
+    theirs = {**settings, "initial_const": 0.1 / 6}
+    for name, given in (
+        ("CW2", {**settings, "initial_const": 0.1}),
+        ("cleverhans/CW2", theirs),
+    ):
         result = run(name, two_classes(), images, [1] * 2, given)
         assert result.success.all()
         np.testing.assert_allclose(result.l2, shortest, rtol=0.03)
         assert result.iterations.tolist() == [240, 240]
 
 
+@pytest.mark.slow
 def test_spsa_leads_to_the_same_corner() -> None:
     images, labels = some_images(3), [0, 0, 0]
     settings = {"eps": 0.1, "nb_iter": 12, "learning_rate": 0.03, "spsa_samples": 256}

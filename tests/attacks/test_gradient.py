@@ -84,15 +84,6 @@ def test_momentum_is_what_its_authors_wrote(
     np.testing.assert_allclose(moved, expected, atol=1e-5)
 
 
-def test_a_whole_step_is_one_step() -> None:
-    settings = {"eps": 0.2, "eps_iter": 0.2, "nb_iter": 1}
-    images, model = some_images(3), two_classes()
-    np.testing.assert_array_equal(
-        attack("BIM", model, images, [0, 1, 0], settings),
-        attack("FGSM", model, images, [0, 1, 0], {"eps": 0.2}),
-    )
-
-
 EARLY = {"eps": 0.3, "eps_iter": 0.01, "nb_iter": 12}
 
 

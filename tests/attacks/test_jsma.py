@@ -180,12 +180,3 @@ def test_the_scale_of_derivatives_does_not_matter(scale: float) -> None:
     assert found.numpy().all()
     taken = values[rows, pair[:, 0], pair[:, 1]]
     np.testing.assert_allclose(taken, values.max(axis=(1, 2)), rtol=1e-6)
-
-
-def test_the_map_of_all_pairs_is_never_made() -> None:
-    # It would take 40 GB.
-    draw = np.random.default_rng(0)
-    target = tf.constant(draw.normal(size=(1, 100_000)), tf.float32)
-    others = tf.constant(draw.normal(size=(1, 100_000)), tf.float32)
-    _, found = best_pairs(target, others, tf.ones(target.shape, tf.bool))
-    assert found.numpy().all()

@@ -67,38 +67,14 @@ def test_an_operation_that_is_no_layer_is_named() -> None:
         check_differentiable(model)
 
 
-def test_whole_numbers_end_the_gradient_where_they_are_made() -> None:
-    image = keras.Input(SHAPE)
-    cells = keras.layers.Discretization([0.5], name="cells")(image)
-    embedded = keras.layers.Flatten()(keras.layers.Embedding(2, 3)(cells))
-    model = keras.Model(image, keras.layers.Dense(2)(embedded))
-    with pytest.raises(ValueError, match="gradient is None from layer 'cells' on"):
-        check_differentiable(model)
-
-
 def test_a_gradient_of_zero_is_a_gradient() -> None:
     image = keras.Input(SHAPE)
     flat = keras.layers.Flatten()(image)
     check_differentiable(keras.Model(image, keras.layers.Dense(2)(flat * 0.0)))
 
 
-def test_a_model_that_tells_no_layers_is_refused_by_its_name() -> None:
-    class Own(keras.Model):
-        def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-            return tf.round(tf.reshape(inputs, (-1, 6)))
-
-    image = keras.Input(SHAPE)
-    model = keras.Model(image, Own(name="own")(image))
-    with pytest.raises(ValueError, match="gradient is None from layer 'own' on"):
-        check_differentiable(model)
-    # Its layers are not what it does.
-    flat = keras.layers.Flatten(name="flat")(image)
-    model = Own(inputs=image, outputs=flat, name="own")
-    with pytest.raises(ValueError, match=r"'own', whose gradient is None\. An attack"):
-        check_differentiable(model)
-
-
-@pytest.mark.parametrize("kind", ["dense", "operation"])
+# That all kinds are found is a fact of the models' logits.
+@pytest.mark.parametrize("kind", ["dense", "cast"])
 def test_a_saturated_softmax_is_taken_off(kind: str) -> None:
     # The classes lie thousands apart: the softmax is 1 and 0 and has no gradient left.
     kernel = TWO_CLASSES * np.float32(1e4)
@@ -117,7 +93,7 @@ def test_a_saturated_softmax_is_taken_off(kind: str) -> None:
     np.testing.assert_array_equal(naive.images, images)
 
 
-@pytest.mark.parametrize("name", ["UMIFGSM", "SPSA", "BPDA"])
+@pytest.mark.parametrize("name", ["SPSA", "BPDA"])
 def test_an_unknown_last_layer_is_refused_where_a_probability_is_zero(
     name: str,
 ) -> None:

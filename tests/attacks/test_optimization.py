@@ -138,14 +138,6 @@ def test_the_last_of_ten_searches_goes_on_where_one_succeeded() -> None:
     assert search([True] + [False] * 8, 1.0, 10)[-1] == pytest.approx(1 - 2.0**-9)
 
 
-def test_examples_are_searched_each_on_its_own() -> None:
-    constant = Constant.first(tf.constant(1.0), tf.constant(3))
-    for found in ([True, False, False], [False, True, False]):
-        constant = constant.next(tf.constant(found), tf.constant(5))
-    np.testing.assert_array_equal(constant.value, [0.75, 5.5, 100])
-    np.testing.assert_array_equal(constant.number, [2, 2, 2])
-
-
 def pay(
     logits: npt.NDArray[np.float32], label: int, targeted: bool, confidence: float = 0.0
 ) -> tf.Tensor:

@@ -51,22 +51,6 @@ def test_noises_are_orthogonal_of_one_length_and_the_last_is_none() -> None:
         assert np.abs(one).max() == pytest.approx(0.25)
 
 
-def test_noises_belong_to_an_example_and_a_seed() -> None:
-    attack = OptMargin(noise_count=3)
-    noises = some_noises(attack, [4, 7])
-    assert (noises[0] != noises[1])[:-1].all()
-    np.testing.assert_array_equal(some_noises(attack, [7])[0], noises[1])
-    assert (some_noises(attack, [7], seed=1)[0] != noises[1])[:-1].all()
-
-
-def test_the_change_leads_to_the_boundary() -> None:
-    images = some_images(4)
-    result = OptMargin(**PATIENT)(two_classes(), images, [0] * 4)
-    assert result.success.all()
-    shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
-    np.testing.assert_allclose(result.l2, shortest, rtol=0.05)
-
-
 def test_the_change_leads_beyond_it_where_all_noises_have_to_be_misclassified() -> None:
     # Near enough to the boundary for noisy images not to be clipped.
     images, ids = some_images(4), [3, 1, 4, 5]

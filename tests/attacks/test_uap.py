@@ -1,5 +1,3 @@
-import gc
-import weakref
 from typing import Any
 
 import keras
@@ -124,14 +122,3 @@ def test_it_is_learnt_anew_after_the_weights_have_changed() -> None:
     fresh = learnt(linear(TWO_CLASSES[::-1].copy()), background)
     np.testing.assert_array_equal(after.perturbation, fresh.perturbation)
     assert (after.perturbation != before.perturbation).any()
-
-
-def test_a_model_keeps_its_last_perturbation_alone() -> None:
-    model, background = linear(TWO_CLASSES), of_class_0(20)
-    first, second = (
-        weakref.ref(learnt(model, background, seed=seed).perturbation)
-        for seed in (0, 1)
-    )
-    gc.collect()
-    assert first() is None
-    assert second() is learnt(model, background, seed=1).perturbation
