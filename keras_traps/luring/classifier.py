@@ -144,10 +144,12 @@ class LuredClassifier(TellsLogits, keras.Model):
             ValueError: If the loss is unknown or has no lambda, or that is not above 0.
         """
         weight = check_loss(loss, luring_weight)
-        # The loss and the metrics are its own.
         known = {"run_eagerly", "steps_per_execution", "auto_scale_loss"}
         if unknown := set(kwargs) - known:
-            raise TypeError(f"Expected only {known} besides. Received: {unknown}")
+            raise TypeError(
+                f"A lured classifier has a loss and metrics of its own. Expected none "
+                f"but {sorted(known)}. Received: {sorted(unknown)}"
+            )
         if kwargs.get("auto_scale_loss", True):
             # Keras looks at the policy of this model alone.
             parts = [self.lure, self.target, *filter(None, [self.lure.network])]
