@@ -12,7 +12,6 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
 
 from keras_traps.attacks import AttackResult, Loss, cleverhans, create
 from tests.attacks.calling import Settings, run
-from tests.attacks.nearest import distance_to_plane
 from tests.attacks.victims import (
     SHAPE,
     TWO_CLASSES,

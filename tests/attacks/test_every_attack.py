@@ -5,7 +5,7 @@ import gc
 import re
 import sys
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, ClassVar
 

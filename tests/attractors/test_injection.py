@@ -140,7 +140,7 @@ def check_sum(model: keras.Model, settings: TrapSettings) -> None:
     expected = expected_answer(model, settings, IMAGES)
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-5)
     total = np.asarray(raw_sum(trapped)(IMAGES))
-    total /= np.linalg.norm(total, ord=settings.ord, axis=1, keepdims=True)
+    total = total / np.linalg.norm(total, ord=settings.ord, axis=1, keepdims=True)
     np.testing.assert_allclose(total, expected, rtol=1e-3, atol=1e-5)
     assert trapped.input_shape == (None, 5, 4, 2)
     assert trapped.output_shape == (None, 3)

@@ -478,7 +478,7 @@ def tiny_classifier() -> keras.Model:
 
 def test_a_target_learns_and_makes_the_recipes_steps(bright: Dataset) -> None:
     model = tiny_classifier()
-    recipe = VictimRecipe(10, 4, (3e-2,), validation_split=0.2)
+    recipe = VictimRecipe(10, 4, (1e-2,), validation_split=0.2)
     train_target(model, bright, recipe, verbose=False)
     assert int(model.optimizer.iterations) == 10 * 16 // 4
     answers = predict(model, bright.images).argmax(axis=1)

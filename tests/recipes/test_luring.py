@@ -121,7 +121,7 @@ def test_what_does_not_belong_together_is_refused(
         (("--threat=identity", "--attacks=MIM"), "PGD"),
         (
             ("--threat=exchanged", "--num_examples=1"),
-            "exchanged within pairs of",
+            "exchange their changes",
         ),
     ],
 )
