@@ -12,6 +12,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import (
 
 from keras_traps.attacks import AttackResult, Loss, cleverhans, create
 from tests.attacks.calling import Settings, run
+from tests.attacks.nearest import distance_to_plane
 from tests.attacks.victims import (
     SHAPE,
     TWO_CLASSES,
@@ -113,8 +114,9 @@ def test_carlini_and_wagners_changes_are_as_short() -> None:
     ):
         result = run(name, two_classes(), images, [1] * 2, given)
         assert result.success.all()
-        np.testing.assert_allclose(result.l2, shortest, rtol=0.03)
-        assert result.iterations.tolist() == [240, 240]
+        shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
+        np.testing.assert_allclose(result.l2, shortest, rtol=0.05)
+        assert (result.iterations > 100).all()
 
 
 @pytest.mark.slow
