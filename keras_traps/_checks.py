@@ -12,21 +12,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Bounds = tuple[float, float]
+"""The least and the largest value of a pixel, as a model takes it."""
+
+UNIT: Bounds = (0.0, 1.0)
+"""The bounds of who says nothing of them."""
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+
+def check_bounds(bounds: object, *, name: str = "bounds") -> Bounds:
+    """Returns the range of pixels as two floats, the second above the first."""
+    values = np.asarray(bounds).ravel().tolist() if bounds is not None else []
+    if not (len(values) == 2 and all(map(is_number, values)) and values[0] < values[1]):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected two numbers, the least and "
+            f"the largest value of a pixel, such as (0, 255). Received: {bounds!r}"
+        )
+    return float(values[0]), float(values[1])
 
 
 def check_images(
     images: npt.ArrayLike,
     shape: Sequence[int | None] | None = None,
     *,
+    bounds: Bounds = UNIT,
     name: str = "images",
 ) -> FloatArray:
     """Returns images as a float32 array, or says what is wrong with them.
 
-    They are `(batch, ...)`, floating point, in [0, 1], and of `shape`, whose `None`
-    entries fit any size. There is no copy where they were float32.
+    They are `(batch, ...)`, in `bounds`, and of `shape`, whose `None` entries fit any
+    size; integers only where the bounds are integers and not 0 and 1. There is no copy
+    where they were float32.
     """
+    low, high = bounds
+    pixels = f"pixels in [{low:g}, {high:g}]"
     array = np.asarray(images)
     if array.dtype.name == "bfloat16":
         # To NumPy it is no floating point.
@@ -34,13 +55,14 @@ def check_images(
     if array.dtype.kind == "O":
         # NumPy makes one object of what it cannot read as numbers.
         raise TypeError(
-            f"Invalid value for argument `{name}`. Expected an array of floating point "
-            f"pixels in [0, 1]. Received: {type(images).__name__}, dtype=object"
+            f"Invalid value for argument `{name}`. Expected an array of {pixels}. "
+            f"Received: {type(images).__name__}, dtype=object"
         )
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" and not _takes_integers(array.dtype.name, bounds):
         raise TypeError(
-            f"Invalid value for argument `{name}`. Expected floating point pixels in "
-            f"[0, 1]; divide integer pixels by 255. Received: dtype={array.dtype}"
+            f"Invalid value for argument `{name}`. Expected floating point {pixels}; "
+            "divide integer pixels by 255, or pass the range that the model was "
+            f"trained on, bounds=(0, 255). Received: dtype={array.dtype}"
         )
     if shape is not None and not _fits(array.shape[1:], shape):
         raise ValueError(
@@ -52,19 +74,60 @@ def check_images(
             f"Invalid value for argument `{name}`. Expected at least one image. "
             f"Received: shape={array.shape}"
         )
-    low, high = array.min(), array.max()
+    least, largest = array.min(), array.max()
     # A NaN makes both of them NaN, and the comparison false.
-    if not (low >= 0 and high <= 1):
+    if not (least >= low and largest <= high):
         raise ValueError(
-            f"Invalid value for argument `{name}`. Expected finite pixels in [0, 1]. "
-            f"Received: minimum {low}, maximum {high}."
+            f"Invalid value for argument `{name}`. Expected finite {pixels}; a model "
+            "of another range is taken with `bounds`. "
+            f"Received: minimum {least}, maximum {largest}."
         )
     return array.astype(np.float32, copy=False)
 
 
-def check_floating(dtype: str, *, name: str = "images") -> None:
-    """Refuses pixels whose dtype is not floating point."""
-    if "float" not in dtype:
+def check_range_is_used(
+    images: FloatArray, bounds: Bounds, *, name: str = "images"
+) -> None:
+    """Refuses images that all lie in a fiftieth of the range of a pixel."""
+    low, high = bounds
+    least, largest = images.min(), images.max()
+    if largest - least < (high - low) / 50:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected images that use the range "
+            f"of pixels, {low:g} to {high:g}: were they divided twice, or are the "
+            "bounds another model's? Received images that reach from "
+            f"{least:g} to {largest:g}."
+        )
+
+
+def to_unit(images: FloatArray, bounds: Bounds) -> FloatArray:
+    """Returns pixels of `bounds` as shares of the range, from 0 to 1."""
+    if bounds == UNIT:
+        return images
+    low, high = bounds
+    return np.clip((images - np.float32(low)) / np.float32(high - low), 0, 1)
+
+
+def from_unit(images: FloatArray, bounds: Bounds) -> FloatArray:
+    """Does the reverse of `to_unit`."""
+    if bounds == UNIT:
+        return images
+    low, high = bounds
+    moved = images * np.float32(high - low) + np.float32(low)
+    return np.clip(moved, np.float32(low), np.float32(high))
+
+
+def _takes_integers(dtype: str, bounds: Bounds) -> bool:
+    # Of 0 and 1 integers are black and white only: more likely a range forgotten.
+    whole = all(float(bound).is_integer() for bound in bounds)
+    return "int" in dtype and whole and bounds != UNIT
+
+
+def check_floating(
+    dtype: str, *, bounds: Bounds = UNIT, name: str = "images"
+) -> None:
+    """Refuses pixels that are neither floating point nor integers of integer bounds."""
+    if "float" not in dtype and not _takes_integers(dtype, bounds):
         raise TypeError(
             f"Invalid value for argument `{name}`. Expected floating point pixels. "
             f"Received: dtype={dtype}"

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 Array = npt.NDArray[Any]
+Images = Any
+"""What `read_images` takes: mostly an array, a `tf.data.Dataset` or batches."""
 Split = Literal["train", "test"]
 
 _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
@@ -163,6 +166,80 @@ def load(
     if known is None:
         _not_found(name, looked)
     return _from_tfds(name, split, folder, looked)
+
+
+def read_images(
+    images: Images, labels: npt.ArrayLike | None = None, *, rank: int
+) -> tuple[Array, Array | None]:
+    """Puts images from anywhere into one array, with the labels that come with them.
+
+    Args:
+        images: An array or tensor; a `tf.data.Dataset`, of batches or of single images;
+            or an iterable of batches, such as a list, a generator or a `PyDataset`. The
+            elements of these may be pairs of images and labels.
+        labels: Labels in place of those that come with the images.
+        rank: How many axes one image has.
+
+    Returns:
+        The images in the dtype that they have, and labels, integers, or `None`. One-hot
+        rows become integers.
+
+    Raises:
+        TypeError: If the images are nothing of that.
+        ValueError: If a data set is endless, or batches do not fit together.
+    """
+    if isinstance(images, tf.data.Dataset):
+        if images.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "Invalid value for argument `images`. Expected a data set with an end, "
+                "such as `images.take(100)`. Received one that repeats for ever."
+            )
+        first = tf.nest.flatten(images.element_spec)[0]
+        batched = images if first.shape.rank != rank else images.batch(256)
+        parts = list(batched.as_numpy_iterator())
+    elif _is_array(images, rank):
+        return np.asarray(images), None if labels is None else _class_ids(labels)
+    elif isinstance(images, Iterable):
+        parts = list(images)
+    elif hasattr(images, "__getitem__") and hasattr(images, "__len__"):
+        parts = [images[index] for index in range(len(images))]
+    else:
+        raise TypeError(
+            "Invalid value for argument `images`. Expected an array, a "
+            "`tf.data.Dataset` or an iterable of batches. "
+            f"Received: {type(images).__name__}"
+        )
+    pairs = [part if isinstance(part, tuple | list) else (part,) for part in parts]
+    try:
+        pixels = np.concatenate([np.asarray(pair[0]) for pair in pairs])
+        if labels is None and all(len(pair) > 1 for pair in pairs) and pairs:
+            labels = np.concatenate([np.asarray(pair[1]) for pair in pairs])
+    except ValueError as error:
+        raise ValueError(
+            "Invalid value for argument `images`. Expected batches of images of one "
+            f"shape. Received {len(pairs)} batches: {error}"
+        ) from None
+    return pixels, None if labels is None else _class_ids(labels)
+
+
+def _is_array(images: Images, rank: int) -> bool:
+    if hasattr(images, "__array__") or not isinstance(images, Sequence):
+        return hasattr(images, "__array__")
+    # A list of images, not one of batches.
+    return not images or (
+        not isinstance(images[0], tuple) and np.ndim(images[0]) <= rank
+    )
+
+
+def _class_ids(labels: npt.ArrayLike) -> Array:
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] > 1 and (array.sum(axis=1) == 1).all():
+        return array.argmax(axis=1)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    # Those of one sigmoid come as floats from Keras.
+    whole = array.dtype.kind == "f" and (array == np.floor(array)).all()
+    return array.astype(np.int64) if whole else array
 
 
 def _invalid(argument: str, expected: str, received: object) -> NoReturn:

@@ -5,6 +5,8 @@ from keras_traps.ops.forensics import Judgement, judge
 from keras_traps.ops.normalized_sum import normalized_sum
 from keras_traps.ops.qim import (
     Embedding,
+    centred_shift,
+    message_signs,
     qim_correlation,
     qim_decode,
     qim_distance,
@@ -15,9 +17,11 @@ from keras_traps.ops.soft_labels import soft_labels
 __all__ = [
     "Embedding",
     "Judgement",
+    "centred_shift",
     "draw_messages",
     "draw_steps",
     "judge",
+    "message_signs",
     "normalized_sum",
     "qim_correlation",
     "qim_decode",

@@ -66,11 +66,13 @@ def judge(
         centre = (upper, -lower, deviation)
     scores = found - tf.constant(centre, found.dtype)
     scores /= tf.constant(scale, found.dtype)
+    flagged = tf.reduce_any(fired, axis=-1)
+    nothing = tf.constant(-1, tf.int64)
     return Judgement(
         fired=fired,
         score=tf.cast(tf.reduce_max(scores, axis=-1), tf.float32),
-        flagged=tf.reduce_any(fired, axis=-1),
-        recovered=recover(correlations),
+        flagged=flagged,
+        recovered=tf.where(flagged, recover(correlations), nothing),
     )
 
 

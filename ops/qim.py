@@ -11,8 +11,12 @@ $$Q(x, m) = \sum_i \alpha_i q(x_i, m_i, \delta_i)
           = \sum_i \frac{\alpha_i \delta_i}{2}
           + \sum_i \alpha_i (1 - 2 m_i) (q(x_i, 0, \delta_i) - \frac{\delta_i}{2})$$
 
-is linear in the bits: one triangle wave per pixel and one matrix product serve every
-message, forward and back.
+is linear in the bits: one triangle wave per pixel and one matrix product with the signs
+$1 - 2m$ serve every message, forward and back. The first sum is the same for all images
+and messages, and millions where images are large: in float32 one part in it that tells
+two images apart would be lost. So what is computed here is the *centred* distance, the
+second sum alone, and equation 3's shift is that of the centred distance, see
+`centred_shift`.
 
 Grey levels run from 0 to 255 here, and only here.
 
@@ -25,6 +29,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 # So many images at a time that their waves stay in the processor's cache.
@@ -34,23 +40,54 @@ _BLOCK = 256
 _LARGEST_U = 1.0 - 2.0**-10
 
 
+def message_signs(messages: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Writes messages as what the distances multiply by, 1 - 2m.
+
+    Args:
+        messages: `(num_messages, pixels)`, bits 0 and 1.
+
+    Returns:
+        `(pixels, num_messages)`, float32: 1 for the bit 0, -1 for the bit 1.
+    """
+    return np.ascontiguousarray(1.0 - 2.0 * np.asarray(messages, np.float32).T)
+
+
+def centred_shift(
+    a0: float, a1: float, steps: npt.ArrayLike, weights: npt.ArrayLike
+) -> float:
+    """Returns equation 3's A1 for centred distances.
+
+    Args:
+        a0: A0.
+        a1: A1, as equation 3 has it, for Q.
+        steps: `(pixels,)`, step sizes in grey levels.
+        weights: `(pixels,)`, weights of the pixels.
+
+    Returns:
+        A1 - A0 times what centring takes from Q, computed in float64.
+    """
+    middle = 0.5 * np.dot(np.asarray(steps, np.float64), np.asarray(weights))
+    return float(a1 - a0 * middle)
+
+
 def qim_distance(
-    x: tf.Tensor, messages: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
+    x: tf.Tensor, signs: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:
-    """Weighted distances of images to messages, Q(x, m).
+    """Weighted, centred distances of images to messages, Q(x, m) less its middle.
 
     Args:
         x: `(batch, ...)`, float32 grey levels; `pixels` values per image.
-        messages: `(num_messages, pixels)`, bits 0 and 1 of any numeric dtype.
+        signs: `(pixels, num_messages)`, float32, what `message_signs` returns.
         steps: `(pixels,)`, float32 step sizes in grey levels, above 0.
         weights: `(pixels,)`, float32 weights of the pixels.
 
     Returns:
-        `(batch, num_messages)`, float32, in weighted grey levels. The gradient with
-        respect to `x` is the analytic one; at a kink it is the derivative from the
-        right. `messages`, `steps` and `weights` are constants to it.
+        `(batch, num_messages)`, float32, in weighted grey levels; 0 half-way between a
+        message and its complement. The gradient with respect to `x` is the analytic
+        one; at a kink it is the derivative from the right. `signs`, `steps` and
+        `weights` are constants to it.
     """
-    return _with_gradient(_distance, _pull_back, x, messages, steps, weights)
+    return _with_gradient(_distance, _pull_back, x, signs, steps, weights)
 
 
 def qim_correlation(
@@ -64,10 +101,10 @@ def qim_correlation(
     cut off: above 1 - 2**-10 the value is that at the cut and the gradient 0.
 
     Args:
-        distance: Any shape, float32: r.
+        distance: Any shape, float32: r, a centred distance.
         a0: Scalar, the scale of r; below 0 where a watermarked image is to have a
             high correlation.
-        a1: Scalar, the shift of u.
+        a1: Scalar, the shift of u for centred distances, see `centred_shift`.
         a2: Scalar, the largest correlation.
 
     Returns:
@@ -82,7 +119,7 @@ def qim_correlation(
 
 def qim_decode(
     x: tf.Tensor,
-    messages: tf.Tensor,
+    signs: tf.Tensor,
     steps: tf.Tensor,
     weights: tf.Tensor,
     a0: tf.Tensor,
@@ -95,7 +132,7 @@ def qim_decode(
 
     Args:
         x: `(batch, ...)`, float32 grey levels.
-        messages: `(num_messages, pixels)`, bits 0 and 1.
+        signs: `(pixels, num_messages)`, float32, what `message_signs` returns.
         steps: `(pixels,)`, float32 step sizes in grey levels.
         weights: `(pixels,)`, float32.
         a0: Scalar; see `qim_correlation`.
@@ -110,7 +147,7 @@ def qim_decode(
     Reference:
         Zhang, Chang, Lee, Section V-E.
     """
-    secrets, constants = (messages, steps, weights), (a0, a1, a2)
+    secrets, constants = (signs, steps, weights), (a0, a1, a2)
     if not jit_compile:
         return _decode(x, secrets, constants)
     # Each way is compiled for itself: between the two halves of one function, XLA
@@ -171,34 +208,30 @@ def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
 
 
 def _distance(
-    x: tf.Tensor, messages: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
+    x: tf.Tensor, signs: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:
     """Q(x, m) without a gradient: that is `_pull_back`."""
     x, steps, weights = (tf.stop_gradient(tensor) for tensor in (x, steps, weights))
-    kernel = _kernel(messages, weights)
 
     def project(values: tf.Tensor) -> tf.Tensor:
+        # The weights go on the wave: weighing the signs would copy them at every call.
         wave = tf.abs(_offset_from_codeword(values, steps)) - 0.5 * steps
-        return tf.matmul(wave, kernel)
+        return tf.matmul(weights * wave, signs)
 
-    # Thousands of terms above 0: summed in float32 they would lose the last digits.
-    spans = tf.cast(weights, tf.float64) * tf.cast(steps, tf.float64)
-    middle = tf.cast(0.5 * tf.reduce_sum(spans), x.dtype)
-    return _by_blocks(project, tf.reshape(x, (-1, tf.size(steps)))) + middle
+    return _by_blocks(project, tf.reshape(x, (-1, tf.size(steps))))
 
 
 def _pull_back(
     upstream: tf.Tensor,
     x: tf.Tensor,
-    messages: tf.Tensor,
+    signs: tf.Tensor,
     steps: tf.Tensor,
     weights: tf.Tensor,
 ) -> tf.Tensor:
     """The gradient with respect to x, given that with respect to Q(x, m)."""
-    kernel = _kernel(messages, weights)
 
     def pull_back(values: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-        pull = tf.matmul(upstream, kernel, transpose_b=True)
+        pull = weights * tf.matmul(upstream, signs, transpose_b=True)
         offset = _offset_from_codeword(values, steps)
         # Where steps are constants, the division becomes a product, which may take a
         # border for the cell below it: the offset is then one whole step.
@@ -228,10 +261,6 @@ def _with_gradient(
         return distance(images, *secrets), gradient
 
     return differentiable(x)
-
-
-def _kernel(messages: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return weights[:, None] * tf.transpose(1.0 - 2.0 * tf.cast(messages, weights.dtype))
 
 
 def _by_blocks(function: Callable[..., tf.Tensor], *matrices: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import IntArray
-from keras_traps.models.inference import PerModel, inference_function
+from keras_traps.models.inference import TRACING, PerModel, inference_function
 
 Loss = Literal["cross_entropy", "margin"]
 """`"cross_entropy"` of the softmax of the logits; `"margin"` between two classes.
@@ -46,10 +46,11 @@ def once_per_model(
     A model that has got other layers or weights since is taken for another. What is
     made must not hold the model itself; `key` tells it from other parts of the model.
     """
-    parts = _parts.get(model, dict)
-    if key not in parts:
-        parts[key] = build(inference_function(model))
-    return parts[key]
+    with TRACING:
+        parts = _parts.get(model, dict)
+        if key not in parts:
+            parts[key] = build(inference_function(model))
+        return parts[key]
 
 
 def compiled(
@@ -80,8 +81,9 @@ def compiled(
         ),
     )
     # Once and for all, and not counted among its callers' retracings.
-    if not function.experimental_get_tracing_count():
-        function.get_concrete_function()
+    with TRACING:
+        if not function.experimental_get_tracing_count():
+            function.get_concrete_function()
     return function
 
 

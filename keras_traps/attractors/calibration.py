@@ -11,7 +11,17 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._checks import check_count, check_images, check_number, check_share
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    check_bounds,
+    check_count,
+    check_images,
+    check_labels,
+    check_number,
+    check_range_is_used,
+    check_share,
+)
 from keras_traps.attractors.calibration_rules import (
     COLDEST,
     clean_spread,
@@ -22,8 +32,17 @@ from keras_traps.attractors.calibration_rules import (
     temperature_for,
 )
 from keras_traps.attractors.injection import TrapSettings
-from keras_traps.models.inference import predict
-from keras_traps.models.outputs import Output, check_classifier, check_outputs
+from keras_traps.datasets import Images, read_images
+from keras_traps.models.forms import check_first_layers
+from keras_traps.models.inference import batch_size_for, predict
+from keras_traps.models.outputs import (
+    Output,
+    answers_of,
+    check_answers,
+    check_classifier,
+    check_outputs,
+    output_of,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +59,8 @@ class Calibration:
         clean_spread: Standard deviation of the same.
         small_step_share: How much the small step adds to the clean spread, as a share
             of the large.
+        accuracy: The classifier's on the calibration images; `None` without labels.
+            Defaults to `None`.
         explanation: Sentences for a reader. Defaults to none.
     """
 
@@ -50,6 +71,7 @@ class Calibration:
     clean_mean: float
     clean_spread: float
     small_step_share: float
+    accuracy: float | None = None
     explanation: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,16 +123,18 @@ class Calibration:
 
 def calibrate(
     classifier: keras.Model,
-    images: npt.ArrayLike,
+    images: Images,
+    labels: npt.ArrayLike | None = None,
     *,
-    output: Output,
+    output: Output | None = None,
+    bounds: Bounds = UNIT,
     budget: float = 0.001,
     temperature: float | None = None,
     small_step_share: float = 0.5,
     clean_position: float = 0.3,
     clean_reach: float = 0.1,
     largest_a2: float = 2.0,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     **settings: Any,
 ) -> Calibration:
     """Finds A0, A1, A2, the step weights and the temperature for a classifier.
@@ -135,11 +159,24 @@ def calibrate(
     more answers change on those others: calibrate on images it has not seen where
     there are enough, or on a smaller budget.
 
+    Labels are for a check alone. A classifier that is given images of another pixel
+    range than it was trained on still answers, always the same, and would be trapped on
+    garbage: with labels its accuracy is told, and chance is an error; without them it
+    is one that nearly all answers are of one or two classes.
+
     Args:
-        classifier: A built Keras model from images to `(batch, num_classes)`.
-        images: `(images, height, width, channels)`, floating point, pixels in [0, 1]:
-            clean images, at least `1 / budget` of them.
-        output: What the classifier returns, `"logits"` or `"probabilities"`.
+        classifier: A built Keras model from images to `(batch, num_classes)`, or to
+            `(batch, 1)` for two classes.
+        images: Clean images, at least `1 / budget` of them, pixels in `bounds`: an array
+            `(images, ...)`, a `tf.data.Dataset`, or an iterable of batches; with or
+            without labels.
+        labels: `(images,)`, integers: their true classes. Defaults to `None`: those that
+            `images` come with.
+        output: What the classifier returns, `"logits"` or `"probabilities"`. Defaults to
+            `None`: what its answers look like, which is printed.
+        bounds: The least and the largest value of a pixel, as the classifier was
+            trained on. Integer images are taken where both are integers. Defaults to
+            `(0.0, 1.0)`.
         budget: Share of answers that may change. Defaults to `0.001`, 0.1 point.
         temperature: What C's logits are divided by, 0.0001 to 100; 1 leaves the
             soft labels as the classifier has them. Defaults to `None`, rule 5.
@@ -149,48 +186,69 @@ def calibrate(
             before the correlations flatten out and leave the gradient to the
             classifier. Above 0. Defaults to `0.1`.
         largest_a2: See rule 4; above 0. Defaults to `2.0`.
-        batch_size: How many images at once. Defaults to `256`.
+        batch_size: How many images at once. Defaults to `None`: 256, fewer where images
+            are large.
         **settings: The fields of `TrapSettings` that no rule chooses: `seed`,
-            `messages`, `steps`, `soft_labels`, `ord` and `pixel_scale`, with the
-            defaults that they have there.
+            `messages`, `steps`, `soft_labels` and `ord`, with the defaults that they
+            have there.
 
     Returns:
         The settings with an explanation.
 
     Raises:
-        TypeError: If `classifier` is not a Keras model, images are integers, or
-            `settings` has a field that is unknown or chosen by a rule.
+        TypeError: If `classifier` is not a Keras model, images are integers where the
+            bounds are not, or `settings` has a field that is unknown or chosen by a
+            rule.
         ValueError: If an argument is out of its range, the outputs are not what
-            `output` declares, there are too few images for the budget, the images are
-            all alike, or no A2 meets the budget.
+            `output` declares, the classifier's own rescaling does not fit `bounds`, its
+            answers are no better than chance, there are too few images for the budget,
+            the images are all alike, or no A2 meets the budget.
     """
-    num_classes = check_classifier(classifier, output)
-    clean = check_images(images, classifier.input_shape[1:])
+    num_classes = check_classifier(classifier, output or "logits")
+    bounds = check_bounds(bounds)
+    check_first_layers(classifier, bounds, name="classifier")
+    pixels, own_labels = read_images(
+        images, labels, rank=len(classifier.input_shape) - 1
+    )
+    clean = check_images(pixels, classifier.input_shape[1:], bounds=bounds)
+    check_range_is_used(clean, bounds)
     budget = check_share(budget, name="budget")
     check_number(small_step_share, name="small_step_share", above=0.0)
     check_number(clean_position, name="clean_position", below=1.0)
     check_number(clean_reach, name="clean_reach", above=0.0)
     check_number(largest_a2, name="largest_a2", above=0.0)
+    if batch_size is None:
+        batch_size = batch_size_for(clean.shape[1:])
     check_count("batch_size", batch_size)
+    if own_labels is not None:
+        own_labels = check_labels(own_labels, len(clean), num_classes, name="labels")
     # What is not chosen yet is stood in for, so that all else is checked here.
     draft = TrapSettings(
-        output=output,
+        output=output or "logits",
         a0=-1.0,
         a1=0.0,
         a2=1.0,
         step_weights=(1.0,) * len(settings.get("steps", TrapSettings.steps)),
         temperature=1.0 if temperature is None else temperature,
+        bounds=bounds,
         **settings,
     )
     needed = math.ceil(1 / budget)
     if len(clean) < needed:
         raise ValueError(
             f"Invalid value for argument `images`. Expected at least {needed} images "
-            f"for a budget of {budget:g}. Received: {len(clean)} images."
+            f"for a budget of {budget:g}. Received: {len(clean)} images, with which "
+            f"budget={1 / len(clean):.2g} is the least that can be asked for."
         )
 
     answers = predict(classifier, clean, batch_size=batch_size)
+    if output is None:
+        output = output_of(answers)
+        draft = dataclasses.replace(draft, output=output)
+        print(f"The outputs of {classifier.name!r} are taken for {output}.")
     check_outputs(answers, output)
+    answers = answers_of(answers, output)
+    accuracy = check_answers(answers.argmax(axis=1), own_labels, num_classes, bounds)
     if draft.soft_labels:
         if temperature is None:
             chosen = temperature_for(answers, output)
@@ -208,14 +266,22 @@ def calibrate(
     unit = ops.qim_correlation(tf.constant(distances), a0, a1, 1.0).numpy()
     a2, changed = largest_within_budget(answers, unit, budget, largest_a2)
 
+    steps = np.asarray(decoder.pixel_steps)
+    weights = np.select(
+        [steps == np.float32(step) for step in decoder.steps],
+        np.asarray(step_weights, np.float32),
+    )
+    # Equation 3 is for the distances themselves, not for the centred ones.
+    from_centre = ops.centred_shift(1.0, 0.0, steps, weights)
     found = Calibration(
         settings=dataclasses.replace(
-            draft, a0=a0, a1=a1, a2=a2, step_weights=step_weights
+            draft, a0=a0, a1=a1 - a0 * from_centre, a2=a2, step_weights=step_weights
         ),
         changed_answers=changed,
         budget=budget,
         num_images=len(clean),
-        clean_mean=float(distances.mean()),
+        accuracy=accuracy,
+        clean_mean=float(distances.mean(dtype=np.float64)) - from_centre,
         clean_spread=clean_spread(distances),
         small_step_share=float(small_step_share),
     )
@@ -226,6 +292,11 @@ def calibrate(
 def _explain(found: Calibration, largest_a2: float, *, by_rule: bool) -> Iterator[str]:
     """Says why the constants are what they are, a sentence or two for each choice."""
     settings = found.settings
+    if found.accuracy is not None:
+        yield (
+            f"The classifier is right on {found.accuracy:.1%} of the "
+            f"{found.num_images} calibration images."
+        )
     weights = ", ".join(
         f"{weight:.3g} for step {step:g}"
         for step, weight in zip(settings.steps, settings.step_weights, strict=True)

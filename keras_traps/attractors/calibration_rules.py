@@ -28,20 +28,20 @@ def distances_by_step(
 ) -> FloatArray:
     """Measures what the pixels of each step size add to the distances.
 
-    Returns `(steps, images, num_classes)`, for step weights of 1.
+    Returns `(steps, images, num_classes)`, centred, for step weights of 1.
     """
     steps = decoder.pixel_steps.numpy()
     index = ops.draw_steps(images.shape[1:], decoder.steps, seed=decoder.seed)
     masks = [tf.cast(index == i, tf.float32) for i in range(len(decoder.steps))]
-    bits = tf.convert_to_tensor(decoder.message_bits)
+    signs = tf.convert_to_tensor(decoder.signs)
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, *images.shape[1:]))], autograph=False
     )
     def distances(batch: tf.Tensor) -> tf.Tensor:
-        grey = batch * decoder.pixel_scale
+        grey = decoder.grey_levels(batch)
         return tf.stack(
-            [ops.qim_distance(grey, bits, tf.constant(steps), mask) for mask in masks]
+            [ops.qim_distance(grey, signs, tf.constant(steps), mask) for mask in masks]
         )
 
     return np.concatenate(
@@ -119,10 +119,11 @@ def largest_within_budget(
         middle = (low + high) / 2
         low, high = (middle, high) if changed(middle) <= budget else (low, middle)
     if low == 0.0:
+        second, first = np.sort(answers, axis=1)[:, -2:].T
         raise ValueError(
-            f"Invalid value for argument `budget`. No correlation is small enough: "
-            f"A2 = {high:.3g} still changes {changed(high):.2%} of the answers. "
-            f"Received: budget={budget}"
+            "Invalid value for argument `classifier`. It does not tell the images "
+            f"apart: its two best classes tie on {(first == second).mean():.2%} of "
+            f"them, so that no watermark is small enough for budget={budget:g}."
         )
     low *= 1 - _MARGIN
     return low, changed(low)

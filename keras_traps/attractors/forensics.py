@@ -3,18 +3,27 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, IntArray, check_count, check_images
+from keras_traps._checks import (
+    Bounds,
+    FloatArray,
+    IntArray,
+    check_count,
+    check_images,
+    check_range_is_used,
+)
 from keras_traps._files import write_atomically
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import Thresholds, set_thresholds
+from keras_traps.datasets import Images, read_images
 from keras_traps.layers import QIMDecoder
+from keras_traps.models.inference import batch_size_for
 from keras_traps.ops.forensics import recover
 
 _FORMAT = "keras_traps.forensic_analyzer.v1"
@@ -29,7 +38,7 @@ class Verdict:
         score: `(batch,)`, float32, higher for more adversarial.
         fired: `(batch, 3)`, bool: which of C1, C2, C3 hold.
         recovered: `(batch,)`, int64: the class that the input had before the attack,
-            if there was one: the class of lowest correlation.
+            that of lowest correlation; -1 where the input is not flagged.
     """
 
     is_adversarial: npt.NDArray[np.bool_]
@@ -89,28 +98,45 @@ class ForensicAnalyzer:
             raise RuntimeError("The analyzer has no thresholds yet: call `fit` first.")
         return self._thresholds
 
+    @property
+    def bounds(self) -> Bounds:
+        """The least and the largest value of a pixel."""
+        return self.decoder.bounds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is traced cannot be copied or written; it is traced again.
+        decoder = self.decoder
+        made = decoder.get_config(), decoder.image_shape, decoder.get_weights()
+        return _restored, (type(self), *made, self._thresholds)
+
     def fit(
-        self, images: npt.ArrayLike, *, fpr: float = 0.05, batch_size: int = 1024
+        self, images: Images, *, fpr: float = 0.05, batch_size: int | None = None
     ) -> Self:
         """Sets U, L and sigma_0 for a false-positive rate.
 
         Args:
-            images: `(images, ...)`, floating point, pixels in [0, 1]: clean images
-                that the rate is to hold for.
+            images: Clean images that the rate is to hold for, pixels in `bounds`: an
+                array `(images, ...)`, a `tf.data.Dataset`, or an iterable of batches;
+                labels that come with them are not looked at.
             fpr: Share of clean images that may be flagged. Defaults to `0.05`.
-            batch_size: How many images at once. Defaults to `1024`.
+            batch_size: How many images at once. Defaults to `None`: 1024, fewer where
+                images are large.
 
         Returns:
             The analyzer itself.
 
         Raises:
-            TypeError: If images are integers.
-            ValueError: If `fpr` is not between 0 and 1, there are too few images for
+            TypeError: If images are integers and the bounds are not.
+            ValueError: If a pixel is not in `bounds`, the images use less than a fiftieth
+                of that range, `fpr` is not between 0 and 1, there are too few images for
                 it, where the message says how many are needed, or `batch_size` is not
                 an integer of at least 1.
         """
+        pixels, _ = read_images(images, rank=len(self.decoder.image_shape))
+        clean = check_images(pixels, self.decoder.image_shape, bounds=self.bounds)
+        check_range_is_used(clean, self.bounds)
         return self.fit_correlations(
-            self.correlations(images, batch_size=batch_size), fpr=fpr
+            self.correlations(clean, batch_size=batch_size), fpr=fpr
         )
 
     def fit_correlations(self, correlations: FloatArray, *, fpr: float = 0.05) -> Self:
@@ -142,24 +168,28 @@ class ForensicAnalyzer:
         return self
 
     def correlations(
-        self, images: npt.ArrayLike, *, batch_size: int = 1024
+        self, images: npt.ArrayLike, *, batch_size: int | None = None
     ) -> FloatArray:
         """Returns W(x).
 
         Args:
-            images: `(batch, ...)`, floating point, pixels in [0, 1].
-            batch_size: How many images at once. Defaults to `1024`.
+            images: `(batch, ...)`, pixels in `bounds`.
+            batch_size: How many images at once. Defaults to `None`: 1024, fewer where
+                images are large.
 
         Returns:
             `(batch, num_classes)`, float32.
 
         Raises:
-            TypeError: If images are integers.
-            ValueError: If a pixel is not in [0, 1], the shape is not the decoder's, or
+            TypeError: If images are integers and the bounds are not.
+            ValueError: If a pixel is not in `bounds`, the shape is not the decoder's, or
                 `batch_size` is not an integer of at least 1.
         """
+        shape = self.decoder.image_shape
+        if batch_size is None:
+            batch_size = batch_size_for(shape, most=1024)
         check_count("batch_size", batch_size)
-        array = check_images(images, self.decoder.image_shape)
+        array = check_images(images, shape, bounds=self.bounds)
         return np.concatenate(
             [
                 self._correlate(tf.constant(array[start : start + batch_size])).numpy()
@@ -171,7 +201,7 @@ class ForensicAnalyzer:
         """Returns how far from clean each image is.
 
         Args:
-            images: `(batch, ...)`, floating point, pixels in [0, 1].
+            images: `(batch, ...)`, pixels in `bounds`.
 
         Returns:
             `(batch,)`, float32, in standard deviations of clean images; higher for more
@@ -186,7 +216,7 @@ class ForensicAnalyzer:
         """Says which images are adversarial, and by which condition.
 
         Args:
-            images: `(batch, ...)`, floating point, pixels in [0, 1].
+            images: `(batch, ...)`, pixels in `bounds`.
 
         Returns:
             The verdict.
@@ -200,7 +230,7 @@ class ForensicAnalyzer:
         """Returns the class of lowest correlation: the one an attack moved away from.
 
         Args:
-            images: `(batch, ...)`, floating point, pixels in [0, 1]: images that are
+            images: `(batch, ...)`, pixels in `bounds`: images that are
                 adversarial. On clean ones the answer means nothing.
 
         Returns:
@@ -280,3 +310,18 @@ class ForensicAnalyzer:
                 f"{fingerprint[:12]}. Fit a new one for this model."
             )
         return analyzer.with_thresholds(thresholds)
+
+
+def _restored(
+    kind: type[ForensicAnalyzer],
+    config: dict[str, Any],
+    shape: tuple[int, ...],
+    weights: list[npt.NDArray[Any]],
+    thresholds: Thresholds | None,
+) -> ForensicAnalyzer:
+    """Makes the analyzer that was pickled or copied."""
+    decoder = QIMDecoder.from_config(config)
+    decoder.build((None, *shape))
+    decoder.set_weights(weights)
+    analyzer = kind(decoder)
+    return analyzer if thresholds is None else analyzer.with_thresholds(thresholds)

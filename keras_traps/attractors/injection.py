@@ -3,17 +3,23 @@
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
-from keras_traps._checks import check_flag
+from keras_traps._checks import UNIT, Bounds, check_flag
 from keras_traps.layers import NormalizedSum, QIMDecoder, SoftLabels
+from keras_traps.models.forms import one_column, two_columns
 from keras_traps.models.inference import as_graph
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.codes import MessageKind
 from keras_traps.ops.normalized_sum import check_ord
 from keras_traps.ops.soft_labels import check_temperature
+
+if TYPE_CHECKING:
+    from keras_traps.attractors.calibration import Calibration
+
+_PARTS = ("classifier", "soft_labels", "qim_decoder", "normalized_sum")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,8 @@ class TrapSettings:
             figures show logits; with logits the sum needs other constants. Defaults to
             `True`.
         ord: Order of the sum's norm. Defaults to `1`.
-        pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`.
+        bounds: The least and the largest value of a pixel, as the classifier takes it.
+            Defaults to `(0.0, 1.0)`.
         temperature: What C's logits are divided by before the softmax; below 1 the
             soft labels are sharper, and hardly learn where M is trained on. 1 where
             `soft_labels` is false. Defaults to `1.0`.
@@ -55,7 +62,7 @@ class TrapSettings:
     seed: int = 0
     soft_labels: bool = True
     ord: float = 1
-    pixel_scale: float = 255.0
+    bounds: Bounds = UNIT
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
@@ -129,18 +136,22 @@ class TrapSettings:
         return cls(**data)
 
 
-def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
+def inject(
+    classifier: keras.Model, settings: "TrapSettings | Calibration"
+) -> keras.Model:
     """Adds attractors to a classifier: M = (C + W) / |C + W|.
 
     Args:
-        classifier: A built Keras model from images `(batch, height, width, channels)`
-            with pixels in [0, 1] to `(batch, num_classes)`. Its layers are shared with
-            the result, not copied.
-        settings: The constants, from `calibrate` or your own.
+        classifier: A built Keras model from images `(batch, ...)` with pixels in the
+            settings' `bounds` to `(batch, num_classes)`, or to `(batch, 1)` for two
+            classes. Its layers are shared with the result, not copied.
+        settings: The constants, your own or from `calibrate`, or all that it returned.
 
     Returns:
-        The trapped model M: same input, output of the same shape, float32, each row of
-        norm 1. Its parts are layers named `"classifier"`, `"soft_labels"`,
+        The trapped model M: same input, float32 where the classifier's is of half
+        precision, and output of the same shape, float32, each row of norm 1; of a
+        classifier with one output a number in [0, 1] that is above 0.5 for the second
+        class. Its parts are layers named `"classifier"`, `"soft_labels"`,
         `"qim_decoder"` and `"normalized_sum"`.
 
     Raises:
@@ -158,23 +169,33 @@ def inject(classifier: keras.Model, settings: TrapSettings) -> keras.Model:
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
         Attractors, equation 2.
     """
+    if not isinstance(settings, TrapSettings):
+        settings = settings.settings
     num_classes = check_classifier(classifier, settings.output)
-    check_on_noise(classifier, settings.output)
+    check_on_noise(classifier, settings.output, settings.bounds)
 
     # A model of our own name around the same layers: parts are found by name.
     part = as_graph(classifier, name="classifier")
+    given = classifier.inputs[0]
+    half = given.dtype in ("float16", "bfloat16")
     images = keras.Input(
         classifier.input_shape[1:],
-        dtype=classifier.inputs[0].dtype,
-        name=classifier.inputs[0].name,
+        # The decoder is to see the pixels that the analyzer sees.
+        dtype="float32" if half else given.dtype,
+        name="image" if given.name in _PARTS else given.name,
     )
     answers = part(images)
+    is_binary = classifier.output_shape[1] == 1
+    if is_binary:
+        answers = two_columns(answers, settings.output)
     if head := settings.head():
         answers = head(answers)
     correlations = settings.decoder(num_classes)(images)
     combined = NormalizedSum(settings.ord, name="normalized_sum")(
         [answers, correlations]
     )
+    if is_binary:
+        combined = one_column(combined)
     return keras.Model(images, combined, name=f"trapped_{classifier.name}")
 
 

@@ -5,6 +5,7 @@ import keras
 from keras_traps.attractors.forensics import ForensicAnalyzer
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.layers import DetectRecover
+from keras_traps.models.forms import one_column
 
 
 def integrate(
@@ -43,12 +44,14 @@ def integrate(
             f"Received fingerprint {analyzer.decoder.fingerprint[:12]}."
         )
     thresholds = analyzer.thresholds
-    correlations = trapped.get_layer("normalized_sum").input[1]
+    total = trapped.get_layer("normalized_sum")
     answer = DetectRecover(
         thresholds.upper,
         thresholds.lower,
         thresholds.deviation,
         differentiable,
         name="detect_recover",
-    )([trapped.output, correlations])
+    )([total.output, total.input[1]])
+    if trapped.output_shape[1] == 1:
+        answer = one_column(answer)
     return keras.Model(trapped.input, answer, name=f"integrated_{trapped.name}")

@@ -1,15 +1,24 @@
 """The watermark decoder as a layer."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._checks import check_floating, check_number
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    FloatArray,
+    check_bounds,
+    check_floating,
+    check_number,
+)
 from keras_traps.ops.codes import MessageKind
 
 
@@ -23,8 +32,9 @@ class QIMDecoder(keras.layers.Layer):
 
     The layer computes in float32 whatever the dtype policy: half precision cannot tell
     the codewords of a step of 3 grey levels apart. W sees the pixels as they come, not
-    rounded to whole grey levels. Once it is built, `image_shape` is the shape of one
-    image.
+    rounded to whole grey levels. An image with a pixel that lies further outside of
+    `bounds` than half their distance belongs to another model: its correlations are
+    NaN. Once it is built, `image_shape` is the shape of one image.
 
     Args:
         num_classes: How many classes and so messages, at least 2.
@@ -39,19 +49,19 @@ class QIMDecoder(keras.layers.Layer):
             to have a high correlation. Defaults to `-1.0`.
         a1: Shift in equation 3. Defaults to `0.0`.
         a2: The largest correlation. Defaults to `1.0`.
-        pixel_scale: Grey levels in a pixel value of 1. Defaults to `255.0`, for images
-            in [0, 1].
+        bounds: The least and the largest value of a pixel, the grey levels 0 and 255.
+            Defaults to `(0.0, 1.0)`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        images: `(batch, ...)`, floating point, pixels in [0, 1]; images of any shape.
+        images: `(batch, ...)`, pixels in `bounds`; images of any shape.
 
     Returns:
         `(batch, num_classes)`, float32: w = S(Q(x, m)), one per message.
 
     Raises:
         ValueError: If an argument is out of its range.
-        TypeError: If images are integers.
+        TypeError: If images are integers and the bounds are not, or are 0 and 1.
 
     Example:
     >>> decoder = keras_traps.layers.QIMDecoder.from_seed(
@@ -76,14 +86,14 @@ class QIMDecoder(keras.layers.Layer):
         a0: float = -1.0,
         a1: float = 0.0,
         a2: float = 1.0,
-        pixel_scale: float = 255.0,
+        bounds: Bounds = UNIT,
         **kwargs: Any,
     ) -> None:
         step_weights = [1.0] * len(steps) if step_weights is None else step_weights
         _check_steps(steps, step_weights)
         for name, value in (("a0", a0), ("a1", a1), ("a2", a2)):
             check_number(value, name=name)
-        check_number(pixel_scale, name="pixel_scale", above=0.0)
+        bounds = check_bounds(bounds)
         # Draws one block, so that a bad kind, seed or count is refused here.
         ops.draw_messages((1,), num_classes, seed=seed, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
@@ -96,7 +106,7 @@ class QIMDecoder(keras.layers.Layer):
         self.a0 = float(a0)
         self.a1 = float(a1)
         self.a2 = float(a2)
-        self.pixel_scale = float(pixel_scale)
+        self.bounds = bounds
 
     @classmethod
     def from_seed(
@@ -128,12 +138,12 @@ class QIMDecoder(keras.layers.Layer):
             )
         self.image_shape = shape
         index = ops.draw_steps(shape, self.steps, seed=self.seed)
-        self.message_bits = self._add_constant(
-            "message_bits",
-            ops.draw_messages(
-                shape, self.num_classes, seed=self.seed, kind=self.messages
-            ),
+        bits = ops.draw_messages(
+            shape, self.num_classes, seed=self.seed, kind=self.messages
         )
+        # As what the distances multiply by: cast at every call, the bits of a large
+        # image would take most of its time.
+        self.signs = self._add_constant("signs", ops.message_signs(bits))
         self.pixel_steps = self._add_constant(
             "pixel_steps", np.asarray(self.steps, np.float32)[index]
         )
@@ -141,49 +151,70 @@ class QIMDecoder(keras.layers.Layer):
             "pixel_weights",
             np.asarray(self.step_weights, np.float32)[index],
         )
+        # Of centred distances, in float64 from what A1 is for the distances of eq. 3.
+        self.shift = self._add_constant("shift", self._centred_shift())
+
+    @property
+    def message_bits(self) -> npt.NDArray[np.uint8]:
+        """The messages, `(num_classes, pixels)`, bits 0 and 1."""
+        return (keras.ops.convert_to_numpy(self.signs).T < 0).astype(np.uint8)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the correlations; see the class."""
-        return ops.qim_decode(
-            self._grey_levels(images),
+        images = self._as_float(images)
+        correlations = ops.qim_decode(
+            self.grey_levels(images),
             *self._secrets(),
-            *(tf.constant(a, tf.float32) for a in (self.a0, self.a1, self.a2)),
+            tf.constant(self.a0, tf.float32),
+            tf.convert_to_tensor(self.shift),
+            tf.constant(self.a2, tf.float32),
         )
+        low, high = self.bounds
+        slack = (high - low) / 2
+        pixels = range(1, images.shape.rank)
+        least, largest = (
+            reduce(images, axis=pixels, keepdims=False)
+            for reduce in (tf.reduce_min, tf.reduce_max)
+        )
+        foreign = tf.logical_or(least < low - slack, largest > high + slack)
+        return tf.where(foreign[:, None], np.float32(np.nan), correlations)
 
     def distances(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns the weighted distances Q(x, m) before they become correlations.
+        """Returns the centred distances Q(x, m) before they become correlations.
 
         Args:
-            images: `(batch, ...)`, floating point, pixels in [0, 1].
+            images: `(batch, ...)`, pixels in `bounds`.
 
         Returns:
             `(batch, num_classes)`, float32, in weighted grey levels.
         """
-        return ops.qim_distance(self._grey_levels(images), *self._secrets())
+        grey = self.grey_levels(images)
+        return ops.qim_distance(grey, *self._secrets())
 
     def attractors(self, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """Returns the nearest watermarked images x_w.
 
         Args:
-            images: `(batch, ...)`, floating point, pixels in [0, 1].
+            images: `(batch, ...)`, pixels in `bounds`.
             classes: `(batch,)`, integer: whose message each is to hold.
 
         Returns:
-            Images of the same shape, float32, pixels in [0, 1].
+            Images of the same shape, float32, pixels in `bounds`.
         """
-        bits, steps, _ = self._secrets()
-        embedding = ops.qim_embed(
-            self._grey_levels(images), tf.gather(bits, classes), steps
-        )
-        return embedding.image / self.pixel_scale
+        signs, steps, _ = self._secrets()
+        bits = 0.5 - 0.5 * tf.gather(signs, classes, axis=1)
+        grey = self.grey_levels(images)
+        low, high = self.bounds
+        embedding = ops.qim_embed(grey, tf.transpose(bits), steps)
+        return embedding.image / (255.0 / (high - low)) + low
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all that the correlations depend on, as hexadecimal."""
         digest = hashlib.sha256()
         for secret in (self.message_bits, self.pixel_steps, self.pixel_weights):
-            digest.update(keras.ops.convert_to_numpy(secret).tobytes())
-        constants = (self.a0, self.a1, self.a2, self.pixel_scale)
+            digest.update(np.asarray(secret).tobytes())
+        constants = (self.a0, self.a1, self.a2, *self.bounds)
         digest.update(np.asarray(constants, "<f8").tobytes())
         return digest.hexdigest()
 
@@ -209,8 +240,23 @@ class QIMDecoder(keras.layers.Layer):
             "a0": self.a0,
             "a1": self.a1,
             "a2": self.a2,
-            "pixel_scale": self.pixel_scale,
+            "bounds": self.bounds,
         }
+
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        """Writes the secrets, of the messages one bit each."""
+        store["messages"] = np.packbits(self.message_bits, axis=1)
+        store["steps"] = np.asarray(self.pixel_steps)
+        store["weights"] = np.asarray(self.pixel_weights)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Reads what `save_own_variables` wrote."""
+        pixels = math.prod(self.image_shape)
+        bits = np.unpackbits(np.asarray(store["messages"]), axis=1, count=pixels)
+        self.signs.assign(ops.message_signs(bits))
+        self.pixel_steps.assign(np.asarray(store["steps"]))
+        self.pixel_weights.assign(np.asarray(store["weights"]))
+        self.shift.assign(self._centred_shift())
 
     def _add_constant(self, name: str, value: np.ndarray) -> keras.Variable:
         return self.add_weight(
@@ -222,17 +268,33 @@ class QIMDecoder(keras.layers.Layer):
             autocast=False,
         )
 
+    def _centred_shift(self) -> npt.NDArray[np.float32]:
+        steps, weights = map(np.asarray, (self.pixel_steps, self.pixel_weights))
+        return np.asarray(ops.centred_shift(self.a0, self.a1, steps, weights), "f4")
+
     def _secrets(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return (
-            tf.convert_to_tensor(self.message_bits),
+            tf.convert_to_tensor(self.signs),
             tf.convert_to_tensor(self.pixel_steps),
             tf.convert_to_tensor(self.pixel_weights),
         )
 
-    def _grey_levels(self, images: tf.Tensor) -> tf.Tensor:
+    def grey_levels(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns pixels as the op takes them.
+
+        Args:
+            images: `(batch, ...)`, pixels in `bounds`.
+
+        Returns:
+            Images of the same shape, float32, from 0 to 255.
+        """
+        low, high = self.bounds
+        return (self._as_float(images) - low) * (255.0 / (high - low))
+
+    def _as_float(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.convert_to_tensor(images)
-        check_floating(images.dtype.name)
-        return tf.cast(images, tf.float32) * self.pixel_scale
+        check_floating(images.dtype.name, bounds=self.bounds)
+        return tf.cast(images, tf.float32)
 
 
 def _without_trainable(kwargs: dict[str, Any]) -> dict[str, Any]:

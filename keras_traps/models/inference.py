@@ -1,8 +1,10 @@
 """Batched inference with one trace per model, and what a model is made of."""
 
+import math
+import threading
 import typing
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import keras
@@ -19,10 +21,21 @@ _image = keras.Input((1,))
 _KINDS = (type(keras.Model(_image, _image)), keras.Sequential)
 
 
+# So many pixel values go through a model at once: 256 images of 64x64x3.
+_VALUES = 256 * 64 * 64 * 3
+
+
+def batch_size_for(shape: Sequence[int], most: int = 256) -> int:
+    """Returns how many images at once, fewer where they are large."""
+    return max(1, min(most, _VALUES // math.prod(shape)))
+
+
 def predict(
-    model: keras.Model, images: FloatArray, *, batch_size: int = 256
+    model: keras.Model, images: FloatArray, *, batch_size: int | None = None
 ) -> FloatArray:
     """Runs a model over images, batch by batch."""
+    if batch_size is None:
+        batch_size = batch_size_for(images.shape[1:])
     check_count("batch_size", batch_size)
     infer = inference_function(model)
     return np.concatenate(
@@ -51,6 +64,8 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
             alive = typing.cast(keras.Model, reference())
             return tf.cast(alive(images, training=False), tf.float32)
 
+        # At once, under the lock.
+        infer.get_concrete_function()
         return typing.cast(Callable[[tf.Tensor], tf.Tensor], infer)
 
     return _functions.get(model, make)
@@ -86,6 +101,10 @@ def as_graph(model: keras.Model, *, name: str) -> keras.Model:
     return keras.Model(image, answer, name=name)
 
 
+TRACING = threading.RLock()
+"""Held while a model is traced: two threads at once leave Keras' layers half built."""
+
+
 class PerModel(Generic[Made]):
     """Keeps one thing for each model, as long as the model lives and stays as it is.
 
@@ -100,6 +119,10 @@ class PerModel(Generic[Made]):
 
     def get(self, model: keras.Model, make: Callable[[], Made]) -> Made:
         """Returns what is kept for a model."""
+        with TRACING:
+            return self._get(model, make)
+
+    def _get(self, model: keras.Model, make: Callable[[], Made]) -> Made:
         if model in self._kept:
             references, known, kept = self._kept[model]
             parts, values = _parts(model)

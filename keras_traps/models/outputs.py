@@ -1,14 +1,15 @@
 """What a classifier returns: logits or probabilities."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
-from keras_traps._checks import FloatArray
-from keras_traps.models.inference import predict
+from keras_traps._checks import UNIT, Bounds, FloatArray, IntArray, from_unit
+from keras_traps.models.inference import is_its_graph, predict
 
 Output = Literal["logits", "probabilities"]
 """`"logits"` go into a softmax; `"probabilities"` came out of one."""
@@ -52,20 +53,51 @@ def check_classifier(
             "`keras.Model(inputs, model(inputs))`. "
             f"Received: {model.name!r} with input shape {shape_in}"
         )
-    if len(shape_out) != 2 or shape_out[1] is None or shape_out[1] < 2:
+    if len(shape_in) < 2 or None in shape_in[1:]:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a model of images of one "
+            "known size, for each pixel has a key of its own: make one of that size by "
+            "`image = keras.Input((224, 224, 3)); keras.Model(image, model(image))`. "
+            f"Received: {model.name!r} with input shape {shape_in}"
+        )
+    if len(shape_out) != 2 or not shape_out[1]:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected outputs of shape "
-            "(batch, num_classes) with at least 2 classes. Received: output shape "
-            f"{shape_out}"
+            "(batch, num_classes), or (batch, 1) for two classes. Received: output "
+            f"shape {shape_out}"
         )
-    # Pixels in [0, 1] would all become 0.
     dtype = model.inputs[0].dtype
     if not keras.backend.is_float_dtype(dtype):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a model of floating point "
-            f"images. Received: {model.name!r} with an input of dtype {dtype}"
+            "images, for what is rounded to integers has no gradient: make one by "
+            f"`keras.Input({tuple(shape_in[1:])})` and the layers behind the input. "
+            f"Received: {model.name!r} with an input of dtype {dtype}"
         )
-    return int(shape_out[1])
+    if shape_out[1] > 1 and _ends_in_sigmoid(model):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one class for each image, "
+            "by a softmax or logits. Received a multi-label classifier: "
+            f"{model.name!r} ends in {shape_out[1]} sigmoids."
+        )
+    return max(int(shape_out[1]), 2)
+
+
+def _ends_in_sigmoid(model: keras.Model) -> bool:
+    if not is_its_graph(model):
+        return False
+    last = model.operations[-1]
+    if isinstance(last, keras.Model):
+        return _ends_in_sigmoid(last)
+    return getattr(last, "activation", None) is keras.activations.sigmoid
+
+
+def answers_of(outputs: npt.NDArray[Any], output: str) -> FloatArray:
+    """Returns a column for each class, also of the one output of two classes."""
+    if outputs.shape[1] > 1:
+        return outputs
+    other = 0 * outputs if output == "logits" else 1 - outputs
+    return np.concatenate([other, outputs], axis=1)
 
 
 def _is_named(model: keras.Model) -> bool:
@@ -80,6 +112,8 @@ def _is_named(model: keras.Model) -> bool:
 def output_of(outputs: FloatArray) -> Output:
     """Tells what a batch of outputs looks like."""
     # Half precision keeps about three digits.
+    if outputs.shape[1] == 1:
+        return "probabilities" if ((outputs >= 0) & (outputs <= 1)).all() else "logits"
     sums_to_1 = np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
     return "probabilities" if (outputs >= 0).all() and sums_to_1 else "logits"
 
@@ -100,9 +134,49 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
         )
 
 
-def check_on_noise(model: keras.Model, output: str) -> None:
+# Cohen's kappa, the share of what is right beyond chance. Labels in a wrong order and
+# weights that are not trained give 0, and any classifier of use more than this.
+_LEAST_KAPPA = 0.1
+
+
+def check_answers(
+    answers: IntArray, labels: IntArray | None, num_classes: int, bounds: Bounds
+) -> float | None:
+    """Refuses answers that are no better than chance; returns the accuracy.
+
+    Without labels, refuses answers that are nearly all of one class or two.
+    """
+    advice = (
+        f"Images are taken to have pixels in [{bounds[0]:g}, {bounds[1]:g}]. If the "
+        "model was trained on another range, pass images of that range and `bounds`; "
+        "if it needs `preprocess_input`, see `keras_traps.models.wrap`."
+    )
+    counts = np.bincount(answers, minlength=num_classes)
+    if labels is None:
+        few = 1 if num_classes == 2 else 2
+        share = np.sort(counts)[-few:].sum() / len(answers)
+        if share > (0.99 if num_classes == 2 else 0.95):
+            raise ValueError(
+                "Invalid value for argument `classifier`. Expected answers of many "
+                f"classes. Received {few} of {num_classes} on {share:.1%} of the "
+                f"images. {advice} If the images are so, pass their `labels`."
+            )
+        return None
+    accuracy = float((answers == labels).mean())
+    shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    chance = float(shares @ counts) / len(answers)
+    # Where all images are of one class, chance is right as well.
+    if chance < 1 and (accuracy - chance) / (1 - chance) < _LEAST_KAPPA:
+        raise ValueError(
+            "Invalid value for argument `labels`. Expected a classifier that is right "
+            f"more often than chance, {chance:.1%}. Received one that is right on "
+            f"{accuracy:.1%} of the images: it is not trained, or the labels are in "
+            f"another order. {advice}"
+        )
+    return accuracy
+
+
+def check_on_noise(model: keras.Model, output: str, bounds: Bounds = UNIT) -> None:
     """Refuses a classifier that does not return what is declared."""
-    # A size that is not known may be any.
-    shape = tuple(size or 32 for size in model.input_shape[1:])
-    noise = np.random.default_rng(0).random((8, *shape), np.float32)
-    check_outputs(predict(model, noise), output)
+    noise = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
+    check_outputs(predict(model, from_unit(noise, bounds)), output)
