@@ -123,9 +123,7 @@ def _takes_integers(dtype: str, bounds: Bounds) -> bool:
     return "int" in dtype and whole and bounds != UNIT
 
 
-def check_floating(
-    dtype: str, *, bounds: Bounds = UNIT, name: str = "images"
-) -> None:
+def check_floating(dtype: str, *, bounds: Bounds = UNIT, name: str = "images") -> None:
     """Refuses pixels that are neither floating point nor integers of integer bounds."""
     if "float" not in dtype and not _takes_integers(dtype, bounds):
         raise TypeError(

@@ -14,7 +14,6 @@ from keras_traps import ops
 from keras_traps._checks import (
     UNIT,
     Bounds,
-    FloatArray,
     check_bounds,
     check_floating,
     check_number,

@@ -86,7 +86,8 @@ def check_classifier(
 def _ends_in_sigmoid(model: keras.Model) -> bool:
     if not is_its_graph(model):
         return False
-    last = model.operations[-1]
+    # A sequential model has layers alone.
+    last = getattr(model, "operations", model.layers)[-1]
     if isinstance(last, keras.Model):
         return _ends_in_sigmoid(last)
     return getattr(last, "activation", None) is keras.activations.sigmoid

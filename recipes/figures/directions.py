@@ -34,7 +34,7 @@ def find_ways(
     bits = tf.convert_to_tensor(decoder.message_bits)
     sizes = tf.constant([step] if step else sorted(set(decoder.steps)), tf.float32)
     masks = tf.cast(tf.equal(steps, sizes[:, None]), tf.float32)
-    grey = tf.reshape(images, (-1, masks.shape[1])) * decoder.pixel_scale
+    grey = tf.reshape(decoder.grey_levels(images), (-1, masks.shape[1]))
 
     def squares(message: tf.Tensor) -> tf.Tensor:
         way = _embed(grey, message, steps) - grey
@@ -46,7 +46,7 @@ def find_ways(
     chosen = tf.argmin(tf.reduce_min(found, axis=0), axis=1)
     classes = tf.gather(best_message, chosen, axis=1, batch_dims=1)
     held = _embed(grey, tf.gather(bits, classes), steps)
-    ways = (held - grey) * tf.gather(masks, chosen) / decoder.pixel_scale
+    ways = (held - grey) * tf.gather(masks, chosen) / 255.0
     return ways, classes, tf.gather(sizes, chosen)
 
 

@@ -61,7 +61,7 @@ def test_the_budget_is_kept_and_used_up(
     "settings",
     [
         {"soft_labels": False, "largest_a2": 50.0},
-        {"ord": 2, "messages": "random", "pixel_scale": 200.0},
+        {"ord": 2, "messages": "random", "bounds": (0.0, 1.25)},
         {"steps": (128.0,)},
         {"steps": (128.0, 3.0, 128.0)},
     ],
@@ -159,6 +159,8 @@ def test_clean_images_land_where_they_were_sent(
     settings = calibration.settings
     decoder = decoder_of(inject(classifier, settings))
     distances = np.asarray(decoder.distances(digits_train.images), np.float64)
+    steps, weights = decoder.pixel_steps, decoder.pixel_weights
+    distances += np.dot(np.asarray(steps, np.float64), np.asarray(weights)) / 2
     u = settings.a0 * distances - settings.a1
     assert u.mean() == pytest.approx(position, abs=1e-4)
     assert np.quantile(np.abs(u - position), 0.999) == pytest.approx(reach, rel=1e-3)
@@ -306,8 +308,10 @@ def test_classifiers_and_images_that_cannot_be_used_are_refused(
             calibrate(model, images, **{"output": "logits", **settings})
 
     images = digits_train.images[:1000].copy()
-    alike = np.full((1000, 8, 8, 1), 0.25, np.float32)
-    refused(classifier, alike, r"argument `images`.*images that differ")
+    alike = np.repeat(images[:1], 1000, axis=0)
+    of_one = {"labels": np.full(1000, digits_train.labels[0])}
+    refused(classifier, alike, r"argument `images`.*images that differ", **of_one)
+    refused(classifier, images / 255, r"argument `images`.*use the range of pixels")
     refused(classifier, digits_train.pixels, "divide integer pixels by 255")
     refused(classifier, images[..., 0], r"images of shape \(batch, 8, 8, 1\)")
     wrong = {"output": "probabilities"}
@@ -316,4 +320,6 @@ def test_classifiers_and_images_that_cannot_be_used_are_refused(
     images[-1] = 0
     refused(nan_on_black_images(classifier), images, "numbers that are not finite")
     classifier.get_layer("head").set_weights([np.zeros((64, 10)), np.zeros(10)])
-    refused(classifier, images, r"argument `budget`.*No correlation is small")
+    refused(classifier, images, r"answers of many classes.*2 of 10 on 100.0%")
+    alike = {"labels": np.zeros(1000, int)}
+    refused(classifier, images, r"argument `classifier`.*tie on 100.00%", **alike)

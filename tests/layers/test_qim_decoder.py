@@ -35,7 +35,7 @@ def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.floa
                 "a0": -0.01,
                 "a1": -1,
                 "a2": 2,
-                "pixel_scale": 100,
+                "bounds": (-1.0, 1.5),
             },
         ),
     ],
@@ -58,14 +58,16 @@ def test_it_is_the_op_on_grey_levels(shape: tuple[int, ...], classes: int) -> No
     )
     index = ops.draw_steps(shape, (3.0, 128.0), seed=6)
     secrets = (
-        ops.draw_messages(shape, classes, seed=6),
+        ops.message_signs(ops.draw_messages(shape, classes, seed=6)),
         np.array([3, 128], np.float32)[index],
         np.array([9, 1], np.float32)[index],
     )
     grey = tf.constant(images * np.float32(255))
     distances = ops.qim_distance(grey, *secrets)
     np.testing.assert_allclose(decoder.distances(images), distances, rtol=1e-6)
-    expected = ops.qim_correlation(distances, *CONSTANTS.values())
+    a0, a1, a2 = CONSTANTS.values()
+    shift = ops.centred_shift(a0, a1, *secrets[1:])
+    expected = ops.qim_correlation(distances, a0, shift, a2)
     np.testing.assert_allclose(decoder(images), expected, rtol=1e-5, atol=1e-6)
     assert decoder(images).shape == (4, classes)
 
@@ -81,7 +83,11 @@ def test_an_attractor_has_the_highest_correlation_with_its_class(
     assert attractors.shape == images.shape
     assert 0 <= tf.reduce_min(attractors) <= tf.reduce_max(attractors) <= 1
     distances = decoder.distances(attractors).numpy()
-    np.testing.assert_allclose(distances[range(5), classes], 0, atol=1e-2)
+    # None of a message's own steps is left.
+    all_steps = np.dot(
+        np.asarray(decoder.pixel_steps), np.asarray(decoder.pixel_weights)
+    )
+    np.testing.assert_allclose(distances[range(5), classes], -all_steps / 2, atol=1e-2)
     np.testing.assert_array_equal(tf.argmax(decoder(attractors), axis=1), classes)
 
 
@@ -93,13 +99,68 @@ def test_integer_images_are_refused() -> None:
             call(images)
 
 
+@pytest.mark.parametrize("bounds", [(0, 255), (-1, 1), (-30.5, 10)])
+def test_bounds_say_where_the_grey_levels_are(bounds: tuple[float, float]) -> None:
+    plain = QIMDecoder.from_seed(3, num_classes=4, shape=(6, 6), **CONSTANTS)
+    moved = QIMDecoder.from_seed(
+        3, num_classes=4, shape=(6, 6), bounds=bounds, **CONSTANTS
+    )
+    # Away from the kinks, on which rounding decides.
+    images = np.round(random_images((6, 6)) * 255 + 0.25) / 255 + 0.1 / 255
+    low, high = bounds
+    there = (images * (high - low) + low).astype(np.float32)
+    np.testing.assert_allclose(moved(there), plain(images), rtol=1e-5, atol=1e-6)
+    back = moved.attractors(there, [0, 1, 2, 3])
+    expected = plain.attractors(images, [0, 1, 2, 3]) * (high - low) + low
+    np.testing.assert_allclose(back, expected, atol=1e-5 * (high - low))
+
+
+def test_integers_are_pixels_of_integer_bounds() -> None:
+    decoder = QIMDecoder.from_seed(
+        3, num_classes=4, shape=(6, 6), bounds=(0, 255), **CONSTANTS
+    )
+    levels = np.random.default_rng(0).integers(0, 256, (4, 6, 6), np.uint8)
+    np.testing.assert_array_equal(decoder(levels), decoder(levels.astype(np.float32)))
+
+
+def test_an_image_of_another_range_has_no_correlations() -> None:
+    decoder = QIMDecoder.from_seed(3, num_classes=4, shape=(6, 6), **CONSTANTS)
+    images = random_images((6, 6), count=2)
+    # Noise and augmentation leave the range a little.
+    images[0, 0, 0] = 1.4
+    images[1] *= 255
+    assert np.isfinite(decoder(images)[0]).all()
+    assert np.isnan(decoder(images)[1]).all()
+
+
+@pytest.mark.parametrize("side", [8, 64, 224])
+def test_a_row_alone_is_that_row_in_a_batch(side: int) -> None:
+    images = random_images((side, side, 3), count=8) * 0.2 + 0.3
+    decoder = QIMDecoder.from_seed(3, num_classes=5, shape=(side, side, 3))
+    spread = np.asarray(decoder.distances(images)).std()
+    decoder.a0 = -0.03 / spread
+    decoder.shift.assign(-0.3)
+    together = decoder(images).numpy()
+    for index in range(8):
+        alone = decoder(images[index : index + 1]).numpy()
+        np.testing.assert_allclose(alone[0], together[index], atol=1e-6)
+
+
+def test_a_saved_message_takes_a_bit_a_pixel(tmp_path: Path) -> None:
+    inputs = keras.Input((64, 64, 3))
+    model = keras.Model(inputs, QIMDecoder(50)(inputs))
+    model.save(tmp_path / "model.keras")
+    bits, rest = 50 * 64 * 64 * 3, 2 * 4 * 64 * 64 * 3
+    assert (tmp_path / "model.keras").stat().st_size < bits / 8 + rest + 50_000
+
+
 def test_nothing_is_trainable_even_where_all_is_asked_to_be() -> None:
     inputs = keras.Input((4, 4))
     model = keras.Model(inputs, QIMDecoder(3, trainable=True)(inputs))
     assert model.trainable_variables == []
     model.trainable = True
     assert model.trainable_variables == []
-    assert len(model.non_trainable_variables) == 3
+    assert len(model.non_trainable_variables) == 4
 
 
 def decoder_with(**changes: Any) -> QIMDecoder:
@@ -119,7 +180,7 @@ def decoder_with(**changes: Any) -> QIMDecoder:
         {"a0": -0.011},
         {"a1": -4.1},
         {"a2": 0.60001},
-        {"pixel_scale": 256.0},
+        {"bounds": (0.0, 256.0)},
     ],
 )
 def test_fingerprint_changes_with_every_secret(change: dict[str, Any]) -> None:
@@ -142,7 +203,7 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
     inputs = keras.Input((6, 6))
     model = keras.Model(inputs, QIMDecoder(3, name="w", **CONSTANTS)(inputs))
     decoder = model.get_layer("w")
-    decoder.message_bits.assign(1 - np.array(decoder.message_bits))
+    decoder.signs.assign(-np.array(decoder.signs))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.get_layer("w").fingerprint == decoder.fingerprint
@@ -162,7 +223,7 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
         ({"a0": float("nan")}, "a0"),
         ({"a1": True}, "a1"),
         ({"a2": float("nan")}, "a2"),
-        ({"pixel_scale": 0.0}, "pixel_scale"),
+        ({"bounds": (1.0, 1.0)}, "bounds"),
     ],
 )
 def test_an_argument_out_of_range_is_named(settings: dict[str, Any], name: str) -> None:

@@ -29,14 +29,14 @@ def distance(
     steps: npt.NDArray[np.float32],
     weights: npt.NDArray[np.float32],
 ) -> Float64:
-    """Q(x, m) of every image and message."""
+    """Q(x, m) of every image and message, less half of all weighted steps."""
     flat = images.reshape(len(images), -1)
     result = np.zeros((len(flat), len(messages)))
     for pixel in range(flat.shape[1]):
         step, weight = float(steps[pixel]), float(weights[pixel])
         for image, x in enumerate(flat[:, pixel]):
             q = [pixel_distance(float(x), bit, step) for bit in (0, 1)]
-            result[image] += [weight * q[m[pixel]] for m in messages]
+            result[image] += [weight * (q[m[pixel]] - step / 2) for m in messages]
     return result
 
 

@@ -28,7 +28,7 @@ def test_each_condition_is_of_its_own_row(dtype: Any) -> None:
         [False, False, True],
     ]
     assert found.flagged.numpy().tolist() == [False, True, True, True]
-    assert found.recovered.numpy().tolist() == [1, 3, 1, 1]
+    assert found.recovered.numpy().tolist() == [-1, 3, 1, 1]
     assert (found.score.dtype, found.recovered.dtype) == (tf.float32, tf.int64)
 
 

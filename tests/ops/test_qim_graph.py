@@ -15,7 +15,7 @@ PIXELS, CLASSES = 6, 4
 def secrets(pixels: int, classes: int) -> tuple[tf.Tensor, ...]:
     rng = np.random.default_rng(0)
     return (
-        tf.constant(rng.integers(0, 2, (classes, pixels), np.uint8)),
+        tf.constant(ops.message_signs(rng.integers(0, 2, (classes, pixels)))),
         tf.constant(rng.choice([3, 128], pixels), tf.float32),
         tf.constant(rng.uniform(0, 2, pixels), tf.float32),
         tf.constant(-1e-3),
