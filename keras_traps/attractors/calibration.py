@@ -167,13 +167,13 @@ def calibrate(
     Args:
         classifier: A built Keras model from images to `(batch, num_classes)`, or to
             `(batch, 1)` for two classes.
-        images: Clean images, at least `1 / budget` of them, pixels in `bounds`: an array
-            `(images, ...)`, a `tf.data.Dataset`, or an iterable of batches; with or
-            without labels.
-        labels: `(images,)`, integers: their true classes. Defaults to `None`: those that
-            `images` come with.
-        output: What the classifier returns, `"logits"` or `"probabilities"`. Defaults to
-            `None`: what its answers look like, which is printed.
+        images: Clean images, at least `1 / budget` of them, pixels in `bounds`: an
+            array `(images, ...)`, a `tf.data.Dataset`, or an iterable of batches; with
+            or without labels.
+        labels: `(images,)`, integers: their true classes. Defaults to `None`: those
+            that `images` come with.
+        output: What the classifier returns, `"logits"` or `"probabilities"`. Defaults
+            to `None`: what its answers look like, which is printed.
         bounds: The least and the largest value of a pixel, as the classifier was
             trained on. Integer images are taken where both are integers. Defaults to
             `(0.0, 1.0)`.
@@ -245,7 +245,9 @@ def calibrate(
     if output is None:
         output = output_of(answers)
         draft = dataclasses.replace(draft, output=output)
-        print(f"The outputs of {classifier.name!r} are taken for {output}.")
+        print(  # noqa: T201
+            f"The outputs of {classifier.name!r} are taken for {output}."
+        )
     check_outputs(answers, output)
     answers = answers_of(answers, output)
     accuracy = check_answers(answers.argmax(axis=1), own_labels, num_classes, bounds)

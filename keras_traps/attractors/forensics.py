@@ -127,10 +127,10 @@ class ForensicAnalyzer:
 
         Raises:
             TypeError: If images are integers and the bounds are not.
-            ValueError: If a pixel is not in `bounds`, the images use less than a fiftieth
-                of that range, `fpr` is not between 0 and 1, there are too few images for
-                it, where the message says how many are needed, or `batch_size` is not
-                an integer of at least 1.
+            ValueError: If a pixel is not in `bounds`, the images use less than a
+                fiftieth of that range, `fpr` is not between 0 and 1, there are too few
+                images for it, where the message says how many are needed, or
+                `batch_size` is not an integer of at least 1.
         """
         pixels, _ = read_images(images, rank=len(self.decoder.image_shape))
         clean = check_images(pixels, self.decoder.image_shape, bounds=self.bounds)
@@ -182,8 +182,8 @@ class ForensicAnalyzer:
 
         Raises:
             TypeError: If images are integers and the bounds are not.
-            ValueError: If a pixel is not in `bounds`, the shape is not the decoder's, or
-                `batch_size` is not an integer of at least 1.
+            ValueError: If a pixel is not in `bounds`, the shape is not the decoder's,
+                or `batch_size` is not an integer of at least 1.
         """
         shape = self.decoder.image_shape
         if batch_size is None:

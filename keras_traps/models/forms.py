@@ -38,8 +38,8 @@ def wrap(
         scale: What pixels are multiplied by, a number or one for each channel. Defaults
             to `1.0`.
         offset: What is added then, a number or one for each channel. Defaults to `0.0`.
-        flip_channels: Whether the channels are reversed first, from RGB to BGR. Defaults
-            to `False`.
+        flip_channels: Whether the channels are reversed first, from RGB to BGR.
+            Defaults to `False`.
 
     Returns:
         A functional model: `model(flipped * scale + offset)`. It shares the layers of
@@ -115,7 +115,7 @@ def two_columns(answer: keras.KerasTensor, output: AttackedOutput) -> keras.Kera
 
 
 def one_column(answer: keras.KerasTensor) -> keras.KerasTensor:
-    """Writes a row of norm 1 as one number in [0, 1], above 0.5 for the second class."""
+    """Writes rows of norm 1 as numbers in [0, 1], above 0.5 for the second class."""
     return 0.5 + 0.5 * (answer[:, 1:] - answer[:, :1])
 
 

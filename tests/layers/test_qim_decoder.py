@@ -196,7 +196,7 @@ def test_fingerprint_does_not_change_with_what_no_correlation_depends_on() -> No
 
 def test_fingerprint_is_pinned() -> None:
     # Of draws that are the same on every machine: analyzers on disk refer to it.
-    assert decoder_with().fingerprint[:16] == "247942d69b038d12"
+    assert decoder_with().fingerprint[:16] == "32118a912c04b733"
 
 
 def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
