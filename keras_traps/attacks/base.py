@@ -166,7 +166,7 @@ class Attack(abc.ABC):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Kind]
+    kind: ClassVar[Kind] = "UA"
     target_rule: ClassVar[TargetRule] = "none"
     losses: ClassVar[tuple[Loss, ...]] = ()
     note: ClassVar[str] = ""

@@ -4,13 +4,13 @@ import dataclasses
 import typing
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Kind, uniform_start
+from keras_traps.attacks.base import Batch, uniform_start
 from keras_traps.attacks.gradient import IterativeAttack, Recipe
 from keras_traps.attacks.loop import Logits
 from keras_traps.attacks.model_checks import changed_calls, check_differentiable
@@ -29,13 +29,10 @@ class BPDA(IterativeAttack):
     # Names of layers, also of a model inside the model, which keep their input's shape.
     through: Sequence[str] = ()
     abort_early: bool = False
-    name: ClassVar[str] = "BPDA"
-    kind: ClassVar[Kind] = "UA"
+    name = "BPDA"
     # The model may have none; the approximation is checked where it is made.
-    needs_gradient: ClassVar[bool] = False
-    note: ClassVar[str] = (
-        "Takes the layers in `through` for the identity; without them it is PGD."
-    )
+    needs_gradient = False
+    note = "Takes the layers in `through` for the identity; without them it is PGD."
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -72,16 +72,15 @@ class CW2(SearchAttack):
     binary_search_steps: Count = 5
     max_iterations: Count = 1000
     initial_const: Positive = 1e-2
-    name: ClassVar[str] = "CW2"
+    name = "CW2"
     kind: ClassVar[Kind] = "TA"
     target_rule: ClassVar[TargetRule] = "random"
-    method: ClassVar[type[Method]] = TanhAdam
+    method = TanhAdam
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class UCW2(CW2):
     """The smallest change in L2 that makes the answer another class."""
 
-    name: ClassVar[str] = "UCW2"
-    kind: ClassVar[Kind] = "UA"
-    target_rule: ClassVar[TargetRule] = "none"
+    name = "UCW2"
+    kind = "UA"
+    target_rule = "none"

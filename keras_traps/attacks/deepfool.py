@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -13,7 +13,6 @@ from keras_traps.attacks.base import (
     Attack,
     Batch,
     Count,
-    Kind,
     NotNegative,
     Perturbed,
     TwoOrMore,
@@ -48,9 +47,8 @@ class DeepFool(Attack):
     # How many classes to look at: those that the model holds most likely on the clean
     # image, its own among them; or all.
     nb_candidate: TwoOrMore | None = None
-    name: ClassVar[str] = "DeepFool"
-    kind: ClassVar[Kind] = "UA"
-    searches: ClassVar[bool] = True
+    name = "DeepFool"
+    searches = True
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the boundary."""

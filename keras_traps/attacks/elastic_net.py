@@ -1,16 +1,14 @@
 """The elastic-net attack."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import tensorflow as tf
 
 from keras_traps.attacks.base import (
     Count,
-    Kind,
     NotNegative,
     Positive,
-    TargetRule,
 )
 from keras_traps.attacks.optimization import (
     Attempt,
@@ -100,10 +98,10 @@ class EAD(SearchAttack):
     max_iterations: Count = 1000
     initial_const: Positive = 1e-3
     abort_early: bool = False
-    name: ClassVar[str] = "EAD"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "random"
-    method: ClassVar[type[Method]] = ShrinkingSteps
+    name = "EAD"
+    kind = "TA"
+    target_rule = "random"
+    method = ShrinkingSteps
 
     def numbers(self) -> Settings:
         """Returns the numbers, and whether the rule is L1."""

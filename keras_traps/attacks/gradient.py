@@ -7,7 +7,7 @@ tenth of the time, and keep a trace of each model for good.
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,12 +18,10 @@ from keras_traps._checks import FloatArray, is_number
 from keras_traps.attacks.base import (
     Batch,
     Count,
-    Kind,
     LinfAttack,
     NotNegative,
     Perturbed,
     Positive,
-    TargetRule,
     ball_noise,
     uniform_start,
 )
@@ -72,11 +70,10 @@ _DTYPES = LoopSettings(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack(LinfAttack, abc.ABC):
     """The template: iterated steps along a gradient from a start in the ball."""
 
-    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
+    losses = ("cross_entropy", "margin")
 
     def _recipe(self) -> Recipe:
         """Returns what the loop does."""
@@ -193,24 +190,21 @@ class _Steps(NamedTuple):
         return rows._replace(images=images, memory=memory)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class FGSM(GradientAttack):
     """Fast gradient sign method: one step of `eps` (Goodfellow et al., 2015)."""
 
-    name: ClassVar[str] = "FGSM"
-    kind: ClassVar[Kind] = "UA"
+    name = "FGSM"
 
     def _loop_settings(self) -> LoopSettings:
         return LoopSettings(self.eps, self.eps, 1, self.targeted)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class LLC(FGSM):
     """FGSM towards the least likely class (Kurakin et al., 2017)."""
 
-    name: ClassVar[str] = "LLC"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "least_likely"
+    name = "LLC"
+    kind = "TA"
+    target_rule = "least_likely"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,8 +215,7 @@ class RFGSM(GradientAttack):
     """
 
     alpha: float  # above 0 and below `eps`
-    name: ClassVar[str] = "RFGSM"
-    kind: ClassVar[Kind] = "UA"
+    name = "RFGSM"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -242,13 +235,12 @@ class RFGSM(GradientAttack):
         return np.clip(batch.images + self.alpha * signs, 0, 1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RLLC(RFGSM):
     """RFGSM towards the least likely class (Tramèr et al., 2018)."""
 
-    name: ClassVar[str] = "RLLC"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "least_likely"
+    name = "RLLC"
+    kind = "TA"
+    target_rule = "least_likely"
 
 
 def check_step(eps_iter: float, radius: float, *, name: str = "eps") -> None:
@@ -266,7 +258,7 @@ class IterativeAttack(GradientAttack, abc.ABC):
 
     eps_iter: Positive  # at most the radius
     nb_iter: Count
-    ball: ClassVar[str] = "eps"
+    ball = "eps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -282,27 +274,24 @@ class BIM(IterativeAttack):
     """Basic iterative method: projected FGSM steps (Kurakin et al., 2017)."""
 
     abort_early: bool = False  # whether an example stops as soon as it has succeeded
-    name: ClassVar[str] = "BIM"
-    kind: ClassVar[Kind] = "UA"
+    name = "BIM"
 
     def _recipe(self) -> Recipe:
         return Recipe(abort_early=self.abort_early)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ILLC(BIM):
     """BIM towards the least likely class (Kurakin et al., 2017)."""
 
-    name: ClassVar[str] = "ILLC"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "least_likely"
+    name = "ILLC"
+    kind = "TA"
+    target_rule = "least_likely"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class PGD(BIM):
     """Projected gradient descent: BIM from a random point (Madry et al., 2018)."""
 
-    name: ClassVar[str] = "PGD"
+    name = "PGD"
 
     def _start(self, batch: Batch) -> FloatArray:
         return uniform_start(batch, self.eps)
@@ -313,8 +302,7 @@ class MIM(IterativeAttack):
     """Momentum iterative method (Dong et al., 2018)."""
 
     decay_factor: NotNegative = 1.0  # how much of the earlier gradients' sum stays
-    name: ClassVar[str] = "MIM"
-    kind: ClassVar[Kind] = "UA"
+    name = "MIM"
 
     def _recipe(self) -> Recipe:
         return Recipe(momentum=True)
@@ -323,21 +311,19 @@ class MIM(IterativeAttack):
         return super()._loop_settings()._replace(decay_factor=self.decay_factor)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class UMIFGSM(MIM):
     """MIM, by the name that the attractor paper has for it."""
 
-    name: ClassVar[str] = "UMIFGSM"
-    note: ClassVar[str] = (
+    name = "UMIFGSM"
+    note = (
         "Each gradient is divided by its mean absolute value before it is added to the "
         "momentum, as the attack's authors and cleverhans do; DEEPSEC does not."
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TMIFGSM(UMIFGSM):
     """MIM towards a given class."""
 
-    name: ClassVar[str] = "TMIFGSM"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "random"
+    name = "TMIFGSM"
+    kind = "TA"
+    target_rule = "random"

@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 import math
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
 from keras_traps.attacks.base import (
     Attack,
     Batch,
-    Kind,
     Perturbed,
     Share,
-    TargetRule,
     numbers_of,
 )
 from keras_traps.attacks.loop import (
@@ -50,12 +48,12 @@ class JSMA(Attack):
     # them, rounded up, as in DEEPSEC; cleverhans rounds down. Of 784 values 80 for 0.1.
     gamma: Share = 0.1
     saliency: Saliency = "probabilities"  # whose map; that of logits follows no loss
-    name: ClassVar[str] = "JSMA"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "random"
-    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
-    searches: ClassVar[bool] = True
-    note: ClassVar[str] = (
+    name = "JSMA"
+    kind = "TA"
+    target_rule = "random"
+    losses = ("cross_entropy", "margin")
+    searches = True
+    note = (
         "The saliency map is that of the probabilities; that of cleverhans 3.1 and "
         "DEEPSEC is that of the outputs and reaches fewer targets."
     )

@@ -6,7 +6,7 @@ import operator
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, minimize
 from threadpoolctl import threadpool_limits
 
 from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, TargetRule
+from keras_traps.attacks.base import Batch, Count, Perturbed, Positive
 from keras_traps.attacks.loop import Logits, compiled, fooled, watch
 from keras_traps.attacks.optimization import Constant, ConstantSearchAttack
 
@@ -55,9 +55,9 @@ class BLB(ConstantSearchAttack):
     binary_search_steps: Count = 5
     max_iterations: Count = 1000  # of L-BFGS with each c
     initial_const: Positive = 1e-2
-    name: ClassVar[str] = "BLB"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "random"
+    name = "BLB"
+    kind = "TA"
+    target_rule = "random"
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, each example in a thread of its own."""

@@ -53,7 +53,7 @@ class ConstantSearchAttack(Attack, abc.ABC):
     initial_const: Positive  # the first c
     binary_search_steps: Count  # how many c to try
     max_iterations: Count  # steps with each c at most
-    searches: ClassVar[bool] = True
+    searches = True
 
 
 class Constant(NamedTuple):

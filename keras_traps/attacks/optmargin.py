@@ -1,16 +1,15 @@
 """OptMargin: images whose neighbours are misclassified too."""
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, in_parts
+from keras_traps.attacks.base import Batch, Count, Perturbed, Positive, in_parts
 from keras_traps.attacks.carlini_wagner import TanhAdam
 from keras_traps.attacks.loop import Stream, per_example
-from keras_traps.attacks.optimization import Method, Rows, SearchAttack
+from keras_traps.attacks.optimization import Rows, SearchAttack
 
 # The model is shown each example with all its noises. This bounds the memory.
 _IMAGES_AT_ONCE = 256
@@ -64,12 +63,9 @@ class OptMargin(SearchAttack):
     binary_search_steps: Count = 4
     max_iterations: Count = 10_000
     initial_const: Positive = 0.02
-    name: ClassVar[str] = "OM"
-    kind: ClassVar[Kind] = "UA"
-    note: ClassVar[str] = (
-        "Each example has noises of its own; DEEPSEC draws them once for a batch."
-    )
-    method: ClassVar[type[Method]] = NoisyTanhAdam
+    name = "OM"
+    note = "Each example has noises of its own; DEEPSEC draws them once for a batch."
+    method = NoisyTanhAdam
 
     def draws(self, batch: Batch) -> FloatArray:
         """Draws orthogonal noises of one length for each, the last of them zero."""

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,6 @@ from keras_traps._checks import check_number
 from keras_traps.attacks.base import (
     Batch,
     Count,
-    Kind,
     LinfAttack,
     Perturbed,
     Positive,
@@ -58,9 +57,8 @@ class SPSA(LinfAttack):
     # An example stops as soon as the true class's logit less the largest other is below
     # this: at 0.0 when it has succeeded; with `None`, cleverhans', never.
     early_stop_loss_threshold: float | None = None
-    name: ClassVar[str] = "SPSA"
-    kind: ClassVar[Kind] = "UA"
-    needs_gradient: ClassVar[bool] = False
+    name = "SPSA"
+    needs_gradient = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

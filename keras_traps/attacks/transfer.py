@@ -1,7 +1,6 @@
 """Momentum attacks made to transfer from one model to another."""
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +27,9 @@ class DIM(MIM):
     """
 
     prob: float = 0.5
-    name: ClassVar[str] = "DIM"
-    needs_channels_last: ClassVar[bool] = True
-    note: ClassVar[str] = (
+    name = "DIM"
+    needs_channels_last = True
+    note = (
         "Each image is resized by draws of its own; the luring paper's code draws once "
         "for a batch."
     )
@@ -56,8 +55,8 @@ class MIMTI(MIM):
 
     kernlen: Count = 5  # length of the kernel's sides
     nsig: Positive = 3  # standard deviations on each side of its middle
-    name: ClassVar[str] = "MIM-TI"
-    needs_channels_last: ClassVar[bool] = True
+    name = "MIM-TI"
+    needs_channels_last = True
 
     def _recipe(self) -> Recipe:
         return dataclasses.replace(super()._recipe(), transform_gradient=_smooth)
@@ -71,7 +70,7 @@ class MIMTI(MIM):
 class DIMTI(DIM, MIMTI):
     """MIM with input diversity and with convolved gradients (Dong et al., 2019)."""
 
-    name: ClassVar[str] = "DIM-TI"
+    name = "DIM-TI"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +81,8 @@ class MIML2(MIM):
     """
 
     radius: Positive  # of the L2 ball: cleverhans' `eps` for this norm
-    ball: ClassVar[str] = "radius"
-    name: ClassVar[str] = "MIML2"
+    ball = "radius"
+    name = "MIML2"
 
     @property
     def l2_bound(self) -> float:

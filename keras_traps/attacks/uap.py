@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Hashable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,7 +12,6 @@ from keras_traps._checks import FloatArray, IntArray, check_share
 from keras_traps.attacks.base import (
     Batch,
     Count,
-    Kind,
     LinfAttack,
     NotNegative,
     Perturbed,
@@ -56,8 +55,7 @@ class UAP(LinfAttack):
     deepfool_max_iter: Count = 10
     overshoot: NotNegative = 0.02  # see `DeepFool`
     nb_candidate: TwoOrMore | None = None  # see `DeepFool`
-    name: ClassVar[str] = "UAP"
-    kind: ClassVar[Kind] = "UA"
+    name = "UAP"
 
     def __post_init__(self) -> None:
         super().__post_init__()
