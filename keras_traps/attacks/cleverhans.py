@@ -44,9 +44,9 @@ from keras_traps.attacks.base import (
     TargetRule,
     in_parts,
 )
-from keras_traps.attacks.carlini_wagner import CW2
 from keras_traps.attacks.gradient import check_step
 from keras_traps.attacks.loop import Logits, Loss, Stream, once_per_model, rivals_lead
+from keras_traps.attacks.searches import CW2
 from keras_traps.attacks.spsa import SPSA
 
 NormName = Literal["Linf", "L2"]

@@ -21,9 +21,11 @@ from keras_traps.attacks.base import (
 from keras_traps.attacks.loop import (
     Finished,
     Logits,
+    Step,
     compiled,
     fooled,
     iterate,
+    normalised,
     only,
     sift,
     watch,
@@ -98,7 +100,11 @@ class _Search(NamedTuple):
     ) -> Finished:
         outputs = self.logits(images)
         ranked = tf.argsort(outputs, axis=-1, direction="DESCENDING", stable=True)
-        rivals = _without(ranked, labels)[:, : settings["nb_candidate"] - 1]
+        others = tf.boolean_mask(
+            ranked, tf.cast(ranked, labels.dtype) != labels[:, None]
+        )
+        rivals = tf.reshape(others, tf.shape(ranked) - [0, 1])
+        rivals = rivals[:, : settings["nb_candidate"] - 1]
         position = tf.range(tf.shape(images)[0])
         total = tf.zeros_like(images)
         rows = _Rows(position, images, labels, ids, rivals, images, total)
@@ -112,7 +118,7 @@ class _Search(NamedTuple):
 
     def advance(
         self, overshoot: tf.Tensor, step: tf.Tensor, rows: _Rows, finished: Finished
-    ) -> tuple[tf.Tensor, _Rows, Finished]:
+    ) -> Step[_Rows]:
         """Makes one step, after which those that are over a boundary leave."""
         distance, normal = self.nearest(rows)
         # Without any slope there is no step, now or later.
@@ -141,43 +147,21 @@ class _Search(NamedTuple):
         ) -> tuple[tf.Tensor, ...]:
             lead = tf.one_hot(rows.rivals[:, rank], classes) - given
             slope = tape.gradient(outputs, rows.moved, output_gradients=lead)
-            size, direction = _normalised(slope)
+            size, direction = normalised(slope)
+            size = tf.reshape(size, (-1,))
             gap = tf.abs(tf.reduce_sum(lead * outputs, axis=1))
             distance = tf.where(size > 0, gap / size, float("inf"))
             nearer = distance < nearest
-            return (
-                rank + 1,
-                tf.where(nearer, distance, nearest),
-                tf.where(_per_image(nearer), direction, normal),
-            )
+            normal = tf.where(_per_image(nearer), direction, normal)
+            return rank + 1, tf.where(nearer, distance, nearest), normal
 
+        infinite = tf.fill(tf.shape(rows.labels), float("inf"))
         _, nearest, normal = tf.while_loop(
             lambda rank, *_: rank < tf.shape(rows.rivals)[1],
             look_at,
-            (
-                tf.constant(0),
-                tf.fill(tf.shape(rows.labels), float("inf")),
-                tf.zeros_like(rows.moved),
-            ),
+            (tf.constant(0), infinite, tf.zeros_like(rows.moved)),
         )
         return nearest, normal
-
-
-def _normalised(slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the length of each image's slope, and the slope with length 1."""
-    flat = tf.reshape(slope, (tf.shape(slope)[0], -1))
-    # The square of a large or small number is none in float32.
-    scale = tf.reduce_max(tf.abs(flat), axis=1)
-    flat = tf.math.divide_no_nan(flat, scale[:, None])
-    length = tf.norm(flat, axis=1)
-    flat = tf.math.divide_no_nan(flat, length[:, None])
-    return scale * length, tf.reshape(flat, tf.shape(slope))
-
-
-def _without(ranked: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    others = tf.cast(ranked, labels.dtype) != labels[:, None]
-    shape = tf.shape(ranked) - [0, 1]
-    return tf.reshape(tf.boolean_mask(ranked, others), shape)
 
 
 def _per_image(values: tf.Tensor) -> tf.Tensor:

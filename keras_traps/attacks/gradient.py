@@ -31,6 +31,7 @@ from keras_traps.attacks.loop import (
     Logits,
     Loss,
     Norm,
+    Step,
     apart,
     compiled,
     fooled,
@@ -76,7 +77,6 @@ class GradientAttack(LinfAttack, abc.ABC):
     losses = ("cross_entropy", "margin")
 
     def _recipe(self) -> Recipe:
-        """Returns what the loop does."""
         return Recipe()
 
     @abc.abstractmethod
@@ -141,9 +141,7 @@ class _Steps(NamedTuple):
         position = tf.range(count)
         memory = tf.zeros_like(clean) if self.recipe.momentum else tf.zeros((count, 0))
 
-        def advance(
-            step: tf.Tensor, rows: _Rows, finished: Finished
-        ) -> tuple[tf.Tensor, _Rows, Finished]:
+        def advance(step: tf.Tensor, rows: _Rows, finished: Finished) -> Step[_Rows]:
             gradient, logits = apart(self.gradient)(rows, step, settings)
             if self.recipe.abort_early:
                 result = rows.position, rows.images, step

@@ -18,6 +18,7 @@ from keras_traps.attacks.loop import (
     Finished,
     Logits,
     Loss,
+    Step,
     apart,
     compiled,
     fooled,
@@ -122,7 +123,7 @@ class _Search(NamedTuple):
 
     def advance(
         self, theta: tf.Tensor, step: tf.Tensor, rows: _Rows, finished: Finished
-    ) -> tuple[tf.Tensor, _Rows, Finished]:
+    ) -> Step[_Rows]:
         """Raises the best pair of each row, except of those that leave."""
         logits, target, others = apart(self.derivatives)(rows)
         if self.saliency == "logits":

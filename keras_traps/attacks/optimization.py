@@ -25,6 +25,7 @@ from keras_traps.attacks.base import (
 from keras_traps.attacks.loop import (
     Finished,
     Logits,
+    Step,
     apart,
     compiled,
     iterate,
@@ -44,16 +45,6 @@ Settings = dict[str, tf.Tensor]
 _LARGEST_CONSTANT = 1e10
 # cleverhans' share of the loss that has to be left at most for the steps to go on.
 _PROGRESS = 0.9999
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConstantSearchAttack(Attack, abc.ABC):
-    """An attack that minimises a distance plus c times a penalty, for several c."""
-
-    initial_const: Positive  # the first c
-    binary_search_steps: Count  # how many c to try
-    max_iterations: Count  # steps with each c at most
-    searches = True
 
 
 class Constant(NamedTuple):
@@ -190,16 +181,12 @@ class Method(abc.ABC):
         """Searches for the nearest success of each row."""
         finished = Finished(rows.images, tf.zeros_like(rows.position))
         rows = only(~self.done(rows), rows)
-        *_, finished = iterate(
-            (rows, self.start(rows), _fresh(rows, self.settings)),
-            self.advance,
-            finished=finished,
-        )
-        return finished
+        under_way = rows, self.start(rows), _fresh(rows, self.settings)
+        return iterate(under_way, self.advance, finished=finished)[-1]
 
     def advance(
         self, number: tf.Tensor, under_way: UnderWay, finished: Finished
-    ) -> tuple[tf.Tensor, UnderWay, Finished]:
+    ) -> Step[UnderWay]:
         """Makes one step, after which some examples go on to another c or leave."""
         rows, state, standing = under_way
         attempt = apart(self.step)(rows, state, standing)
@@ -213,8 +200,7 @@ class Method(abc.ABC):
         looked = step % tf.maximum(limit // 10, 1) == 0
         stuck = looked & (losses > _PROGRESS * standing.before)
         ended = (step == limit) | (stuck & self.settings["abort_early"])
-        standing = Standing(
-            constant=standing.constant,
+        standing = standing._replace(
             step=step,
             found=standing.found | attempt.success,
             losses=tf.where(looked, 0.0, losses),
@@ -223,10 +209,11 @@ class Method(abc.ABC):
             distance=tf.where(better, attempt.distance, standing.distance),
             iterations=standing.iterations + 1,
         )
+        under_way = rows, attempt.state, standing
         under_way, finished = tf.cond(
             tf.reduce_any(ended),
-            lambda: self.turn(ended, (rows, attempt.state, standing), finished),
-            lambda: ((rows, attempt.state, standing), finished),
+            lambda: self.turn(ended, under_way, finished),
+            lambda: (under_way, finished),
         )
         return number + 1, under_way, finished
 
@@ -252,14 +239,18 @@ class Method(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchAttack(ConstantSearchAttack, abc.ABC):
-    """One whose steps are made by a `Method` in the compiled loop."""
+class SearchAttack(Attack, abc.ABC):
+    """An attack that minimises a distance plus c times a penalty, for several c."""
 
+    initial_const: Positive  # the first c
+    binary_search_steps: Count  # how many c to try
+    max_iterations: Count  # steps with each c at most
     learning_rate: Positive
     confidence: NotNegative = 0.0  # by how much the answer that is wanted has to lead
     # Whether an example goes on to its next c when a tenth of the steps has not lowered
     # its mean loss by 0.01 %.
     abort_early: bool = True
+    searches = True
     method: ClassVar[type[Method]]
 
     def draws(self, batch: Batch) -> FloatArray:
@@ -275,15 +266,11 @@ class SearchAttack(ConstantSearchAttack, abc.ABC):
         method = self.method
 
         def graph(logits: Logits) -> Callable[..., Finished]:
-            return lambda rows, settings: method(logits, settings).run(Rows(*rows))
+            return lambda rows, settings: method(logits, settings).run(rows)
 
-        rows = (
-            np.arange(len(batch.ids), dtype=np.int32),
-            batch.images,
-            batch.labels,
-            batch.ids,
-            self.draws(batch),
-        )
+        position = np.arange(len(batch.ids), dtype=np.int32)
+        draws = self.draws(batch)
+        rows = Rows(position, batch.images, batch.labels, batch.ids, draws)
         arguments = (rows, self.numbers())
         search = compiled(batch.model, ("search", method), graph, arguments)
         return Perturbed(*search(*arguments))

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, is_number
-from keras_traps.attacks.base import Batch, Count, Perturbed, Positive
+from keras_traps._checks import FloatArray
+from keras_traps.attacks.base import Batch, Count, NotNegativeShare, Perturbed, Positive
 from keras_traps.attacks.gradient import MIM, LoopSettings, Recipe
 from keras_traps.attacks.loop import L2, Stream, per_example
 
@@ -26,7 +26,7 @@ class DIM(MIM):
     shrunk by 1 or 2 pixels and padded with zeros (Xie et al., 2019).
     """
 
-    prob: float = 0.5
+    prob: NotNegativeShare = 0.5
     name = "DIM"
     needs_channels_last = True
     note = (
@@ -34,19 +34,27 @@ class DIM(MIM):
         "for a batch."
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (is_number(self.prob) and 0 <= self.prob <= 1):
-            raise ValueError(
-                "Invalid value for argument `prob`. Expected a number from 0 to 1. "
-                f"Received: prob={self.prob!r}"
-            )
-
     def _recipe(self) -> Recipe:
         return dataclasses.replace(super()._recipe(), look=_show_variants)
 
     def _draws(self, batch: Batch) -> npt.NDArray[np.int32]:
-        return _draw_variants(batch, self.prob, self.nb_iter)
+        shortest = min(batch.images.shape[1:3])
+        if shortest <= _LARGEST_LESS:
+            raise ValueError(
+                "Invalid value for argument `x`. Input diversity makes images smaller "
+                f"by {_LARGEST_LESS} pixels: expected longer sides. Received: x with a "
+                f"side of {shortest}"
+            )
+        steps = self.nb_iter
+
+        def draw(generator: np.random.Generator) -> npt.NDArray[np.int32]:
+            changed = generator.random(steps) < self.prob
+            by_two = generator.random(steps) < 0.5
+            place = generator.integers(2, len(_VARIANTS), steps)
+            return np.where(changed, np.where(by_two, place, 1), 0).astype(np.int32)
+
+        drawn = per_example(draw, batch.ids, batch.seed, Stream.DIVERSITY)
+        return drawn.astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,29 +106,6 @@ class MIML2(MIM):
         eps = np.float32(self.eps)
         low, high = batch.images - eps, batch.images + eps
         return Perturbed(np.clip(moved.images, low, high), moved.iterations)
-
-
-def _draw_variants(batch: Batch, prob: float, steps: int) -> npt.NDArray[np.int32]:
-    """Returns `(batch, steps)`: which of `_VARIANTS` the model is shown.
-
-    The image itself, but with probability `prob`; less 1 or 2 and the places are as
-    likely as each other.
-    """
-    shortest = min(batch.images.shape[1:3])
-    if shortest <= _LARGEST_LESS:
-        raise ValueError(
-            "Invalid value for argument `x`. Input diversity makes images smaller by "
-            f"{_LARGEST_LESS} pixels: expected longer sides. Received: x with a side "
-            f"of {shortest}"
-        )
-
-    def draw(generator: np.random.Generator) -> npt.NDArray[np.int32]:
-        changed = generator.random(steps) < prob
-        by_two = generator.random(steps) < 0.5
-        place = generator.integers(2, len(_VARIANTS), steps)
-        return np.where(changed, np.where(by_two, place, 1), 0).astype(np.int32)
-
-    return per_example(draw, batch.ids, batch.seed, Stream.DIVERSITY).astype(np.int32)
 
 
 def _show_variants(images: tf.Tensor, variants: tf.Tensor) -> tf.Tensor:

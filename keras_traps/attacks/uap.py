@@ -8,12 +8,13 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_traps._checks import FloatArray, IntArray, check_share
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks.base import (
     Batch,
     Count,
     LinfAttack,
     NotNegative,
+    OpenShare,
     Perturbed,
     TwoOrMore,
     naming_examples,
@@ -48,7 +49,7 @@ class UAP(LinfAttack):
 
     # It is done after the pass that fools this share of the background; where none
     # does, the best pass counts.
-    fooling_rate: float = 0.3
+    fooling_rate: OpenShare = 0.3
     nb_images: Count = 5000  # how many to learn from at most, drawn by the seed
     nb_at_once: Count = 16  # images that each step looks at
     max_iter: Count = 20  # passes at most
@@ -56,10 +57,6 @@ class UAP(LinfAttack):
     overshoot: NotNegative = 0.02  # see `DeepFool`
     nb_candidate: TwoOrMore | None = None  # see `DeepFool`
     name = "UAP"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self.fooling_rate, name="fooling_rate")
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Adds the perturbation, which the first batch learns."""
@@ -78,9 +75,8 @@ class UAP(LinfAttack):
         last: dict[Hashable, UniversalPerturbation]
         last = once_per_model(batch.model, "universal", lambda _: {})
         if key not in last:
-            with naming_examples(
-                f"UAP on {batch.model.name!r}", of=" of the background"
-            ):
+            who = f"UAP on {batch.model.name!r}"
+            with naming_examples(who, of=" of the background"):
                 learnt = self._learn(batch.model, images, chosen, draw)
             last.clear()
             last[key] = learnt
@@ -93,6 +89,11 @@ class UAP(LinfAttack):
         ids: IntArray,
         draw: np.random.Generator,
     ) -> UniversalPerturbation:
+        search = DeepFool(
+            max_iter=self.deepfool_max_iter,
+            overshoot=self.overshoot,
+            nb_candidate=self.nb_candidate,
+        )
         answers = _answers(model, images)
         best = perturbation = np.zeros(images.shape[1:], np.float32)
         best_rate, passes = 0.0, 0
@@ -100,9 +101,10 @@ class UAP(LinfAttack):
             order = draw.permutation(len(images))
             for start in range(0, len(order), self.nb_at_once):
                 rows = order[start : start + self.nb_at_once]
-                step = self._step(
-                    model, images[rows], answers[rows], ids[rows], perturbation
-                )
+                moved = np.clip(images[rows] + perturbation, 0, 1)
+                found = search.cross(model, moved, answers[rows], ids[rows])
+                # What was fooled before, or could not be, comes back as it was.
+                step = (found.images.numpy() - moved).sum(axis=0)
                 perturbation = np.clip(perturbation + step, -self.eps, self.eps)
             passes += 1
             moved = _answers(model, np.clip(images + perturbation, 0, 1))
@@ -111,26 +113,6 @@ class UAP(LinfAttack):
             if rate >= best_rate:
                 best, best_rate = perturbation, rate
         return UniversalPerturbation(best, passes, best_rate)
-
-    def _step(
-        self,
-        model: keras.Model,
-        images: FloatArray,
-        answers: IntArray,
-        ids: IntArray,
-        perturbation: FloatArray,
-    ) -> FloatArray:
-        """Returns the sum of the steps that fool the images that are not yet fooled."""
-        moved = np.clip(images + perturbation, 0, 1)
-        search = DeepFool(
-            max_iter=self.deepfool_max_iter,
-            overshoot=self.overshoot,
-            nb_candidate=self.nb_candidate,
-        )
-        found = search.cross(model, moved, answers, ids)
-        # An image that was fooled before, or could not be, comes back as it was.
-        step: FloatArray = (found.images.numpy() - moved).sum(axis=0)
-        return step
 
 
 def _answers(model: keras.Model, images: FloatArray) -> IntArray:

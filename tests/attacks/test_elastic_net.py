@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from keras_traps.attacks import AttackResult
-from keras_traps.attacks.elastic_net import EAD
+from keras_traps.attacks.searches import EAD
 from tests.attacks.nearest import distance_to_plane
 from tests.attacks.victims import TWO_CLASSES, some_images, tanh_net, two_classes
 
