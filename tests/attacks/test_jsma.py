@@ -102,7 +102,6 @@ def test_the_steps_are_half_of_gammas_share_rounded_up(
 
 Floats = npt.NDArray[np.float64]
 
-
 ROWS = 30
 
 
@@ -127,7 +126,6 @@ def derivatives(kind: str, features: int) -> tuple[Floats, Floats]:
         "contrary": target + noise / 16,
         "alike": -target,
         "few values": np.sign(noise),
-        "no gradient": np.zeros_like(noise),
         "admissible nowhere": np.abs(noise),
     }[kind]
     return (np.sign(target) if kind == "few values" else target), others
@@ -148,17 +146,9 @@ def check(target: Floats, others: Floats, allowed: npt.NDArray[np.bool_]) -> Non
         np.testing.assert_allclose(taken[found], best[found], rtol=1e-6)
 
 
-@pytest.mark.parametrize("features", [2, 9, 40])
+@pytest.mark.parametrize("features", [2, 40])
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "independent",
-        "contrary",
-        "alike",
-        "few values",
-        "no gradient",
-        "admissible nowhere",
-    ],
+    "kind", ["independent", "contrary", "alike", "few values", "admissible nowhere"]
 )
 def test_no_pair_of_the_map_is_better(kind: str, features: int) -> None:
     target, others = derivatives(kind, features)

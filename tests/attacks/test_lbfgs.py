@@ -21,7 +21,6 @@ from tests.attacks.victims import (
 
 Floats = npt.NDArray[np.float32]
 
-
 Doubles = npt.NDArray[np.float64]
 
 
@@ -79,7 +78,6 @@ def test_what_is_repeated_is_the_same_to_the_last_bit() -> None:
 
 Ask = Callable[[Any], Any]
 
-
 Search = Callable[[Ask], None]
 
 
@@ -89,7 +87,7 @@ class Squares:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    def __call__(self, questions: list[Any]) -> list[Any]:
+    def __call__(self, rows: list[int], questions: list[Any]) -> list[Any]:
         self.batches.append(questions)
         return [question**2 for question in questions]
 
@@ -110,20 +108,15 @@ def test_batches_are_the_same_whichever_thread_comes_late() -> None:
     searches = [counting(10 * n, 1 + n % 3) for n in range(6)]
     run_together(searches, squares, at_once=3)
     # Search 0 asks once, 1 twice, 2 thrice, and so again; one that ends makes place.
-    assert squares.batches == [
-        [0, 10, 20],
-        [11, 21, 30],
-        [22, 40, 50],
-        [41, 51],
-        [52],
-    ]
+    expected = [[0, 10, 20], [11, 21, 30], [22, 40, 50], [41, 51], [52]]
+    assert squares.batches == expected
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_a_failure_to_answer_is_raised_and_no_thread_is_left(
     kind: type[BaseException],
 ) -> None:
-    def answer(questions: list[Any]) -> list[Any]:
+    def answer(rows: list[int], questions: list[Any]) -> list[Any]:
         if 1 in questions:
             raise kind("no answer")
         return questions

@@ -26,9 +26,7 @@ SHORT: dict[str, Any] = {
     "learning_rate": 0.1,
 }
 
-
 NAMES = ["CW2", "UCW2"]
-
 
 Floats = npt.NDArray[np.float32]
 
@@ -54,12 +52,12 @@ def attacked(
     )
 
 
-@pytest.mark.parametrize("name", [*NAMES, "EAD"])
+@pytest.mark.parametrize("name", ["CW2", "EAD"])
 def test_what_cannot_be_reached_leaves_the_clean_image(name: str) -> None:
     # The second class is never above the first: pixels are not below 0. The last search
     # weighs the penalty so much that the images turn black, where both logits are 0.
     images = some_images(3)
-    settings = {"binary_search_steps": 10, "max_iterations": 50}
+    settings = {"binary_search_steps": 10}
 
     result = attacked(name, all_above(), images, settings=settings)
 
@@ -69,14 +67,15 @@ def test_what_cannot_be_reached_leaves_the_clean_image(name: str) -> None:
 
 
 def test_an_example_that_makes_no_progress_goes_on_to_its_next_c() -> None:
-    long = {"max_iterations": 1000}
-    patient = attacked(
-        "UCW2",
-        tanh_net().model,
-        some_images(6),
-        settings={**long, "abort_early": False},
+    hasty, patient = (
+        attacked(
+            "UCW2",
+            tanh_net().model,
+            some_images(6),
+            settings={"max_iterations": 400, "abort_early": abort_early},
+        )
+        for abort_early in (True, False)
     )
-    hasty = attacked("UCW2", tanh_net().model, some_images(6), settings=long)
 
     assert (hasty.iterations < patient.iterations).all()
     assert len(set(hasty.iterations)) > 1
@@ -114,11 +113,6 @@ def search(found: list[bool], first: float, searches: int | None = None) -> list
     return tried
 
 
-def test_c_grows_tenfold_until_one_succeeds() -> None:
-    tried = search([False] * 4, 0.01)
-    np.testing.assert_allclose(tried, [0.01, 0.1, 1, 10, 100], rtol=1e-6)
-
-
 @pytest.mark.parametrize(("searches", "last"), [(9, [1e4, 1e5]), (10, [1e5, 1e10])])
 def test_the_last_of_ten_searches_is_for_the_penalty_alone_where_none_succeeded(
     searches: int, last: list[float]
@@ -127,7 +121,7 @@ def test_the_last_of_ten_searches_is_for_the_penalty_alone_where_none_succeeded(
     np.testing.assert_allclose(tried[-2:], last, rtol=1e-5)
 
 
-def test_c_grows_no_further_than_1e10_and_may_succeed_there() -> None:
+def test_c_grows_tenfold_up_to_1e10_and_may_succeed_there() -> None:
     tried = search([False] * 10 + [True], 10.0)
     np.testing.assert_allclose(tried[-4:], [1e9, 1e10, 1e10, 1e10], rtol=1e-5)
     tried = search([False] * 9 + [True], 10.0)
