@@ -46,7 +46,7 @@ from keras_traps.attacks.base import (
 )
 from keras_traps.attacks.gradient import check_step
 from keras_traps.attacks.loop import Logits, Loss, Stream, once_per_model, rivals_lead
-from keras_traps.attacks.searches import CW2
+from keras_traps.attacks.optimization import CW2
 from keras_traps.attacks.spsa import SPSA
 
 NormName = Literal["Linf", "L2"]

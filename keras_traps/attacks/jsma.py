@@ -174,17 +174,13 @@ def best_pairs(
     \quad\text{among}\quad \alpha_p + \alpha_q > 0,\ \beta_p + \beta_q < 0$$
 
     with alpha, the derivatives of the target's output, and beta, those of the sum of
-    the others. The map of all pairs has no place in memory, and needs none. The value
-    grows with alpha and with minus beta. In the order of falling alpha, let two
-    features before q have no larger beta than q: one of them is not p, and taken for q
-    it makes the pair no worse. So a best pair is among the features before which fewer
-    than two are at least as good in both; they are some dozens, and all of their pairs
-    are compared.
-
-    Reference:
-        Papernot et al., The limitations of deep learning in adversarial settings, 2016,
-        algorithm 3.
+    the others: Papernot et al., 2016, algorithm 3.
     """
+    # The map of all pairs has no place in memory, and needs none. The value grows with
+    # alpha and with minus beta. In the order of falling alpha, let two features before
+    # q have no larger beta than q: one of them is not p, and taken for q it makes the
+    # pair no worse. So a best pair is among the features before which fewer than two
+    # are at least as good in both; all pairs of these some dozens are compared.
     # Of a scale at which products neither vanish nor overflow.
     rise, fall = _scaled(target, allowed), _scaled(-others, allowed)
     order = tf.argsort(rise, axis=1, direction="DESCENDING", stable=True)

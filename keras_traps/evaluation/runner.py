@@ -22,7 +22,7 @@ import tqdm
 
 from keras_traps._checks import FloatArray, IntArray, check_count, check_distinct
 from keras_traps.attacks import Attack, Batch, distances
-from keras_traps.attacks.uap import UAP
+from keras_traps.attacks.deepfool import UAP
 from keras_traps.devices import hush_retracing, limit_threads, prepare_devices
 from keras_traps.evaluation.records import (
     Record,

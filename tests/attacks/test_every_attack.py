@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from keras_traps.attacks import Loss, create, lbfgs, names, searches
+from keras_traps.attacks import Loss, create, lbfgs, names, optimization
 from keras_traps.attacks.loop import NON_FINITE
 from tests.attacks.calling import EVERY, Settings, compiled_parts, run
 from tests.attacks.victims import Root
@@ -178,7 +178,7 @@ def test_the_example_whose_gradient_is_not_finite_is_named(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two examples at once, of which OM shows the model three images each.
-    monkeypatch.setattr(searches, "_IMAGES_AT_ONCE", 6)
+    monkeypatch.setattr(optimization, "_IMAGES_AT_ONCE", 6)
     monkeypatch.setattr(lbfgs, "_AT_ONCE", 2)
     model, shown = steep_model(), 0.2 * images(6)
     shown[4, 1, 2] = 1

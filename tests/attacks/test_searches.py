@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import AttackResult, Batch, create, searches
-from keras_traps.attacks.searches import EAD, OptMargin
+from keras_traps.attacks import AttackResult, Batch, create, optimization
+from keras_traps.attacks.optimization import EAD, OptMargin
 from tests.attacks.nearest import distance_to_plane, nearest_answer
 from tests.attacks.victims import (
     PIXELS,
@@ -199,7 +199,7 @@ def test_an_example_fares_alike_however_many_are_attacked_at_once(
     settings = {**NOISY, "max_iterations": 20, "binary_search_steps": 3}
     attack, images = OptMargin(**settings), some_images(5)
     expected = attack(two_classes(), images[3:], [0, 0], ids=[3, 4])
-    monkeypatch.setattr(searches, "_IMAGES_AT_ONCE", 5)
+    monkeypatch.setattr(optimization, "_IMAGES_AT_ONCE", 5)
 
     result = attack(two_classes(), images, [0] * 5, batch_size=3)
 

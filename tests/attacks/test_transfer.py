@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import Batch
-from keras_traps.attacks.transfer import (
+from keras_traps.attacks.gradient import (
     DIM,
     _gaussian_kernel,
     _show_variants,

@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
-from keras_traps.attacks import uap
+from keras_traps.attacks import deepfool
 from keras_traps.attacks.base import Batch
-from keras_traps.attacks.uap import UAP, UniversalPerturbation
+from keras_traps.attacks.deepfool import UAP, DeepFool, UniversalPerturbation
+from keras_traps.attacks.loop import Finished
 from tests.attacks.victims import (
     TWO_CLASSES,
     linear,
@@ -36,15 +38,8 @@ def learnt(
     **settings: Any,
 ) -> UniversalPerturbation:
     labels = np.zeros(1, np.int64)
-    batch = Batch(
-        model=model,
-        loss="cross_entropy",
-        images=background[:1],
-        labels=labels,
-        ids=labels,
-        seed=seed,
-        background=background,
-    )
+    shown = background[:1]
+    batch = Batch(model, "cross_entropy", shown, labels, labels, seed, background)
     # A ball that cuts nothing off, unless one is asked for.
     return UAP(**{"eps": 2.0, **settings}).learn(batch)
 
@@ -91,11 +86,11 @@ def test_the_pass_that_fools_most_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     def answers_in_turn(*_: Any) -> npt.NDArray[np.int64]:
         return before + (np.arange(10) < next(fooled))
 
-    def step(*_: Any) -> npt.NDArray[np.float32]:
-        return np.full(background.shape[1:], 0.01, np.float32)
+    def cross(_: Any, __: Any, moved: npt.NDArray[np.float32], *___: Any) -> Finished:
+        return Finished(tf.constant(moved + np.float32(0.001)), tf.zeros(10))
 
-    monkeypatch.setattr(uap, "_answers", answers_in_turn)
-    monkeypatch.setattr(UAP, "_step", step)
+    monkeypatch.setattr(deepfool, "_answers", answers_in_turn)
+    monkeypatch.setattr(DeepFool, "cross", cross)
     made = learnt(
         two_classes(), background, nb_at_once=10, fooling_rate=0.9, max_iter=5
     )

@@ -20,7 +20,7 @@ from keras_traps.attacks import (
     Perturbed,
     create,
 )
-from keras_traps.attacks.uap import UAP
+from keras_traps.attacks.deepfool import UAP
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.metrics import make_frame
 from keras_traps.evaluation.records import RecordStore, Run
