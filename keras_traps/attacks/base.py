@@ -42,11 +42,7 @@ from keras_traps.attacks.model_checks import (
 )
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import (
-    AttackedOutput,
-    check_classifier,
-    check_outputs,
-)
+from keras_traps.models.outputs import AttackedOutput, check_classifier, check_outputs
 
 Kind = Literal["UA", "TA"]
 """Untargeted: away from the true class; targeted: towards a given one."""

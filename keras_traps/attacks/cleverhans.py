@@ -30,9 +30,7 @@ from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.attacks.madry_et_al import madry_et_al
 from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
-from cleverhans.tf2.attacks.projected_gradient_descent import (
-    projected_gradient_descent,
-)
+from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from keras_traps.attacks.base import (
     Attack,

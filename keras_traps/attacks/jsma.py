@@ -7,13 +7,7 @@ from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
-from keras_traps.attacks.base import (
-    Attack,
-    Batch,
-    Perturbed,
-    Share,
-    numbers_of,
-)
+from keras_traps.attacks.base import Attack, Batch, Perturbed, Share, numbers_of
 from keras_traps.attacks.loop import (
     Finished,
     Logits,

@@ -1,4 +1,4 @@
-"""The template of optimisation attacks, a distance plus c times a penalty, for many c.
+"""Optimisation attacks, their template first: a distance plus c times a penalty.
 
 An example whose loss no longer falls goes on to its next c, one that has had its last c
 leaves: each is at a c and a step of its own.

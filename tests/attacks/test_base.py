@@ -18,12 +18,7 @@ from keras_traps.attacks import (
     random_targets,
 )
 from keras_traps.attacks.base import Kind, Perturbed
-from tests.attacks.victims import (
-    SHAPE,
-    TWO_CLASSES,
-    some_images,
-    two_classes,
-)
+from tests.attacks.victims import SHAPE, TWO_CLASSES, some_images, two_classes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,9 @@ import tensorflow as tf
 
 from keras_traps.attacks import create
 from tests.attacks.test_model_checks import Rounded, rounding
-from tests.attacks.victims import (
-    SHAPE,
-    TWO_CLASSES,
-    some_images,
-    tanh_net,
-)
+from tests.attacks.victims import SHAPE, TWO_CLASSES, some_images, tanh_net
 
 STEPS: dict[str, Any] = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 12}
-
-
-# Enough to fool a linear model about any image.
-FAR: dict[str, Any] = {"eps": 0.5, "eps_iter": 0.05, "nb_iter": 25}
 
 
 class Coarse(keras.layers.Layer):
@@ -48,7 +39,9 @@ def test_a_rounding_first_layer_stops_pgd_and_not_bpda() -> None:
     with pytest.raises(ValueError, match="gradient is None from layer 'coarse' on"):
         create("PGD", **STEPS)(model, images, labels)
 
-    result = create("BPDA", **FAR, through=["coarse"])(model, images, labels)
+    # Enough to fool a linear model about any image.
+    far = {"eps": 0.5, "eps_iter": 0.05, "nb_iter": 25}
+    result = create("BPDA", **far, through=["coarse"])(model, images, labels)
 
     assert result.success.all()
     assert result.linf.max() <= 0.5 + 1e-6

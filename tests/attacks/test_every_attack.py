@@ -225,7 +225,11 @@ def test_a_result_keeps_its_promises_and_follows_from_the_seed(name: str) -> Non
 
 # Rounding decides on the steps of BLB's line search.
 @pytest.mark.parametrize("name", [*sorted(set(LOOPS) - {"BLB"}), "RFGSM", "Noise"])
-def test_an_example_fares_alike_in_any_batch(name: str) -> None:
+def test_an_example_fares_alike_in_any_batch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # OM's three images of each example.
+    monkeypatch.setattr(optimization, "_IMAGES_AT_ONCE", 6)
     model, shown, classes = one_model(), images(7), np.arange(7) % 3
     ids = np.array([5, 3, 90, 2**40, 0, 1, 7])
     more: dict[str, Any] = {"seed": 3, "background": shown}

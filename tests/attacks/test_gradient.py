@@ -1,12 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.attacks.calling import (
-    ITERATIVE,
-    RANDOMISED,
-    attack,
-    run,
-)
+from tests.attacks.calling import ITERATIVE, RANDOMISED, attack, run
 from tests.attacks.victims import (
     TOWARDS_1,
     TWO_CLASSES,

@@ -1,5 +1,4 @@
 import functools
-import itertools
 from typing import Any
 
 import keras
@@ -23,7 +22,7 @@ def three_classes() -> keras.Model:
 def best_pair(
     images: npt.NDArray[Any], target: int, saliency: str, allowed: set[int]
 ) -> tuple[int, int] | None:
-    """Papernot et al., algorithm 3, pair by pair, for one image."""
+    """Papernot et al., algorithm 3, for one image."""
     kernel = KERNEL.astype(np.float64)
     if saliency == "probabilities":
         logits = images.reshape(-1).astype(np.float64) @ kernel
@@ -31,13 +30,14 @@ def best_pair(
         p /= p.sum()
         kernel = (kernel - (kernel * p).sum(axis=1, keepdims=True)) * p
     alphas = kernel[:, target]
-    betas = kernel.sum(axis=1) - alphas
-    best, pair = 0.0, None
-    for one, other in itertools.combinations(sorted(allowed), 2):
-        alpha, beta = alphas[one] + alphas[other], betas[one] + betas[other]
-        if alpha > 0 and beta < 0 and -alpha * beta > best:
-            best, pair = -alpha * beta, (one, other)
-    return pair
+    mask = np.isin(np.arange(PIXELS), list(allowed))
+    (values,) = saliency_map(
+        alphas[None], kernel.sum(axis=1)[None] - alphas, mask[None]
+    )
+    if not values.any():
+        return None
+    one, other = np.unravel_index(values.argmax(), values.shape)
+    return int(one), int(other)
 
 
 def transcribed(

@@ -12,12 +12,7 @@ import pytest
 from keras_traps.attacks import AttackResult, lbfgs
 from keras_traps.attacks.lbfgs import BLB, run_together
 from tests.attacks.nearest import distance_to_plane
-from tests.attacks.victims import (
-    TWO_CLASSES,
-    some_images,
-    tanh_net,
-    two_classes,
-)
+from tests.attacks.victims import TWO_CLASSES, some_images, tanh_net, two_classes
 
 Floats = npt.NDArray[np.float32]
 

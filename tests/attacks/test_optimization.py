@@ -12,12 +12,7 @@ import tensorflow as tf
 from keras_traps.attacks import AttackResult, create
 from keras_traps.attacks.loop import fooled
 from keras_traps.attacks.optimization import Constant, hinge
-from tests.attacks.victims import (
-    linear,
-    some_images,
-    tanh_net,
-    two_classes,
-)
+from tests.attacks.victims import linear, some_images, tanh_net, two_classes
 
 SHORT: dict[str, Any] = {
     "initial_const": 0.1,

@@ -3,13 +3,7 @@ from typing import Any
 
 import pytest
 
-from keras_traps.attacks import (
-    LURING_EPS,
-    LURING_SWEEPS,
-    PRESET_NOTES,
-    PRESETS,
-    preset,
-)
+from keras_traps.attacks import LURING_EPS, LURING_SWEEPS, PRESET_NOTES, PRESETS, preset
 
 TABLE_VII = [
     *("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "UAP", "DeepFool", "OM", "BPDA"),

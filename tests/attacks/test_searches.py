@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import AttackResult, Batch, create, optimization
+from keras_traps.attacks import AttackResult, Batch, create
 from keras_traps.attacks.optimization import EAD, OptMargin
 from tests.attacks.nearest import distance_to_plane, nearest_answer
 from tests.attacks.victims import (
@@ -191,20 +191,6 @@ def test_an_image_is_kept_where_all_its_noises_are_misclassified_already() -> No
     np.testing.assert_array_equal(result.iterations > 0, ~kept)
     noisy = result.images[:, None] + some_noises(attack, ids)
     assert (noisy.reshape(20, 5, PIXELS) @ NORMAL < 1e-5).all()
-
-
-def test_an_example_fares_alike_however_many_are_attacked_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    settings = {**NOISY, "max_iterations": 20, "binary_search_steps": 3}
-    attack, images = OptMargin(**settings), some_images(5)
-    expected = attack(two_classes(), images[3:], [0, 0], ids=[3, 4])
-    monkeypatch.setattr(optimization, "_IMAGES_AT_ONCE", 5)
-
-    result = attack(two_classes(), images, [0] * 5, batch_size=3)
-
-    np.testing.assert_allclose(result.images[3:], expected.images, atol=1e-5)
-    np.testing.assert_array_equal(result.iterations[3:], expected.iterations)
 
 
 def test_more_noises_than_an_image_has_values_are_refused() -> None:

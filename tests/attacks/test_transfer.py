@@ -8,12 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import Batch
-from keras_traps.attacks.gradient import (
-    DIM,
-    _gaussian_kernel,
-    _show_variants,
-    _smooth,
-)
+from keras_traps.attacks.gradient import DIM, _gaussian_kernel, _show_variants, _smooth
 from tests.attacks.calling import Settings, attack, run
 from tests.attacks.victims import tanh_net
 

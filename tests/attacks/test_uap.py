@@ -10,12 +10,7 @@ from keras_traps.attacks import deepfool
 from keras_traps.attacks.base import Batch
 from keras_traps.attacks.deepfool import UAP, DeepFool, UniversalPerturbation
 from keras_traps.attacks.loop import Finished
-from tests.attacks.victims import (
-    TWO_CLASSES,
-    linear,
-    some_images,
-    two_classes,
-)
+from tests.attacks.victims import TWO_CLASSES, linear, some_images, two_classes
 
 NORMAL = (TWO_CLASSES[:, 1] - TWO_CLASSES[:, 0]).astype(np.float64)
 
