@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import create
-from tests.attacks.test_model_checks import Rounded, rounding
+from tests.attacks.test_model_checks import Rounded
 from tests.attacks.victims import SHAPE, TWO_CLASSES, some_images, tanh_net
 
 STEPS: dict[str, Any] = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 12}
@@ -95,7 +95,7 @@ def test_the_model_is_left_as_it_was() -> None:
     ("through", "error", "expected"),
     [
         (["coarse"], ValueError, r"`through`.*has .*rounded.*Received: coarse"),
-        (["logits"], ValueError, r"`through`.*keep the shape.*'logits'"),
+        (["dense"], ValueError, r"`through`.*keep the shape.*'dense'"),
         ("rounded", TypeError, r"`through`. Expected a sequence of names"),
         ([1], TypeError, r"`through`. Expected a sequence of names"),
     ],
@@ -103,8 +103,11 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_a_layer_that_cannot_be_passed_by_is_told(
     through: Any, error: type[Exception], expected: str
 ) -> None:
+    layers = Rounded(name="rounded"), keras.layers.Flatten()
+    layers += (keras.layers.Dense(2, name="dense"),)
+    model = keras.Sequential([keras.Input(SHAPE), *layers])
     with pytest.raises(error, match=expected):
-        create("BPDA", **STEPS, through=through)(rounding(), some_images(2), [0, 1])
+        create("BPDA", **STEPS, through=through)(model, some_images(2), [0, 1])
 
 
 def test_a_second_layer_without_gradient_is_told() -> None:

@@ -161,12 +161,4 @@ def test_no_pair_of_the_map_is_better(kind: str, features: int) -> None:
 def test_the_scale_of_derivatives_does_not_matter(scale: float) -> None:
     target, others = derivatives("independent", 20)
     allowed = np.ones(target.shape, bool)
-    values, rows = saliency_map(target, others, allowed), np.arange(ROWS)
-    pair, found = best_pairs(
-        tf.constant(target * scale, tf.float32),
-        tf.constant(others * scale, tf.float32),
-        allowed,
-    )
-    assert found.numpy().all()
-    taken = values[rows, pair[:, 0], pair[:, 1]]
-    np.testing.assert_allclose(taken, values.max(axis=(1, 2)), rtol=1e-6)
+    check(target * scale, others * scale, allowed)

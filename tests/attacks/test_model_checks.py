@@ -24,26 +24,6 @@ class Rounded(keras.layers.Layer):
         return tf.round(inputs)
 
 
-def rounding(sequential: bool = False) -> keras.Model:
-    layers = [
-        keras.layers.Flatten(name="flat"),
-        Rounded(name="rounded"),
-        keras.layers.Dense(2, name="logits"),
-    ]
-    if sequential:
-        return keras.Sequential([keras.Input(SHAPE), *layers])
-    image = outputs = keras.Input(SHAPE)
-    for layer in layers:
-        outputs = layer(outputs)
-    return keras.Model(image, outputs)
-
-
-@pytest.mark.parametrize("sequential", [True, False])
-def test_the_layer_that_stops_the_gradient_is_named(sequential: bool) -> None:
-    with pytest.raises(ValueError, match=r"gradient is None from layer 'rounded' on"):
-        check_differentiable(rounding(sequential))
-
-
 def test_the_layer_is_named_in_a_model_within_the_model() -> None:
     image = keras.Input(SHAPE)
     hidden = keras.layers.Flatten()(keras.layers.Rescaling(2.0)(image))

@@ -127,15 +127,6 @@ def test_the_last_of_ten_searches_goes_on_where_one_succeeded() -> None:
     assert search([True] + [False] * 8, 1.0, 10)[-1] == pytest.approx(1 - 2.0**-9)
 
 
-def pay(
-    logits: npt.NDArray[np.float32], label: int, targeted: bool, confidence: float = 0.0
-) -> tf.Tensor:
-    labels = tf.fill([len(logits)], tf.constant(label, tf.int64))
-    return hinge(
-        tf.constant(logits), labels, tf.constant(targeted), tf.constant(confidence)
-    )
-
-
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("targeted", [True, False])
 def test_it_is_zero_where_the_attack_counts_as_a_success_only(
@@ -143,8 +134,8 @@ def test_it_is_zero_where_the_attack_counts_as_a_success_only(
 ) -> None:
     near = np.array([[1, 1 + 1e-6], [1 + 1e-6, 1], [1, 1.001], [1.001, 1]], np.float32)
     logits = near * np.float32(scale)
-    success = fooled(
-        tf.constant(logits), tf.zeros(4, tf.int64), tf.constant(targeted)
-    ).numpy()
+    arguments = tf.constant(logits), tf.zeros(4, tf.int64), tf.constant(targeted)
+    success = fooled(*arguments).numpy()
     assert 0 < success.sum() < 4
-    np.testing.assert_array_equal(pay(logits, 0, targeted).numpy() == 0, success)
+    paid = hinge(*arguments, tf.constant(0.0))
+    np.testing.assert_array_equal(paid.numpy() == 0, success)

@@ -32,11 +32,6 @@ class Nothing(Attack):
         return Perturbed(batch.images, 0)
 
 
-@pytest.fixture
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_ATTACKS", dict(registry._ATTACKS))
-
-
 def test_kinds_and_targets_are_those_of_the_paper() -> None:
     for attack in preset("table7_mnist"):
         rule = "random" if attack.name in RANDOM else "none"
@@ -120,8 +115,10 @@ def test_numpy_scalars_become_plain_data() -> None:
     assert json.loads(json.dumps(settings)) == plain
 
 
-@pytest.mark.usefixtures("_own_registry")
-def test_an_attack_of_ones_own_is_made_by_its_name_which_is_not_given_twice() -> None:
+def test_an_attack_of_ones_own_is_made_by_its_name_which_is_not_given_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_ATTACKS", dict(registry._ATTACKS))
     assert register(Nothing) is Nothing
     assert names()[-1] == "Nothing"
     assert isinstance(create("Nothing"), Nothing)
