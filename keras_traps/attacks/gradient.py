@@ -372,8 +372,7 @@ class DIM(MIM):
             place = generator.integers(2, len(_VARIANTS), steps)
             return np.where(changed, np.where(by_two, place, 1), 0).astype(np.int32)
 
-        drawn = per_example(draw, batch.ids, batch.seed, Stream.DIVERSITY)
-        return drawn.astype(np.int32)
+        return per_example(draw, batch.ids, batch.seed, Stream.DIVERSITY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

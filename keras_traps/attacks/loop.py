@@ -315,11 +315,7 @@ def per_example(
     ids: IntArray,
     seed: int,
     stream: Stream,
-) -> npt.NDArray[np.generic]:
+) -> npt.NDArray[Any]:
     """Draws for each example from a generator of its own, whatever batch it is in."""
-    return np.stack(
-        [
-            draw(np.random.default_rng(np.random.SeedSequence([seed, stream, int(i)])))
-            for i in ids
-        ]
-    )
+    seeds = [np.random.SeedSequence([seed, stream, int(one)]) for one in ids]
+    return np.stack([draw(np.random.default_rng(own)) for own in seeds])

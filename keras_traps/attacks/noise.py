@@ -56,5 +56,4 @@ class Noise(LinfAttack):
             values = np.sign(values) if self.noise_kind == "sign" else values
             return (self.eps * values).astype(np.float32)
 
-        noise = per_example(draw, batch.ids[rows], batch.seed, Stream.NOISE)
-        return noise.astype(np.float32)
+        return per_example(draw, batch.ids[rows], batch.seed, Stream.NOISE)

@@ -73,12 +73,9 @@ class Constant(NamedTuple):
     def first(cls, value: tf.Tensor, count: tf.Tensor) -> "Constant":
         """Returns the start of the search of `count` examples at one c."""
         shape = tf.reshape(count, (1,))
-        return cls(
-            value=tf.fill(shape, value),
-            lower=tf.zeros(shape),
-            upper=tf.fill(shape, np.float32(np.inf)),
-            number=tf.zeros(shape, tf.int32),
-        )
+        infinite = tf.fill(shape, np.float32(np.inf))
+        number = tf.zeros(shape, tf.int32)
+        return cls(tf.fill(shape, value), tf.zeros(shape), infinite, number)
 
     def next(self, found: tf.Tensor, searches: tf.Tensor) -> "Constant":
         """Returns the c to try next, of so many `searches`, where this one has `found`.
@@ -437,8 +434,7 @@ class OptMargin(SearchAttack):
             largest = np.abs(noises).max()
             return noises * np.float32(self.noise_mag / largest if drawn else 0)
 
-        noises = per_example(draw, batch.ids, batch.seed, Stream.OPTMARGIN_NOISES)
-        return noises.astype(np.float32)
+        return per_example(draw, batch.ids, batch.seed, Stream.OPTMARGIN_NOISES)
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, for a few examples at once."""

@@ -103,8 +103,8 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_a_layer_that_cannot_be_passed_by_is_told(
     through: Any, error: type[Exception], expected: str
 ) -> None:
-    layers = Rounded(name="rounded"), keras.layers.Flatten()
-    layers += (keras.layers.Dense(2, name="dense"),)
+    layers = [Rounded(name="rounded"), keras.layers.Flatten()]
+    layers.append(keras.layers.Dense(2, name="dense"))
     model = keras.Sequential([keras.Input(SHAPE), *layers])
     with pytest.raises(error, match=expected):
         create("BPDA", **STEPS, through=through)(model, some_images(2), [0, 1])
