@@ -248,9 +248,7 @@ def test_the_least_likely_class_has_the_lowest_output() -> None:
     targets = least_likely_targets(outputs)
     assert targets.tolist() == [0, 2, 0]
     assert targets.dtype == np.int64
-
-
-def test_the_true_class_is_left_out_where_it_is_known() -> None:
+    # The true class is left out where it is known.
     outputs = np.array([[0, 0, 1], [0, 0, 1], [3, 2, 1], [np.inf] * 3], "f4")
     targets = least_likely_targets(outputs, [0, 2, 2, 0])
     assert targets.tolist() == [1, 0, 1, 1]

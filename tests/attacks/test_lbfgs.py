@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import AttackResult, lbfgs
+from keras_traps.attacks import lbfgs
 from keras_traps.attacks.lbfgs import BLB, run_together
 from tests.attacks.nearest import distance_to_plane
 from tests.attacks.victims import TWO_CLASSES, some_images, tanh_net, two_classes
@@ -19,21 +19,10 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 
-def towards_1(images: Floats, **settings: Any) -> AttackResult:
-    count = len(images)
-    return BLB(**settings)(two_classes(), images, [0] * count, y_target=[1] * count)
-
-
-def next_class(images: Floats, **more: Any) -> AttackResult:
-    model = tanh_net().model
-    seen = model(images).numpy().argmax(axis=1)
-    settings = more.pop("settings", {})
-    return BLB(**settings)(model, images, seen, y_target=(seen + 1) % 3, **more)
-
-
 def test_with_many_searches_the_change_is_the_shortest_way_to_the_boundary() -> None:
     images = some_images(4)
-    result = towards_1(images, binary_search_steps=12)
+    attack = BLB(binary_search_steps=12)
+    result = attack(two_classes(), images, [0] * 4, y_target=[1] * 4)
     assert result.success.all()
     shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
     np.testing.assert_allclose(result.l2, shortest, rtol=0.01)
@@ -42,10 +31,12 @@ def test_with_many_searches_the_change_is_the_shortest_way_to_the_boundary() -> 
 def test_an_example_fares_alike_however_many_are_attacked_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    images = some_images(7)
-    whole = next_class(images)
+    model, images = tanh_net().model, some_images(7)
+    seen = model(images).numpy().argmax(axis=1)
+    aims = (seen + 1) % 3
+    whole = BLB()(model, images, seen, y_target=aims)
     monkeypatch.setattr(lbfgs, "_AT_ONCE", 2)
-    parts = next_class(images, batch_size=5)
+    parts = BLB()(model, images, seen, y_target=aims, batch_size=5)
     np.testing.assert_allclose(parts.images, whole.images, atol=1e-3)
     np.testing.assert_array_equal(parts.success, whole.success)
 
