@@ -34,16 +34,11 @@ def answers(model: keras.Model, images: Floats) -> npt.NDArray[np.int64]:
     return model(images).numpy().argmax(axis=1)
 
 
-def attacked(
-    name: str, model: keras.Model, images: Floats, **more: Any
-) -> AttackResult:
+def attacked(name: str, model: keras.Model, images: Floats, **own: Any) -> AttackResult:
     """Leads every image away from its class, to the next one if there is an aim."""
-    made = create(name, **{**SHORT, **more.pop("settings", {})})
-    classes = answers(model, images)
+    made, classes = create(name, **{**SHORT, **more}), answers(model, images)
     aims = (classes + 1) % int(model.output_shape[1])
-    return made(
-        model, images, classes, y_target=aims if made.targeted else None, **more
-    )
+    return made(model, images, classes, y_target=aims if made.targeted else None)
 
 
 @pytest.mark.parametrize("name", ["CW2", "EAD"])
@@ -51,10 +46,9 @@ def test_what_cannot_be_reached_leaves_the_clean_image(name: str) -> None:
     # The second class is never above the first: pixels are not below 0. The last search
     # weighs the penalty so much that the images turn black, where both logits are 0.
     images = some_images(3)
-    settings = {"binary_search_steps": 10}
-
     model = linear(np.full((6, 2), [2.0, 1.0], np.float32))
-    result = attacked(name, model, images, settings=settings)
+
+    result = attacked(name, model, images, binary_search_steps=10)
 
     assert not result.success.any()
     np.testing.assert_array_equal(result.images, images)
@@ -62,15 +56,9 @@ def test_what_cannot_be_reached_leaves_the_clean_image(name: str) -> None:
 
 
 def test_an_example_that_makes_no_progress_goes_on_to_its_next_c() -> None:
-    hasty, patient = (
-        attacked(
-            "UCW2",
-            tanh_net().model,
-            some_images(6),
-            settings={"max_iterations": 400, "abort_early": abort_early},
-        )
-        for abort_early in (True, False)
-    )
+    model, images, long = tanh_net().model, some_images(6), {"max_iterations": 400}
+    hasty = attacked("UCW2", model, images, **long)
+    patient = attacked("UCW2", model, images, **long, abort_early=False)
 
     assert (hasty.iterations < patient.iterations).all()
     assert len(set(hasty.iterations)) > 1
