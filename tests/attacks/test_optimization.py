@@ -34,7 +34,9 @@ def answers(model: keras.Model, images: Floats) -> npt.NDArray[np.int64]:
     return model(images).numpy().argmax(axis=1)
 
 
-def attacked(name: str, model: keras.Model, images: Floats, **own: Any) -> AttackResult:
+def attacked(
+    name: str, model: keras.Model, images: Floats, **more: Any
+) -> AttackResult:
     """Leads every image away from its class, to the next one if there is an aim."""
     made, classes = create(name, **{**SHORT, **more}), answers(model, images)
     aims = (classes + 1) % int(model.output_shape[1])
