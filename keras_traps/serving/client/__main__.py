@@ -123,18 +123,17 @@ def _read(files: Sequence[Path], spec: TensorSpec) -> Array | list[bytes]:
     if spec.dtype == "string":
         return [path.read_bytes() for path in files]
     channels = (spec.shape[-1] if spec.shape else None) or 0
-    levels = np.stack([_decode(path, channels) for path in files])
+    images = []
+    for path in files:
+        content = path.read_bytes()
+        try:
+            # As the signature `image_bytes` does.
+            image = tf.io.decode_image(content, channels, expand_animations=False)
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(f"{path}: expected an image ({error.message})") from error
+        images.append(image.numpy())
+    levels = np.stack(images)
     return levels if spec.dtype == "uint8" else levels / np.float32(255.0)
-
-
-def _decode(path: Path, channels: int) -> Array:
-    """Reads an image as the signature `image_bytes` does."""
-    try:
-        image = tf.io.decode_image(path.read_bytes(), channels, expand_animations=False)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{path}: expected an image ({error.message})") from error
-    levels: Array = image.numpy()
-    return levels
 
 
 if __name__ == "__main__":

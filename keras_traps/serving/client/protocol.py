@@ -16,8 +16,6 @@ Array = npt.NDArray[Any]
 Inputs: TypeAlias = npt.ArrayLike | Sequence[bytes] | Mapping[str, npt.ArrayLike]
 Outputs: TypeAlias = dict[str, Array]
 
-_OTHER_FORM = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
-
 # What is cast without a change of the values, or refused for its range.
 _KINDS = {"f": "f", "i": "iu", "u": "iu", "b": "b"}
 
@@ -177,7 +175,10 @@ def reading(what: str) -> Iterator[None]:
     """Says with a `ResponseError` that a part of an answer has another form."""
     try:
         yield
-    except (*_OTHER_FORM, DecodeError, json_format.Error) as error:
+    except (
+        *(AttributeError, KeyError, OverflowError, TypeError, ValueError),
+        *(DecodeError, json_format.Error),
+    ) as error:
         raise ResponseError(f"{what} cannot be read ({error!r})") from error
 
 
@@ -286,10 +287,6 @@ def join(chunks: Sequence[tuple[int, Outputs]]) -> Outputs:
         if len(chunks) > 1:
             array = np.concatenate([outputs[name] for _, outputs in chunks])
         if array.dtype == object and not name.endswith("_bytes"):
-            array = np.vectorize(_decoded, otypes=[np.str_])(array)
+            array = np.char.decode(array.astype(np.bytes_), "utf-8", "replace")
         joined[name] = array
     return joined
-
-
-def _decoded(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
