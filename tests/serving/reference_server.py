@@ -64,8 +64,6 @@ class StatusError(Exception):
 
 
 class Loaded:
-    """A version that is served."""
-
     def __init__(self, folder: Path) -> None:
         self.version = int(folder.name)
         saved = saved_model_pb2.SavedModel()
@@ -74,12 +72,9 @@ class Loaded:
         self._model = tf.saved_model.load(str(folder))
 
     def specs(self, signature: str) -> dict[str, tf.TensorSpec]:
-        """Returns the inputs of a signature by name."""
         if signature not in self._model.signatures:
             raise StatusError("INVALID_ARGUMENT", f"{signature!r} not found")
-        specs: dict[str, tf.TensorSpec]
-        specs = self._model.signatures[signature].structured_input_signature[1]
-        return specs
+        return dict(self._model.signatures[signature].structured_input_signature[1])
 
     def predict(self, signature: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs a signature, or raises a StatusError that says what it expects."""
@@ -111,32 +106,24 @@ class Served:
         self._states: dict[int, tuple[str, str]] = {}
 
     def get(self, model: str, version: int | None) -> Loaded:
-        """Returns the version that is served."""
         loaded = self._loaded
-        if (
-            model != self.model
-            or loaded is None
-            or version not in (None, loaded.version)
-        ):
-            raise StatusError("NOT_FOUND", f"Servable not found: {model} {version}")
-        return loaded
+        if loaded and model == self.model and version in (None, loaded.version):
+            return loaded
+        raise StatusError("NOT_FOUND", f"Servable not found: {model} {version}")
 
     def metadata(
         self, model: str, version: int | None
     ) -> metadata_pb2.GetModelMetadataResponse:
-        """Returns the signatures of a version."""
         loaded = self.get(model, version)
         signatures = metadata_pb2.SignatureDefMap(signature_def=loaded.signature_defs)
-        response = metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = model
-        response.model_spec.version.value = loaded.version
+        spec = {"name": model, "version": {"value": loaded.version}}
+        response = metadata_pb2.GetModelMetadataResponse(model_spec=spec)
         response.metadata["signature_def"].Pack(signatures)
         return response
 
     def status(
         self, model: str, version: int | None
     ) -> status_pb2.GetModelStatusResponse:
-        """Returns where the versions stand."""
         if model != self.model or version not in (None, *self._states):
             raise StatusError("NOT_FOUND", f"Could not find {model} {version}")
         response = status_pb2.GetModelStatusResponse()
@@ -156,7 +143,6 @@ class Served:
                 break
             if version in self._states and self._states[version][1]:
                 continue
-            self._states[version] = "LOADING", ""
             try:
                 self._loaded = Loaded(self._path / str(version))
             except Exception as error:  # Whatever is wrong with it, go on serving.
@@ -174,43 +160,36 @@ class _Grpc(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    """Predict, GetModelMetadata and GetModelStatus of one model, as gRPC asks them."""
-
     def __init__(self, served: Served) -> None:
-        self._served = served
-        self.Predict = self._answering(self._predict)
-        self.GetModelMetadata = self._answering(
-            lambda request: served.metadata(*_asked(request.model_spec))
-        )
-        self.GetModelStatus = self._answering(
-            lambda request: served.status(*_asked(request.model_spec))
-        )
-
-    def _predict(
-        self, request: predict_pb2.PredictRequest
-    ) -> predict_pb2.PredictResponse:
-        spec = request.model_spec
-        loaded = self._served.get(*_asked(spec))
-        inputs = {key: tf.make_ndarray(v) for key, v in request.inputs.items()}
-        response = predict_pb2.PredictResponse(model_spec=spec)
-        response.model_spec.version.value = loaded.version
-        for key, value in loaded.predict(spec.signature_name, inputs).items():
-            response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
-        return response
+        self.Predict = self._answering(served.get, _predict)
+        self.GetModelMetadata = self._answering(served.metadata)
+        self.GetModelStatus = self._answering(served.status)
 
     @staticmethod
-    def _answering(answer: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    def _answering(
+        find: Callable[[str, int | None], Any],
+        answer: Callable[[Any, Any], Any] = lambda found, _: found,
+    ) -> Callable[[Any, Any], Any]:
         def method(request: Any, context: grpc.ServicerContext) -> Any:
+            spec = request.model_spec
+            version = spec.version.value if spec.HasField("version") else None
             try:
-                return answer(request)
+                return answer(find(spec.name, version), request)
             except StatusError as error:
                 context.abort(grpc.StatusCode[error.code], error.message)
 
         return method
 
 
-def _asked(spec: Any) -> tuple[str, int | None]:
-    return spec.name, spec.version.value if spec.HasField("version") else None
+def _predict(
+    loaded: Loaded, request: predict_pb2.PredictRequest
+) -> predict_pb2.PredictResponse:
+    inputs = {key: tf.make_ndarray(v) for key, v in request.inputs.items()}
+    response = predict_pb2.PredictResponse(model_spec=request.model_spec)
+    response.model_spec.version.value = loaded.version
+    for key, value in loaded.predict(request.model_spec.signature_name, inputs).items():
+        response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return response
 
 
 class _HttpServer(ThreadingHTTPServer):
@@ -312,11 +291,11 @@ def serving(
     http = _HttpServer(rest_port, served)
     with ThreadPoolExecutor(16) as pool:
         server = grpc.server(pool, options=_OPTIONS)
-        methods = _Grpc(served)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            methods, server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(methods, server)
+        for add in (
+            prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server,
+            model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+        ):
+            add(_Grpc(served), server)
         grpc_port = server.add_insecure_port(f"127.0.0.1:{grpc_port}")
         server.start()
         for work in (poll, lambda: http.serve_forever(0.05)):
