@@ -226,24 +226,8 @@ def write_warmup(
     subject: Subject, directory: Path, name: str, batch_sizes: Sequence[int]
 ) -> None:
     """Writes requests of noise, which TF Serving runs before a version takes others."""
-    path = directory / WARMUP_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature in subject.signatures:
-            for size in batch_sizes:
-                shape = (size, *subject.image_shape)
-                levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-                batch = tf.constant(as_taken(signature, levels))
-                key = subject.input_key(signature)
-                writer.write(prediction_log(name, signature, key, batch))
-
-
-def prediction_log(
-    name: str, signature: str, input_name: str, batch: tf.Tensor
-) -> bytes:
-    """Returns a serialised `tensorflow.serving.PredictionLog`, without its package."""
     # A message within a message is written as bytes are, so that one class of numbered
-    # fields of bytes makes every part.
+    # fields of bytes makes every part of a `tensorflow.serving.PredictionLog`.
     kind = descriptor_pb2.FieldDescriptorProto
     fields = [kind(name=f"f{n}", number=n, type=kind.TYPE_BYTES) for n in (1, 2, 3, 6)]
     message = descriptor_pb2.DescriptorProto(name="Parts", field=fields)
@@ -254,7 +238,16 @@ def prediction_log(
     def written(**content: bytes) -> bytes:
         return bytes(parts(**content).SerializeToString())
 
-    spec = written(f1=name.encode(), f3=signature.encode())
-    tensor = tf.make_tensor_proto(batch).SerializeToString()
-    request = written(f1=spec, f2=written(f1=input_name.encode(), f2=tensor))
-    return written(f6=written(f1=request))
+    path = directory / WARMUP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature in subject.signatures:
+            spec = written(f1=name.encode(), f3=signature.encode())
+            key = subject.input_key(signature).encode()
+            for size in batch_sizes:
+                shape = (size, *subject.image_shape)
+                levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+                batch = tf.make_tensor_proto(as_taken(signature, levels))
+                inputs = written(f1=key, f2=batch.SerializeToString())
+                request = written(f1=spec, f2=inputs)
+                writer.write(written(f6=written(f1=request)))

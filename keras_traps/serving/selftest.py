@@ -57,8 +57,7 @@ def self_test(
     levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     levels[6], levels[7] = 0, 255
     if examples is not None:
-        own = np.round(examples * 255).astype(np.uint8)
-        levels = np.concatenate([levels, own])
+        levels = np.concatenate([levels, np.round(examples * 255).astype(np.uint8)])
     images = np.divide(levels, 255, dtype=np.float32)
     expected = {
         name: live_answers(subject, name, images) for name in subject.signatures

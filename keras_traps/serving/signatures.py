@@ -114,9 +114,32 @@ class Subject:
         self.integrated = None if analyzer is None else integrate(model, analyzer)
         self.lure = lure
         self.deploy = deploy
-        self.class_names = _checked_names(class_names, num_classes)
+        if class_names is None:
+            class_names = [str(label) for label in range(num_classes)]
+        strings = {name for name in class_names if isinstance(name, str)}
+        one = isinstance(class_names, str)
+        if one or not len(class_names) == len(strings) == num_classes:
+            raise ValueError(
+                "Invalid value for argument `class_names`. Expected one string for "
+                f"each of {num_classes} classes, no two the same. Received: "
+                f"{len(class_names)} in {class_names!r}"
+            )
+        self.class_names = tuple(class_names)
         self.input_name = input_name
-        self.signatures = _checked_signatures(signatures, analyzer, lure, deploy)
+        if signatures is None:
+            signatures = ["serving_default"]
+            signatures += ["analyze", "integrated"] if analyzer is not None else []
+            signatures += ["predict_agreed"] if deploy == "agreed" else []
+        check_distinct("signatures", signatures)
+        parts = {"analyze": analyzer, "integrated": analyzer, "predict_agreed": lure}
+        for name in signatures:
+            if name not in get_args(Signature) or parts.get(name, model) is None:
+                raise ValueError(
+                    "Invalid value for argument `signatures`. Expected some of "
+                    f"{get_args(Signature)}, the second and third with a fitted "
+                    f"`analyzer`, the fourth with a `lure`. Received: {name!r}"
+                )
+        self.signatures = tuple(signatures)
         self.image_shape: tuple[int, int, int] = tuple(shape)
 
     def input_key(self, signature: Signature) -> str:
@@ -289,38 +312,3 @@ def _named(
         f"{prefix}class_id": class_id,
         f"{prefix}label": tf.gather(names, class_id - NO_CLASS),
     }
-
-
-def _checked_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if names is None:
-        return tuple(str(label) for label in range(count))
-    strings = not isinstance(names, str) and all(isinstance(n, str) for n in names)
-    if not strings or len(names) != count or len(set(names)) != count:
-        raise ValueError(
-            "Invalid value for argument `class_names`. Expected one string for each "
-            f"of {count} classes, no two the same. Received: {len(names)} in {names!r}"
-        )
-    return tuple(names)
-
-
-def _checked_signatures(
-    signatures: Sequence[Signature] | None,
-    analyzer: ForensicAnalyzer | None,
-    lure: keras.Model | None,
-    deploy: Deploy | None,
-) -> tuple[Signature, ...]:
-    if signatures is None:
-        if analyzer is not None:
-            return ("serving_default", "analyze", "integrated")
-        agreed = deploy == "agreed"
-        return ("serving_default", "predict_agreed") if agreed else ("serving_default",)
-    check_distinct("signatures", signatures)
-    parts = {"analyze": analyzer, "integrated": analyzer, "predict_agreed": lure}
-    for name in signatures:
-        if name not in get_args(Signature) or (name in parts and parts[name] is None):
-            raise ValueError(
-                "Invalid value for argument `signatures`. Expected some of "
-                f"{get_args(Signature)}, the second and third with a fitted "
-                f"`analyzer`, the fourth with a `lure`. Received: {name!r}"
-            )
-    return tuple(signatures)

@@ -1,12 +1,11 @@
 """Small models, one export with every signature, and servers."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,9 +20,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from keras_traps import ForensicAnalyzer, TrapSettings, datasets, inject, serving
 from keras_traps.models import digits_cnn
 from keras_traps.serving import Client
+from tests.serving.http_server import Reply, listening
 
 Outputs = dict[str, npt.NDArray[Any]]
-Reply = tuple[int, bytes]
 Script = Callable[[str], Reply]
 Serve = Callable[[Script], str]
 
@@ -39,7 +38,7 @@ SHAPE = (8, 8, 1)
 CLASS_NAMES = ("zero", "one", "two", "drei", "vier", "fünf", "sechs", "七", "8", "nine")
 
 SPEC = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}
-METADATA = {
+METADATA: dict[str, Any] = {
     "model_spec": {"name": "m", "signature_name": "", "version": "1"},
     "metadata": {
         "signature_def": {
@@ -221,32 +220,7 @@ def answering(outputs: Any, metadata: Any = METADATA) -> Script:
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Starts HTTP servers that answer as scripts say, and returns their addresses."""
-    servers = []
-
-    def address_of(script: Script) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, body = script(self.path)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.do_GET()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        # The poll is how long a shutdown takes.
-        poll = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        poll.start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield address_of
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with contextlib.ExitStack() as stack:
+        yield lambda script: stack.enter_context(
+            listening(lambda path, _: script(path))
+        )

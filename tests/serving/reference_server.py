@@ -13,13 +13,13 @@ Example:
 
 import base64
 import contextlib
+import functools
 import json
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from tests.serving.http_server import Reply, listening
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -192,55 +194,28 @@ def _predict(
     return response
 
 
-class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
+def _answer(served: Served, path: str, body: bytes) -> Reply:
+    """Answers a request over REST."""
+    try:
+        return 200, json.dumps(_json(served, path, body)).encode()
+    except StatusError as error:
+        content = json.dumps({"error": error.message}).encode()
+        return _HTTP.get(error.code, 500), content
 
-    def __init__(self, port: int, served: Served) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.served = served
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # A head and a body in two packets would wait for each other's receipt.
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    server: _HttpServer
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        try:
-            code, answer = 200, self._make(body)
-        except StatusError as error:
-            code, answer = _HTTP.get(error.code, 500), {"error": error.message}
-        content = json.dumps(answer).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _make(self, body: bytes) -> Any:
-        match = _PATH.fullmatch(self.path)
-        if not match:
-            raise StatusError("INVALID_ARGUMENT", f"Malformed request: {self.path}")
-        served = self.server.served
-        asked = match["name"], None if match["version"] is None else int(match[3])
-        if match["what"] == ":predict":
-            return _predict_json(served.get(*asked), json.loads(body))
-        if not match["what"]:
-            return _to_dict(served.status(*asked))
-        answer = _to_dict(served.metadata(*asked))
-        # The API nests the map under its own name and leaves out the type's address.
-        answer["metadata"]["signature_def"].pop("@type")
-        return answer
+def _json(served: Served, path: str, body: bytes) -> Any:
+    match = _PATH.fullmatch(path)
+    if not match:
+        raise StatusError("INVALID_ARGUMENT", f"Malformed request: {path}")
+    asked = match["name"], None if match["version"] is None else int(match[3])
+    if match["what"] == ":predict":
+        return _predict_json(served.get(*asked), json.loads(body))
+    if not match["what"]:
+        return _to_dict(served.status(*asked))
+    answer = _to_dict(served.metadata(*asked))
+    # The API nests the map under its own name and leaves out the type's address.
+    answer["metadata"]["signature_def"].pop("@type")
+    return answer
 
 
 def _predict_json(loaded: Loaded, request: dict[str, Any]) -> Any:
@@ -288,8 +263,8 @@ def serving(
         while not ending.wait(0.2):
             served.look()
 
-    http = _HttpServer(rest_port, served)
-    with ThreadPoolExecutor(16) as pool:
+    answer = functools.partial(_answer, served)
+    with ThreadPoolExecutor(16) as pool, listening(answer, rest_port) as rest_address:
         server = grpc.server(pool, options=_OPTIONS)
         for add in (
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server,
@@ -298,17 +273,11 @@ def serving(
             add(_Grpc(served), server)
         grpc_port = server.add_insecure_port(f"127.0.0.1:{grpc_port}")
         server.start()
-        for work in (poll, lambda: http.serve_forever(0.05)):
-            threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=poll, daemon=True).start()
         try:
-            yield (
-                f"grpc://127.0.0.1:{grpc_port}",
-                f"http://127.0.0.1:{http.server_port}",
-            )
+            yield f"grpc://127.0.0.1:{grpc_port}", rest_address
         finally:
             ending.set()
-            http.shutdown()
-            http.server_close()
             server.stop(0)
 
 

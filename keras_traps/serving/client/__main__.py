@@ -69,10 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def predict(client: Client, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs a signature on files: an entry per image.
-
-    An output that has not one row per image is in each of them as a whole.
-    """
+    """Runs a signature on files: an entry per image, with its row of each output."""
     known = client.signatures().signatures
     inputs = known[options.signature].inputs if options.signature in known else {}
     # Without a spec the call below says which signatures there are.
@@ -85,6 +82,7 @@ def predict(client: Client, options: argparse.Namespace) -> list[dict[str, Any]]
     count = len(images)
     return [
         {
+            # An output without a row per image is in each entry as a whole.
             name: (array[row] if array.shape[:1] == (count,) else array).tolist()
             for name, array in answer.items()
         }

@@ -115,8 +115,15 @@ class Client:
         """
         version, deadline = self._given(version, timeout)
         for _ in range(_MOST_RESTARTS):
-            known = self._known.get(version)
-            served = self._signature(version, signature, deadline)
+            known = metadata = self._known.get(version)
+            if metadata is None or signature not in metadata.signatures:
+                metadata = self._refresh(version, deadline)
+            served = metadata.signatures.get(signature)
+            if served is None:
+                raise protocol.NotFoundError(
+                    f"no signature {signature!r} in version {metadata.version} of "
+                    f"model {self._model!r}; it has {sorted(metadata.signatures)}"
+                )
             try:
                 return self._predict(version, signature, served, images, deadline)
             except _ChangedError:
@@ -251,20 +258,6 @@ class Client:
         ask = functools.partial(self._transport.metadata, version)
         self._known[version] = self._retried(ask, deadline)
         return self._known[version]
-
-    def _signature(
-        self, version: int | None, name: str, deadline: protocol.Deadline
-    ) -> protocol.Signature:
-        """Returns a signature, which the server is asked for once."""
-        known = self._known.get(version)
-        if known is None or name not in known.signatures:
-            known = self._refresh(version, deadline)
-        if name not in known.signatures:
-            raise protocol.NotFoundError(
-                f"no signature {name!r} in version {known.version} of model "
-                f"{self._model!r}; it has {sorted(known.signatures)}"
-            )
-        return known.signatures[name]
 
     def _predict(
         self,

@@ -11,7 +11,6 @@ from keras_traps.serving import Client
 from keras_traps.serving.client import (
     InvalidArgumentError,
     NotFoundError,
-    ServingError,
     TensorSpec,
     VersionStatus,
 )
@@ -109,14 +108,6 @@ def test_versions_and_signatures_are_told_and_can_be_asked_for(
     assert analyze.inputs == {"image": TensorSpec("float32", (None, *SHAPE))}
     assert analyze.outputs["fired"] == TensorSpec("bool", (None, 3))
     assert analyze.outputs["label"] == TensorSpec("string", (None,))
-
-
-def test_a_deadline_that_is_too_short_is_told(client: Client) -> None:
-    client.signatures()
-    with pytest.raises(ServingError) as caught:
-        client.predict(images(64), timeout=1e-5)
-    assert caught.value.code == "DEADLINE_EXCEEDED"
-    assert isinstance(caught.value, TimeoutError)
 
 
 def test_another_model_of_the_same_name_is_learnt_anew(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from keras_traps.serving.client import (
     ServingError,
     UnavailableError,
 )
-from tests.serving.conftest import METADATA, Reply, Serve, answering
+from tests.serving.conftest import METADATA, Serve, answering
+from tests.serving.http_server import Reply
 
 SCHEMES = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
@@ -77,8 +78,8 @@ def test_outputs_of_other_names_are_refused(serve: Serve) -> None:
 
 def test_a_single_output_comes_without_its_name(serve: Serve) -> None:
     metadata = copy.deepcopy(METADATA)
-    signatures: Any = metadata["metadata"]["signature_def"]
-    del signatures["signature_def"]["serving_default"]["outputs"]["b"]
+    signatures = metadata["metadata"]["signature_def"]["signature_def"]
+    del signatures["serving_default"]["outputs"]["b"]
     address = serve(answering([1.0, 2.0], metadata))
     assert ask(address)["a"].tolist() == [1.0, 2.0]
 
