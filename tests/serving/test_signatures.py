@@ -72,35 +72,31 @@ def test_names_types_and_shapes_are_as_documented(
         assert labels == [CLASS_NAMES[i] for i in answer[f"{kind}class_id"]]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_image_that_is_not_finite_gets_no_class_and_spoils_no_other(
-    served: Signatures, images: np.ndarray, value: float
+    served: Signatures, images: np.ndarray
 ) -> None:
-    spoilt = images[:3].copy()
-    spoilt[1, 2, 3, 0] = value
+    spoilt = images[:4].copy()
+    spoilt[1:3, 2, 3, 0] = np.nan, np.inf
     for name in ("serving_default", "analyze", "integrated"):
-        answer, clean = served[name](image=spoilt), served[name](image=images[:3])
-        assert answer["class_id"][1] == -1
-        assert answer["label"][1] == b""
-        assert (answer["probabilities"][1] == 0).all()
+        answer, clean = served[name](image=spoilt), served[name](image=images[:4])
+        assert (answer["class_id"][1:3] == -1).all()
+        assert (answer["label"][1:3] == b"").all()
+        assert (answer["probabilities"][1:3] == 0).all()
         for key in answer:
-            assert (answer[key][[0, 2]] == clean[key][[0, 2]]).all(), key
+            assert (answer[key][[0, 3]] == clean[key][[0, 3]]).all(), key
     answer = served["analyze"](image=spoilt)
-    assert answer["is_adversarial"][1]
-    assert answer["recovered_class_id"][1] == -1
+    assert answer["is_adversarial"][1:3].all()
+    assert (answer["recovered_class_id"][1:3] == -1).all()
 
 
-@pytest.mark.parametrize("value", [-1e-6, np.float32(1.0000001)])
-def test_an_image_out_of_range_is_flagged(
-    served: Signatures, trapped: Trapped, value: float
-) -> None:
+def test_an_image_out_of_range_is_flagged(served: Signatures, trapped: Trapped) -> None:
     answer = served["analyze"](image=trapped.images[:20])
-    clean = trapped.images[int(np.argmin(answer["is_adversarial"]))].copy()
-    assert not served["analyze"](image=clean[np.newaxis])["is_adversarial"][0]
-    clean[0, 0, 0] = value
-    answer = served["analyze"](image=clean[np.newaxis])
-    assert answer["is_adversarial"][0]
-    assert answer["score"][0] == np.finfo(np.float32).max
+    clean = trapped.images[int(np.argmin(answer["is_adversarial"]))]
+    images = np.stack([clean] * 4)
+    images[1:, 0, 0, 0] = -1e-6, 1.0000001, 255.0
+    answer = served["analyze"](image=images)
+    assert answer["is_adversarial"].tolist() == [False, True, True, True]
+    assert (answer["score"][1:] == np.finfo(np.float32).max).all()
 
 
 def test_an_empty_batch_gets_an_empty_answer(served: Signatures) -> None:

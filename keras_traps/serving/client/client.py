@@ -94,8 +94,7 @@ class Client:
                 and integers are cast to the width that the signature has.
             signature: The signature's name. Defaults to `"serving_default"`.
             version: One version, or `None` for the client's. Defaults to `None`.
-            timeout: The deadline in seconds, or `None` for the client's. Defaults to
-                `None`.
+            timeout: The deadline in seconds. Defaults to `None`, for the client's.
 
         Returns:
             The outputs by name, each `(batch, ...)`, in the signature's dtypes, text as
@@ -145,8 +144,7 @@ class Client:
 
         Args:
             version: One version, or `None` for the client's. Defaults to `None`.
-            timeout: The deadline in seconds, or `None` for the client's. Defaults to
-                `None`.
+            timeout: The deadline in seconds. Defaults to `None`, for the client's.
 
         Returns:
             The version and its signatures by name.
@@ -161,8 +159,7 @@ class Client:
         """Asks which versions there are and whether they are served.
 
         Args:
-            timeout: The deadline in seconds, or `None` for the client's. Defaults to
-                `None`.
+            timeout: The deadline in seconds. Defaults to `None`, for the client's.
 
         Returns:
             One entry per version that the server knows.

@@ -148,7 +148,6 @@ def test_another_model_of_the_same_name_is_learnt_anew(tmp_path: Path) -> None:
         "http://",
         "http://localhost:8501/serving/v2",
         "http://localhost:8501?tenant=a",
-        "grpc://localhost:8500/serving",
     ],
 )
 def test_an_address_of_another_form_is_refused(address: str) -> None:
