@@ -77,8 +77,7 @@ class UAP(LinfAttack):
         # The images may be many, and live longer than the model: only a digest is kept.
         digest = hashlib.sha256(images.data).hexdigest()
         key = (self, batch.seed, digest, weights_sha256(batch.model))
-        last: dict[Hashable, UniversalPerturbation]
-        last = once_per_model(batch.model, "universal", lambda _: {})
+        last = learnt_on(batch.model)
         if key not in last:
             with naming_examples(
                 f"UAP on {batch.model.name!r}", of=" of the background"
@@ -133,6 +132,11 @@ class UAP(LinfAttack):
         # An image that was fooled before, or could not be, comes back as it was.
         step: FloatArray = (found.images.numpy() - moved).sum(axis=0)
         return step
+
+
+def learnt_on(model: keras.Model) -> dict[Hashable, UniversalPerturbation]:
+    """Returns what was learnt of a model last, by all that it depends on."""
+    return once_per_model(model, "universal", lambda _: {})
 
 
 def _answers(model: keras.Model, images: FloatArray) -> IntArray:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from keras_traps.evaluation.records import RecordStore, Run, read_runs
+from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.subjects import Detector
 from keras_traps.luring.metrics import LuringMetrics, luring_metrics
 from keras_traps.rates import Rate
@@ -28,7 +28,7 @@ ANY_LOSS = "any_loss"
 
 # The paper's Tables I, V and VI show these beside the attack on C.
 _BESIDE_C = ("paper", "integrated", "integrated_label")
-_TOLD = ("attack", "kind", "settings", "note")
+_RENAMED = {"ids": "id", "labels": "label", "targets": "goal"}
 
 
 def make_frame(
@@ -39,8 +39,7 @@ def make_frame(
     Args:
         runs: What was run.
         store: Where the records are.
-        detector: What judges the records that have what it asks for. Defaults to
-            `None`.
+        detector: What judges the records that have what it asks for.
 
     Returns:
         A row for each subject, attack, radius and image: `subject`, `attack`, `kind`,
@@ -67,38 +66,16 @@ def make_frame(
     return frame
 
 
-def read_frame(workdir: str | Path, detector: Detector | None = None) -> pd.DataFrame:
-    """Reads the frame of all that was run in a work directory.
-
-    Args:
-        workdir: The directory.
-        detector: See `make_frame`. Defaults to `None`.
-
-    Returns:
-        The frame.
-
-    Raises:
-        FileNotFoundError: If nothing was run there.
-        ValueError: If a file is damaged.
-    """
-    return make_frame(read_runs(workdir), RecordStore.open(workdir), detector)
-
-
 def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
     record = run.read(store)
     columns: dict[str, Any] = {
         **{name: getattr(run, name) for name in ("subject", "attack", "kind", "eps")},
         "integrated": run.integrated,
         **run.about,
-        "id": record["ids"],
-        "label": record["labels"],
-        "goal": record["targets"],
         "success": record.succeeded(targeted=run.kind == "TA"),
         "misclassified": record.misclassified,
         **{k: each for k, each in record.arrays.items() if each.ndim == 1},
     }
-    for name in ("ids", "labels", "targets"):
-        del columns[name]
     if record.defended is not None:
         columns["defended"] = record.defended
     if detector is not None and set(detector.asked) <= set(record.arrays):
@@ -112,7 +89,7 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
             columns[f"through_{fpr:g}"] = record.misclassified & unseen
             right = found.recovered is not None and found.recovered == record["labels"]
             columns[f"recovered_{fpr:g}"] = flagged & right
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).rename(columns=_RENAMED)
 
 
 def fprs_of(frame: pd.DataFrame) -> list[float]:
@@ -121,7 +98,7 @@ def fprs_of(frame: pd.DataFrame) -> list[float]:
     return sorted((float(x[1]) for x in found if x[0] == "flagged"), reverse=True)
 
 
-def rate_of(flags: pd.Series) -> Rate:
+def rate_of(flags: pd.Series | npt.NDArray[np.bool_]) -> Rate:
     """Counts how often something holds."""
     return Rate(int(flags.sum()), len(flags))
 
@@ -133,23 +110,25 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
     for run in runs:
         if run.subject == "undefended":
             continue
-        part = cells[run.subject, run.attack]
-        beside = cells.get(("undefended", run.attack), part.iloc[:0])
-        if run.subject not in _BESIDE_C:
-            beside = part.iloc[:0]
+        part, beside = cells[run.subject, run.attack], None
+        if run.subject in _BESIDE_C:
+            beside = cells.get(("undefended", run.attack))
         detection = [_detection(part, fpr) for fpr in fprs_of(frame)]
         rows.append(
             {
                 "variant": run.subject,
-                **{name: getattr(run, name) for name in _TOLD},
-                "success_classifier": rate_of(beside["success"])
-                if len(beside)
-                else None,
+                "attack": run.attack,
+                "kind": run.kind,
+                "settings": run.settings,
+                "note": run.note,
+                "success_classifier": None
+                if beside is None
+                else rate_of(beside["success"]),
                 "success_trapped": rate_of(part["success"]),
                 "detection": [] if run.integrated else detection,
-                "auc": None if run.integrated else area_under_curve(part),
+                "auc": None if run.integrated else _area_under_curve(part),
                 "mean_l2": _mean_l2(part),
-                "mean_l2_classifier": _mean_l2(beside),
+                "mean_l2_classifier": None if beside is None else _mean_l2(beside),
                 # The integrated model is made with the analyzer of the largest rate.
                 "unflagged": detection[0]["overall"] if run.integrated else None,
             }
@@ -173,7 +152,7 @@ def _mean_l2(part: pd.DataFrame) -> float | None:
     return float(distances.mean()) if len(distances) else None
 
 
-def area_under_curve(part: pd.DataFrame) -> float | None:
+def _area_under_curve(part: pd.DataFrame) -> float | None:
     """Area under the ROC curve, as DEEPSEC takes it."""
     met = part[part["success"]]
     if not len(met):

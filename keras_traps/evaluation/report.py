@@ -1,6 +1,8 @@
 """The reports: JSON for programs, Markdown and HTML for people.
 
-Here is what they show; how it is said is in `templates/pages.j2`.
+Here is what they show; how it is said is in `templates/pages.j2`. Each writes files of
+its own name into a directory, which is made if it does not exist, and returns their
+paths; an `OSError` tells that nothing can be written there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.render import (
     ReportPaths,
     number,
-    percent,
     plain,
     settings_text,
     write_page,
@@ -29,16 +30,6 @@ from keras_traps.evaluation.runner import WorstCase
 from keras_traps.evaluation.subjects import INTEGRATED, THREATS
 from keras_traps.luring.metrics import LuringMetrics
 from keras_traps.rates import Rate
-
-__all__ = [
-    "ReportPaths",
-    "percent",
-    "plain",
-    "write_luring_tables",
-    "write_report",
-    "write_tables",
-    "write_worst_case",
-]
 
 # The attractor paper's names of what it has at each false-positive rate.
 _AT_RATE = {
@@ -55,19 +46,7 @@ _Row = dict[str, Any]
 
 
 def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
-    """Writes the report of an evaluation as JSON, Markdown and HTML.
-
-    Args:
-        evaluation: What was found.
-        directory: Where to write `report.json`, `report.md`, `report.html` and
-            `figures/`; made if it does not exist.
-
-    Returns:
-        The paths of what was written.
-
-    Raises:
-        OSError: If nothing can be written there.
-    """
+    """Writes the report of an evaluation, and its pictures into `figures/`."""
     found, shown = evaluation, _shown(evaluation)
     plots = {"roc": roc_picture(found), "correlations": correlation_picture(found)}
     views = [
@@ -81,7 +60,7 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
     return write_page(
         directory,
         "report",
-        title=found.title,
+        title=f"Attractors on {found.dataset}",
         subtitle=f"{found.dataset}, {attacks} attack{'' if attacks == 1 else 's'}",
         content=_content(found),
         figures=figures,
@@ -98,19 +77,10 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
 def write_tables(
     evaluation: Evaluation, numbers: Sequence[int], directory: str | Path
 ) -> ReportPaths:
-    """Writes the attractor paper's tables as JSON, Markdown and HTML.
+    """Writes the attractor paper's Tables I to VI, of which `numbers` names some.
 
-    Args:
-        evaluation: What was found, with the variants of `VARIANTS_OF` and, for Table
-            IV, the false-positive rates of `RATES_OF`.
-        numbers: Which of Tables I to VI, as 1 to 6.
-        directory: Where to write `tables.json`, `tables.md` and `tables.html`.
-
-    Returns:
-        The paths of what was written; there are no figures.
-
-    Raises:
-        OSError: If nothing can be written there.
+    The evaluation has to have the variants of `VARIANTS_OF` and, for Table IV, the
+    false-positive rates of `RATES_OF`.
     """
     largest = max(evaluation.thresholds)
     return write_page(
@@ -140,22 +110,16 @@ def write_luring_tables(
     *,
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
-    """Writes the luring paper's tables as JSON, Markdown and HTML.
+    """Writes the luring paper's tables.
 
     Args:
         dataset: The data set's name.
         clean: The models on clean test images.
         runs: What was run; attacks may be missing, and all may be.
         frame: What became of each image, as `make_frame` makes it of the runs.
-        directory: Where to write `luring.json`, `luring.md` and `luring.html`.
+        directory: Where to write.
         provenance: What a reader needs to make the tables again; the commands of the
             runs and their seeds are added.
-
-    Returns:
-        The paths of what was written; there are no figures.
-
-    Raises:
-        OSError: If nothing can be written there.
     """
     parts = dict(iter(frame.groupby(["subject", "attack", "eps"]))) if runs else {}
     cells = [
@@ -210,20 +174,14 @@ def write_worst_case(
     fpr: float | None,
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
-    """Writes the worst case over many attacks as JSON, Markdown and HTML.
+    """Writes the worst case over many attacks.
 
     Args:
         found: What remained after each attack.
         attacks: The attacks, in their order.
-        directory: Where to write `worst_case.json`, `.md` and `.html`.
+        directory: Where to write.
         fpr: The nominal false-positive rate of what watched, or `None`.
         provenance: What a reader needs to make it again.
-
-    Returns:
-        The paths of what was written; there are no figures.
-
-    Raises:
-        OSError: If nothing can be written there.
     """
     settings = {attack.name: attack.settings() for attack in attacks}
     told = {"fpr": fpr, "attacks": settings, "provenance": provenance}

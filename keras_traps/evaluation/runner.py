@@ -7,7 +7,6 @@ what is recorded already from the store, and gives the rest to an engine.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib
 import itertools
@@ -21,8 +20,8 @@ import tensorflow as tf
 import tqdm
 
 from keras_traps._checks import FloatArray, IntArray, check_count, check_distinct
-from keras_traps.attacks import Attack, Batch, distances
-from keras_traps.attacks.uap import UAP
+from keras_traps.attacks import Attack, distances
+from keras_traps.attacks.uap import UAP, learnt_on
 from keras_traps.devices import hush_retracing, limit_threads, prepare_devices
 from keras_traps.evaluation.records import (
     Record,
@@ -34,6 +33,7 @@ from keras_traps.evaluation.records import (
 )
 from keras_traps.evaluation.subjects import Subject
 from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
 from keras_traps.rates import Rate
 
 EngineName = Literal["local", "ray"]
@@ -118,10 +118,17 @@ def attack_all(
         "attacks", [f"{one.name} {one.linf_bound or 0:g}" for one in attacks]
     )
     check_count("chunk_size", chunk_size)
-    check_limits(limits or {}, attacks)
+    known = sorted({attack.name for attack in attacks})
+    for name, limit in (limits or {}).items():
+        if name not in known:
+            raise ValueError(
+                "Invalid value for argument `limits`. Expected of "
+                f"{', '.join(known)}. Received: {name!r}"
+            )
+        check_count(f"limits[{name!r}]", limit)
     if num_examples_sweep is not None:
         check_count("num_examples_sweep", num_examples_sweep)
-    worker = _make_engine(engine, background, seed)
+    worker = _engine(engine, background, seed)
     courses: list[Course[Run]] = []
     total = 0
     for each in subjects:
@@ -156,23 +163,8 @@ def worst_case(
     its largest false-positive rate. The worst case over all attacks costs so no more
     than the images that still stand, as AutoAttack does it.
 
-    Args:
-        subject: What is attacked.
-        attacks: The attacks in their order, the cheap ones first; no two of one name.
-            Those that do not follow the subject's loss are left out.
-        store: Where records are kept; a run that is interrupted goes on from them.
-        background: See `attack_all`. Defaults to the subject's examples.
-        seed: Seed of the attacks' randomness. Defaults to `0`.
-        chunk_size: How many images are attacked at once. Defaults to `250`.
-        engine: Where the attacks run. Defaults to `"local"`.
-
-    Returns:
-        How many each attack felled, and how many fell in all.
-
-    Raises:
-        ImportError: If Ray is asked for and not installed.
-        ValueError: If there are no attacks or two of one name, or `chunk_size` is out
-            of its range. Nothing is run.
+    The attacks are in their order, the cheap ones first, no two of one name. All else
+    is as in `attack_all`, the errors too.
     """
     check_distinct("attacks", [attack.name for attack in attacks])
     check_count("chunk_size", chunk_size)
@@ -180,25 +172,13 @@ def worst_case(
     count = len(subject.examples)
     chunks = enumerate(_chunks(count, chunk_size))
     courses = [_standing(subject, known, rows, chunk) for chunk, rows in chunks]
-    worker = _make_engine(engine, background, seed)
+    worker = _engine(engine, background, seed)
     found = list(_lead(courses, worker, store, count * len(known)))
     tried, felled = (
         {name: sum(each[name][i] for each in found) for name in found[0]}
         for i in (0, 1)
     )
     return WorstCase(subject.name, tried, felled, Rate(sum(felled.values()), count))
-
-
-def check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
-    """Refuses limits that are no counts, or of attacks that are not run."""
-    known = {attack.name for attack in attacks}
-    for name, limit in limits.items():
-        if name not in known:
-            raise ValueError(
-                "Invalid value for argument `limits`. Expected of "
-                f"{', '.join(sorted(known))}. Received: {name!r}"
-            )
-        check_count(f"limits[{name!r}]", limit)
 
 
 def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
@@ -306,8 +286,8 @@ def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
 
 def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:
     folder = _beneath(subject, attack_folder(attack))
-    chunks = enumerate(_chunks(count, size))
-    return [Task(subject, attack, rows, folder, chunk) for chunk, rows in chunks]
+    parts = enumerate(_chunks(count, size))
+    return [Task(subject, attack, rows, folder, chunk) for chunk, rows in parts]
 
 
 def _beneath(subject: Subject, folder: str) -> str:
@@ -399,18 +379,6 @@ def _recorded(store: RecordStore, task: Task) -> Record | None:
     return record.take(common) if np.array_equal(record["ids"][:common], ids) else None
 
 
-def _make_engine(
-    name: EngineName, background: FloatArray | None, seed: int
-) -> _LocalEngine:
-    engines = {"local": _LocalEngine, "ray": _RayEngine}
-    if name not in engines:
-        raise ValueError(
-            "Invalid value for argument `engine`. Expected 'local' or 'ray'. Received: "
-            f"engine={name!r}"
-        )
-    return engines[name](background, seed)
-
-
 class _RayEngine(_LocalEngine):
     """Does tasks as Ray tasks, one per core, or one per GPU where there are any.
 
@@ -453,7 +421,7 @@ class _RayEngine(_LocalEngine):
             self._packed[subject] = uuid.uuid4().hex, packed
         # Each worker would learn its own perturbation, which rounding makes another's.
         # Ray holds a task back until what it is given is there.
-        same = (subject, task.attack) if _can_share(task.attack) else None
+        same = (subject, task.attack) if isinstance(task.attack, UAP) else None
         record, learnt = self._work.remote(
             *self._packed[subject],
             dataclasses.replace(task, subject=cast(Any, None)),
@@ -493,29 +461,18 @@ def _work(
         while len(_mine) >= _SUBJECTS_PER_WORKER:
             del _mine[next(iter(_mine))]
         _mine[token] = pickle.loads(packed)
-    learnt = [] if known is None else [known]
-    attack = _with_known(task.attack, learnt)
-    task = dataclasses.replace(task, subject=_mine[token], attack=attack)
-    return run_task(task, background, seed), learnt[0] if learnt else None
+    subject = _mine[token]
+    learnt = learnt_on(logits_model(subject.attacked, subject.output))
+    learnt.update(known or {})
+    record = run_task(dataclasses.replace(task, subject=subject), background, seed)
+    return record, dict(learnt)
 
 
-def _can_share(attack: Attack) -> bool:
-    """Tells whether all that an attack does with a batch is to learn and to add."""
-    # A subclass with a `perturb` of its own may learn otherwise, or not at all.
-    return isinstance(attack, UAP) and type(attack).perturb is UAP.perturb
-
-
-def _with_known(attack: Attack, known: list[Any]) -> Attack:
-    """Returns a universal attack that learns nothing but what goes into `known`."""
-    if not _can_share(attack):
-        return attack
-
-    def learn(batch: Batch) -> Any:
-        if not known:
-            known.append(cast(UAP, attack).learn(batch))
-        return known[0]
-
-    shared = copy.copy(attack)
-    # On the copy alone, which is frozen: all else stays what the class makes of it.
-    object.__setattr__(shared, "learn", learn)
-    return shared
+def _engine(name: str, background: FloatArray | None, seed: int) -> _LocalEngine:
+    engines = {"local": _LocalEngine, "ray": _RayEngine}
+    if name not in engines:
+        raise ValueError(
+            "Invalid value for argument `engine`. Expected 'local' or 'ray'. Received: "
+            f"engine={name!r}"
+        )
+    return engines[name](background, seed)

@@ -102,14 +102,11 @@ def choose_examples(
     Args:
         test: The test images.
         outputs: `(images, classes)` each: what each model returns for all of them.
-        num_examples: How many at most.
+        num_examples: How many at most; fewer are the first of more.
         seed: Seed of the random targets. Defaults to `0`.
         logits: The first model up to its logits, which tells the least likely class
             where several have the lowest output, as probabilities of 0. Defaults to
             the first of these classes.
-
-    Returns:
-        The examples, as many as there are. Fewer are the first of more.
 
     Raises:
         ValueError: If `num_examples` is below 1, or there is no such image.
@@ -258,18 +255,11 @@ def model_subject(
     loss: Loss | None = None,
     detector: Detector | None = None,
 ) -> Subject:
-    """Makes a subject of any classifier, with or without a detector.
+    """Makes a subject of any built classifier, with or without a detector.
 
-    Args:
-        model: A built classifier.
-        examples: The images to attack.
-        name: Its name. Defaults to `"model"`.
-        output: What it returns. Defaults to `"logits"`.
-        loss: What the attacker follows. Defaults to `None`, each attack's own.
-        detector: What watches it, such as a `ScoreDetector`. Defaults to `None`.
-
-    Returns:
-        The subject; models of other weights or layers do not share its records.
+    Models of other weights or layers do not share its records. The `loss` is what the
+    attacker follows, by default each attack's own; the detector may be a
+    `ScoreDetector`.
     """
     facts = {"model": weights_sha256(model), "architecture": architecture_sha256(model)}
     facts |= {"output": output, "loss": str(loss)}
@@ -306,9 +296,6 @@ def defend(
         images: `(images, ...)`, float32, in [0, 1]: clean images for the thresholds.
         fprs: Nominal false-positive rates. Defaults to `(0.05, 0.005)`, the paper's.
 
-    Returns:
-        The defence.
-
     Raises:
         ValueError: If there are no rates, or too few images for one of them.
     """
@@ -327,30 +314,21 @@ def defend(
 def attractor_subjects(
     defence: Defence, examples: Examples, names: Sequence[SubjectName]
 ) -> list[Subject]:
-    """Makes the subjects of an evaluation of attractors.
+    """Makes the subjects of an evaluation of attractors, one for each name.
 
-    Args:
-        defence: The classifier C and its traps.
-        examples: The images to attack.
-        names: `"undefended"` for C, and variants of the trapped model.
-
-    Returns:
-        One for each name. Their records depend on what `record_settings` tells of the
-        defence.
+    Their records depend on what `record_settings` tells of the defence.
     """
-    # Views and questions can be sent to another process; an analyzer cannot.
-    integrated = functools.partial(_integrated, defence.main_analyzer.thresholds)
+    integrated = functools.partial(attractors.integrate, analyzer=defence.main_analyzer)
     views: dict[str, Callable[[keras.Model], keras.Model]] = {
         "raw_sum": attractors.raw_sum,
-        "integrated": functools.partial(integrated, True),
-        "integrated_label": functools.partial(integrated, False),
+        "integrated": integrated,
+        "integrated_label": functools.partial(integrated, differentiable=False),
     }
     watched = Subject(
         "paper",
         defence.trapped,
         examples,
         "scores",
-        asked={"correlations": _Correlations(defence.trapped)},
         detector=Watermark(defence.analyzers),
     )
     return [
@@ -365,27 +343,6 @@ def attractor_subjects(
         )
         for name in names
     ]
-
-
-def _integrated(
-    thresholds: attractors.Thresholds, differentiable: bool, trapped: keras.Model
-) -> keras.Model:
-    analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
-    return attractors.integrate(trapped, analyzer, differentiable=differentiable)
-
-
-class _Correlations:
-    """W of a trapped model, which is all that is pickled of it."""
-
-    def __init__(self, trapped: keras.Model) -> None:
-        self._trapped = trapped
-        self._analyzer = ForensicAnalyzer(trapped)
-
-    def __call__(self, images: FloatArray) -> FloatArray:
-        return self._analyzer.correlations(images)
-
-    def __reduce__(self) -> tuple[type[_Correlations], tuple[keras.Model]]:
-        return _Correlations, (self._trapped,)
 
 
 def _classes(model: keras.Model, images: FloatArray) -> IntArray:

@@ -13,6 +13,7 @@ from keras_traps.evaluation.evaluate import Evaluation
 from keras_traps.evaluation.metrics import CleanVariant, make_frame
 from keras_traps.evaluation.records import Trial
 from keras_traps.evaluation.render import (
+    ReportPaths,
     interval,
     listing,
     measure,
@@ -22,7 +23,6 @@ from keras_traps.evaluation.render import (
     plain,
 )
 from keras_traps.evaluation.report import (
-    ReportPaths,
     write_luring_tables,
     write_report,
     write_tables,
@@ -187,7 +187,7 @@ def test_a_text_from_outside_is_no_markup(
 ) -> None:
     odd = "<script>alert(1)</script> | *bold* `code` & ä"
     found = dataclasses.replace(
-        unplotted, title=odd, provenance={"command": odd, "more": {odd: 1.5}}
+        unplotted, dataset=odd, provenance={"command": odd, "more": {odd: 1.5}}
     )
     paths = write_report(found, tmp_path)
     html, markdown = (
