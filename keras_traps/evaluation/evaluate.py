@@ -14,8 +14,9 @@ from keras_traps._checks import FloatArray, check_distinct
 from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation import metrics, paper
+from keras_traps.evaluation import metrics
 from keras_traps.evaluation.metrics import rate_of
+from keras_traps.evaluation.paper import look_up
 from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.runner import EngineName, attack_all
 from keras_traps.evaluation.subjects import (
@@ -150,7 +151,10 @@ def evaluate(
     frame = metrics.make_frame(runs, store, Watermark(defence.analyzers))
     if runs:
         frame["clean_score"] = scores[frame["id"]]
-        frame["lead"] = _lead(outputs, defence.output)[frame["id"]]
+        # By how much C's answer leads: the largest probability less the second.
+        shares = softmax(outputs, 1) if defence.output == "logits" else outputs
+        ranked = np.sort(shares, axis=1)
+        frame["lead"] = (ranked[:, -1] - ranked[:, -2])[frame["id"]]
     rows = metrics.attack_rows(frame, runs) if runs else []
     attacked, shown = _samples(defence, examples, runs, store)
     return Evaluation(
@@ -171,7 +175,8 @@ def evaluate(
         clean=_clean_results(defence, test, outputs, correlations),
         frame=frame,
         rows=[
-            {**row, "paper": paper.paper_row(row["attack"], test.name)} for row in rows
+            {**row, "paper": look_up("attractors", "attacks", row["attack"], test.name)}
+            for row in rows
         ],
         worst_cases=metrics.worst_cases(frame) if runs else [],
         warnings=find_warnings(frame),
@@ -183,19 +188,11 @@ def evaluate(
     )
 
 
-def _lead(outputs: FloatArray, output: str) -> FloatArray:
-    """By how much C's answer leads: the largest probability less the second."""
-    shares = softmax(outputs, axis=1) if output == "logits" else outputs
-    ranked = np.sort(shares, axis=1)
-    lead: FloatArray = ranked[:, -1] - ranked[:, -2]
-    return lead
-
-
 def _clean_results(
     defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
 ) -> dict[str, Any]:
     trapped = predict(defence.trapped, test.images)
-    paper_classifier, paper_trapped = paper.paper_clean(test.name)
+    known = look_up("attractors", "clean", test.name)
     return {
         "accuracy_classifier": rate_of(outputs.argmax(axis=1) == test.labels),
         "accuracy_trapped": rate_of(trapped.argmax(axis=1) == test.labels),
@@ -203,8 +200,8 @@ def _clean_results(
             fpr: rate_of(analyzer.judge(correlations).is_adversarial)
             for fpr, analyzer in defence.analyzers.items()
         },
-        "paper_accuracy_classifier": paper_classifier,
-        "paper_accuracy_trapped": paper_trapped,
+        "paper_accuracy_classifier": known.get("original"),
+        "paper_accuracy_trapped": known.get("attractors"),
     }
 
 

@@ -59,8 +59,7 @@ class Record:
 
     def succeeded(self, *, targeted: bool) -> npt.NDArray[np.bool_]:
         """Returns which attacks met their goal, `(images,)`."""
-        hit = np.equal(self["answer"], self["targets"])
-        return hit if targeted else self.misclassified
+        return self["answer"] == self["targets"] if targeted else self.misclassified
 
     @property
     def defended(self) -> npt.NDArray[np.bool_] | None:
@@ -90,8 +89,7 @@ class RecordStore:
     Args:
         workdir: The directory; made if it does not exist.
         settings: All that the records depend on, as plain data; see `record_settings`.
-        resume: Whether records that are already there are to be kept. Defaults to
-            `False`.
+        resume: Whether records that are already there are to be kept.
 
     Raises:
         OSError: If the directory cannot be written to.
@@ -121,14 +119,7 @@ class RecordStore:
     def open(cls, workdir: str | Path) -> RecordStore:
         """Opens records to read them, whatever the settings they were made with.
 
-        Args:
-            workdir: The directory that they are in.
-
-        Returns:
-            The records.
-
-        Raises:
-            FileNotFoundError: If there are none.
+        A directory that holds none is a `FileNotFoundError`.
         """
         store = object.__new__(cls)
         store.workdir = Path(workdir)

@@ -20,14 +20,9 @@ import numpy as np
 from keras_traps._files import make_writable, write_atomically
 from keras_traps.rates import Rate
 
-NOTHING = "–"
-"""For a cell that has no meaning in its row."""
-
-NOT_APPLICABLE = "n/a"
-"""For a rate of which nothing was tried, e.g. no adversarial image was found."""
-
-FIGURES = "figures"
-"""The folder, beside the Markdown file, that holds its pictures."""
+NOTHING = "–"  # in a cell that has no meaning in its row
+NOT_APPLICABLE = "n/a"  # for a rate of which nothing was tried
+FIGURES = "figures"  # the folder, beside the Markdown file, of its pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +57,17 @@ def write_page(
     shown: Mapping[str, Any],
     figures: Mapping[str, bytes] | None = None,
 ) -> ReportPaths:
-    """Writes a page as HTML and Markdown, and its numbers as strict JSON.
-
-    Each file appears whole or not at all; an older one is replaced.
-    """
-    directory = Path(directory)
+    """Writes a page as HTML and Markdown, and its numbers as strict JSON."""
+    directory, figures = Path(directory), figures or {}
     paths = ReportPaths(
         directory / f"{name}.json",
         directory / f"{name}.md",
         directory / f"{name}.html",
-        tuple(directory / FIGURES / f"{one}.png" for one in figures or {}),
+        tuple(directory / FIGURES / f"{one}.png" for one in figures),
     )
     for folder in {directory, *(path.parent for path in paths.figures)}:
         make_writable(folder, name="directory")
-    for path, png in zip(paths.figures, (figures or {}).values(), strict=True):
+    for path, png in zip(paths.figures, figures.values(), strict=True):
         write_atomically(path, png)
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(paths.json, f"{text}\n".encode())

@@ -66,7 +66,7 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
         figures=figures,
         shown={
             **shown,
-            "summary": _summary(found),
+            "summary": _summary(found, shown["rows"]),
             "losses": _grouped(losses) if shown["other_losses"] else {},
             "plots": plots,
             "views": views,
@@ -149,7 +149,10 @@ def write_luring_tables(
         shown={
             **content,
             "runs": runs,
-            "clean": [(row, paper.luring_clean(dataset, row.variant)) for row in clean],
+            "clean": [
+                (row, paper.look_up("luring", "clean", dataset, row.variant))
+                for row in clean
+            ],
             "number": _LURING_TABLES.get(dataset, "The paper's attacks"),
             "tabled": _luring_part(dataset, ours, tabled=True),
             "others": _luring_part(dataset, ours, tabled=False),
@@ -253,18 +256,40 @@ def _grouped(rows: Sequence[_Row]) -> dict[str, dict[str, _Row]]:
     return grouped
 
 
-def _summary(found: Evaluation) -> dict[str, Any]:
+def _summary(found: Evaluation, rows: Sequence[_Row]) -> dict[str, Any]:
     """The numbers of the summary's sentences and tiles."""
     fprs = sorted(found.thresholds, reverse=True)
     worst = {case["variant"]: case for case in found.worst_cases}
-    passed = {fpr: _spread(found, ("paper",), _overall(fpr)) for fpr in fprs}
     false = sorted(found.clean["false_positives"].items(), reverse=True)
+
+    def spread(variants: Sequence[str], of: Callable[[_Row], Rate]) -> Any:
+        """The median and the extremes of a rate over attacks, and whose these are."""
+        chosen = [row for row in rows if row["variant"] in variants]
+        rates = pd.Series([of(row).value or 0.0 for row in chosen], dtype=float)
+        names = pd.Series([row["attack"] for row in chosen])
+        return (
+            None
+            if rates.empty
+            else {
+                "count": len(rates),
+                "median": rates.median(),
+                "low": rates.min(),
+                "weakest": names[rates.idxmin()],
+                "top": rates.max(),
+                "names": list(names[rates == rates.max()].unique()),
+            }
+        )
+
+    def unseen(variants: Sequence[str], fpr: float) -> Any:
+        return spread(variants, lambda row: row["at"][fpr]["overall"])
+
+    passed = {fpr: unseen(("paper",), fpr) for fpr in fprs}
     return {
         "fprs": fprs,
-        "fooled": _spread(found, ("paper",), lambda row: row["success_classifier"]),
-        "passed": {fpr: spread for fpr, spread in passed.items() if spread},
-        "others": _spread(found, ("margin", "raw_sum"), _overall(fprs[0])),
-        "integrated": _spread(found, INTEGRATED, lambda row: row["success_trapped"]),
+        "fooled": spread(("paper",), lambda row: row["success_classifier"]),
+        "passed": {fpr: one for fpr, one in passed.items() if one},
+        "others": unseen(("margin", "raw_sum"), fprs[0]),
+        "integrated": spread(INTEGRATED, lambda row: row["success_trapped"]),
         # Who may try everything tries every loss.
         "worst": worst.get(ANY_LOSS, worst.get("paper")),
         # By rate, whether more are flagged than chance explains.
@@ -273,29 +298,6 @@ def _summary(found: Evaluation) -> dict[str, Any]:
             for fpr, rate in false
             if not rate.interval[0] <= fpr <= rate.interval[1]
         },
-    }
-
-
-def _overall(fpr: float) -> Callable[[_Row], Rate]:
-    return lambda row: next(x["overall"] for x in row["detection"] if x["fpr"] == fpr)
-
-
-def _spread(
-    found: Evaluation, variants: Sequence[str], of: Callable[[_Row], Rate]
-) -> dict[str, Any] | None:
-    """The median and the extremes of a rate over attacks, and whose these are."""
-    rows = [row for row in found.rows if row["variant"] in variants]
-    rates = pd.Series([of(row).value or 0.0 for row in rows], dtype=float)
-    names = pd.Series([row["attack"] for row in rows])
-    if rates.empty:
-        return None
-    return {
-        "count": len(rates),
-        "median": rates.median(),
-        "low": rates.min(),
-        "weakest": names[rates.idxmin()],
-        "top": rates.max(),
-        "names": list(names[rates == rates.max()].unique()),
     }
 
 
@@ -315,13 +317,14 @@ def _luring_part(
     variants = [name for name in paper.NAMES if name in seen]
     rows: list[dict[str, Any]] = []
     for place, each in grouped.items():
+        table = ("luring", "attacks", dataset, place[0], f"{place[1]:g}")
         counts = {paper.NAMES[v]: each[v][0].images for v in variants if v in each}
         told = [f"{name} {count}" for name, count in counts.items()]
         rows.append(
             {
                 "name": f"{place[0]} {place[1]:g}",
                 "rates": {variant: cell[1]._asdict() for variant, cell in each.items()},
-                "known": {v: paper.luring_cell(dataset, *place, v) for v in variants},
+                "known": {v: paper.look_up(*table, v) for v in variants},
                 "images": ", ".join(told)
                 if len({*counts.values()}) > 1
                 else next(iter(counts.values())),

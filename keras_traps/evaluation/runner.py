@@ -97,15 +97,14 @@ def attack_all(
         store: Where records are kept; a run that is interrupted goes on from them.
         background: `(images, ...)`: images without labels, for attacks that learn from
             many. Defaults to the subject's examples.
-        seed: Seed of the attacks' randomness. Defaults to `0`.
-        chunk_size: How many images are attacked at once and recorded together. Defaults
-            to `250`.
+        seed: Seed of the attacks' randomness.
+        chunk_size: How many images are attacked at once and recorded together.
         limits: How many images an attack meets at most, by its name. Defaults to all.
         sweeps: Changes of an attack's settings to try, by its name, such as
-            `keras_traps.attacks.LURING_SWEEPS`. Defaults to none.
+            `keras_traps.attacks.LURING_SWEEPS`.
         num_examples_sweep: On how many images settings are compared. Defaults to all.
-        engine: Where the attacks run. Defaults to `"local"`.
-        provenance: What a reader needs to make it again. Defaults to nothing.
+        engine: Where the attacks run.
+        provenance: What a reader needs to make it again.
 
     Yields:
         What was run, as soon as it was, and then in `runs/` of the store's directory.
@@ -233,7 +232,14 @@ def _course(
         records = iter((yield list(itertools.chain.from_iterable(parts))))
         for one, part in zip(tried, parts, strict=True):
             found = Record.join([next(records) for _ in part], kept=0)
-            trials.append(Trial(_settings(*one), few, *_unharmed(found, one[1])))
+            failed = ~found.succeeded(targeted=one[1].targeted)
+            standing, defended = failed, found.defended
+            if defended is None:
+                defended = failed
+            else:
+                standing = found["target"] == found["labels"]
+            counts = int(standing.sum()), int(defended.sum())
+            trials.append(Trial(_settings(*one), few, *counts))
         best = min(trials, key=lambda trial: (trial.standing, trial.defended))
         subject, attack = tried[trials.index(best)]
     tasks = _tasks(subject, attack, count, chunk_size)
@@ -273,15 +279,6 @@ def _standing(
         found[attack.name] = len(rows), int(through.sum())
         rows = rows[~through]
     return found
-
-
-def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
-    """On how many images the attack failed, by what counts first and second."""
-    if record.defended is None:
-        failed = int((~record.succeeded(targeted=attack.targeted)).sum())
-        return failed, failed
-    right = record["target"] == record["labels"]
-    return int(right.sum()), int(record.defended.sum())
 
 
 def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:

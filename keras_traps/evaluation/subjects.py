@@ -373,14 +373,10 @@ def luring_subjects(
             number.
         weights: Hashes of the weights of all models that the images depend on, by name.
         surrogate: The attacker's own classifier, for `"surrogate"`.
-        softness: What `"softened"` tries, each at least 1. Defaults to `SOFTNESS`.
+        softness: What `"softened"` tries, each at least 1.
 
     Returns:
         One subject; for `"softened"` one for each softness, of which the best counts.
-
-    Raises:
-        ValueError: If the surrogate is missing, `"exchanged"` has no two images, or a
-            softness is below 1.
     """
     if threat == "surrogate" and surrogate is None:
         raise ValueError(

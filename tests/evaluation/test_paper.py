@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,7 @@ import pytest
 
 from keras_traps.attacks import names
 from keras_traps.evaluation.metrics import make_frame
-from keras_traps.evaluation.paper import (
-    compare_luring,
-    luring_cell,
-    luring_clean,
-    paper_clean,
-    paper_row,
-)
+from keras_traps.evaluation.paper import compare_luring, look_up
 from keras_traps.evaluation.records import Run, Trial
 from tests.evaluation.conftest import make_record, make_run, store_of
 
@@ -21,7 +16,7 @@ from tests.evaluation.conftest import make_record, make_run, store_of
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_the_papers_numbers_fit_each_other(dataset: str) -> None:
     for attack in names():
-        row = paper_row(attack, dataset)
+        row = look_up("attractors", "attacks", attack, dataset)
         fooled, detected = row.get("asr_attractors"), row.get("detection")
         if fooled is not None and detected is not None:
             # The paper prints each to a tenth of a per cent.
@@ -30,19 +25,17 @@ def test_the_papers_numbers_fit_each_other(dataset: str) -> None:
 
 
 def test_known_cells_of_the_tables_are_kept() -> None:
-    assert paper_row("OM", "mnist")["auc"] == 0.928
-    assert paper_row("TMIFGSM", "cifar10")["overall_asr_fpr0.5"] == 0.189
-    assert paper_row("ILLC", "mnist")["recovery"] is None
-    assert paper_clean("mnist") == (0.981, 0.98)
-    assert paper_clean("cifar10") == (0.901, 0.9)
-    assert luring_cell("mnist", "FGSM", 0.4, "luring")["ac_m"] == 0.76
-    assert {"test", "agree"} == luring_clean("cifar10", "luring").keys()
-
-
-def test_what_the_papers_do_not_have_is_empty() -> None:
-    assert paper_row("AutoAttack", "mnist") == paper_row("FGSM", "digits") == {}
-    assert paper_clean("digits") == (None, None)
-    assert luring_cell("digits", "FGSM", 0.3, "ce") == luring_clean("x", "ce") == {}
+    attractors = functools.partial(look_up, "attractors", "attacks")
+    assert attractors("OM", "mnist")["auc"] == 0.928
+    assert attractors("TMIFGSM", "cifar10")["overall_asr_fpr0.5"] == 0.189
+    assert attractors("ILLC", "mnist")["recovery"] is None
+    clean = look_up("attractors", "clean", "mnist")
+    assert clean == {"original": 0.981, "attractors": 0.98}
+    cell = look_up("luring", "attacks", "mnist", "FGSM", "0.4", "luring")
+    assert cell["ac_m"] == 0.76
+    assert {"test", "agree"} == look_up("luring", "clean", "cifar10", "luring").keys()
+    assert attractors("AutoAttack", "mnist") == attractors("FGSM", "digits") == {}
+    assert look_up("luring", "attacks", "digits", "FGSM", "0.3", "ce") == {}
 
 
 def luring_run(variant: str, attack: str = "FGSM", **changes: Any) -> Run:
