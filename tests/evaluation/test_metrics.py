@@ -12,7 +12,6 @@ from keras_traps.evaluation.metrics import (
     compare,
     fprs_of,
     make_frame,
-    read_frame,
     unnoticed,
     worst_cases,
 )
@@ -77,21 +76,6 @@ def test_the_frame_has_a_row_for_each_image(
         assert part["through_0.005"].tolist() == part["misclassified"].tolist()
     assert not frame.loc[frame["subject"] == "undefended", "flagged_0.05"].any()
     assert not frame.loc[frame["subject"] == "undefended", "score"].notna().any()
-
-
-def test_a_frame_is_read_from_a_work_directory(
-    tmp_path: Path, watermark: Watermark
-) -> None:
-    cells = [
-        (make_run("paper", "FGSM", images=4), PAPER),
-        (make_run("paper", "FGSM", eps=0.3), PAPER),
-    ]
-    store_of(tmp_path, cells)
-    for run, _ in cells:
-        run.write(tmp_path)
-    frame = read_frame(tmp_path, watermark)
-    assert frame.groupby("eps").size().tolist() == [4, 6]
-    assert "score" not in read_frame(tmp_path)
 
 
 def test_rows_count_what_the_paper_counts(tmp_path: Path, watermark: Watermark) -> None:

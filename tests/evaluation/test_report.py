@@ -145,19 +145,17 @@ def unplotted(undisturbed: Undisturbed) -> Evaluation:
     return dataclasses.replace(undisturbed.found, **nothing)
 
 
-OUTCOMES: tuple[tuple[dict[str, Any], str, str], ...] = (
-    ({}, "FGSM: 7 read as 3", "Caught and recovered"),
-    ({"recovered": 2}, "FGSM: 7 read as 3", "Caught, wrong class recovered"),
-    ({"flagged": False}, "FGSM: 7 read as 3", "Missed"),
-    ({"predicted": 7}, "FGSM: 7 still read as 7", "Flagged, though not fooled"),
-    ({"predicted": 7, "flagged": False}, "FGSM: 7 still read as 7", "Not fooled"),
-    ({"label": 12, "recovered": 2}, "FGSM: 12 read as 3", "Caught, wrong"),
-)
-
-
 def test_examples_say_what_became_of_them(
     unplotted: Evaluation, tmp_path: Path
 ) -> None:
+    outcomes: dict[str, dict[str, Any]] = {
+        "| FGSM: 7 read as 3 | **Caught and recovered": {},
+        "| FGSM: 7 read as 3 | **Caught, wrong class recovered": {"recovered": 2},
+        "| FGSM: 7 read as 3 | **Missed": {"flagged": False},
+        "| FGSM: 7 still read as 7 | **Flagged, though not fooled": {"predicted": 7},
+        "| FGSM: 7 still read as 7 | **Not fooled": {"predicted": 7, "flagged": False},
+        "| FGSM: 12 read as 3 | **Caught, wrong": {"label": 12, "recovered": 2},
+    }
     example: dict[str, Any] = {
         "attack": "FGSM",
         "label": 7,
@@ -169,14 +167,15 @@ def test_examples_say_what_became_of_them(
         "clean": np.full((2, 2, 1), 0.5, np.float32),
         "adversarial": np.full((2, 2, 1), 0.75, np.float32),
     }
-    examples = [{**example, **changes} for changes, *_ in OUTCOMES]
+    examples = [{**example, **changes} for changes in outcomes.values()]
     found = dataclasses.replace(unplotted, examples=examples)
     lines = write_report(found, tmp_path).markdown.read_text().splitlines()
     shown = [line for line in lines if line.startswith("| FGSM: ")]
-    for line, (_, title, outcome) in zip(shown, OUTCOMES, strict=True):
-        assert line.startswith(f"| {title} |")
-        assert f"**{outcome}" in line
-        assert "Change: at most 0.25 per pixel, L2 0.50" in line
+    for line, outcome in zip(shown, outcomes, strict=True):
+        title, _, verdict = outcome.partition("**")
+        assert line.startswith(title)
+        assert f"**{verdict}" in line
+    assert "Change: at most 0.25 per pixel, L2 0.50" in shown[0]
     assert "Analyzer: flagged by C1, C3, score 4.568" in shown[0]
     assert "Recovered: 7, the true class" in shown[0]
     assert "Analyzer: not flagged, score 4.568" in shown[2]
@@ -190,11 +189,8 @@ def test_a_text_from_outside_is_no_markup(
         unplotted, dataset=odd, provenance={"command": odd, "more": {odd: 1.5}}
     )
     paths = write_report(found, tmp_path)
-    html, markdown = (
-        p.read_text(encoding="utf-8") for p in (paths.html, paths.markdown)
-    )
-    assert "<script" not in html
-    assert "<script" not in markdown
+    markdown = paths.markdown.read_text(encoding="utf-8")
+    assert "<script" not in paths.html.read_text(encoding="utf-8") + markdown
     assert Page(paths.html).headings[0] == "Summary"
     assert r"\| \*bold\* \`code\` &amp; ä" in markdown
 
@@ -272,13 +268,7 @@ def test_luring_tables_show_the_rates_and_the_papers(
 ) -> None:
     runs, frame = luring
     paths = write_luring_tables("mnist", CLEAN, runs, frame, tmp_path, provenance={})
-    assert Page(paths.html).headings == [
-        "Table 1. Clean test images",
-        "Table 2. Made on M∘P, shown to M and to M∘P",
-        "Attackers that know more, or do without M∘P, and a control",
-        "Settings of the attacks",
-        "Origin",
-    ]
+    assert len(Page(paths.html).headings) == 5
     tabled = table(paths, "Attack, ε")["FGSM 0.3"]
     # C_E, then Luring: AC of M∘P, AC of M, DAC.
     assert [each.split(" (")[0] for each in tabled] == [
@@ -305,25 +295,12 @@ def test_luring_tables_need_no_attack(luring: Any, tmp_path: Path) -> None:
     assert "*paper*" not in table(paths, "Model")
 
 
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (0.1234, "12.3"),
-        (0.0, "0.0"),
-        (1.0, "100.0"),
-        (0.0001, "< 0.1"),
-        (0.9999, "> 99.9"),
-        (None, "n/a"),
-        (float("nan"), "n/a"),
-    ],
-)
-def test_what_is_not_quite_all_or_nothing_never_looks_so(
-    share: float | None, text: str
-) -> None:
-    assert percent(share) == text
-
-
 def test_numbers_are_written_for_people() -> None:
+    # What is not quite all or nothing never looks so.
+    shares = [0.1234, 0.0, 1.0, 0.0001, 0.9999, None, float("nan")]
+    assert [percent(share) for share in shares] == [
+        *("12.3", "0.0", "100.0", "< 0.1", "> 99.9", "n/a", "n/a")
+    ]
     assert nominal(0.005) == "0.5 %"
     assert number(np.float32(0.25)) == "0.25"
     assert number({"a": [1, 2.5], "b": True}) == "a 1, 2.5, b True"

@@ -272,29 +272,3 @@ def test_what_is_flagged_at_the_largest_rate_has_not_got_through(
     assert counted(detector=strict) == fooled
     # There the answer is that of both.
     assert counted(detector=detector, integrated=True) == fooled
-
-
-def test_an_interrupted_worst_case_ends_with_the_same_records_and_counts(
-    lured: Lured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attacks = [
-        create("SPSA", eps=0.05, nb_iter=2, learning_rate=0.05, spsa_samples=4),
-        create("FGSM", eps=0.05),
-        create("BLB", binary_search_steps=1, max_iterations=3, initial_const=1.0),
-    ]
-    subject = model_subject(lured.target, lured.examples)
-    power = Power(monkeypatch, *(type(one) for one in attacks))
-    whole = stand(subject, attacks, tmp_path / "whole")
-    total = len(power.sizes)
-    assert 40 == whole.tried["SPSA"] > whole.tried["FGSM"] > 0
-    assert whole.felled["SPSA"] > 0
-    done = 0
-    for fails_at in (2, 3, 5):
-        power.restore(fails_at)
-        with pytest.raises(KeyboardInterrupt):
-            stand(subject, attacks, tmp_path / "parts")
-        done += fails_at - 1
-        assert len(list(tmp_path.glob("parts/**/*.npz"))) == done
-    power.restore()
-    assert stand(subject, attacks, tmp_path / "parts") == whole
-    assert len(power.sizes) == total - done
