@@ -22,7 +22,6 @@ from keras_traps.evaluation.runner import EngineName, attack_all
 from keras_traps.evaluation.subjects import (
     Defence,
     Examples,
-    SubjectName,
     Variant,
     Watermark,
     attractor_subjects,
@@ -83,33 +82,13 @@ def evaluate(
 ) -> Evaluation:
     """Attacks a defence and says what came of it.
 
-    Args:
-        defence: The classifier with its traps.
-        calibration: How the traps' constants were chosen.
-        test: Clean test images that neither the constants nor the thresholds were
-            chosen on.
-        attacks: The attacks, each on C and on every variant whose loss it follows; no
-            two of one name.
-        store: Where the records are kept, with the `record_settings` of the defence,
-            the background, the seed and the chunk size.
-        provenance: What a reader needs to run it again.
-        background: As in `attack_all`.
-        num_examples: How many images to attack at most. Defaults to `1000`.
-        limits: As in `attack_all`.
-        variants: How the trapped model is seen, each once; with none, nothing is
-            attacked and clean images alone are looked at. The pictures are of
-            `"paper"`, or of the first where that is not asked for. Defaults to the
-            first four.
-        seed: Seed of targets and attacks. Defaults to `0`.
-        chunk_size: As in `attack_all`.
-        engine: As in `attack_all`.
-
-    Returns:
-        The findings. With the same arguments they are the same, interrupted or not.
-
-    Raises:
-        ValueError: If an argument is out of its range, or the classifier's outputs are
-            not what was declared. Nothing is run.
+    The test images are ones that neither the traps' constants nor the thresholds were
+    chosen on. Each attack, no two of one name, meets C and every variant whose loss it
+    follows; with no variants, clean images alone are looked at. The pictures are of
+    `"paper"`, or of the first variant where that is not asked for. The store has the
+    `record_settings` of the defence, the background, the seed and the chunk size; what
+    is not told here, errors too, is as in `attack_all`. With the same arguments the
+    findings are the same, interrupted or not.
     """
     check_distinct("attacks", [attack.name for attack in attacks])
     if variants:
@@ -128,7 +107,7 @@ def evaluate(
         seed=seed,
         logits=logits_model(defence.classifier, defence.output),
     )
-    names: tuple[SubjectName, ...] = ("undefended", *variants) if variants else ()
+    names = ["undefended", *variants] if variants else []
     subjects = attractor_subjects(defence, examples, names)
     found = attack_all(
         subjects,
@@ -156,6 +135,8 @@ def evaluate(
         ranked = np.sort(shares, axis=1)
         frame["lead"] = (ranked[:, -1] - ranked[:, -2])[frame["id"]]
     rows = metrics.attack_rows(frame, runs) if runs else []
+    trapped = predict(defence.trapped, test.images)
+    known = look_up("attractors", "clean", test.name)
     attacked, shown = _samples(defence, examples, runs, store)
     return Evaluation(
         dataset=test.name,
@@ -172,7 +153,16 @@ def evaluate(
             for fpr, each in defence.analyzers.items()
             for one in [each.thresholds]
         },
-        clean=_clean_results(defence, test, outputs, correlations),
+        clean={
+            "accuracy_classifier": rate_of(outputs.argmax(axis=1) == test.labels),
+            "accuracy_trapped": rate_of(trapped.argmax(axis=1) == test.labels),
+            "false_positives": {
+                fpr: rate_of(analyzer.judge(correlations).is_adversarial)
+                for fpr, analyzer in defence.analyzers.items()
+            },
+            "paper_accuracy_classifier": known.get("original"),
+            "paper_accuracy_trapped": known.get("attractors"),
+        },
         frame=frame,
         rows=[
             {**row, "paper": look_up("attractors", "attacks", row["attack"], test.name)}
@@ -186,23 +176,6 @@ def evaluate(
         attacked_scores={name: main.judge(w).score for name, w in attacked.items()},
         examples=shown,
     )
-
-
-def _clean_results(
-    defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
-) -> dict[str, Any]:
-    trapped = predict(defence.trapped, test.images)
-    known = look_up("attractors", "clean", test.name)
-    return {
-        "accuracy_classifier": rate_of(outputs.argmax(axis=1) == test.labels),
-        "accuracy_trapped": rate_of(trapped.argmax(axis=1) == test.labels),
-        "false_positives": {
-            fpr: rate_of(analyzer.judge(correlations).is_adversarial)
-            for fpr, analyzer in defence.analyzers.items()
-        },
-        "paper_accuracy_classifier": known.get("original"),
-        "paper_accuracy_trapped": known.get("attractors"),
-    }
 
 
 def _samples(

@@ -34,23 +34,18 @@ _RENAMED = {"ids": "id", "labels": "label", "targets": "goal"}
 def make_frame(
     runs: Iterable[Run], store: RecordStore, detector: Detector | None = None
 ) -> pd.DataFrame:
-    """Reads what became of each image.
-
-    Args:
-        runs: What was run.
-        store: Where the records are.
-        detector: What judges the records that have what it asks for.
+    """Reads what became of each image that was attacked.
 
     Returns:
         A row for each subject, attack, radius and image: `subject`, `attack`, `kind`,
         `eps`, `integrated`, the columns that else name the subject, `id`, `label`,
         `goal` (the class aimed at, else the label), `answer`, `success`,
         `misclassified`, `l0`, `l2`, `linf`, `iterations`, and what else was recorded
-        with one number for each image. Of luring `defended`, which DAC counts. Of what
-        the detector judges `score`, `pull` where it has one, and for each of its rates
-        `flagged_<fpr>`, `recovered_<fpr>` (flagged, and given the true class) and
-        `through_<fpr>` (misclassified and not flagged; of an integrated model, where
-        flagging is part of the answer, misclassified).
+        with one number for each image. Of luring `defended`, which DAC counts. Where
+        the record has what a detector asks for, `score`, `pull` if it has one, and for
+        each of its rates `flagged_<fpr>`, `recovered_<fpr>` (flagged, and given the
+        true class) and `through_<fpr>` (misclassified and not flagged; of an integrated
+        model, where flagging is part of the answer, misclassified).
 
     Raises:
         ValueError: If a record is damaged, or not there.
@@ -113,7 +108,17 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
         part, beside = cells[run.subject, run.attack], None
         if run.subject in _BESIDE_C:
             beside = cells.get(("undefended", run.attack))
-        detection = [_detection(part, fpr) for fpr in fprs_of(frame)]
+        success, detection = part["success"], []
+        for fpr in fprs_of(frame):
+            flagged, recovered = part[f"flagged_{fpr:g}"], part[f"recovered_{fpr:g}"]
+            detection.append(
+                {
+                    "fpr": fpr,
+                    "detected": rate_of(flagged[success]),
+                    "recovered": rate_of(recovered[success & flagged]),
+                    "overall": rate_of(success & ~flagged),
+                }
+            )
         rows.append(
             {
                 "variant": run.subject,
@@ -124,7 +129,7 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
                 "success_classifier": None
                 if beside is None
                 else rate_of(beside["success"]),
-                "success_trapped": rate_of(part["success"]),
+                "success_trapped": rate_of(success),
                 "detection": [] if run.integrated else detection,
                 "auc": None if run.integrated else _area_under_curve(part),
                 "mean_l2": _mean_l2(part),
@@ -134,16 +139,6 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
             }
         )
     return rows
-
-
-def _detection(part: pd.DataFrame, fpr: float) -> dict[str, Any]:
-    success, flagged = part["success"], part[f"flagged_{fpr:g}"]
-    return {
-        "fpr": fpr,
-        "detected": rate_of(flagged[success]),
-        "recovered": rate_of(part[f"recovered_{fpr:g}"][success & flagged]),
-        "overall": rate_of(success & ~flagged),
-    }
 
 
 def _mean_l2(part: pd.DataFrame) -> float | None:

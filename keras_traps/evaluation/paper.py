@@ -21,8 +21,8 @@ from keras_traps.evaluation.metrics import LEVEL, Pair, compare
 from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.subjects import INTEGRATED, Variant
 
+# The false-positive rate of the attractor paper's tables, and of a part of IV.
 PAPER_FPR, LOW_FPR = 0.05, 0.005
-"""The false-positive rate of the attractor paper's tables, and of a part of IV."""
 
 VARIANTS_OF: dict[int, tuple[Variant, ...]] = {
     1: ("paper",),
@@ -63,14 +63,13 @@ NAMES = {
 
 BASELINES = ("stack", "auto", "ce")
 
+# What luring's Tables 2 to 4 show, by its field in `LuringMetrics`, and their attacks;
+# the paper's figures have others too.
 MEASURES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC"}
-"""What luring's Tables 2 to 4 show, by its field in `LuringMetrics`."""
-
 TABLED = ("FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI")
-"""The attacks of luring's Tables 2 to 4; the paper's figures have others too."""
 
+# The attacks of Table VI, which have no ball.
 UNBOUNDED = ("BLB", "CW2", "EAD")
-"""The attacks of Table VI, which have no ball."""
 
 
 def look_up(paper: str, *place: str) -> dict[str, float | None]:

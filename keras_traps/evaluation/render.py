@@ -105,7 +105,7 @@ def _environment() -> jinja2.Environment:
         "of": lambda k, names: names[k] if 0 <= k < len(names) else str(k),
         "percent": percent,
         "settings": settings_text,
-        "share": share,
+        "share": lambda rate: percent(rate.value) + (" %" if rate.total else ""),
     }
     made.globals |= {"cell": Cell, "rate": rate_cell, "figures": FIGURES}
     return made
@@ -189,12 +189,6 @@ def number(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(number(item) for item in value)
     return str(value)
-
-
-def share(rate: Rate) -> str:
-    """Writes a rate in a sentence, e.g. `"12.3 %"`."""
-    text = percent(rate.value)
-    return text if rate.value is None else f"{text} %"
 
 
 def interval(rate: Rate) -> str:

@@ -110,16 +110,10 @@ def write_luring_tables(
     *,
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
-    """Writes the luring paper's tables.
+    """Writes the luring paper's tables; attacks may be missing, and all may be.
 
-    Args:
-        dataset: The data set's name.
-        clean: The models on clean test images.
-        runs: What was run; attacks may be missing, and all may be.
-        frame: What became of each image, as `make_frame` makes it of the runs.
-        directory: Where to write.
-        provenance: What a reader needs to make the tables again; the commands of the
-            runs and their seeds are added.
+    The frame is what `make_frame` makes of the runs. The provenance is what a reader
+    needs to make the tables again; the runs' commands and seeds are added.
     """
     parts = dict(iter(frame.groupby(["subject", "attack", "eps"]))) if runs else {}
     cells = [
@@ -177,14 +171,9 @@ def write_worst_case(
     fpr: float | None,
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
-    """Writes the worst case over many attacks.
+    """Writes the worst case over many attacks, in their order.
 
-    Args:
-        found: What remained after each attack.
-        attacks: The attacks, in their order.
-        directory: Where to write.
-        fpr: The nominal false-positive rate of what watched, or `None`.
-        provenance: What a reader needs to make it again.
+    The rate is the nominal false-positive rate of what watched, or `None`.
     """
     settings = {attack.name: attack.settings() for attack in attacks}
     told = {"fpr": fpr, "attacks": settings, "provenance": provenance}

@@ -11,7 +11,6 @@ import dataclasses
 import importlib
 import itertools
 import pickle
-import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
 
@@ -28,8 +27,7 @@ from keras_traps.evaluation.records import (
     RecordStore,
     Run,
     Trial,
-    attack_folder,
-    subject_folder,
+    folder_of,
 )
 from keras_traps.evaluation.subjects import Subject
 from keras_traps.models.inference import predict
@@ -37,7 +35,11 @@ from keras_traps.models.logits import logits_model
 from keras_traps.rates import Rate
 
 EngineName = Literal["local", "ray"]
-"""In this process, or on the cores and GPUs of a Ray cluster."""
+"""In this process, or on the cores and GPUs of a Ray cluster.
+
+The cluster that `RAY_ADDRESS` names is used, else one is started on this machine. A
+user's own model classes must be importable, and registered with Keras, everywhere.
+"""
 
 _RETRIES = 3
 _SUBJECTS_PER_WORKER = 4
@@ -167,17 +169,11 @@ def worst_case(
     """
     check_distinct("attacks", [attack.name for attack in attacks])
     check_count("chunk_size", chunk_size)
-    known = [attack for attack in attacks if subject.follows(attack)]
-    count = len(subject.examples)
-    chunks = enumerate(_chunks(count, chunk_size))
-    courses = [_standing(subject, known, rows, chunk) for chunk, rows in chunks]
     worker = _engine(engine, background, seed)
-    found = list(_lead(courses, worker, store, count * len(known)))
-    tried, felled = (
-        {name: sum(each[name][i] for each in found) for name in found[0]}
-        for i in (0, 1)
-    )
-    return WorstCase(subject.name, tried, felled, Rate(sum(felled.values()), count))
+    known = [attack for attack in attacks if subject.follows(attack)]
+    course = _standing(subject, known, chunk_size)
+    [found] = _lead([course], worker, store, len(subject.examples) * len(known))
+    return found
 
 
 def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
@@ -263,32 +259,40 @@ def _course(
 
 
 def _standing(
-    subject: Subject, attacks: Sequence[Attack], rows: IntArray, chunk: int
-) -> Course[dict[str, tuple[int, int]]]:
-    """All attacks on what stands of one chunk: on how many, and how many fell."""
-    found = {attack.name: (0, 0) for attack in attacks}
+    subject: Subject, attacks: Sequence[Attack], size: int
+) -> Course[WorstCase]:
+    """All attacks, each on what still stands."""
+    count, tried, felled = len(subject.examples), {}, {}
+    standing = _chunks(count, size)
     for place, attack in enumerate(attacks):
-        if not len(rows):
-            break
-        folder = f"standing/{attack_folder(attack, *attacks[:place])}"
-        [record] = yield [Task(subject, attack, rows, _beneath(subject, folder), chunk)]
-        through = record.misclassified
-        if subject.detector is not None and not subject.integrated:
-            flagged = subject.detector.judge(record).flagged
-            through = through & ~flagged[max(flagged)]
-        found[attack.name] = len(rows), int(through.sum())
-        rows = rows[~through]
-    return found
+        folder = _folder(subject, *attacks[: place + 1], within="standing/")
+        tasks = [
+            Task(subject, attack, rows, folder, chunk)
+            for chunk, rows in enumerate(standing)
+            if len(rows)
+        ]
+        tried[attack.name] = sum(map(len, standing))
+        for task, record in zip(tasks, (yield tasks), strict=True):
+            through = record.misclassified
+            if subject.detector is not None and not subject.integrated:
+                flagged = subject.detector.judge(record).flagged
+                through = through & ~flagged[max(flagged)]
+            standing[task.chunk] = task.rows[~through]
+        felled[attack.name] = tried[attack.name] - sum(map(len, standing))
+    return WorstCase(subject.name, tried, felled, Rate(sum(felled.values()), count))
 
 
 def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:
-    folder = _beneath(subject, attack_folder(attack))
+    folder = _folder(subject, attack)
     parts = enumerate(_chunks(count, size))
     return [Task(subject, attack, rows, folder, chunk) for chunk, rows in parts]
 
 
-def _beneath(subject: Subject, folder: str) -> str:
-    return f"{subject_folder(subject.name, subject.facts, subject.choice)}/{folder}"
+def _folder(subject: Subject, *attacks: Attack, within: str = "") -> str:
+    facts = [dict(each) for each in (subject.facts, subject.choice) if each]
+    settings = [[attack.name, attack.settings()] for attack in attacks]
+    last = folder_of(attacks[-1].name, settings)
+    return f"{folder_of(subject.name, facts)}/{within}{last}"
 
 
 def _chunks(count: int, size: int) -> list[IntArray]:
@@ -377,16 +381,7 @@ def _recorded(store: RecordStore, task: Task) -> Record | None:
 
 
 class _RayEngine(_LocalEngine):
-    """Does tasks as Ray tasks, one per core, or one per GPU where there are any.
-
-    A cluster that runs already, named by the environment variable `RAY_ADDRESS`, is
-    used; else one is started on this machine and ends with the process. A task whose
-    worker dies is done again by another, up to three times. Models of a user's own
-    classes must be importable, and registered with Keras, on every machine.
-
-    A universal perturbation is learnt by the first task that needs it, and given to the
-    others of the same attack and subject: all images have the same one.
-    """
+    """Does tasks as Ray tasks, one per core, or one per GPU where there are any."""
 
     together = True
 
@@ -404,7 +399,7 @@ class _RayEngine(_LocalEngine):
         unit = "num_gpus" if ray.cluster_resources().get("GPU") else "num_cpus"
         options = {"max_retries": _RETRIES, "num_returns": 2, unit: 1}
         self._work = ray.remote(**options)(_work)
-        self._packed: dict[Subject, tuple[str, Any]] = {}
+        self._packed: dict[Subject, Any] = {}
         self._known: dict[Any, Any] = {}
         self._doing: dict[Any, Task] = {}
 
@@ -414,13 +409,14 @@ class _RayEngine(_LocalEngine):
             # Verdicts are made here: of the detector, only what it asks is sent. Keras
             # models are pickled as their `.keras` files, each once.
             sent = dataclasses.replace(subject, asked=subject.questions, detector=None)
-            packed = self._ray.put(self._ray.cloudpickle.dumps(sent))
-            self._packed[subject] = uuid.uuid4().hex, packed
+            packed = self._ray.cloudpickle.dumps(sent)
+            self._packed[subject] = self._ray.put(packed)
         # Each worker would learn its own perturbation, which rounding makes another's.
         # Ray holds a task back until what it is given is there.
         same = (subject, task.attack) if isinstance(task.attack, UAP) else None
         record, learnt = self._work.remote(
-            *self._packed[subject],
+            self._packed[subject].hex(),
+            self._packed[subject],
             dataclasses.replace(task, subject=cast(Any, None)),
             self._background,
             self._seed,

@@ -5,17 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_traps.attacks import Attack, create
+from keras_traps.attacks import create
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.records import (
     Record,
     RecordStore,
     Trial,
-    attack_folder,
     check_workdir,
+    folder_of,
     read_runs,
     record_settings,
-    subject_folder,
 )
 from keras_traps.evaluation.subjects import Defence
 from tests.evaluation.conftest import make_record, make_run
@@ -123,26 +122,13 @@ def test_settings_tell_all_that_records_depend_on(
 
 
 def test_a_folder_is_for_one_setting() -> None:
-    small, large = create("FGSM", eps=0.1), create("FGSM", eps=0.2)
-    assert attack_folder(small) == attack_folder(create("FGSM", eps=0.1))
-    assert attack_folder(small).startswith("FGSM-")
-    folders = {attack_folder(small), attack_folder(large), attack_folder(small, large)}
+    small, large = (create("FGSM", eps=eps).settings() for eps in (0.1, 0.2))
+    folders = {folder_of("FGSM", told) for told in ([small], [large], [small, large])}
     assert len(folders) == 3
-    assert subject_folder("paper") == subject_folder("paper", {}) == "paper"
-    assert subject_folder("m", {"model": "a"}) != subject_folder("m", {"model": "b"})
-
-
-def test_settings_that_are_no_plain_data_are_refused() -> None:
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Odd(Attack):
-        what: Any
-        name = "Odd"
-
-        def perturb(self, batch: Any) -> Any:
-            raise NotImplementedError
-
-    with pytest.raises(TypeError, match="settings of the attack 'Odd'"):
-        attack_folder(Odd(what={1, 2}))
+    assert folder_of("FGSM", [small]) in folders
+    assert folder_of("paper", []) == "paper"
+    with pytest.raises(TypeError, match=r"settings of 'Odd'.*plain data"):
+        folder_of("Odd", [{1, 2}])
 
 
 def test_runs_survive_their_files(tmp_path: Path) -> None:

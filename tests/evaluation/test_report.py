@@ -231,11 +231,8 @@ def test_the_worst_case_is_written_with_its_settings(tmp_path: Path) -> None:
 def luring(tmp_path: Path) -> Any:
     right, wrong, some = [0, 1, 2, 0, 1, 2], [1, 2, 0, 1, 2, 0], [0, 1, 2, 1, 2, 0]
     trial = Trial({"prob": 0.5}, images=4, standing=1, defended=2)
-    told = {
-        "command": "python recipes/luring.py",
-        "seed": 3,
-        "preset": "luring_mnist_cpu",
-    }
+    preset = "luring_mnist_cpu"
+    told = {"command": "python recipes/luring.py", "seed": 3, "preset": preset}
     cells = []
     for threat, variant, attack, target, augmented in (
         ("luring", "luring", "FGSM", right, wrong),
