@@ -108,7 +108,11 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
         part, beside = cells[run.subject, run.attack], None
         if run.subject in _BESIDE_C:
             beside = cells.get(("undefended", run.attack))
-        success, detection = part["success"], []
+        success, detection, area = part["success"], [], None
+        if success.any() and not run.integrated:
+            # As DEEPSEC takes it: successful images against the same before.
+            scores = part.loc[success, ["score", "clean_score"]].to_numpy()
+            area = float(roc_auc_score([1, 0] * len(scores), scores.ravel()))
         for fpr in fprs_of(frame):
             flagged, recovered = part[f"flagged_{fpr:g}"], part[f"recovered_{fpr:g}"]
             detection.append(
@@ -131,7 +135,7 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
                 else rate_of(beside["success"]),
                 "success_trapped": rate_of(success),
                 "detection": [] if run.integrated else detection,
-                "auc": None if run.integrated else _area_under_curve(part),
+                "auc": area,
                 "mean_l2": _mean_l2(part),
                 "mean_l2_classifier": None if beside is None else _mean_l2(beside),
                 # The integrated model is made with the analyzer of the largest rate.
@@ -145,15 +149,6 @@ def _mean_l2(part: pd.DataFrame) -> float | None:
     # By NumPy, which keeps the precision of the records.
     distances = part.loc[part["success"], "l2"].to_numpy()
     return float(distances.mean()) if len(distances) else None
-
-
-def _area_under_curve(part: pd.DataFrame) -> float | None:
-    """Area under the ROC curve, as DEEPSEC takes it."""
-    met = part[part["success"]]
-    if not len(met):
-        return None
-    truth = np.repeat([1, 0], len(met))
-    return float(roc_auc_score(truth, pd.concat([met["score"], met["clean_score"]])))
 
 
 def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -89,21 +89,16 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    named = (interval, known, listing, measure, nominal, number, percent)
+    made.filters |= {each.__name__: each for each in named}
     made.filters |= {
         "cells": lambda row: [c if isinstance(c, Cell) else Cell(str(c)) for c in row],
         "data": lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
         "flat": _flat,
         "headings": _headings,
-        "interval": interval,
-        "known": known,
-        "listing": listing,
         "md": _markdown,
-        "measure": measure,
         "named": lambda keys, names: [names[key] for key in keys],
-        "nominal": nominal,
-        "number": number,
         "of": lambda k, names: names[k] if 0 <= k < len(names) else str(k),
-        "percent": percent,
         "settings": settings_text,
         "share": lambda rate: percent(rate.value) + (" %" if rate.total else ""),
     }

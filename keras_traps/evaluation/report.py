@@ -256,18 +256,16 @@ def _summary(found: Evaluation, rows: Sequence[_Row]) -> dict[str, Any]:
         chosen = [row for row in rows if row["variant"] in variants]
         rates = pd.Series([of(row).value or 0.0 for row in chosen], dtype=float)
         names = pd.Series([row["attack"] for row in chosen])
-        return (
-            None
-            if rates.empty
-            else {
-                "count": len(rates),
-                "median": rates.median(),
-                "low": rates.min(),
-                "weakest": names[rates.idxmin()],
-                "top": rates.max(),
-                "names": list(names[rates == rates.max()].unique()),
-            }
-        )
+        if rates.empty:
+            return None
+        return {
+            "count": len(rates),
+            "median": rates.median(),
+            "low": rates.min(),
+            "weakest": names[rates.idxmin()],
+            "top": rates.max(),
+            "names": list(names[rates == rates.max()].unique()),
+        }
 
     def unseen(variants: Sequence[str], fpr: float) -> Any:
         return spread(variants, lambda row: row["at"][fpr]["overall"])

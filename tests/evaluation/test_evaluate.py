@@ -73,12 +73,8 @@ def test_examples_are_what_their_images_show(
 def test_one_variant_that_is_not_the_papers_is_enough(
     evaluate_digits: Evaluate, tmp_path: Path
 ) -> None:
-    found = evaluate_digits(
-        workdir=tmp_path,
-        variants=("margin",),
-        attacks=[FGSM],
-        num_examples=5,
-    )
+    few: dict[str, Any] = {"attacks": [FGSM], "num_examples": 5}
+    found = evaluate_digits(workdir=tmp_path, variants=("margin",), **few)
     [row] = found.rows
     assert (row["variant"], row["attack"]) == ("margin", "FGSM")
     assert len(found.attacked_scores["FGSM"]) == row["success_trapped"].count
