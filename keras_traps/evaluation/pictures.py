@@ -100,7 +100,7 @@ def correlation_picture(evaluation: Evaluation) -> Picture | None:
         for name, w in groups.items():
             # A coefficient that is not finite makes a statistic that is not.
             with np.errstate(invalid="ignore", over="ignore"):
-                sample = _finite(of(w)).astype(np.float64)
+                sample = _finite(of(w))
             if sample.size:
                 shown = None if limit else name
                 _density(axes, sample, hue[name], shown, filled=name == "clean")
@@ -125,7 +125,8 @@ def _density(
     axes: Axes, sample: FloatArray, hue: str, label: str | None, *, filled: bool
 ) -> None:
     # Evenly spaced ranks keep the distribution, and the extremes.
-    values = np.quantile(sample, np.linspace(0, 1, min(sample.size, _MOST_SAMPLES)))
+    ranks = np.linspace(0, 1, min(sample.size, _MOST_SAMPLES))
+    values = np.quantile(sample.astype(np.float64), ranks)
     if np.ptp(values) <= 1e-9 * max(1e-12, float(np.abs(values).max())):
         axes.axvline(values[0], ymax=0.92, color=hue, linewidth=2.4, label=label)
         return

@@ -273,3 +273,19 @@ def test_what_is_flagged_at_the_largest_rate_has_not_got_through(
     assert counted(detector=strict) == fooled
     # There the answer is that of both.
     assert counted(detector=detector, integrated=True) == fooled
+
+
+def test_an_interrupted_worst_case_ends_with_the_same_counts(
+    lured: Lured, swaps: list[Swap], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = model_subject(lured.target, lured.examples)
+    power = Power(monkeypatch, Swap)
+    whole = stand(subject, swaps, tmp_path / "whole")
+    total = len(power.sizes)
+    for fails_at in (2, 5):
+        power.restore(fails_at)
+        with pytest.raises(KeyboardInterrupt):
+            stand(subject, swaps, tmp_path / "parts")
+    power.restore()
+    assert stand(subject, swaps, tmp_path / "parts") == whole
+    assert len(power.sizes) == total - 1 - 4
