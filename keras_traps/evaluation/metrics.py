@@ -105,9 +105,10 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
     for run in runs:
         if run.subject == "undefended":
             continue
-        part, beside = cells[run.subject, run.attack], None
-        if run.subject in _BESIDE_C:
-            beside = cells.get(("undefended", run.attack))
+        part, fooled, distance = cells[run.subject, run.attack], None, None
+        beside = cells.get(("undefended", run.attack))
+        if beside is not None and run.subject in _BESIDE_C:
+            fooled, distance = rate_of(beside["success"]), _mean_l2(beside)
         success, detection, area = part["success"], [], None
         if success.any() and not run.integrated:
             # As DEEPSEC takes it: successful images against the same before.
@@ -130,14 +131,12 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
                 "kind": run.kind,
                 "settings": run.settings,
                 "note": run.note,
-                "success_classifier": None
-                if beside is None
-                else rate_of(beside["success"]),
+                "success_classifier": fooled,
                 "success_trapped": rate_of(success),
                 "detection": [] if run.integrated else detection,
                 "auc": area,
                 "mean_l2": _mean_l2(part),
-                "mean_l2_classifier": None if beside is None else _mean_l2(beside),
+                "mean_l2_classifier": distance,
                 # The integrated model is made with the analyzer of the largest rate.
                 "unflagged": detection[0]["overall"] if run.integrated else None,
             }

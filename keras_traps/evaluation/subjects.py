@@ -348,18 +348,13 @@ def luring_subjects(
     surrogate: keras.Model | None = None,
     softness: Sequence[float] = SOFTNESS,
 ) -> list[Subject]:
-    """Makes what one kind of attacker attacks; M and M∘P answer to its images.
+    """Makes what an attacker of `THREATS` attacks; M and M∘P answer to its images.
 
-    Args:
-        threat: What the attacker has; see `THREATS`.
-        variant: How M∘P was made.
-        target: M; all models return logits.
-        augmented: M∘P.
-        examples: The images; `"exchanged"` leaves out the last of an odd number.
-        weights: Hashes of the weights of all models that the images depend on, by name.
-        surrogate: The attacker's own classifier, for `"surrogate"`.
-        softness: What `"softened"` tries, each at least 1, of which the best counts:
-            one subject is made for each.
+    All models return logits. `variant` says how M∘P was made; `weights` are hashes of
+    the weights of all models that the images depend on, by name. `"surrogate"` needs
+    the attacker's own classifier, `"exchanged"` leaves out the last of an odd number of
+    examples, and `"softened"` is one subject for each softness, of at least 1, of which
+    the best counts.
     """
     if threat == "surrogate" and surrogate is None:
         raise ValueError(

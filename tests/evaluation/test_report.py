@@ -20,7 +20,6 @@ from keras_traps.evaluation.render import (
     nominal,
     number,
     percent,
-    plain,
 )
 from keras_traps.evaluation.report import (
     write_luring_tables,
@@ -29,7 +28,6 @@ from keras_traps.evaluation.report import (
     write_worst_case,
 )
 from keras_traps.evaluation.runner import WorstCase
-from keras_traps.luring.metrics import luring_metrics
 from keras_traps.rates import Rate
 from tests.evaluation.conftest import Undisturbed, make_record, make_run, store_of
 
@@ -294,14 +292,3 @@ def test_numbers_are_written_for_people() -> None:
     assert number({"a": [1, 2.5], "b": True}) == "a 1, 2.5, b True"
     assert listing(["A", "B", "C", "D", "E"], most=2) == "A, B and 3 more"
     assert (listing([]), listing(["A"])) == ("", "A")
-
-
-def test_results_become_plain_data() -> None:
-    rates = luring_metrics(
-        augmented=np.array([1]), target=np.array([0]), labels=np.array([0])
-    )
-    assert plain(rates)["ac_m"]["value"] == 1.0
-    assert plain({0.05: np.int64(3), "x": (np.float64("inf"), Path("a"))}) == {
-        "0.05": 3,
-        "x": [None, "a"],
-    }

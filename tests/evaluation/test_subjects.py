@@ -64,7 +64,14 @@ def test_logits_settle_which_of_several_is_least_likely(
     np.testing.assert_array_equal(first, np.where(examples.labels == 0, 1, 0))
 
 
-def test_no_images_at_all_are_refused(digits_test: Dataset) -> None:
+def test_no_images_at_all_and_no_rates_are_refused(
+    digits_test: Dataset,
+    digits_classifier: keras.Model,
+    digits_calibration: Calibration,
+) -> None:
+    settings, images = digits_calibration.settings, digits_test.images
+    with pytest.raises(ValueError, match=r"`fprs`. Expected at least one rate"):
+        defend(digits_classifier, settings, images, fprs=())
     wrong = outputs_of(digits_test, list(range(len(digits_test))))
     with pytest.raises(ValueError, match="classifier is right on none"):
         choose_examples(digits_test, [wrong], num_examples=4)
@@ -74,14 +81,6 @@ def test_no_images_at_all_are_refused(digits_test: Dataset) -> None:
         )
     with pytest.raises(ValueError, match=r"`num_examples`. Expected at least 1"):
         choose_examples(digits_test, [wrong], num_examples=0)
-
-
-def test_a_defence_needs_a_rate(
-    digits_defence: Defence, digits_train: Dataset, digits_calibration: Calibration
-) -> None:
-    classifier, settings = digits_defence.classifier, digits_calibration.settings
-    with pytest.raises(ValueError, match=r"`fprs`. Expected at least one rate"):
-        defend(classifier, settings, digits_train.images, fprs=())
 
 
 def test_variants_of_the_trapped_model_are_seen_as_they_say(
