@@ -13,7 +13,8 @@ from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.metrics import CleanVariant, luring_rates, make_frame
 from keras_traps.evaluation.records import RecordStore, record_settings
-from keras_traps.evaluation.report import percent, write_luring_tables
+from keras_traps.evaluation.render import percent
+from keras_traps.evaluation.report import write_luring_tables
 from keras_traps.evaluation.runner import attack_all
 from keras_traps.evaluation.subjects import (
     SOFTNESS,

@@ -222,8 +222,7 @@ class UAP(LinfAttack):
         # The images may be many, and live longer than the model: only a digest is kept.
         digest = hashlib.sha256(images.data).hexdigest()
         key = (self, batch.seed, digest, weights_sha256(batch.model))
-        last: dict[Hashable, UniversalPerturbation]
-        last = once_per_model(batch.model, "universal", lambda _: {})
+        last = learnt_on(batch.model)
         if key not in last:
             who = f"UAP on {batch.model.name!r}"
             with naming_examples(who, of=" of the background"):
@@ -263,6 +262,11 @@ class UAP(LinfAttack):
             if rate >= best_rate:
                 best, best_rate = perturbation, rate
         return UniversalPerturbation(best, passes, best_rate)
+
+
+def learnt_on(model: keras.Model) -> dict[Hashable, UniversalPerturbation]:
+    """Returns what was learnt of a model last, by all that it depends on."""
+    return once_per_model(model, "universal", lambda _: {})
 
 
 def _answers(model: keras.Model, images: FloatArray) -> IntArray:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -77,6 +77,10 @@ class ForensicAnalyzer:
         self._correlate = tf.function(
             self.decoder, reduce_retracing=True, autograph=False
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is compiled cannot be sent to another process.
+        return type(self), (self.decoder,), {"_thresholds": self._thresholds}
 
     @property
     def thresholds(self) -> Thresholds:

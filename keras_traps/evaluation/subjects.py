@@ -36,9 +36,6 @@ Variant = Literal["paper", "margin", "raw_sum", "integrated", "integrated_label"
 - `"integrated_label"`: the same where it has none.
 """
 
-SubjectName = Variant | Literal["undefended"]
-"""A variant of the trapped model, or the classifier C itself."""
-
 INTEGRATED: tuple[Variant, ...] = ("integrated", "integrated_label")
 """The variants in which flagging is part of the answer."""
 
@@ -81,8 +78,7 @@ class Examples:
 
     def targets(self, attack: Attack) -> IntArray | None:
         """Returns the targets of an attack, or `None` where it has none."""
-        by_rule = {"random": self.random, "least_likely": self.least_likely}
-        return by_rule.get(attack.target_rule)
+        return getattr(self, attack.target_rule, None)
 
     def take(self, rows: IntArray | slice) -> Examples:
         """Returns some of them, by their position."""
@@ -99,17 +95,10 @@ def choose_examples(
 ) -> Examples:
     """Chooses the images to attack: the first that all models are right on.
 
-    Args:
-        test: The test images.
-        outputs: `(images, classes)` each: what each model returns for all of them.
-        num_examples: How many at most.
-        seed: Seed of the random targets. Defaults to `0`.
-        logits: The first model up to its logits, which tells the least likely class
-            where several have the lowest output, as probabilities of 0. Defaults to
-            the first of these classes.
-
-    Returns:
-        The examples, as many as there are. Fewer are the first of more.
+    Of each model `outputs` has what it returns for all test images, `(images,
+    classes)`. The random targets are drawn by `seed`. Where several classes have the
+    lowest output of the first model, as probabilities of 0, `logits`, that model up to
+    its logits, tells the least likely one; without it, that is the first of these.
 
     Raises:
         ValueError: If `num_examples` is below 1, or there is no such image.
@@ -258,18 +247,11 @@ def model_subject(
     loss: Loss | None = None,
     detector: Detector | None = None,
 ) -> Subject:
-    """Makes a subject of any classifier, with or without a detector.
+    """Makes a subject of any built classifier, with or without a detector.
 
-    Args:
-        model: A built classifier.
-        examples: The images to attack.
-        name: Its name. Defaults to `"model"`.
-        output: What it returns. Defaults to `"logits"`.
-        loss: What the attacker follows. Defaults to `None`, each attack's own.
-        detector: What watches it, such as a `ScoreDetector`. Defaults to `None`.
-
-    Returns:
-        The subject; models of other weights or layers do not share its records.
+    Models of other weights or layers do not share its records. The `loss` is what the
+    attacker follows, by default each attack's own; the detector may be a
+    `ScoreDetector`.
     """
     facts = {"model": weights_sha256(model), "architecture": architecture_sha256(model)}
     facts |= {"output": output, "loss": str(loss)}
@@ -300,14 +282,7 @@ def defend(
 ) -> Defence:
     """Traps a classifier and fits an analyzer for each false-positive rate.
 
-    Args:
-        classifier: A built classifier.
-        settings: The traps' constants.
-        images: `(images, ...)`, float32, in [0, 1]: clean images for the thresholds.
-        fprs: Nominal false-positive rates. Defaults to `(0.05, 0.005)`, the paper's.
-
-    Returns:
-        The defence.
+    The images, `(images, ...)`, float32, in [0, 1], are clean ones for the thresholds.
 
     Raises:
         ValueError: If there are no rates, or too few images for one of them.
@@ -325,32 +300,23 @@ def defend(
 
 
 def attractor_subjects(
-    defence: Defence, examples: Examples, names: Sequence[SubjectName]
+    defence: Defence, examples: Examples, names: Sequence[str]
 ) -> list[Subject]:
-    """Makes the subjects of an evaluation of attractors.
+    """Makes a subject of each name: `"undefended"` for C, else a variant of M.
 
-    Args:
-        defence: The classifier C and its traps.
-        examples: The images to attack.
-        names: `"undefended"` for C, and variants of the trapped model.
-
-    Returns:
-        One for each name. Their records depend on what `record_settings` tells of the
-        defence.
+    Their records depend on what `record_settings` tells of the defence.
     """
-    # Views and questions can be sent to another process; an analyzer cannot.
-    integrated = functools.partial(_integrated, defence.main_analyzer.thresholds)
+    integrated = functools.partial(attractors.integrate, analyzer=defence.main_analyzer)
     views: dict[str, Callable[[keras.Model], keras.Model]] = {
         "raw_sum": attractors.raw_sum,
-        "integrated": functools.partial(integrated, True),
-        "integrated_label": functools.partial(integrated, False),
+        "integrated": integrated,
+        "integrated_label": functools.partial(integrated, differentiable=False),
     }
     watched = Subject(
         "paper",
         defence.trapped,
         examples,
         "scores",
-        asked={"correlations": _Correlations(defence.trapped)},
         detector=Watermark(defence.analyzers),
     )
     return [
@@ -365,27 +331,6 @@ def attractor_subjects(
         )
         for name in names
     ]
-
-
-def _integrated(
-    thresholds: attractors.Thresholds, differentiable: bool, trapped: keras.Model
-) -> keras.Model:
-    analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
-    return attractors.integrate(trapped, analyzer, differentiable=differentiable)
-
-
-class _Correlations:
-    """W of a trapped model, which is all that is pickled of it."""
-
-    def __init__(self, trapped: keras.Model) -> None:
-        self._trapped = trapped
-        self._analyzer = ForensicAnalyzer(trapped)
-
-    def __call__(self, images: FloatArray) -> FloatArray:
-        return self._analyzer.correlations(images)
-
-    def __reduce__(self) -> tuple[type[_Correlations], tuple[keras.Model]]:
-        return _Correlations, (self._trapped,)
 
 
 def _classes(model: keras.Model, images: FloatArray) -> IntArray:
@@ -403,27 +348,13 @@ def luring_subjects(
     surrogate: keras.Model | None = None,
     softness: Sequence[float] = SOFTNESS,
 ) -> list[Subject]:
-    """Makes what one kind of attacker attacks of luring.
+    """Makes what an attacker of `THREATS` attacks; M and M∘P answer to its images.
 
-    Whatever is attacked, what counts is what M and M∘P answer to the images.
-
-    Args:
-        threat: What the attacker has; see `THREATS`.
-        variant: How M∘P was made.
-        target: M; all models return logits.
-        augmented: M∘P.
-        examples: The images to attack; `"exchanged"` leaves out the last of an odd
-            number.
-        weights: Hashes of the weights of all models that the images depend on, by name.
-        surrogate: The attacker's own classifier, for `"surrogate"`.
-        softness: What `"softened"` tries, each at least 1. Defaults to `SOFTNESS`.
-
-    Returns:
-        One subject; for `"softened"` one for each softness, of which the best counts.
-
-    Raises:
-        ValueError: If the surrogate is missing, `"exchanged"` has no two images, or a
-            softness is below 1.
+    All models return logits. `variant` says how M∘P was made; `weights` are hashes of
+    the weights of all models that the images depend on, by name. `"surrogate"` needs
+    the attacker's own classifier, `"exchanged"` leaves out the last of an odd number of
+    examples, and `"softened"` is one subject for each softness, of at least 1, of which
+    the best counts.
     """
     if threat == "surrogate" and surrogate is None:
         raise ValueError(
@@ -476,12 +407,7 @@ def past_the_lure(attack: Attack) -> Attack:
 
 
 def _soften(softness: float, augmented: keras.Model) -> keras.Model:
-    """Makes M∘P a model with the same answers and a gradient that does not vanish.
-
-    Near 0 and 1 the slope of P's last sigmoid is nearly 0. Here the gradient goes
-    through `sigmoid(z / softness)` in place of `sigmoid(z)`, but for the factor
-    `1 / softness`, which no attack that takes a gradient's direction can see.
-    """
+    """Makes M∘P a model with the same answers and a gradient that does not vanish."""
     if not any(isinstance(one, LuringInput) for one in inner_layers(augmented)):
         raise ValueError(
             "Invalid value for argument `augmented`. Expected a model with a "
@@ -509,6 +435,8 @@ class _SoftLure(keras.layers.Layer):
 
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         z = keras.ops.cast(self.until_sigmoid(images, training=False), "float32")
+        # Near 0 and 1 the slope of the sigmoid is nearly 0. That of a flatter one is
+        # here multiplied by `softness`, which a gradient's direction does not show.
         flat = self.softness * keras.ops.sigmoid(z / self.softness)
         # What is added is 0, and has the gradient.
         still = keras.ops.stop_gradient

@@ -18,7 +18,7 @@ from matplotlib.ticker import NullLocator
 from scipy.stats import gaussian_kde
 
 from keras_traps._files import make_writable, write_atomically
-from keras_traps.evaluation.report import plain
+from keras_traps.evaluation.render import plain
 
 Values = npt.NDArray[np.floating]
 INK, MUTED = "#1d2327", "#6b747c"

@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import trapping
 from command_line import CommandLineError
 
-from keras_traps import attacks, calibrate
+from keras_traps import Calibration, attacks, calibrate
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import Defence
 
 
 def asked(**flags: Any) -> argparse.Namespace:
@@ -120,3 +123,20 @@ def test_a_calibration_that_is_damaged_is_told(text: str, tmp_path: Path) -> Non
     path.write_text(text)
     with pytest.raises(CommandLineError, match=r"calibration\.json is no calibration"):
         trapping.read_calibration(path)
+
+
+def test_records_are_not_mixed_with_those_of_another_calibration(
+    digits_defence: Defence,
+    digits_calibration: Calibration,
+    digits_train: Dataset,
+    digits_test: Dataset,
+    tmp_path: Path,
+) -> None:
+    arguments = asked(seed=0, chunk_size=5, workdir=tmp_path, resume=True)
+    trapped = trapping.Trapped(digits_defence, digits_calibration, {})
+    trapping.open_store(arguments, trapped, digits_train, digits_test)
+    other = dataclasses.replace(digits_calibration, budget=0.5)
+    with pytest.raises(CommandLineError, match="other settings: budget differ"):
+        trapping.open_store(
+            arguments, trapped._replace(calibration=other), digits_train, digits_test
+        )
