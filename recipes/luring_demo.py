@@ -147,10 +147,7 @@ def pack(arguments: Flags) -> None:
 
 
 def pack_model(model: keras.Model, path: Path) -> keras.Model:
-    """Writes a small `.keras` file: weights rounded to half precision, compressed.
-
-    Keras loads it as it does any other; it takes about half the space.
-    """
+    """Writes a compressed `.keras` file of weights rounded to half precision."""
     with np.errstate(over="ignore"):
         rounded = [weight.astype(np.float16) for weight in model.get_weights()]
     if not all(np.isfinite(weight).all() for weight in rounded):

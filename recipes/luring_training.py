@@ -15,11 +15,9 @@ from keras_traps._files import keep_settings, make_writable, write_atomically
 from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.luring.metrics import clean_metrics
+from keras_traps.luring.schedules import LURE_RECIPES, Schedule, authors_schedule
 from keras_traps.luring.training import (
-    LURE_RECIPES,
     Backup,
-    Schedule,
-    authors_schedule,
     check_start,
     make_lure,
     train_target,

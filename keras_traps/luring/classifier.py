@@ -170,21 +170,13 @@ class LuredClassifier(TellsLogits, keras.Model):
 
     # Methods, not properties: saving walks over those, into models without end.
     def to_logits(self) -> keras.Model:
-        """Returns M∘P up to its logits, for losses that must not saturate.
-
-        Returns:
-            A model that shares this one's layers.
-        """
+        """Returns M∘P up to its logits, for losses that must not saturate."""
         logits = logits_model(self.target, self.output_kind)
         answer = logits(self.lure(self.input), training=False)
         return keras.Model(self.input, answer, name=f"logits_of_{self.name}")
 
     def to_lure_model(self) -> keras.Model:
-        """Returns P alone as a Keras model, such as `serving.export` takes.
-
-        Returns:
-            A model from images to images that shares the weights of P.
-        """
+        """Returns P alone as a Keras model, such as `serving.export` takes."""
         return keras.Model(self.input, self.lure(self.input), name="lure")
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -194,8 +186,7 @@ class LuredClassifier(TellsLogits, keras.Model):
             x: Images as the class says, or a data set of batches.
             y: Integer classes, or M's answers by name. Defaults to none.
             *args: As in `keras.Model.fit`.
-            **kwargs: As in `keras.Model.fit`, but for `sample_weight` and
-                `class_weight`.
+            **kwargs: As there, but for `sample_weight` and `class_weight`.
 
         Returns:
             What `keras.Model.fit` returns.
@@ -206,7 +197,6 @@ class LuredClassifier(TellsLogits, keras.Model):
             ValueError: If M is trainable or P is not, or images or labels in an array
                 or a number of steps are out of their range.
         """
-        self._check_roles()
         if kwargs.get("class_weight") is not None:
             raise _weighted("class_weight")
         for name in ("epochs", "batch_size", "steps_per_epoch"):

@@ -73,11 +73,7 @@ def ablation(
     num_attacked: int,
     seed: int = 0,
 ) -> Result:
-    """Calibrates, traps and attacks anew for every choice.
-
-    Accuracy and false positives are those on the test images; the first of them that C
-    gets right are attacked.
-    """
+    """Calibrates, traps and attacks anew for every choice, all on test images."""
     images = train.images[:_CALIBRATED_ON]
     examples = examples_of(defence, test, num_attacked=num_attacked, seed=seed)
     usual = {

@@ -30,20 +30,18 @@ no point or every one was of the class, and `(batch, models)`, the share that wa
 def density_gradient(
     scores: Scores, shape: Sequence[int], *, delta: float, samples: int, seed: int = 0
 ) -> DensityGradient:
-    """Estimates the gradient of the local density of models, Section IV-B, in a graph.
-
-    `scores` gives `(batch, models, num_classes)`, and `shape` is that of an image. The
-    points of an image depend on the seed and its id, not on the other images.
-    """
+    """Estimates, in a graph, how the local density of models changes, Section IV-B."""
     pixels, block = math.prod(shape), min(_BLOCK, samples)
     compiled = tf.function(scores, autograph=False).get_concrete_function(
         tf.TensorSpec((None, *shape), tf.float32)
     )
+    # The scores are `(batch, models, num_classes)`.
     models = int(compiled.output_shapes[1])
 
     def look_around(
         image: tf.Tensor, goal: tf.Tensor, example: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        # So that its points do not depend on the other images.
         own_seed = tf.random.fold_in(tf.constant([seed, 0]), example)
 
         def body(
@@ -90,11 +88,7 @@ def density_cosines(
     step: float | None = None,
     seed: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
-    """Compares the gradient of the local density with the way to an attractor.
-
-    Returns cosines `(images, models)`, NaN where no point was of class t or every one
-    was, and the share of the points that was; Section VI-C3.
-    """
+    """Returns the cosines of density gradient and way, and hits: `(images, models)`."""
     shape = images.shape[1:]
     estimate = density_gradient(scores, shape, delta=delta, samples=samples, seed=seed)
 
@@ -112,10 +106,7 @@ def density_cosines(
 def figure_7b(
     trapped: keras.Model, test: Dataset, *, delta: float, samples: int, seed: int = 0
 ) -> Result:
-    """Compares the gradient of the local density with the way to an attractor.
-
-    The radius `delta` is in L2 for pixels in [0, 1]; `samples` points are around each.
-    """
+    """Compares the gradient of the local density with the way to an attractor."""
     decoder = decoder_of(trapped)
     large = max(decoder.steps)
     cosines, hits = density_cosines(

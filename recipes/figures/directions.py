@@ -25,11 +25,7 @@ from keras_traps.layers import QIMDecoder
 def find_ways(
     decoder: QIMDecoder, images: tf.Tensor, *, step: float | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Finds the ways `(batch, pixels)` to the nearest attractors, their classes, steps.
-
-    An attractor holds a message on the pixels of one step, any or the given one. A
-    pixel whose nearest codeword lies out of range goes to its end; Section VI-C2.
-    """
+    """Finds the ways `(batch, pixels)` to the nearest attractors, classes and steps."""
     steps = tf.convert_to_tensor(decoder.pixel_steps)
     bits = tf.convert_to_tensor(decoder.message_bits)
     sizes = tf.constant([step] if step else sorted(set(decoder.steps)), tf.float32)
@@ -53,11 +49,7 @@ def find_ways(
 def loss_cosines(
     decoder: QIMDecoder, losses: Sequence[Loss], images: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Compares the descent of losses with the way to the nearest attractor.
-
-    Returns the cosines `(images, losses)` of the descent, and of what of it stays in
-    the range of pixels; the attractors' steps, and their distances in L2.
-    """
+    """Returns the cosines of all and of feasible descent and way; steps, distances."""
 
     def compare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         ways, towards, steps = find_ways(decoder, batch)

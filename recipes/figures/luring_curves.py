@@ -19,10 +19,7 @@ VARIANT_HUES = dict(zip(("luring", "ce", "auto", "stack"), HUES, strict=True))
 
 
 def fooling_all(cell: pd.DataFrame) -> pd.DataFrame:
-    """Keeps the images whose attacked forms fool the M∘P of every variant.
-
-    The rows are of one attack and radius; there may be no such image.
-    """
+    """Keeps the images whose attacked forms fool the M∘P of every variant, if any."""
     counts = cell[cell.augmented != cell.label].groupby("id").variant.nunique()
     return cell[cell.id.isin(counts.index[counts == cell.variant.nunique()])]
 

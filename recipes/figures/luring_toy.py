@@ -58,11 +58,7 @@ def toy_images(count: int, *, seed: int) -> ToyImages:
 
 
 def train_toy_target(data: ToyImages, *, steps: int = 100) -> keras.Model:
-    """Trains the illustration's classifier M, a weight per class and zone, frozen.
-
-    Its scores are sums over pixels, in which all pixels of a zone weigh the same and
-    those of the neutral zone nothing, as the paper has it. Each step is of all images.
-    """
+    """Trains the paper's classifier M, frozen: each zone has one weight per class."""
     inputs = keras.Input((SIZE, SIZE, 1), name="image")
     zones = layers.Dense(CLASSES, use_bias=False, trainable=False, name="zones")
     sums = zones(layers.Flatten()(inputs))
@@ -89,10 +85,7 @@ def train_toy_lure(
     steps: int = 300,
     seed: int = 0,
 ) -> LuredClassifier:
-    """Trains a component P before M, the paper's for MNIST, by steps of 32 images.
-
-    It is not told labels. The seed is of its first weights and the order of images.
-    """
+    """Trains a component P before M, the paper's for MNIST, without labels."""
     keras.utils.set_random_seed(seed)
     model = LuredClassifier(target, LuringInput("mnist"), output="logits")
     model.compile(keras.optimizers.Adam(3e-3), loss)
@@ -110,11 +103,7 @@ def luring_toy(
     nb_iter: int = 40,
     seed: int = 0,
 ) -> Result:
-    """Attacks M and M∘P, counts directions, and draws the paper's Figures 2 and 3.
-
-    PGD makes `nb_iter` steps of 0.02, or of its radius if that is smaller; what it made
-    of the last radius is drawn.
-    """
+    """Attacks M and M∘P, counts directions, and draws the paper's Figures 2 and 3."""
     models = {"M": model.target, "M∘P": model}
     images, labels = test
     rows: list[dict[str, Any]] = []

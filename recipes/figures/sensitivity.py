@@ -23,16 +23,13 @@ _SHOWN = 4
 
 
 def lead_of(model: keras.Model) -> Loss:
-    """Returns the logit of a class less the mean of all, as a function.
-
-    What is added to all logits changes no answer, and the largest one, which some
-    networks subtract, has no derivative.
-    """
+    """Returns the logit of a class less the mean of all, as a function."""
     logits = logits_model(model, "logits")
 
     def lead(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         found = logits(images, training=False)
         own = tf.gather(found, classes, axis=1, batch_dims=1)
+        # What is added to all logits changes no answer.
         return own - tf.reduce_mean(found, axis=1)
 
     return lead
@@ -47,10 +44,7 @@ def slopes(model: keras.Model, images: FloatArray, classes: IntArray) -> FloatAr
 def opposite_directions(
     target: keras.Model, augmented: keras.Model, images: FloatArray
 ) -> IntArray:
-    """Counts the input values along which a logit of M rises and of M∘P falls.
-
-    `(images, num_classes)`, of the logits as `lead_of` has them; Section 4.2.
-    """
+    """Counts the input values along which a logit of M rises and of M∘P falls."""
     leads = [lead_of(model) for model in (target, augmented)]
 
     def count(batch: tf.Tensor) -> tf.Tensor:
@@ -70,10 +64,7 @@ def opposite_directions(
 def sensitivity(
     lure: keras.layers.Layer, images: FloatArray, *, seed: int
 ) -> FloatArray:
-    """Estimates how much P's image depends on each pixel d: |∂P / ∂x_d|, over channels.
-
-    Its square is the mean of (Jᵀv)_d² over vectors v of random signs.
-    """
+    """Estimates |∂P / ∂x_d| of each pixel d as (Jᵀv)_d² over random signs v."""
 
     @tf.function(autograph=False)
     def pulled_back(x: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
@@ -100,10 +91,7 @@ def figure_6(
     *,
     seed: int = 0,
 ) -> Result:
-    """Draws which pixels M and the P of each variant depend on.
-
-    M returns logits, and M∘P has P as its layer `lure`. The seed is of random signs.
-    """
+    """Draws which pixels M and P, the layer `lure` of each variant, depend on."""
     # The length over channels.
     maps = {"target": np.linalg.norm(slopes(target, images, labels), axis=3)}
     for variant, augmented in variants.items():
@@ -148,11 +136,7 @@ def direction_counts(
     variants: Mapping[str, keras.Model],
     images: FloatArray,
 ) -> Result:
-    """Counts, for each image, the directions along which logits go opposite ways.
-
-    All models are right on the images. What is told are shares of all directions, and
-    how often luring has the most and the fewest.
-    """
+    """Counts the directions along which logits go opposite ways, as shares of all."""
     size = images[0].size
     shares = pd.DataFrame(
         {

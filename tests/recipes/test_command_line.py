@@ -112,8 +112,8 @@ def test_what_flags_may_be_is_what_the_package_knows() -> None:
     from keras_traps.evaluation.runner import EngineName
     from keras_traps.evaluation.subjects import Threat, Variant
     from keras_traps.luring.losses import LuringLoss
-    from keras_traps.luring.training import LURE_RECIPES
-    from keras_traps.luring.training import Variant as Baseline
+    from keras_traps.luring.schedules import LURE_RECIPES
+    from keras_traps.luring.schedules import Variant as Baseline
     from keras_traps.models.outputs import Output
     from keras_traps.serving import Deploy, Format, Signature
 

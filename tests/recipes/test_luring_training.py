@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_line import CommandLineError
 
-from keras_traps.luring.training import LURE_RECIPES
+from keras_traps.luring.schedules import LURE_RECIPES
 
 SMALL = ("--width=0.05", "--steps=4")
 
