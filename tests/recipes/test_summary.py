@@ -65,8 +65,6 @@ def test_rates_in_another_order_stand_under_their_heads(
     [
         ("calibration", "a2", 0.75, "choices of constants"),
         ("provenance", "classifier", "other", "classifiers"),
-        ("provenance", "test_data", "other", "test images"),
-        ("provenance", "images attacked", 100, "numbers of attacked images"),
         ("thresholds", "0.01", {}, "sets of false-positive rates"),
     ],
 )
