@@ -45,7 +45,6 @@ _Plan = tuple[dict[str, Any], Callable[[Backup], tuple[keras.Model, dict[str, An
 def train(arguments: Flags) -> None:
     """Trains what `--variant` names, and measures each on the test images."""
     folder = Folder.of(arguments)
-    # M is the first: the others are trained before it.
     asked = arguments.variant
     if asked is None:
         asked = VARIANTS if folder.model else ("target", *VARIANTS)

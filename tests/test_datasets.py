@@ -18,16 +18,6 @@ class TestDigits:
         assert train.sha256.startswith("db5f7c516e41a0f2")
         assert test.sha256.startswith("da2b3ef4e6c36754")
 
-    def test_both_splits_together_are_all_images_once(self) -> None:
-        from sklearn.datasets import load_digits
-
-        rows = [load("digits", split).pixels.reshape(-1, 64) for split in SPLITS]
-        grey = np.round(np.concatenate(rows) / 255 * 16)
-        expected = load_digits().data
-        np.testing.assert_array_equal(
-            grey[np.lexsort(grey.T)], expected[np.lexsort(expected.T)]
-        )
-
 
 class TestArchives:
     def test_both_splits_are_read_with_a_channel_axis(self, tmp_path: Path) -> None:

@@ -71,7 +71,6 @@ def test_training_leaves_it_as_it_was() -> None:
     [
         lambda: branching(activation="relu"),
         lambda: branching(dtype="mixed_float16"),
-        lambda: branching(use_bias=False),
         nested,
         lambda: nested(keras.layers.Rescaling(2.0)),
     ],
@@ -110,7 +109,5 @@ def test_a_layer_that_tells_nothing_of_itself_is_known_by_its_class() -> None:
 
     plain = model(keras.layers.ReLU())
     first, second = (model(Scale(object())) for _ in range(2))
-    with pytest.raises(NotImplementedError):
-        first.to_json()
     assert architecture_sha256(first) == architecture_sha256(second)
     assert architecture_sha256(first) != architecture_sha256(plain)

@@ -58,9 +58,7 @@ class LuredClassifier(TellsLogits, keras.Model):
     serve the metric `accuracy` only, or with M's answers, as
     `keras_traps.luring.answered_dataset` gives them. Where these are missing `fit` asks
     M once about images in an array, and at every step about any other data.
-
-    `keras.models.clone_model` makes a plain model of it, which does not lure. A copy is
-    `LuredClassifier.from_config(lured.get_config())`, given its weights.
+    `keras.models.clone_model` makes a plain model of it, which does not lure.
 
     Args:
         target: M, a built Keras model from images in [0, 1] to classes; frozen before
@@ -134,9 +132,8 @@ class LuredClassifier(TellsLogits, keras.Model):
             loss: `"luring"`, the paper's L; `"margin"`, its alternative L';
                 `"cross_entropy"`, the baseline C_E. Defaults to `"luring"`.
             luring_weight: lambda of `"luring"` alone, above 0. Defaults to 1.
-            jit_compile: As in `keras.Model.compile`. XLA's convolutions are slow on a
-                CPU, and it does not check the pixels of a data set. Defaults to
-                `False`.
+            jit_compile: As in `keras.Model.compile`; XLA does not check the pixels of
+                a data set. Defaults to `False`.
             **kwargs: `run_eagerly`, `steps_per_execution`, `auto_scale_loss`.
 
         Raises:
@@ -342,11 +339,7 @@ class LuredClassifier(TellsLogits, keras.Model):
 
 
 def frozen_answers(
-    target: keras.Model,
-    images: npt.ArrayLike,
-    *,
-    output: Output,
-    batch_size: int = 256,
+    target: keras.Model, images: npt.ArrayLike, *, output: Output
 ) -> FrozenAnswers:
     """Asks the classifier M for its answer and its runner-up.
 
@@ -354,7 +347,6 @@ def frozen_answers(
         target: M, called with `training=False`.
         images: `(images, height, width, channels)`, floating point, in [0, 1].
         output: What M returns.
-        batch_size: How many images at once. Defaults to `256`.
 
     Returns:
         The two classes of each image; of equal logits, the lower class comes first.
@@ -366,7 +358,7 @@ def frozen_answers(
     check_target(target, output, probe=False)
     pixels = check_images(images, target.input_shape[1:])
     check_outputs(predict(target, pixels[:_PROBED]), output)
-    logits = predict(logits_model(target, output), pixels, batch_size=batch_size)
+    logits = predict(logits_model(target, output), pixels)
     return FrozenAnswers(*(np.asarray(part) for part in _top_two(logits)))
 
 

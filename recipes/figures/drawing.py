@@ -187,6 +187,18 @@ def draw_box(axes: Axes, place: float, values: npt.NDArray[Any], colour: str) ->
     )
 
 
+def show_pixels(axes: Axes, pixels: Values, *, signed: bool = False) -> None:
+    """Shows an image, or a change of one, of which the largest has full colour."""
+    if signed:
+        reach = float(np.abs(pixels).max()) or 1.0
+        axes.imshow(pixels, cmap=TWO_WAYS.reversed(), vmin=-reach, vmax=reach)
+    else:
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color(MUTED)
+
+
 def to_png(figure: Figure) -> bytes:
     """Renders a picture; the same one gives the same bytes."""
     buffer = io.BytesIO()

@@ -185,7 +185,6 @@ def _draw_scheme(
             look = {"edgecolor": hue, "linewidth": 1.2, "width": 0.75}
             axes.bar(places, values[i], color=filled, **look)
             axes.axhline(0, color=MUTED, linewidth=0.8)
-            # Both rows at one scale.
             ends = (min(values.min(), 0) * 1.12, values.max() * 1.12)
             axes.set(xticks=places, ylim=ends)
         for limit in limits:

@@ -92,7 +92,6 @@ def figure_6(
     seed: int = 0,
 ) -> Result:
     """Draws which pixels M and P, the layer `lure` of each variant, depend on."""
-    # The length over channels.
     maps = {"target": np.linalg.norm(slopes(target, images, labels), axis=3)}
     for variant, augmented in variants.items():
         maps[variant] = sensitivity(augmented.get_layer("lure"), images, seed=seed)
@@ -112,7 +111,6 @@ def figure_6(
             "correlation_with_target": quantiles(correlations),
         }
     numbers["target"]["correlation_with_target"] = None
-    # The first image of each of the first few classes that there are.
     chosen = np.sort(np.unique(labels, return_index=True)[1])[:_SHOWN]
     return Result(
         figure="luring_figure6",

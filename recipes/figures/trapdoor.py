@@ -189,7 +189,6 @@ def figure_6(
     )
     detect = fit_analyzer(subject, clean)
     images, labels = test.images, test.labels
-    # A wrong class for each image.
     shift = np.random.default_rng(0).integers(1, test.num_classes, len(test))
     goals = (labels + shift) % test.num_classes
     planted = subject.plant(images, goals)

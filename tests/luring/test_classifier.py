@@ -122,7 +122,7 @@ def test_it_survives_a_file_with_the_optimizers_state(
 def test_the_answers_are_the_two_largest_logits(ends: str, images: np.ndarray) -> None:
     target = tiny_target(ends=ends)
     output: Any = "logits" if ends == "logits" else "probabilities"
-    answers = frozen_answers(target, images, output=output, batch_size=7)
+    answers = frozen_answers(target, images, output=output)
     ranked = np.argsort(-predict(target, images), axis=1)
     np.testing.assert_array_equal(answers.answer, ranked[:, 0])
     np.testing.assert_array_equal(answers.runner_up, ranked[:, 1])
@@ -217,6 +217,29 @@ def test_validation_has_the_loss_of_the_training(images: np.ndarray) -> None:
     (penalty,) = model.lure.losses
     assert float(penalty) > 1
     assert history["val_loss"] == pytest.approx(history["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_backup_goes_on_with_answers_and_several_steps_at_once(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    class Killed(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            # In the middle of the second epoch, which is lost and made again.
+            if int(self.model.optimizer.iterations) == 6:
+                raise KeyboardInterrupt
+
+    def fit(model: LuredClassifier, *callbacks: keras.callbacks.Callback) -> None:
+        data = answered_dataset(model.target, images, output="logits", batch_size=10)
+        model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=list(callbacks))
+
+    plain, killed, restarted = (lured(steps_per_execution=2) for _ in range(3))
+    fit(plain)
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, keras.callbacks.BackupAndRestore(tmp_path), Killed())
+    fit(restarted, keras.callbacks.BackupAndRestore(tmp_path))
+    assert int(restarted.optimizer.iterations) == 8
+    assert_alike(restarted.lure, plain.lure)
 
 
 @pytest.mark.slow

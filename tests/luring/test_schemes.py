@@ -82,20 +82,6 @@ def test_a_lured_classifier_brings_its_parts(images: np.ndarray) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_network_that_answers_no_number_agrees_with_nothing(
-    images: np.ndarray,
-) -> None:
-    network = tiny_lure()
-    network.set_weights([weight * np.nan for weight in network.get_weights()])
-    target = tiny_target()
-    # Its first class is the one that a row of NaN is taken for.
-    dense = target.layers[-1]
-    dense.bias.assign([1e3, 0.0, 0.0])
-    found = answers(agreement_model(target, network, output="logits"), images)
-    assert not found["agreed"].any()
-    np.testing.assert_array_equal(found["class_id"], -1)
-
-
 def test_dropout_stays_off_whatever_the_caller_says(images: np.ndarray) -> None:
     lure = LuringInput("cifar10", width=1 / 64, dropout=0.9)
     model = agreement_model(tiny_target(), lure, output="logits")

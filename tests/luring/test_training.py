@@ -11,12 +11,11 @@ from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.luring import training
 from keras_traps.luring.classifier import batches
+from keras_traps.luring.schedules import Schedule, Variant
 from keras_traps.luring.training import (
     Backup,
     Picked,
-    Schedule,
     Trained,
-    Variant,
     check_start,
     join,
     make_lure,
@@ -263,19 +262,11 @@ def test_what_cannot_be_is_named(
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    "variant", [pytest.param("stack", marks=pytest.mark.slow), "luring"]
-)
 def test_the_best_is_kept_by_images_that_it_does_not_see(
-    variant: Variant,
-    digits: Dataset,
-    target: keras.Model,
-    monkeypatch: pytest.MonkeyPatch,
+    digits: Dataset, target: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = {image.tobytes(): row for row, image in enumerate(digits.images)}
-    right = digits.labels
-    if variant != "stack":
-        right = predict(target, digits.images).argmax(axis=1)
+    right = predict(target, digits.images).argmax(axis=1)
     scores, seen, asked = iter([0, 3, 2, 3]), [], []
 
     def scripted(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -287,7 +278,7 @@ def test_the_best_is_kept_by_images_that_it_does_not_see(
         answers[next(scores) :] += 1
         return np.eye(11)[answers]
 
-    start = train(variant, target, digits, seed=5).model
+    start = train("luring", target, digits, seed=5).model
     trained: list[int] = []
 
     def note(images: Any, told: Any, *, order: np.ndarray) -> Any:
@@ -298,12 +289,11 @@ def test_the_best_is_kept_by_images_that_it_does_not_see(
     monkeypatch.setattr(training, "predict", scripted)
     monkeypatch.setattr(training, "batches", note)
     settings: dict[str, Any] = {"validation_split": 0.25, "stage": 2, "start": start}
-    model, picked = train(variant, target, digits, **settings)
+    model, picked = train("luring", target, digits, **settings)
     # What it starts from is looked at too; of two equals the first is kept.
     assert picked == Picked(2, 0.5)
     assert len(seen) == 4
-    whole = model if variant == "stack" else join(model, target)
-    np.testing.assert_equal(weights_of(whole), seen[1])
+    np.testing.assert_equal(weights_of(join(model, target)), seen[1])
     assert len(asked[0]) == 6
     assert len(set(trained)) == 18
     assert not set(trained) & set(asked[0])

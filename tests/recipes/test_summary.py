@@ -49,17 +49,6 @@ def test_what_is_not_known_is_a_dash_and_what_was_not_tried_is_said(
     assert line == "| FGSM | 78.60 | n/a | 0.00 | – | 0.00 | – |"
 
 
-def test_rates_in_another_order_stand_under_their_heads(
-    reports: list[dict[str, Any]],
-) -> None:
-    expected = summarize(reports)
-    thresholds = reports[1]["thresholds"]
-    reports[1]["thresholds"] = dict(reversed(thresholds.items()))
-    for row in reports[1]["rows"]:
-        row["detection"].reverse()
-    assert summarize(reports) == expected
-
-
 @pytest.mark.parametrize(
     ("part", "name", "value", "what"),
     [
