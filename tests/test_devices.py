@@ -20,7 +20,11 @@ def test_every_gpu_takes_memory_as_needed(
 ) -> None:
     grown: dict[str, bool] = {}
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [*gpus])
-    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grown.__setitem__)
+    monkeypatch.setattr(
+        tf.config.experimental,
+        "set_memory_growth",
+        lambda gpu, enable: grown.update({gpu: enable}),
+    )
     assert prepare_devices() == expected
     assert grown == dict.fromkeys(gpus, True)
 

@@ -134,7 +134,7 @@ def test_the_help_tells_the_flags_of_every_sub_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for script in SCRIPTS:
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             script.main(["--help"])
     flags = {"--stage", "--eps", "--packed", "--output"}
     assert flags <= {*capsys.readouterr().out.split()}

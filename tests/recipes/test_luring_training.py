@@ -84,8 +84,8 @@ def test_what_is_there_is_not_trained_again(
 ) -> None:
     command = ("--width=0.05", "--variant=auto")
     with pytest.raises(CommandLineError, match="--resume"):
-        run(workdir, *command, "--steps=30")
-    run(workdir, *command, "--steps=30", "--resume")
+        run(workdir, *command, "--steps=10")
+    run(workdir, *command, "--steps=10", "--resume")
     assert not capsys.readouterr().out
     # And what was trained otherwise is not passed off.
     with pytest.raises(CommandLineError, match="other settings: steps differ"):
