@@ -68,7 +68,7 @@ class Parser(argparse_flags.ArgumentParser):
         self.add_argument(
             f"--{name}",
             help=about.replace("%", "%%"),
-            type=_each(read) if several else read,
+            type=(lambda text: tuple(map(read, text.split(",")))) if several else read,
             action=_Several if several else "store",
             default=default,
             required=required,
@@ -269,7 +269,3 @@ def _one_of(options: Sequence[str]) -> Callable[[str], str]:
         raise argparse.ArgumentTypeError(expected)
 
     return read
-
-
-def _each(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    return lambda text: tuple(kind(part) for part in text.split(","))

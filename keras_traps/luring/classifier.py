@@ -211,7 +211,18 @@ class LuredClassifier(TellsLogits, keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Refuses to train while M is trainable or P is not; else as in Keras."""
-        self._check_roles()
+        target, lure = self.target, self.lure
+        if target.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `target`. Expected a frozen classifier, as "
+                "`target.trainable = False` makes it: luring trains P alone. Received: "
+                f"{target.name!r} with {len(target.trainable_variables)} variables"
+            )
+        if not lure.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `lure`. Expected a network with trainable "
+                f"weights, see `lure.trainable = True`. Received: {lure.name!r}"
+            )
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -272,21 +283,6 @@ class LuredClassifier(TellsLogits, keras.Model):
         self.compile(**{**config, "optimizer": optimizer, "auto_scale_loss": False})
         # So that its state can be loaded.
         self.optimizer.build(self.lure.trainable_variables)
-
-    def _check_roles(self) -> None:
-        """Refuses to train anything but P."""
-        target, lure = self.target, self.lure
-        if target.trainable_variables:
-            raise ValueError(
-                "Invalid value for argument `target`. Expected a frozen classifier, as "
-                "`target.trainable = False` makes it: luring trains P alone. Received: "
-                f"{target.name!r} with {len(target.trainable_variables)} variables"
-            )
-        if not lure.trainable_variables:
-            raise ValueError(
-                "Invalid value for argument `lure`. Expected a network with trainable "
-                f"weights, see `lure.trainable = True`. Received: {lure.name!r}"
-            )
 
     def _checked_arrays(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Images and labels in arrays, checked; any other data as they are."""
@@ -478,9 +474,16 @@ def _read_batch(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
     """Takes apart what `fit` hands to a step: images, M's answers, labels or none."""
     images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
-    images = _checked(_only_images(images))
     if weights is not None:
         raise _weighted("sample_weight")
+    images = tf.convert_to_tensor(_only_images(images))
+    check_floating(images.dtype.name, name="x")
+    # NaN is neither.
+    inside = tf.reduce_all((images >= 0) & (images <= 1))
+    limits = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
+    found = [limits, tf.reduce_min(images), "to", tf.reduce_max(images)]
+    with tf.control_dependencies([tf.debugging.Assert(inside, found)]):
+        images = tf.identity(images)
     names = FrozenAnswers._fields
     if isinstance(told, Mapping):
         if missing := [name for name in names if name not in told]:
@@ -503,17 +506,6 @@ def _read_batch(
             f"(batch,), not one-hot rows. Received: shape {tuple(shape)}"
         )
     return images, answers, tf.reshape(labels, [-1])
-
-
-def _checked(images: tf.Tensor) -> tf.Tensor:
-    images = tf.convert_to_tensor(images)
-    check_floating(images.dtype.name, name="x")
-    # NaN is neither.
-    inside = tf.reduce_all((images >= 0) & (images <= 1))
-    told = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
-    limits = [told, tf.reduce_min(images), "to", tf.reduce_max(images)]
-    with tf.control_dependencies([tf.debugging.Assert(inside, limits)]):
-        return tf.identity(images)
 
 
 def _weighted(name: str) -> ValueError:

@@ -18,12 +18,6 @@ VARIANT_HUES = dict(zip(("luring", "ce", "auto", "stack"), HUES, strict=True))
 """The colour of a variant, the same in every figure."""
 
 
-def fooling_all(cell: pd.DataFrame) -> pd.DataFrame:
-    """Keeps the images whose attacked forms fool the M∘P of every variant, if any."""
-    counts = cell[cell.augmented != cell.label].groupby("id").variant.nunique()
-    return cell[cell.id.isin(counts.index[counts == cell.variant.nunique()])]
-
-
 def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
     """Draws detection rate and adequation rate over the radius."""
     shown, variants = _shown(frame, ATTACKS)
@@ -33,7 +27,8 @@ def figure_4(dataset: str, frame: pd.DataFrame) -> Result:
         if cell.variant.nunique() < len(variants):
             left_out.append(f"{attack} {eps:g}")
             continue
-        kept = fooling_all(cell)
+        counts = cell[cell.augmented != cell.label].groupby("id").variant.nunique()
+        kept = cell[cell.id.isin(counts.index[counts == len(variants)])]
         for variant in variants:
             of = kept[kept.variant == variant]
             found = luring_rates(of)

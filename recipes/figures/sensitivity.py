@@ -142,6 +142,16 @@ def direction_counts(
             for variant, augmented in variants.items()
         }
     )
+    # How often luring is above, and below, all others; all but the stack.
+    ranks = {}
+    if "luring" in shares:
+        others = shares.drop(columns="luring")
+        for rest in (others, others.drop(columns="stack", errors="ignore")):
+            if len(rest.columns):
+                ranks[", ".join(NAMES[name] for name in rest)] = {
+                    "more": (shares.luring > rest.max(axis=1)).sum(),
+                    "fewer": (shares.luring < rest.min(axis=1)).sum(),
+                }
     figure = blank(4.8, 3.2)
     axes = figure.subplots()
     style_axes(axes)
@@ -160,23 +170,9 @@ def direction_counts(
             "images": len(images),
             "directions": size,
             "shares": {variant: quantiles(shares[variant]) for variant in shares},
-            "luring": _ranks(shares),
+            "luring": ranks,
         },
     )
-
-
-def _ranks(shares: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """On how many images luring is above, and below, all others; all but the stack."""
-    found = {}
-    if "luring" in shares:
-        others = shares.drop(columns="luring")
-        for rest in (others, others.drop(columns="stack", errors="ignore")):
-            if len(rest.columns):
-                found[", ".join(NAMES[name] for name in rest)] = {
-                    "more": int((shares.luring > rest.max(axis=1)).sum()),
-                    "fewer": int((shares.luring < rest.min(axis=1)).sum()),
-                }
-    return found
 
 
 def _draw_maps(
