@@ -82,8 +82,7 @@ def main(argv: Sequence[str]) -> None:
 def _attractors(arguments: argparse.Namespace) -> None:
     import trapping
     from figures.ablation import ablation, choices
-    from figures.density import figure_7b
-    from figures.directions import figure_7a
+    from figures.attractions import figure_7a, figure_7b
     from figures.drawing import write
     from figures.gradients import figure_5
     from figures.illustrations import figure_1, figure_2, figure_4
@@ -137,8 +136,7 @@ def _attractors(arguments: argparse.Namespace) -> None:
 def _luring(arguments: argparse.Namespace) -> None:
     import trapping
     from figures.drawing import write
-    from figures.luring_curves import figure_4, figure_5
-    from figures.sensitivity import direction_counts, figure_6
+    from figures.luring_figures import direction_counts, figure_4, figure_5, figure_6
     from luring_folder import Folder
 
     from keras_traps.devices import hush_retracing, prepare_devices

@@ -10,7 +10,7 @@ from keras import layers
 from matplotlib.figure import Figure
 
 from figures.drawing import Result, blank, show_pixels
-from figures.sensitivity import opposite_directions, slopes
+from figures.luring_figures import opposite_directions, slopes
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import AttackResult, Kind, TargetRule
 from keras_traps.attacks.gradient import PGD

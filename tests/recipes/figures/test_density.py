@@ -3,8 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from figures.density import density_cosines, density_gradient, figure_7b
-from figures.directions import find_ways
+from figures.attractions import density_cosines, density_gradient, figure_7b, find_ways
 from figures.gradients import Scores, map_batches
 from scipy.special import betainc
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from figures.directions import figure_7a, find_ways, loss_cosines
+from figures.attractions import figure_7a, find_ways, loss_cosines
 
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence

@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from figures.luring_curves import figure_4, figure_5
+from figures.luring_figures import figure_4, figure_5
 
 
 def rows(

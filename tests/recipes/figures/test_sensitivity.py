@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from figures.sensitivity import (
+from figures.luring_figures import (
     direction_counts,
     figure_6,
     opposite_directions,
