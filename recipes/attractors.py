@@ -15,10 +15,8 @@ from typing import Any
 import command_line
 from command_line import CommandLineError, Flags, count, file, path
 
-# The sign-gradient attacks, which take seconds.
 _NINE = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM")
 
-# A hundred steps and more for each image.
 _COSTLY = ("OM", "BPDA", "SPSA", "JSMA", "BLB", "CW2", "EAD")
 
 _REPORTED = ("paper", "margin", "raw_sum", "integrated")

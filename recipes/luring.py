@@ -22,7 +22,6 @@ BASELINES = ("stack", "auto", "ce", "luring")
 THREATS = ("luring", "whitebox", "surrogate", "identity", "softened", "exchanged")
 LOSSES = ("luring", "margin", "cross_entropy")
 
-# Where each sub-command is a function of its name.
 _MODULES = {
     "train": "luring_training",
     "attack": "luring_attacks",

@@ -66,8 +66,7 @@ def agreement_model(
     Args:
         target: M, called with `training=False`.
         lure: P, from images to images of the same shape: a `LuringInput`, the `lure`
-            of a `LuredClassifier`, or any network that one is made of. Called with
-            `training=False`.
+            of a `LuredClassifier`, or any network, called with `training=False`.
         output: What M returns.
 
     Returns:

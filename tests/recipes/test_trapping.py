@@ -79,9 +79,7 @@ SETTING = r"ATTACK\.NAME=VALUE, .*\(PGD\).* Received: --setting="
         ({"attacks": ("FGSM", "CW3")}, r"of FGSM, .*cleverhans/.*, not CW3$"),
         ({"setting": ["FGSM.eps=0.1"]}, rf"{SETTING}FGSM\.eps=0\.1"),
         ({"setting": ["PGD"]}, f"{SETTING}PGD "),
-        ({"setting": ["PGD.nb_iter"]}, f"{SETTING}PGD.nb_iter "),
         ({"setting": ["PGD.nb_iter=some"]}, f"{SETTING}PGD.nb_iter=some "),
-        ({"setting": ["PGD.steps=3"]}, f"{SETTING}PGD.steps=3 "),
         ({"setting": ["PGD.nb_iter=0"]}, f"{SETTING}PGD.nb_iter=0 "),
     ],
 )
@@ -117,7 +115,7 @@ def test_a_classifier_that_cannot_be_read_is_told(
         trapping.load_classifier(tmp_path / file, dataset)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"settings": 1}'])
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON"])
 def test_a_calibration_that_is_damaged_is_told(text: str, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(text)
