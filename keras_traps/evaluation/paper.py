@@ -61,15 +61,10 @@ NAMES = {
 }
 """What the luring paper calls the variants of M∘P."""
 
-BASELINES = ("stack", "auto", "ce")
-
 # What luring's Tables 2 to 4 show, by its field in `LuringMetrics`, and their attacks;
 # the paper's figures have others too.
 MEASURES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC"}
 TABLED = ("FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI")
-
-# The attacks of Table VI, which have no ball.
-UNBOUNDED = ("BLB", "CW2", "EAD")
 
 
 def look_up(paper: str, *place: str) -> dict[str, float | None]:
@@ -106,7 +101,7 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
     right = frame["target"] == frame["label"]
     frame = frame.assign(ac_m=right, dac=frame["defended"]).set_index("id")
     parts = dict(iter(frame.groupby(["subject", "attack", "eps"])))
-    for baseline in BASELINES:
+    for baseline in ("stack", "auto", "ce"):
         shared = {
             (attack, eps): (run, ours[baseline, attack, eps])
             for (variant, attack, eps), run in ours.items()
@@ -127,11 +122,6 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
                     "above": len(alike) - len(missed),
                     "cells": len(alike),
                     "missed": missed,
-                    "uneven": [
-                        (*place, one.images, other.images)
-                        for place, (one, other) in alike.items()
-                        if one.images != other.images
-                    ],
                     "unlike": [place for place in shared if place not in alike],
                     "paired": _count_pairs([compare(*both) for both in goods.values()]),
                 }

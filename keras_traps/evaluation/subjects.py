@@ -17,8 +17,8 @@ from keras_traps._checks import FloatArray, IntArray, check_count
 from keras_traps.attacks import Attack, Loss
 from keras_traps.attractors import ForensicAnalyzer, TrapSettings
 from keras_traps.datasets import Dataset
-from keras_traps.layers import LuringInput
-from keras_traps.models.inference import inner_layers, predict
+from keras_traps.luring.schemes import SOFTNESS, softened
+from keras_traps.models.inference import predict
 from keras_traps.models.outputs import AttackedOutput, Output
 from keras_traps.provenance import architecture_sha256, weights_sha256
 
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
 Variant = Literal["paper", "margin", "raw_sum", "integrated", "integrated_label"]
 """How an attack sees the trapped model M.
 
-- `"paper"`: with its own loss on the normalised sum, as the paper's platform has it.
-- `"margin"`: with a logit-margin loss on the normalised sum.
-- `"raw_sum"`: with its own loss on C + W before its normalisation.
-- `"integrated"`: the classify-detect-recover model, whose recovered answer has a
-  gradient.
-- `"integrated_label"`: the same where it has none.
+With its own loss on the normalised sum, as the paper's platform has it; with a
+logit-margin loss on the same; with its own loss on C + W before its normalisation; or
+as the classify-detect-recover model, whose recovered answer has a gradient or none.
 """
 
 INTEGRATED: tuple[Variant, ...] = ("integrated", "integrated_label")
@@ -55,9 +52,6 @@ THREATS: dict[Threat, str] = {
     "another one, with the attack's first settings",
 }
 """What each attacker has and does, as the end of a sentence."""
-
-SOFTNESS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
-"""How much flatter the sigmoid is that `"softened"` tries; 1 is P's own."""
 
 Question = Callable[[FloatArray], npt.NDArray[Any]]
 """From images in [0, 1] to one answer, or one row, for each."""
@@ -113,8 +107,8 @@ def choose_examples(
     found = outputs[0][ids]
     least_likely = attacks.least_likely_targets(found, labels)
     # Only these: between close outputs rounding may have another order than logits.
-    lowest = found == found.min(axis=1, keepdims=True)
-    tied = np.flatnonzero(lowest.sum(axis=1) > 1)
+    lowest = (found == found.min(axis=1, keepdims=True)).sum(axis=1)
+    tied = np.flatnonzero(lowest > 1)
     if logits is not None and len(tied):
         exact = predict(logits, images[tied])
         least_likely[tied] = attacks.least_likely_targets(exact, labels[tied])
@@ -201,12 +195,10 @@ class Subject:
     loss: Loss | None = None  # what the attacker follows; `None`: each attack's own
     asked: Mapping[str, Question] = dataclasses.field(default_factory=dict)
     detector: Detector | None = None
-    # Whether flagging is part of the model's answer.
-    integrated: bool = False
+    integrated: bool = False  # whether flagging is part of the model's answer
     # How the attacked model is made from `model`; `None`: it is that.
     view: Callable[[keras.Model], keras.Model] | None = None
-    # Whether each image gets the change that was made for the one beside it.
-    exchanged: bool = False
+    exchanged: bool = False  # whether each image gets the change of the one beside it
     # What else names it, by column of the frame.
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # What its records depend on that the settings of the store do not tell.
@@ -366,12 +358,12 @@ def luring_subjects(
             f"Received: {min(softness):g}"
         )
     if threat == "exchanged":
-        if len(examples) < 2:
+        examples = examples.take(slice(len(examples) // 2 * 2))
+        if not len(examples):
             raise ValueError(
                 "Invalid value for argument `examples`. Expected two or more, for they "
-                f"exchange their changes. Received: {len(examples)}"
+                "exchange their changes. Received: 1"
             )
-        examples = examples.take(slice(len(examples) // 2 * 2))
     base = Subject(
         f"{threat}-{variant}",
         {"whitebox": target, "surrogate": surrogate}.get(threat) or augmented,
@@ -389,55 +381,9 @@ def luring_subjects(
         return [base]
     return [
         dataclasses.replace(
-            base, view=functools.partial(_soften, each), choice={"softness": each}
+            base,
+            view=functools.partial(softened, softness=each),
+            choice={"softness": each},
         )
         for each in softness
     ]
-
-
-def past_the_lure(attack: Attack) -> Attack:
-    """Returns PGD with a gradient that goes past P, for the threat `"identity"`."""
-    if attack.name != "PGD":
-        raise ValueError(
-            "Invalid value for argument `attack`. Only PGD has a form whose gradient "
-            f"goes past P. Received: {attack.name}"
-        )
-    settings = {**attack.settings(), "abort_early": False, "through": ("lure",)}
-    return attacks.create("BPDA", **settings)
-
-
-def _soften(softness: float, augmented: keras.Model) -> keras.Model:
-    """Makes M∘P a model with the same answers and a gradient that does not vanish."""
-    if not any(isinstance(one, LuringInput) for one in inner_layers(augmented)):
-        raise ValueError(
-            "Invalid value for argument `augmented`. Expected a model with a "
-            f"`LuringInput` in it. Received: {augmented.name!r}"
-        )
-
-    def softer(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, LuringInput):
-            return _SoftLure(layer, softness)
-        if any(isinstance(one, LuringInput) for one in inner_layers(layer)):
-            return keras.models.clone_model(layer, clone_function=softer)
-        return layer
-
-    return keras.models.clone_model(augmented, clone_function=softer)
-
-
-class _SoftLure(keras.layers.Layer):
-    """P with another gradient."""
-
-    def __init__(self, lure: LuringInput, softness: float) -> None:
-        super().__init__(name=lure.name, autocast=False)
-        self.until_sigmoid = lure.until_sigmoid()
-        self.softness = softness
-        self.built = True
-
-    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        z = keras.ops.cast(self.until_sigmoid(images, training=False), "float32")
-        # Near 0 and 1 the slope of the sigmoid is nearly 0. That of a flatter one is
-        # here multiplied by `softness`, which a gradient's direction does not show.
-        flat = self.softness * keras.ops.sigmoid(z / self.softness)
-        # What is added is 0, and has the gradient.
-        still = keras.ops.stop_gradient
-        return still(keras.ops.sigmoid(z)) + (flat - still(flat))

@@ -91,7 +91,6 @@ COUNTS = [
         ("cleverhans/FGM", "norm", "L1"),
         ("cleverhans/FGM", "aim", True),
         ("JSMA", "theta", 1.5),
-        ("JSMA", "saliency", "scores"),
         ("DeepFool", "nb_candidate", 1),
         ("EAD", "decision_rule", "L2"),
         ("SPSA", "spsa_samples", 7),

@@ -103,7 +103,6 @@ def test_attacks_of_other_settings_are_not_compared(tmp_path: Path) -> None:
     ac_m, _ = compare_luring(frame, runs)
     # What a sweep found may differ.
     assert (ac_m["cells"], ac_m["unlike"]) == (2, [("MIM", 0.1)])
-    assert ac_m["uneven"] == [("MIM", 0.3, 6, 4)]
     assert ac_m["paired"]["images"] == (4, 6)
     unswept = dataclasses.replace(swept, trials=())
     assert compare_luring(frame, [*runs[:2], runs[4], unswept]) == []

@@ -15,7 +15,6 @@ from keras_traps.evaluation.subjects import (
     choose_examples,
     defend,
     model_subject,
-    past_the_lure,
 )
 from keras_traps.layers import LuringInput
 from keras_traps.models.inference import predict
@@ -154,16 +153,6 @@ def test_what_is_wrong_with_a_subject_is_told(lured: Lured) -> None:
         _ = hard.attacked
     [odd] = threatened(lured, "exchanged", examples=lured.examples.take(slice(7)))
     assert len(odd.examples) == 6
-
-
-def test_the_gradient_goes_past_the_lure_for_pgd_alone() -> None:
-    attack = past_the_lure(create("PGD", eps=0.2, eps_iter=0.1, nb_iter=3))
-    settings = attack.settings()
-    assert (attack.name, settings["through"]) == ("BPDA", ("lure",))
-    assert (settings["eps"], settings["nb_iter"]) == (0.2, 3)
-    assert settings["abort_early"] is False
-    with pytest.raises(ValueError, match=r"`attack`. Only PGD.*Received: FGSM"):
-        past_the_lure(create("FGSM", eps=0.1))
 
 
 @pytest.mark.parametrize("whole", [False, True])
