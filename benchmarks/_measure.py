@@ -107,20 +107,13 @@ def _resident(name: str) -> int:
 
 def define_flags(values: flags.FlagValues, repeats: int) -> None:
     """Defines the flags that all benchmarks have."""
-    flags.DEFINE_integer(
-        "repeats",
-        repeats,
-        "How many rounds are timed.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output",
-        None,
+    told = "How many rounds are timed."
+    flags.DEFINE_integer("repeats", repeats, told, lower_bound=1, flag_values=values)
+    told = (
         "Where to write the results to, as <output>.json and <output>.md. Files that "
-        "are there are replaced.",
-        flag_values=values,
+        "are there are replaced."
     )
+    flags.DEFINE_string("output", None, told, flag_values=values)
 
 
 def run(
@@ -141,9 +134,17 @@ def run(
         raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
     facts = provenance(module, values)
     rows = measure()
-    publish(
-        values.output, title=title, facts=facts, rows=rows, columns=columns, notes=notes
-    )
+    table = markdown_table(rows, columns)
+    lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    text = f"# {title}\n\n{table}\n\n{notes}\n\n{lines}\n"
+    print(text)
+    if values.output is None:
+        return
+    path = Path(values.output).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {"title": title, "provenance": facts, "rows": rows, "notes": notes}
+    path.with_name(f"{path.name}.json").write_text(json.dumps(data, indent=2) + "\n")
+    path.with_name(f"{path.name}.md").write_text(text, "utf-8")
 
 
 def provenance(module: str, values: flags.FlagValues) -> Row:
@@ -174,38 +175,9 @@ def provenance(module: str, values: flags.FlagValues) -> Row:
 
 def markdown_table(rows: Sequence[Row], columns: Columns) -> str:
     """Returns rows as a Markdown table, with a dash for a value that is missing."""
-    lines = [
-        [head for head, _ in columns.values()],
-        [":--", *["--:"] * (len(columns) - 1)],
-    ]
+    lines = [[head for head, _ in columns.values()]]
+    lines.append([":--", *["--:"] * (len(columns) - 1)])
     for row in rows:
-        lines.append(
-            [
-                form.format(row[key]) if key in row else "–"
-                for key, (_, form) in columns.items()
-            ]
-        )
+        forms = [(key, form) for key, (_, form) in columns.items()]
+        lines.append([f.format(row[key]) if key in row else "–" for key, f in forms])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def publish(
-    output: str | None,
-    *,
-    title: str,
-    facts: Row,
-    rows: Sequence[Row],
-    columns: Columns,
-    notes: str,
-) -> None:
-    """Prints a benchmark's results and writes them as JSON and as Markdown."""
-    table = markdown_table(rows, columns)
-    lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    text = f"# {title}\n\n{table}\n\n{notes}\n\n{lines}\n"
-    print(text)
-    if output is None:
-        return
-    path = Path(output).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = {"title": title, "provenance": facts, "rows": rows, "notes": notes}
-    path.with_name(f"{path.name}.json").write_text(json.dumps(data, indent=2) + "\n")
-    path.with_name(f"{path.name}.md").write_text(text, "utf-8")

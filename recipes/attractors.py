@@ -15,10 +15,8 @@ from typing import Any
 import command_line
 from command_line import CommandLineError, Flags, count, file, path
 
-# The sign-gradient attacks, which take seconds.
 _NINE = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM")
 
-# A hundred steps and more for each image.
 _COSTLY = ("OM", "BPDA", "SPSA", "JSMA", "BLB", "CW2", "EAD")
 
 _REPORTED = ("paper", "margin", "raw_sum", "integrated")
@@ -77,7 +75,7 @@ def _attack(arguments: Flags) -> None:
     chosen = trapping.choose_attacks(arguments, None if tables else _NINE)
     trapped = trapping.trap(arguments, train, test)
     print("The traps:", *trapped.calibration.explanation, sep="\n   ", flush=True)
-    trapping.open_store(arguments, trapped, train, test)
+    store = trapping.open_store(arguments, trapped, train, test)
     settings = ", ".join([trapping.preset_name(arguments), *arguments.setting])
     costly = {one.name for one in chosen} & {*arguments.costly}
     found = evaluate(
@@ -85,7 +83,7 @@ def _attack(arguments: Flags) -> None:
         trapped.calibration,
         test,
         chosen,
-        workdir=arguments.workdir,
+        store,
         provenance={**trapped.provenance, "attack settings": settings},
         background=train.images,
         num_examples=arguments.num_examples,
@@ -93,8 +91,6 @@ def _attack(arguments: Flags) -> None:
         variants=variants,
         seed=arguments.seed,
         chunk_size=arguments.chunk_size,
-        # The records are opened already, as --resume allows.
-        resume=True,
         engine=arguments.engine,
     )
     _print(found.rows)

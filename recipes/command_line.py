@@ -68,7 +68,7 @@ class Parser(argparse_flags.ArgumentParser):
         self.add_argument(
             f"--{name}",
             help=about.replace("%", "%%"),
-            type=_each(read) if several else read,
+            type=(lambda text: tuple(map(read, text.split(",")))) if several else read,
             action=_Several if several else "store",
             default=default,
             required=required,
@@ -99,11 +99,7 @@ def run(
     main: Callable[[Sequence[str]], None],
     go_on: str = "Go on by the same command with --resume.",
 ) -> NoReturn:
-    """Runs a script and ends the process.
-
-    A wrong command line is told in one line, with exit code 2; an interruption in one
-    line that says how to go on, with exit code 130.
-    """
+    """Runs a script and ends the process; its code is 2 for a wrong command line."""
     # Whoever waits for one line is not to look for it among TensorFlow's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -125,10 +121,7 @@ def given(arguments: Flags, *names: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def refusing(what: str = "") -> Iterator[None]:
-    """Makes a wrong command line of an error within, so that it is told in one line.
-
-    For what is done before the long work: reading files, opening folders.
-    """
+    """Makes a wrong command line of an error within; not meant for the long work."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
@@ -276,7 +269,3 @@ def _one_of(options: Sequence[str]) -> Callable[[str], str]:
         raise argparse.ArgumentTypeError(expected)
 
     return read
-
-
-def _each(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    return lambda text: tuple(kind(part) for part in text.split(","))

@@ -21,7 +21,8 @@ _LURING = ("4", "5", "6", "directions")
 _AMPLITUDES = {"mnist": 0.2, "cifar10": 0.1, "digits": 0.8}
 # A root mean square of about 46 grey levels per pixel.
 _DELTAS = {"mnist": 5.0, "cifar10": 10.0, "digits": 1.5}
-_PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
+# Fewer and, by their rate, larger steps than the paper's.
+_CW2 = {"binary_search_steps": 4, "max_iterations": 100}
 # The Jacobian of P takes many passes for each image.
 _MOST_IN_FIGURE_6 = 100
 
@@ -43,9 +44,6 @@ def _parser() -> command_line.Parser:
     attractors.flag("num_attacked", about, count, default=200)
     about = "6: how much a trapdoor changes a pixel. The default "
     attractors.flag("amplitude", f"{about}depends on the data set.", command_line.share)
-    about = "6: how many constants CW2 tries."
-    attractors.flag("cw2_searches", about, count, default=4)
-    attractors.flag("cw2_iterations", "6: steps of CW2 with each.", count, default=100)
     about = "Draws figures of the luring paper from what luring.py trained."
     luring = parser.command("luring", about, _luring)
     about = "Which figures to draw, or the opposite directions to count."
@@ -84,8 +82,7 @@ def main(argv: Sequence[str]) -> None:
 def _attractors(arguments: argparse.Namespace) -> None:
     import trapping
     from figures.ablation import ablation, choices
-    from figures.density import figure_7b
-    from figures.directions import figure_7a
+    from figures.attractions import figure_7a, figure_7b
     from figures.drawing import write
     from figures.gradients import figure_5
     from figures.illustrations import figure_1, figure_2, figure_4
@@ -104,16 +101,9 @@ def _attractors(arguments: argparse.Namespace) -> None:
         keep_settings(workdir / "calibration.json", constants, resume=True)
     defence, calibration = trapped.defence, trapped.calibration
     few = test.take(min(arguments.num_examples, len(test)))
-    preset = _PRESETS.get(dataset, "table7_cifar10")
+    preset = trapping.PRESETS.get(dataset, "table7_cifar10")
     fgsm, pgd, umifgsm = attacks.preset(preset, ("FGSM", "PGD", "UMIFGSM"))
-    # Of fewer and larger steps than the paper's.
-    cw2 = attacks.create(
-        "CW2",
-        learning_rate=0.1,
-        initial_const=0.1,
-        binary_search_steps=arguments.cw2_searches,
-        max_iterations=arguments.cw2_iterations,
-    )
+    cw2 = attacks.create("CW2", learning_rate=0.1, initial_const=0.1, **_CW2)
     attacked = {"num_attacked": arguments.num_attacked, "seed": seed}
     amplitude = arguments.amplitude or _AMPLITUDES.get(dataset, 0.2)
     delta = arguments.delta or _DELTAS.get(dataset, 5.0)
@@ -146,8 +136,7 @@ def _attractors(arguments: argparse.Namespace) -> None:
 def _luring(arguments: argparse.Namespace) -> None:
     import trapping
     from figures.drawing import write
-    from figures.luring_curves import figure_4, figure_5
-    from figures.sensitivity import direction_counts, figure_6
+    from figures.luring_figures import direction_counts, figure_4, figure_5, figure_6
     from luring_folder import Folder
 
     from keras_traps.devices import hush_retracing, prepare_devices

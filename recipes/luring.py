@@ -22,7 +22,6 @@ BASELINES = ("stack", "auto", "ce", "luring")
 THREATS = ("luring", "whitebox", "surrogate", "identity", "softened", "exchanged")
 LOSSES = ("luring", "margin", "cross_entropy")
 
-# Where each sub-command is a function of its name.
 _MODULES = {
     "train": "luring_training",
     "attack": "luring_attacks",
@@ -135,7 +134,7 @@ def _add_attacking(parser: command_line.Parser) -> None:
     parser.flag("eps", about, positive, several=True)
     about = (
         "How much flatter the sigmoid of --threat=softened is; the best of several is "
-        "kept. Defaults to those of keras_traps.evaluation.subjects.SOFTNESS."
+        "kept. Defaults to those of keras_traps.luring.schemes.SOFTNESS."
     )
     parser.flag("softness", about, number(at_least=1.0), several=True)
     command_line.add_running(parser)

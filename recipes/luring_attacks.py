@@ -13,15 +13,11 @@ from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.metrics import CleanVariant, luring_rates, make_frame
 from keras_traps.evaluation.records import RecordStore, record_settings
-from keras_traps.evaluation.report import percent, write_luring_tables
+from keras_traps.evaluation.render import percent
+from keras_traps.evaluation.report import write_luring_tables
 from keras_traps.evaluation.runner import attack_all
-from keras_traps.evaluation.subjects import (
-    SOFTNESS,
-    Subject,
-    choose_examples,
-    luring_subjects,
-    past_the_lure,
-)
+from keras_traps.evaluation.subjects import Subject, choose_examples, luring_subjects
+from keras_traps.luring.schemes import SOFTNESS
 from keras_traps.models.inference import predict
 from keras_traps.provenance import provenance, weights_sha256
 from keras_traps.rates import Rate
@@ -113,8 +109,19 @@ def _chosen(arguments: Flags) -> list[attacks.Attack]:
                 steps = {"nb_iter": arguments.nb_iter}
                 found[place] = dataclasses.replace(one, **steps)
         if arguments.threat == "identity":
-            found = [past_the_lure(one) for one in found]
+            found = [_past_the_lure(one) for one in found]
     return found
+
+
+def _past_the_lure(attack: attacks.Attack) -> attacks.Attack:
+    """Returns PGD with a gradient that goes past P."""
+    if attack.name != "PGD":
+        raise CommandLineError(
+            f"--threat=identity is for PGD alone, not for {attack.name}: no other "
+            "attack has a form whose gradient goes past P"
+        )
+    settings = {**attack.settings(), "abort_early": False, "through": ("lure",)}
+    return attacks.create("BPDA", **settings)
 
 
 def _subjects(

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from command_line import CommandLineError, Flags, refusing
+from figures.drawing import blank, show_pixels, to_png
 from luring_folder import Folder
-from matplotlib.figure import Figure
 from trapping import load_data, load_model
 
 from keras_traps import attacks, datasets
@@ -59,7 +59,6 @@ def demo(arguments: Flags) -> None:
         counts = [(hit & also).sum() for also in (wrong, refused, ~wrong)]
         cells = "".join(f"{count:>9}" for count in counts)
         print(f"{attack.name:<14}{hit.sum():>10}{cells}")
-        # Those that fool M∘P come first.
         for row in np.argsort(~hit, kind="stable")[:_DRAWN_OF_EACH]:
             pairs.append((attack.name, clean[row], result.images[row]))
     print(
@@ -112,22 +111,15 @@ def _draw(
         ("change", after - before, nothing),
         ("P(x')", predict(lure, after), nothing),
     ]
-    figure = Figure(figsize=(9.2, 0.5 + 2.0 * len(pairs)), layout="constrained")
+    figure = blank(9.2, 0.5 + 2.0 * len(pairs))
     grid = figure.subplots(len(pairs), len(columns), squeeze=False)
     for column, (head, pixels, words) in enumerate(columns):
         for row, axes in enumerate(grid[:, column]):
-            # A change is drawn from its own largest, with 0 in the middle.
-            reach = float(np.abs(pixels[row]).max()) or 1.0
-            change = {"cmap": "PuOr", "vmin": -reach, "vmax": reach}
-            gray = {"cmap": "gray", "vmin": 0, "vmax": 1}
-            axes.imshow(pixels[row, ..., 0], **change if head == "change" else gray)
-            axes.set(xticks=[], yticks=[])
+            show_pixels(axes, pixels[row, ..., 0], signed=head == "change")
             axes.set_xlabel(words[row], fontsize=9)
             axes.set_ylabel(names[row] if column == 0 else "")
         grid[0, column].set_title(head, fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def pack(arguments: Flags) -> None:
@@ -147,10 +139,7 @@ def pack(arguments: Flags) -> None:
 
 
 def pack_model(model: keras.Model, path: Path) -> keras.Model:
-    """Writes a small `.keras` file: weights rounded to half precision, compressed.
-
-    Keras loads it as it does any other; it takes about half the space.
-    """
+    """Writes a compressed `.keras` file of weights rounded to half precision."""
     with np.errstate(over="ignore"):
         rounded = [weight.astype(np.float16) for weight in model.get_weights()]
     if not all(np.isfinite(weight).all() for weight in rounded):

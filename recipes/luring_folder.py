@@ -11,7 +11,8 @@ from trapping import load_classifier, load_model
 
 from keras_traps import attacks
 from keras_traps.evaluation.records import Run, read_runs
-from keras_traps.luring.training import Variant, join
+from keras_traps.luring.schedules import Variant
+from keras_traps.luring.training import join
 from keras_traps.provenance import weights_sha256
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)

@@ -15,11 +15,9 @@ from keras_traps._files import keep_settings, make_writable, write_atomically
 from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.luring.metrics import clean_metrics
+from keras_traps.luring.schedules import LURE_RECIPES, authors_schedule
 from keras_traps.luring.training import (
-    LURE_RECIPES,
     Backup,
-    Schedule,
-    authors_schedule,
     check_start,
     make_lure,
     train_target,
@@ -47,7 +45,6 @@ _Plan = tuple[dict[str, Any], Callable[[Backup], tuple[keras.Model, dict[str, An
 def train(arguments: Flags) -> None:
     """Trains what `--variant` names, and measures each on the test images."""
     folder = Folder.of(arguments)
-    # M is the first: the others are trained before it.
     asked = arguments.variant
     if asked is None:
         asked = VARIANTS if folder.model else ("target", *VARIANTS)
@@ -140,7 +137,15 @@ def _plan_variant(
     """Plans the training of a network before M."""
     target = folder.target()
     recipe = LURE_RECIPES[arguments.dataset]
-    schedule = _schedule(arguments, variant)
+    changed = given(arguments, "batch_size")
+    schedule = recipe.short
+    if arguments.schedule == "authors":
+        schedule = authors_schedule(variant, arguments.dataset)
+    elif arguments.peak_rate is not None:
+        changed["learning_rates"] = (arguments.peak_rate,)
+    schedule = dataclasses.replace(schedule, **changed)
+    if arguments.steps is not None:
+        schedule = schedule.scaled(arguments.steps)
     weight = arguments.luring_weight
     weight = recipe.luring_weight if weight is None else weight
     held = arguments.validation_split
@@ -188,18 +193,6 @@ def _plan_variant(
         return model, {"picked_step": picked.step, "validation_score": picked.score}
 
     return settings, run
-
-
-def _schedule(arguments: Flags, variant: Any) -> Schedule:
-    changed = given(arguments, "batch_size")
-    if arguments.schedule == "authors":
-        schedule = authors_schedule(variant, arguments.dataset)
-    else:
-        schedule = LURE_RECIPES[arguments.dataset].short
-        if arguments.peak_rate is not None:
-            changed["learning_rates"] = (arguments.peak_rate,)
-    schedule = dataclasses.replace(schedule, **changed)
-    return schedule if arguments.steps is None else schedule.scaled(arguments.steps)
 
 
 def _moves(arguments: Flags) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> None:
 
     import trapping
 
-    from keras_traps.evaluation.report import percent, write_worst_case
+    from keras_traps.evaluation.render import percent
+    from keras_traps.evaluation.report import write_worst_case
     from keras_traps.evaluation.runner import worst_case
     from keras_traps.evaluation.subjects import attractor_subjects, choose_examples
     from keras_traps.models.inference import predict

@@ -23,7 +23,6 @@ from command_line import CommandLineError, Flags, count, given, number, path, re
 if TYPE_CHECKING:
     import keras
 
-# What is trained, by data set.
 _BUILDERS = {
     "digits": "digits_cnn",
     "mnist": "mnist_cnn",

@@ -23,13 +23,10 @@ from keras_traps.models.inference import predict
 from keras_traps.provenance import provenance, weights_sha256
 
 _DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
-_PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
+PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
 
 # Attacks of no preset have the settings of one that it has.
 _LIKE = {"Noise": "FGSM", "FGM": "FGSM", "Madry": "PGD", "MIM": "UMIFGSM"}
-
-# The flags that are arguments of `calibrate` where they are given.
-CALIBRATING = ("output", "budget", "small_step_share", "temperature")
 
 
 class Trapped(NamedTuple):
@@ -107,7 +104,7 @@ def _calibration(
     arguments: Flags, classifier: keras.Model, train: datasets.Dataset
 ) -> Calibration:
     """Reads the calibration of `--calibration` or `--resume`, or makes one."""
-    asked = given(arguments, *CALIBRATING)
+    asked = given(arguments, "output", "budget", "small_step_share", "temperature")
     path, written = arguments.calibration, arguments.workdir / "calibration.json"
     if path is None and arguments.resume and written.exists():
         path = written
@@ -156,7 +153,7 @@ def preset_name(arguments: Flags) -> str:
     """Returns the name of the preset that `--preset` means for the data set."""
     name = str(arguments.preset)
     if name in ("paper", "cpu"):
-        name = _PRESETS.get(arguments.dataset, "")
+        name = PRESETS.get(arguments.dataset, "")
         if arguments.preset == "cpu" and f"{name}_cpu" in attacks.PRESETS:
             name = f"{name}_cpu"
     if name not in attacks.PRESETS:

@@ -35,23 +35,21 @@ def test_images_that_are_not_floats_are_refused(dtype: str) -> None:
         check_images(np.zeros((2, 3), dtype), name="suspects")
 
 
+def test_images_of_another_shape_or_none_are_refused() -> None:
+    images = np.zeros((3, 4, 4), np.float32)
+    for shape in ((4,), (5, None)):
+        with pytest.raises(ValueError, match=r"Expected images of shape.*\(3, 4, 4\)"):
+            check_images(images, shape)
+    with pytest.raises(ValueError, match="at least one image"):
+        check_images(images[:0])
+
+
 @pytest.mark.parametrize("pixel", [np.nan, -1e-6, 1 + 1e-6])
 def test_a_pixel_outside_0_and_1_is_refused(pixel: float) -> None:
     images = np.full((3, 4, 4), 0.5)
     images[1, 2, 3] = pixel
     with pytest.raises(ValueError, match=r"argument `images`.*finite pixels in \[0, 1"):
         check_images(images)
-
-
-@pytest.mark.parametrize("shape", [(4,), (5, None)])
-def test_another_shape_is_refused(shape: Any) -> None:
-    with pytest.raises(ValueError, match=r"Expected images of shape.*\(3, 4, 4\)"):
-        check_images(np.zeros((3, 4, 4), np.float32), shape)
-
-
-def test_no_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one image"):
-        check_images(np.zeros((0, 4, 4), np.float32))
 
 
 def test_labels_and_ids_become_int64() -> None:
@@ -64,29 +62,22 @@ def test_labels_and_ids_become_int64() -> None:
         assert result.tolist() == expected
 
 
-@pytest.mark.parametrize("count", [3, 5])
-def test_one_hot_rows_are_named_as_such(count: int) -> None:
-    rows = np.eye(5, dtype=np.int64)[:count]
-    with pytest.raises(ValueError, match=r"argument `y`.*not one-hot rows"):
-        check_labels(rows, count, 5)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bool"])
-def test_labels_that_are_not_integers_are_refused(dtype: str) -> None:
-    with pytest.raises(TypeError, match=r"argument `labels`.*integer class ids"):
-        check_labels(np.array([1, 0], dtype), 2, 3, name="labels")
-
-
-@pytest.mark.parametrize("shape", [(2,), (3, 1)])
-def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"Expected shape \(3,\)"):
-        check_labels(np.zeros(shape, np.int64), 3, 4)
-
-
-@pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_out_of_range_is_refused(label: int) -> None:
-    with pytest.raises(ValueError, match=rf"from 0 to 2. Received.*{label}"):
-        check_labels(np.array([0, label, 2]), 3, 3)
+@pytest.mark.parametrize(
+    ("labels", "error", "expected"),
+    [
+        (np.eye(3, dtype=int), ValueError, r"argument `y`.*not one-hot rows"),
+        (np.ones(3, "float32"), TypeError, r"argument `y`.*integer class ids"),
+        (np.ones(3, bool), TypeError, r"argument `y`.*integer class ids"),
+        (np.zeros((3, 1), int), ValueError, r"Expected shape \(3,\)"),
+        ([0, -1, 2], ValueError, "from 0 to 2. Received.*-1"),
+        ([0, 3, 2], ValueError, "from 0 to 2. Received.*3"),
+    ],
+)
+def test_what_are_no_labels_is_refused(
+    labels: Any, error: type[Exception], expected: str
+) -> None:
+    with pytest.raises(error, match=expected):
+        check_labels(np.asarray(labels), 3, 3)
 
 
 @pytest.mark.parametrize("ids", [[0, -1], np.array([0, 2**63], np.uint64)])
@@ -98,12 +89,9 @@ def test_numbers_of_examples_out_of_range_are_named_as_such(ids: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "number", "integer"),
     [
-        (1, True, True),
         (np.int8(1), True, True),
-        (1.0, True, False),
         (np.float32(0.5), True, False),
         (math.nan, False, False),
-        (True, False, False),
         (np.bool_(True), False, False),
         ("1", False, False),
         (1j, False, False),
@@ -128,11 +116,9 @@ def test_another_share_is_refused(value: Any) -> None:
     ("value", "limits", "expected"),
     [
         (np.nan, {}, "a finite number. Received"),
-        (0.0, {"above": 0.0}, "a finite number above 0. Received"),
         (-1e-9, {"at_least": 0.0}, "a finite number of at least 0. Received"),
         (1.0, {"below": 1.0}, "a finite number below 1. Received"),
         (0, {"above": 0.0, "below": 0.5}, "above 0 and below 0.5. Received"),
-        ("0.1", {}, "a finite number. Received"),
         (True, {"above": 0.0}, "a finite number above 0. Received"),
     ],
 )

@@ -1,3 +1,4 @@
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -16,16 +17,6 @@ class TestDigits:
         assert test.pixels.shape == (500, 8, 8, 1)
         assert train.sha256.startswith("db5f7c516e41a0f2")
         assert test.sha256.startswith("da2b3ef4e6c36754")
-
-    def test_both_splits_together_are_all_images_once(self) -> None:
-        from sklearn.datasets import load_digits
-
-        rows = [load("digits", split).pixels.reshape(-1, 64) for split in SPLITS]
-        grey = np.round(np.concatenate(rows) / 255 * 16)
-        expected = load_digits().data
-        np.testing.assert_array_equal(
-            grey[np.lexsort(grey.T)], expected[np.lexsort(expected.T)]
-        )
 
 
 class TestArchives:
@@ -73,11 +64,9 @@ class TestArchives:
             ({"x_test": np.zeros((4, 28, 28), np.float32)}, "uint8 pixels"),
             ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "none empty"),
             ({"x_test": np.zeros((4, 32, 32), np.uint8)}, r"shape \(28, 28, 1\)"),
-            ({"y_test": np.zeros(4, np.float32)}, "one integer class"),
             ({"y_test": np.eye(4, 10, dtype=np.uint8)}, "not one-hot rows"),
             ({"y_test": np.zeros(3, np.uint8)}, "as many labels as images, 4"),
             ({"y_test": np.array([0, 1, -1, 2])}, "not from -1 to 2"),
-            ({"y_test": np.array([1, 2, 10, 3])}, "not from 1 to 10"),
             ({"y_test": np.array([0, 1, 2**64 - 1, 2], np.uint64)}, "labels from 0"),
             ({"y_test": np.array([{}] * 4, object)}, "cannot be read"),
         ],
@@ -91,10 +80,9 @@ class TestArchives:
             load("mnist", "test", tmp_path)
         assert str(path) in str(caught.value)
 
-    @pytest.mark.parametrize("compressed", [False, True])
-    def test_a_flipped_byte_is_found(self, tmp_path: Path, compressed: bool) -> None:
+    def test_a_flipped_byte_is_found(self, tmp_path: Path) -> None:
         path = tmp_path / "mnist.npz"
-        (np.savez_compressed if compressed else np.savez)(path, **arrays())
+        write(path)
         content = bytearray(path.read_bytes())
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo("x_test.npy")
@@ -105,19 +93,13 @@ class TestArchives:
 
 
 class TestWhatIsAbsent:
-    def test_an_unknown_name_lists_the_known_ones(self) -> None:
-        with pytest.raises(
-            DatasetNotFoundError, match="'MNIST' was not found"
-        ) as caught:
-            load("MNIST")
-        assert "digits, mnist, cifar10, svhn_cropped" in str(caught.value)
-
-    def test_an_unknown_name_says_which_archive_it_looked_for(
+    def test_an_unknown_name_lists_the_known_ones_and_where_it_looked(
         self, tmp_path: Path
     ) -> None:
-        with pytest.raises(FileNotFoundError) as caught:
+        with pytest.raises(DatasetNotFoundError, match="'foo' was not") as caught:
             load("foo", "test", tmp_path)
         assert str(tmp_path / "foo.npz") in str(caught.value)
+        assert "digits, mnist, cifar10, svhn_cropped" in str(caught.value)
 
     @pytest.mark.parametrize("name", ["", ".", "../mnist", "/mnist", "a/b"])
     def test_a_name_is_no_path(self, tmp_path: Path, name: str) -> None:
@@ -137,47 +119,43 @@ class TestWhatIsAbsent:
 
 
 class TestDataset:
-    @pytest.fixture
-    def data(self) -> Dataset:
-        return load("digits", "test")
-
-    def test_arrays_cannot_be_written_to(self, data: Dataset) -> None:
-        for array in (data.images, data.pixels, data.labels):
+    def test_arrays_cannot_be_written_to(self, digits_test: Dataset) -> None:
+        for array in (digits_test.images, digits_test.pixels, digits_test.labels):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 0
 
-    def test_hash_changes_with_a_pixel_and_with_a_label(self, data: Dataset) -> None:
-        import dataclasses
-
-        pixels, labels = data.pixels.copy(), data.labels.copy()
+    def test_hash_changes_with_a_pixel_and_with_a_label(
+        self, digits_test: Dataset
+    ) -> None:
+        pixels, labels = digits_test.pixels.copy(), digits_test.labels.copy()
         pixels[7, 3, 3] ^= 1
         labels[7] ^= 1
-        changed = (
-            dataclasses.replace(data, pixels=pixels),
-            dataclasses.replace(data, labels=labels),
-        )
-        assert len({data.sha256, *(other.sha256 for other in changed)}) == 3
+        new = [
+            dataclasses.replace(digits_test, **to)
+            for to in ({"pixels": pixels}, {"labels": labels})
+        ]
+        assert len({digits_test.sha256, *(other.sha256 for other in new)}) == 3
 
     def test_take_with_a_seed_keeps_labels_with_their_images(
-        self, data: Dataset
+        self, digits_test: Dataset
     ) -> None:
-        everything = data.take(len(data), seed=1)
-        assert everything.take(5).sha256 == data.take(5, seed=1).sha256
-        assert data.take(5, seed=1).sha256 != data.take(5, seed=2).sha256
+        everything = digits_test.take(len(digits_test), seed=1)
+        assert everything.take(5).sha256 == digits_test.take(5, seed=1).sha256
+        assert digits_test.take(5, seed=1).sha256 != digits_test.take(5, seed=2).sha256
         label = {
             image.tobytes(): label
-            for image, label in zip(data.pixels, data.labels, strict=True)
+            for image, label in zip(digits_test.pixels, digits_test.labels, strict=True)
         }
-        assert len(label) == len(data)  # Each once, so that it tells its label.
-        assert [label[image.tobytes()] for image in everything.pixels] == list(
-            everything.labels
-        )
-        assert len({image.tobytes() for image in everything.pixels}) == len(data)
+        assert len(label) == len(digits_test)  # Each once, so that it tells its label.
+        found = [label.pop(image.tobytes()) for image in everything.pixels]
+        assert found == list(everything.labels)
 
-    @pytest.mark.parametrize("n", [0, -1, 501])
-    def test_take_of_too_many_or_none_is_an_error(self, data: Dataset, n: int) -> None:
+    @pytest.mark.parametrize("n", [0, 501])
+    def test_take_of_too_many_or_none_is_an_error(
+        self, digits_test: Dataset, n: int
+    ) -> None:
         with pytest.raises(ValueError, match=rf"1 to 500.*Received: n={n}"):
-            data.take(n)
+            digits_test.take(n)
 
 
 SPLITS: tuple[datasets.Split, ...] = ("train", "test")

@@ -54,6 +54,8 @@ def test_settings_are_kept_and_the_same_go_on(tmp_path: Path) -> None:
     settings = {"seed": np.int64(3), "rates": (0.05, 0.005), "name": None}
     keep_settings(path, settings, resume=False)
     keep_settings(path, {"seed": 3, "rates": [0.05, 0.005], "name": None}, resume=True)
+    with pytest.raises(FileExistsError, match="--resume"):
+        keep_settings(path, settings, resume=False)
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
@@ -62,13 +64,6 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other settings: new, old, seed differ"):
         keep_settings(path, {"seed": 4, "eps": 0.1, "new": 1}, resume=True)
     assert json.loads(path.read_text())["seed"] == 3
-
-
-def test_settings_in_use_need_resume(tmp_path: Path) -> None:
-    path = tmp_path / "settings.json"
-    keep_settings(path, {"seed": 3}, resume=False)
-    with pytest.raises(FileExistsError, match="--resume"):
-        keep_settings(path, {"seed": 3}, resume=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]"])

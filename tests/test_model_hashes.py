@@ -24,13 +24,12 @@ def test_the_hash_is_that_of_the_weights_alone() -> None:
     assert re.fullmatch("[0-9a-f]{64}", weights_sha256(first))
 
 
-@pytest.mark.parametrize("index", [0, 5])
-def test_the_hash_changes_with_any_weight(index: int) -> None:
+def test_the_hash_changes_with_any_weight() -> None:
     changed = model()
     before = weights_sha256(changed)
-    value = np.array(changed.weights[index])
+    value = np.array(changed.weights[5])
     value.flat[-1] = np.nextafter(value.flat[-1], np.float32(9))
-    changed.weights[index].assign(value)
+    changed.weights[5].assign(value)
     assert weights_sha256(changed) != before
 
 
@@ -48,22 +47,14 @@ def nested(*before: keras.layers.Layer) -> keras.Model:
 
 
 @pytest.mark.parametrize("make", [branching, nested])
-def test_a_model_that_is_made_twice_has_the_same(
-    make: Callable[[], keras.Model],
-) -> None:
-    first, second = make(), make()
-    assert architecture_sha256(first) == architecture_sha256(second)
-    assert re.fullmatch("[0-9a-f]{64}", architecture_sha256(first))
-
-
-@pytest.mark.parametrize("make", [branching, nested])
-def test_a_file_brings_the_same_back(
+def test_a_file_brings_the_same_back_and_so_does_its_maker(
     make: Callable[[], keras.Model], tmp_path: Path
 ) -> None:
     saved = make()
     saved.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
-    assert architecture_sha256(loaded) == architecture_sha256(saved)
+    for same in (loaded, make()):
+        assert architecture_sha256(same) == architecture_sha256(saved)
     assert weights_sha256(loaded) == weights_sha256(saved)
 
 
@@ -80,7 +71,6 @@ def test_training_leaves_it_as_it_was() -> None:
     [
         lambda: branching(activation="relu"),
         lambda: branching(dtype="mixed_float16"),
-        lambda: branching(use_bias=False),
         nested,
         lambda: nested(keras.layers.Rescaling(2.0)),
     ],
@@ -119,7 +109,5 @@ def test_a_layer_that_tells_nothing_of_itself_is_known_by_its_class() -> None:
 
     plain = model(keras.layers.ReLU())
     first, second = (model(Scale(object())) for _ in range(2))
-    with pytest.raises(NotImplementedError):
-        first.to_json()
     assert architecture_sha256(first) == architecture_sha256(second)
     assert architecture_sha256(first) != architecture_sha256(plain)

@@ -12,12 +12,7 @@ from keras_traps.attacks.base import (
     random_targets,
 )
 from keras_traps.attacks.loop import Loss
-from keras_traps.attacks.presets import (
-    LURING_EPS,
-    LURING_SWEEPS,
-    PRESET_NOTES,
-    PRESETS,
-)
+from keras_traps.attacks.presets import LURING_EPS, LURING_SWEEPS, PRESET_NOTES, PRESETS
 from keras_traps.attacks.registry import create, names, preset, register
 
 __all__ = [

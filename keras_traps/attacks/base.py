@@ -25,6 +25,7 @@ from keras_traps._checks import (
     check_labels,
     check_number,
     check_positive,
+    check_share,
 )
 from keras_traps.attacks.loop import (
     NON_FINITE,
@@ -41,11 +42,7 @@ from keras_traps.attacks.model_checks import (
 )
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import (
-    AttackedOutput,
-    check_classifier,
-    check_outputs,
-)
+from keras_traps.models.outputs import AttackedOutput, check_classifier, check_outputs
 
 Kind = Literal["UA", "TA"]
 """Untargeted: away from the true class; targeted: towards a given one."""
@@ -54,12 +51,7 @@ TargetRule = Literal["none", "random", "least_likely"]
 """Which class a targeted attack is aimed at in an evaluation."""
 
 
-def _check_not_negative(name: str, value: float) -> None:
-    check_number(value, name=name, at_least=0)
-
-
-def _check_share(name: str, value: float) -> None:
-    check_positive(name, value)
+def _check_at_most_one(name: str, value: float) -> None:
     if value > 1:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected at most 1. "
@@ -68,9 +60,14 @@ def _check_share(name: str, value: float) -> None:
 
 
 # What is said of a setting by its type is checked when an attack is made.
+Number = Annotated[float, lambda name, value: check_number(value, name=name)]
 Positive = Annotated[float, check_positive]
-NotNegative = Annotated[float, _check_not_negative]
-Share = Annotated[float, _check_share]
+NotNegative = Annotated[
+    float, lambda name, value: check_number(value, name=name, at_least=0)
+]
+NotNegativeShare = Annotated[NotNegative, _check_at_most_one]
+Share = Annotated[Positive, _check_at_most_one]
+OpenShare = Annotated[float, lambda name, value: check_share(value, name=name)]
 Count = Annotated[int, check_count]
 TwoOrMore = Annotated[int, functools.partial(check_count, at_least=2)]
 
@@ -166,7 +163,7 @@ class Attack(abc.ABC):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Kind]
+    kind: ClassVar[Kind] = "UA"
     target_rule: ClassVar[TargetRule] = "none"
     losses: ClassVar[tuple[Loss, ...]] = ()
     note: ClassVar[str] = ""
@@ -267,7 +264,12 @@ class Attack(abc.ABC):
             check_channels_last(model, name=self.name)
         clean = check_images(x, model.input_shape[1:], name="x")
         labels = check_labels(y, len(clean), num_classes)
-        self._check_loss(loss)
+        if loss is not None and loss not in self.losses:
+            raise ValueError(
+                f"Invalid value for argument `loss`. {self.name} follows "
+                f"{self.losses or 'an objective of its own'}: expected one of them, or "
+                f"`None`. Received: loss={loss!r}"
+            )
         check_count("seed", seed, at_least=0)
         check_count("batch_size", batch_size)
         goals = self._goals(y_target, labels, num_classes)
@@ -286,34 +288,21 @@ class Attack(abc.ABC):
                 attacked, "differentiable", lambda _: check_differentiable(attacked)
             )
         own: Loss = self.losses[0] if self.losses else "cross_entropy"
-        images = np.empty_like(clean)
-        iterations = np.empty(len(clean), np.int64)
+        follows = loss or own
+        images, iterations = np.empty_like(clean), np.empty(len(clean), np.int64)
+        # Not by `in_parts`: few frames are to lie between a call and the gradient.
         for start in range(0, len(clean), batch_size):
-            part = slice(start, start + batch_size)
-            batch = Batch(
-                model=attacked,
-                loss=loss or own,
-                images=clean[part],
-                labels=goals[part],
-                ids=numbers[part],
-                seed=seed,
-                background=others,
-            )
+            rows = slice(start, start + batch_size)
+            part = clean[rows], goals[rows], numbers[rows]
+            batch = Batch(attacked, follows, *part, seed, others)
             with naming_examples(f"{self.name} on {attacked.name!r}"):
                 made = self.perturb(batch)
-            images[part], iterations[part] = made.images, made.iterations
-            _check_result(self, batch, images[part])
-
-        def ask(images: FloatArray) -> FloatArray:
-            return predict(model, images, batch_size=batch_size)
-
+            images[rows], iterations[rows] = made.images, made.iterations
+            _check_result(self, batch, images[rows])
+        ask = functools.partial(predict, model, batch_size=batch_size)
         outputs = ask(images)
-        fault = "gave images on which the model's outputs are not finite,"
-        _refuse(
-            np.logical_not(np.isfinite(outputs).all(axis=1)),
-            numbers,
-            f"{self.name} {fault}",
-        )
+        fault = f"{self.name} gave images on which the model's outputs are not finite,"
+        _refuse(np.logical_not(np.isfinite(outputs).all(axis=1)), numbers, fault)
         answers = outputs.argmax(axis=1)
         failed = (answers == goals) != self.targeted
         lost = failed & (images != clean).any(axis=(1, 2, 3))
@@ -329,14 +318,6 @@ class Attack(abc.ABC):
             iterations=iterations,
             **distances(clean, images)._asdict(),
         )
-
-    def _check_loss(self, loss: str | None) -> None:
-        if loss is not None and loss not in self.losses:
-            raise ValueError(
-                f"Invalid value for argument `loss`. {self.name} follows "
-                f"{self.losses or 'an objective of its own'}: expected one of them, or "
-                f"`None`. Received: loss={loss!r}"
-            )
 
     def _goals(
         self, y_target: npt.ArrayLike | None, labels: IntArray, num_classes: int

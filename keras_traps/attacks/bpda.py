@@ -4,21 +4,19 @@ import dataclasses
 import typing
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Kind, uniform_start
-from keras_traps.attacks.gradient import IterativeAttack, Recipe
+from keras_traps.attacks.gradient import PGD, Recipe
 from keras_traps.attacks.loop import Logits
 from keras_traps.attacks.model_checks import changed_calls, check_differentiable
 from keras_traps.models.inference import inference_function, inner_layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BPDA(IterativeAttack):
+class BPDA(PGD):
     """Backward pass differentiable approximation: PGD on an approximated gradient.
 
     The forward pass is the model's own; the backward pass takes the layers in `through`
@@ -28,14 +26,10 @@ class BPDA(IterativeAttack):
 
     # Names of layers, also of a model inside the model, which keep their input's shape.
     through: Sequence[str] = ()
-    abort_early: bool = False
-    name: ClassVar[str] = "BPDA"
-    kind: ClassVar[Kind] = "UA"
+    name = "BPDA"
     # The model may have none; the approximation is checked where it is made.
-    needs_gradient: ClassVar[bool] = False
-    note: ClassVar[str] = (
-        "Takes the layers in `through` for the identity; without them it is PGD."
-    )
+    needs_gradient = False
+    note = "Takes the layers in `through` for the identity; without them it is PGD."
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,19 +44,15 @@ class BPDA(IterativeAttack):
         object.__setattr__(self, "through", tuple(self.through))
 
     def _recipe(self) -> Recipe:
-        return Recipe(
-            infer=StraightThrough(tuple(self.through)), abort_early=self.abort_early
-        )
-
-    def _start(self, batch: Batch) -> FloatArray:
-        return uniform_start(batch, self.eps)
+        infer = StraightThrough(self.through)
+        return dataclasses.replace(super()._recipe(), infer=infer)
 
 
 @dataclasses.dataclass(frozen=True)
 class StraightThrough:
     """Makes of a model a function whose gradient takes some layers for the identity."""
 
-    layers: tuple[str, ...]
+    layers: Sequence[str]
 
     def __call__(self, model: keras.Model) -> Logits:
         """Returns it for any batch size; it does not keep the model alive."""

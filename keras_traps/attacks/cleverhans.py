@@ -30,24 +30,21 @@ from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.attacks.madry_et_al import madry_et_al
 from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
-from cleverhans.tf2.attacks.projected_gradient_descent import (
-    projected_gradient_descent,
-)
+from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from keras_traps.attacks.base import (
     Attack,
     Batch,
     Count,
-    Kind,
     NotNegative,
     Perturbed,
     Positive,
     TargetRule,
     in_parts,
 )
-from keras_traps.attacks.carlini_wagner import CW2
 from keras_traps.attacks.gradient import check_step
 from keras_traps.attacks.loop import Logits, Loss, Stream, once_per_model, rivals_lead
+from keras_traps.attacks.optimization import CW2
 from keras_traps.attacks.spsa import SPSA
 
 NormName = Literal["Linf", "L2"]
@@ -63,7 +60,6 @@ class CleverhansAttack(Attack, abc.ABC):
     eps: Positive
     norm: NormName = "Linf"
     aim: TargetRule = "none"
-    kind: ClassVar[Kind] = "UA"
     losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy",)
     function: ClassVar[Callable[..., tf.Tensor]]
 
@@ -102,13 +98,12 @@ class CleverhansAttack(Attack, abc.ABC):
         return Perturbed(images, settings.get("nb_iter", 1))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansFGM(CleverhansAttack):
     """cleverhans' `fast_gradient_method`: one step of `eps`."""
 
-    name: ClassVar[str] = "cleverhans/FGM"
-    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
-    function: ClassVar[Callable[..., tf.Tensor]] = fast_gradient_method
+    name = "cleverhans/FGM"
+    losses = ("cross_entropy", "margin")
+    function = fast_gradient_method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,8 +112,8 @@ class CleverhansBIM(CleverhansAttack):
 
     eps_iter: Positive  # length of a step in `norm`, at most `eps`
     nb_iter: Count
-    name: ClassVar[str] = "cleverhans/BIM"
-    function: ClassVar[Callable[..., tf.Tensor]] = basic_iterative_method
+    name = "cleverhans/BIM"
+    function = basic_iterative_method
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,9 +130,9 @@ class CleverhansPGD(CleverhansBIM):
 
     rand_init: bool = True
     rand_minmax: Positive | None = None
-    name: ClassVar[str] = "cleverhans/PGD"
-    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
-    function: ClassVar[Callable[..., tf.Tensor]] = projected_gradient_descent
+    name = "cleverhans/PGD"
+    losses = ("cross_entropy", "margin")
+    function = projected_gradient_descent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,8 +143,8 @@ class CleverhansMadry(CleverhansBIM):
     """
 
     rand_minmax: Positive = 0.3
-    name: ClassVar[str] = "cleverhans/Madry"
-    function: ClassVar[Callable[..., tf.Tensor]] = madry_et_al
+    name = "cleverhans/Madry"
+    function = madry_et_al
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,11 +152,10 @@ class CleverhansMIM(CleverhansBIM):
     """cleverhans' `momentum_iterative_method`."""
 
     decay_factor: NotNegative = 1.0
-    name: ClassVar[str] = "cleverhans/MIM"
-    function: ClassVar[Callable[..., tf.Tensor]] = momentum_iterative_method
+    name = "cleverhans/MIM"
+    function = momentum_iterative_method
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansCW2(CW2):
     """cleverhans' `CarliniWagnerL2` towards a given class, one image at a time.
 
@@ -169,7 +163,7 @@ class CleverhansCW2(CW2):
     as many times as much as in `CW2`; and a success need not lead by `confidence`.
     """
 
-    name: ClassVar[str] = "cleverhans/CW2"
+    name = "cleverhans/CW2"
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches image by image."""
@@ -200,11 +194,10 @@ class _Adam:
         self._adam.apply_gradients(pairs)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CleverhansSPSA(SPSA):
     """cleverhans' `spsa`, one image at a time; needs no gradient."""
 
-    name: ClassVar[str] = "cleverhans/SPSA"
+    name = "cleverhans/SPSA"
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Descends image by image."""

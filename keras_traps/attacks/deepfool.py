@@ -1,8 +1,10 @@
-"""DeepFool: step by step to the nearest boundary of the linearised model."""
+"""DeepFool, to the linearised model's nearest boundary; UAP, which learns by it."""
 
 import dataclasses
 import functools
-from typing import ClassVar, NamedTuple
+import hashlib
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -13,26 +15,35 @@ from keras_traps.attacks.base import (
     Attack,
     Batch,
     Count,
-    Kind,
+    LinfAttack,
     NotNegative,
+    OpenShare,
     Perturbed,
     TwoOrMore,
+    naming_examples,
     numbers_of,
 )
 from keras_traps.attacks.loop import (
     Finished,
     Logits,
+    Step,
     compiled,
     fooled,
     iterate,
+    normalised,
+    once_per_model,
     only,
     sift,
     watch,
 )
+from keras_traps.models.inference import predict
+from keras_traps.provenance import weights_sha256
 
 # By how much more than the linear distance the authors' code steps, in L2.
 _BEYOND = 1e-4
 _ALL = np.iinfo(np.int32).max
+# How many images the model is asked about at once where no gradient is taken.
+_ANSWER_BATCH = 500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,9 +59,8 @@ class DeepFool(Attack):
     # How many classes to look at: those that the model holds most likely on the clean
     # image, its own among them; or all.
     nb_candidate: TwoOrMore | None = None
-    name: ClassVar[str] = "DeepFool"
-    kind: ClassVar[Kind] = "UA"
-    searches: ClassVar[bool] = True
+    name = "DeepFool"
+    searches = True
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the boundary."""
@@ -100,7 +110,11 @@ class _Search(NamedTuple):
     ) -> Finished:
         outputs = self.logits(images)
         ranked = tf.argsort(outputs, axis=-1, direction="DESCENDING", stable=True)
-        rivals = _without(ranked, labels)[:, : settings["nb_candidate"] - 1]
+        others = tf.boolean_mask(
+            ranked, tf.cast(ranked, labels.dtype) != labels[:, None]
+        )
+        rivals = tf.reshape(others, tf.shape(ranked) - [0, 1])
+        rivals = rivals[:, : settings["nb_candidate"] - 1]
         position = tf.range(tf.shape(images)[0])
         total = tf.zeros_like(images)
         rows = _Rows(position, images, labels, ids, rivals, images, total)
@@ -114,7 +128,7 @@ class _Search(NamedTuple):
 
     def advance(
         self, overshoot: tf.Tensor, step: tf.Tensor, rows: _Rows, finished: Finished
-    ) -> tuple[tf.Tensor, _Rows, Finished]:
+    ) -> Step[_Rows]:
         """Makes one step, after which those that are over a boundary leave."""
         distance, normal = self.nearest(rows)
         # Without any slope there is no step, now or later.
@@ -143,44 +157,118 @@ class _Search(NamedTuple):
         ) -> tuple[tf.Tensor, ...]:
             lead = tf.one_hot(rows.rivals[:, rank], classes) - given
             slope = tape.gradient(outputs, rows.moved, output_gradients=lead)
-            size, direction = _normalised(slope)
+            size, direction = normalised(slope)
+            size = tf.reshape(size, (-1,))
             gap = tf.abs(tf.reduce_sum(lead * outputs, axis=1))
             distance = tf.where(size > 0, gap / size, float("inf"))
             nearer = distance < nearest
-            return (
-                rank + 1,
-                tf.where(nearer, distance, nearest),
-                tf.where(_per_image(nearer), direction, normal),
-            )
+            normal = tf.where(_per_image(nearer), direction, normal)
+            return rank + 1, tf.where(nearer, distance, nearest), normal
 
+        infinite = tf.fill(tf.shape(rows.labels), float("inf"))
         _, nearest, normal = tf.while_loop(
             lambda rank, *_: rank < tf.shape(rows.rivals)[1],
             look_at,
-            (
-                tf.constant(0),
-                tf.fill(tf.shape(rows.labels), float("inf")),
-                tf.zeros_like(rows.moved),
-            ),
+            (tf.constant(0), infinite, tf.zeros_like(rows.moved)),
         )
         return nearest, normal
 
 
-def _normalised(slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the length of each image's slope, and the slope with length 1."""
-    flat = tf.reshape(slope, (tf.shape(slope)[0], -1))
-    # The square of a large or small number is none in float32.
-    scale = tf.reduce_max(tf.abs(flat), axis=1)
-    flat = tf.math.divide_no_nan(flat, scale[:, None])
-    length = tf.norm(flat, axis=1)
-    flat = tf.math.divide_no_nan(flat, length[:, None])
-    return scale * length, tf.reshape(flat, tf.shape(slope))
-
-
-def _without(ranked: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    others = tf.cast(ranked, labels.dtype) != labels[:, None]
-    shape = tf.shape(ranked) - [0, 1]
-    return tf.reshape(tf.boolean_mask(ranked, others), shape)
-
-
 def _per_image(values: tf.Tensor) -> tf.Tensor:
     return values[:, None, None, None]
+
+
+class UniversalPerturbation(NamedTuple):
+    """What was learnt."""
+
+    perturbation: FloatArray
+    passes: int
+    fooling_rate: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UAP(LinfAttack):
+    """One perturbation, learnt from other images, that is added to every image.
+
+    It is learnt without labels from the call's `background` images, and anew where the
+    weights, the background, the seed or the settings are others. In each pass, which
+    count as iterations, DeepFool leads the images that are not yet fooled over the
+    boundary: Moosavi-Dezfooli et al., Universal adversarial perturbations, 2017,
+    algorithm 1, where `nb_at_once=1`.
+    """
+
+    # It is done after the pass that fools this share of the background; where none
+    # does, the best pass counts.
+    fooling_rate: OpenShare = 0.3
+    nb_images: Count = 5000  # how many to learn from at most, drawn by the seed
+    nb_at_once: Count = 16  # images that each step looks at
+    max_iter: Count = 20  # passes at most
+    deepfool_max_iter: Count = 10
+    overshoot: NotNegative = 0.02  # see `DeepFool`
+    nb_candidate: TwoOrMore | None = None  # see `DeepFool`
+    name = "UAP"
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Adds the perturbation, which the first batch learns."""
+        learnt = self.learn(batch)
+        images = np.clip(batch.images + learnt.perturbation, 0, 1)
+        return Perturbed(images, learnt.passes)
+
+    def learn(self, batch: Batch) -> UniversalPerturbation:
+        """Learns the perturbation, or returns it if it was the model's last one."""
+        draw = np.random.default_rng(batch.seed)
+        chosen = draw.permutation(len(batch.background))[: self.nb_images]
+        images = batch.background[chosen]
+        # The images may be many, and live longer than the model: only a digest is kept.
+        digest = hashlib.sha256(images.data).hexdigest()
+        key = (self, batch.seed, digest, weights_sha256(batch.model))
+        last = learnt_on(batch.model)
+        if key not in last:
+            who = f"UAP on {batch.model.name!r}"
+            with naming_examples(who, of=" of the background"):
+                learnt = self._learn(batch.model, images, chosen, draw)
+            last.clear()
+            last[key] = learnt
+        return last[key]
+
+    def _learn(
+        self,
+        model: keras.Model,
+        images: FloatArray,
+        ids: IntArray,
+        draw: np.random.Generator,
+    ) -> UniversalPerturbation:
+        search = DeepFool(
+            max_iter=self.deepfool_max_iter,
+            overshoot=self.overshoot,
+            nb_candidate=self.nb_candidate,
+        )
+        answers = _answers(model, images)
+        best = perturbation = np.zeros(images.shape[1:], np.float32)
+        best_rate, passes = 0.0, 0
+        while passes < self.max_iter and best_rate < self.fooling_rate:
+            order = draw.permutation(len(images))
+            for start in range(0, len(order), self.nb_at_once):
+                rows = order[start : start + self.nb_at_once]
+                moved = np.clip(images[rows] + perturbation, 0, 1)
+                found = search.cross(model, moved, answers[rows], ids[rows])
+                # What was fooled before, or could not be, comes back as it was.
+                step = (found.images.numpy() - moved).sum(axis=0)
+                perturbation = np.clip(perturbation + step, -self.eps, self.eps)
+            passes += 1
+            moved = _answers(model, np.clip(images + perturbation, 0, 1))
+            rate = float(np.mean(moved != answers))
+            # The passes go up and down; the published algorithm keeps the last.
+            if rate >= best_rate:
+                best, best_rate = perturbation, rate
+        return UniversalPerturbation(best, passes, best_rate)
+
+
+def learnt_on(model: keras.Model) -> dict[Hashable, UniversalPerturbation]:
+    """Returns what was learnt of a model last, by all that it depends on."""
+    return once_per_model(model, "universal", lambda _: {})
+
+
+def _answers(model: keras.Model, images: FloatArray) -> IntArray:
+    answers = predict(model, images, batch_size=_ANSWER_BATCH)
+    return answers.argmax(axis=1).astype(np.int64)

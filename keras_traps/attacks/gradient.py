@@ -1,4 +1,4 @@
-"""Attacks along the sign of the gradient: one compiled loop with hooks.
+"""Attacks along the gradient, and those made to transfer: one compiled loop with hooks.
 
 The steps are cleverhans', whose own loops run in Python: they cost a small classifier a
 tenth of the time, and keep a trace of each model for good.
@@ -7,7 +7,7 @@ tenth of the time, and keep a trace of each model for good.
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,30 +18,39 @@ from keras_traps._checks import FloatArray, is_number
 from keras_traps.attacks.base import (
     Batch,
     Count,
-    Kind,
     LinfAttack,
     NotNegative,
+    NotNegativeShare,
     Perturbed,
     Positive,
-    TargetRule,
     ball_noise,
     uniform_start,
 )
 from keras_traps.attacks.loop import (
+    L2,
     LINF,
     Finished,
     Logits,
     Loss,
     Norm,
+    Step,
+    Stream,
     apart,
     compiled,
     fooled,
     iterate,
+    per_example,
     rivals_lead,
     sift,
     watch,
 )
 from keras_traps.models.inference import inference_function
+
+# By how much smaller, and how many zeros come before, in height and in width. The last
+# of the zeros that a size leaves room for is never drawn as an offset in the authors'
+# code, whose upper bound is not drawn itself.
+_VARIANTS = ((0, 0, 0), (1, 0, 0), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1))
+_LARGEST_LESS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +81,12 @@ _DTYPES = LoopSettings(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack(LinfAttack, abc.ABC):
     """The template: iterated steps along a gradient from a start in the ball."""
 
-    losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy", "margin")
+    losses = ("cross_entropy", "margin")
 
     def _recipe(self) -> Recipe:
-        """Returns what the loop does."""
         return Recipe()
 
     @abc.abstractmethod
@@ -144,9 +151,7 @@ class _Steps(NamedTuple):
         position = tf.range(count)
         memory = tf.zeros_like(clean) if self.recipe.momentum else tf.zeros((count, 0))
 
-        def advance(
-            step: tf.Tensor, rows: _Rows, finished: Finished
-        ) -> tuple[tf.Tensor, _Rows, Finished]:
+        def advance(step: tf.Tensor, rows: _Rows, finished: Finished) -> Step[_Rows]:
             gradient, logits = apart(self.gradient)(rows, step, settings)
             if self.recipe.abort_early:
                 result = rows.position, rows.images, step
@@ -193,24 +198,21 @@ class _Steps(NamedTuple):
         return rows._replace(images=images, memory=memory)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class FGSM(GradientAttack):
     """Fast gradient sign method: one step of `eps` (Goodfellow et al., 2015)."""
 
-    name: ClassVar[str] = "FGSM"
-    kind: ClassVar[Kind] = "UA"
+    name = "FGSM"
 
     def _loop_settings(self) -> LoopSettings:
         return LoopSettings(self.eps, self.eps, 1, self.targeted)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class LLC(FGSM):
     """FGSM towards the least likely class (Kurakin et al., 2017)."""
 
-    name: ClassVar[str] = "LLC"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "least_likely"
+    name = "LLC"
+    kind = "TA"
+    target_rule = "least_likely"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,8 +223,7 @@ class RFGSM(GradientAttack):
     """
 
     alpha: float  # above 0 and below `eps`
-    name: ClassVar[str] = "RFGSM"
-    kind: ClassVar[Kind] = "UA"
+    name = "RFGSM"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -242,13 +243,12 @@ class RFGSM(GradientAttack):
         return np.clip(batch.images + self.alpha * signs, 0, 1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RLLC(RFGSM):
     """RFGSM towards the least likely class (Tramèr et al., 2018)."""
 
-    name: ClassVar[str] = "RLLC"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "least_likely"
+    name = "RLLC"
+    kind = "TA"
+    target_rule = "least_likely"
 
 
 def check_step(eps_iter: float, radius: float, *, name: str = "eps") -> None:
@@ -266,7 +266,7 @@ class IterativeAttack(GradientAttack, abc.ABC):
 
     eps_iter: Positive  # at most the radius
     nb_iter: Count
-    ball: ClassVar[str] = "eps"
+    ball = "eps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -282,27 +282,24 @@ class BIM(IterativeAttack):
     """Basic iterative method: projected FGSM steps (Kurakin et al., 2017)."""
 
     abort_early: bool = False  # whether an example stops as soon as it has succeeded
-    name: ClassVar[str] = "BIM"
-    kind: ClassVar[Kind] = "UA"
+    name = "BIM"
 
     def _recipe(self) -> Recipe:
         return Recipe(abort_early=self.abort_early)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ILLC(BIM):
     """BIM towards the least likely class (Kurakin et al., 2017)."""
 
-    name: ClassVar[str] = "ILLC"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "least_likely"
+    name = "ILLC"
+    kind = "TA"
+    target_rule = "least_likely"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class PGD(BIM):
     """Projected gradient descent: BIM from a random point (Madry et al., 2018)."""
 
-    name: ClassVar[str] = "PGD"
+    name = "PGD"
 
     def _start(self, batch: Batch) -> FloatArray:
         return uniform_start(batch, self.eps)
@@ -313,8 +310,7 @@ class MIM(IterativeAttack):
     """Momentum iterative method (Dong et al., 2018)."""
 
     decay_factor: NotNegative = 1.0  # how much of the earlier gradients' sum stays
-    name: ClassVar[str] = "MIM"
-    kind: ClassVar[Kind] = "UA"
+    name = "MIM"
 
     def _recipe(self) -> Recipe:
         return Recipe(momentum=True)
@@ -323,21 +319,150 @@ class MIM(IterativeAttack):
         return super()._loop_settings()._replace(decay_factor=self.decay_factor)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class UMIFGSM(MIM):
     """MIM, by the name that the attractor paper has for it."""
 
-    name: ClassVar[str] = "UMIFGSM"
-    note: ClassVar[str] = (
+    name = "UMIFGSM"
+    note = (
         "Each gradient is divided by its mean absolute value before it is added to the "
         "momentum, as the attack's authors and cleverhans do; DEEPSEC does not."
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TMIFGSM(UMIFGSM):
     """MIM towards a given class."""
 
-    name: ClassVar[str] = "TMIFGSM"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "random"
+    name = "TMIFGSM"
+    kind = "TA"
+    target_rule = "random"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DIM(MIM):
+    """MIM with input diversity.
+
+    At each step the model is shown the image as it is or, with probability `prob`,
+    shrunk by 1 or 2 pixels and padded with zeros (Xie et al., 2019).
+    """
+
+    prob: NotNegativeShare = 0.5
+    name = "DIM"
+    needs_channels_last = True
+    note = (
+        "Each image is resized by draws of its own; the luring paper's code draws once "
+        "for a batch."
+    )
+
+    def _recipe(self) -> Recipe:
+        return dataclasses.replace(super()._recipe(), look=_show_variants)
+
+    def _draws(self, batch: Batch) -> npt.NDArray[np.int32]:
+        shortest = min(batch.images.shape[1:3])
+        if shortest <= _LARGEST_LESS:
+            raise ValueError(
+                "Invalid value for argument `x`. Input diversity makes images smaller "
+                f"by {_LARGEST_LESS} pixels: expected longer sides. Received: x with a "
+                f"side of {shortest}"
+            )
+        steps = self.nb_iter
+
+        def draw(generator: np.random.Generator) -> npt.NDArray[np.int32]:
+            changed = generator.random(steps) < self.prob
+            by_two = generator.random(steps) < 0.5
+            place = generator.integers(2, len(_VARIANTS), steps)
+            return np.where(changed, np.where(by_two, place, 1), 0).astype(np.int32)
+
+        return per_example(draw, batch.ids, batch.seed, Stream.DIVERSITY)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MIMTI(MIM):
+    """MIM whose gradients are convolved with a Gaussian (Dong et al., 2019)."""
+
+    kernlen: Count = 5  # length of the kernel's sides
+    nsig: Positive = 3  # standard deviations on each side of its middle
+    name = "MIM-TI"
+    needs_channels_last = True
+
+    def _recipe(self) -> Recipe:
+        return dataclasses.replace(super()._recipe(), transform_gradient=_smooth)
+
+    def _loop_settings(self) -> LoopSettings:
+        kernel = _gaussian_kernel(self.kernlen, self.nsig)
+        return super()._loop_settings()._replace(kernel=kernel)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DIMTI(DIM, MIMTI):
+    """MIM with input diversity and with convolved gradients (Dong et al., 2019)."""
+
+    name = "DIM-TI"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MIML2(MIM):
+    """MIM with L2 steps in an L2 ball, whose result is then clipped to `eps`.
+
+    So does the luring paper: it compares with the attacks in the L-infinity ball.
+    """
+
+    radius: Positive  # of the L2 ball: cleverhans' `eps` for this norm
+    ball = "radius"
+    name = "MIML2"
+
+    @property
+    def l2_bound(self) -> float:
+        """The radius of the L2 ball."""
+        return self.radius
+
+    def _recipe(self) -> Recipe:
+        return Recipe(norm=L2, momentum=True)
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Iterates from the clean image, then clips."""
+        moved = super().perturb(batch)
+        eps = np.float32(self.eps)
+        low, high = batch.images - eps, batch.images + eps
+        return Perturbed(np.clip(moved.images, low, high), moved.iterations)
+
+
+def _show_variants(images: tf.Tensor, variants: tf.Tensor) -> tf.Tensor:
+    """Returns each image resized by nearest neighbours, then padded with zeros."""
+    _, height, width, _ = images.shape
+    down = tf.gather(_selections(height, [row[:2] for row in _VARIANTS]), variants)
+    across = tf.gather(
+        _selections(width, [(less, left) for less, _, left in _VARIANTS]), variants
+    )
+    # Each product picks single values, so that it is exact; its gradient puts them
+    # back in their places.
+    return tf.einsum("nih,nhwc,njw->nijc", down, images, across)
+
+
+def _selections(size: int, variants: list[tuple[int, ...]]) -> FloatArray:
+    """Returns `(variants, size, size)`: which pixel, if any, comes to which place."""
+    matrices = np.zeros((len(variants), size, size), np.float32)
+    for matrix, (less, before) in zip(matrices, variants, strict=True):
+        smaller = size - less
+        # As TensorFlow 1 resizes, and in float32 as it does.
+        scale = np.float32(size / smaller)
+        chosen = np.floor(np.arange(smaller, dtype=np.float32) * scale).astype(int)
+        matrix[before + np.arange(smaller), np.minimum(chosen, size - 1)] = 1
+    return matrices
+
+
+def _smooth(gradients: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Convolves along height, then along width; beyond the edges there are zeros."""
+    filters = tf.tile(kernel[:, None, None, None], (1, 1, gradients.shape[-1], 1))
+    strides = (1, 1, 1, 1)
+    down = tf.nn.depthwise_conv2d(gradients, filters, strides, "SAME")
+    across = tf.transpose(filters, (1, 0, 2, 3))
+    return tf.nn.depthwise_conv2d(down, across, strides, "SAME")
+
+
+def _gaussian_kernel(kernlen: int, nsig: float) -> FloatArray:
+    """Returns the kernel along one axis, with sum 1.
+
+    That of the authors' code is its outer product with itself.
+    """
+    density = np.exp(-np.square(np.linspace(-nsig, nsig, kernlen)) / 2)
+    return (density / density.sum()).astype(np.float32)

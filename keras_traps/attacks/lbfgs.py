@@ -6,7 +6,7 @@ import operator
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,14 @@ from scipy.optimize import Bounds, minimize
 from threadpoolctl import threadpool_limits
 
 from keras_traps._checks import FloatArray
-from keras_traps.attacks.base import Batch, Count, Kind, Perturbed, Positive, TargetRule
+from keras_traps.attacks.base import Attack, Batch, Count, Perturbed, Positive
 from keras_traps.attacks.loop import Logits, compiled, fooled, watch
-from keras_traps.attacks.optimization import Constant, ConstantSearchAttack
+from keras_traps.attacks.optimization import Constant
 
 # How many examples are optimised at once: it bounds the memory of SciPy's histories.
 _AT_ONCE = 64
 
 Pixels = npt.NDArray[np.float64]
-
-
-class Look(NamedTuple):
-    """An image that the search of an example of the batch wants to know about."""
-
-    row: int
-    image: FloatArray
 
 
 class Seen(NamedTuple):
@@ -40,11 +33,11 @@ class Seen(NamedTuple):
     success: bool
 
 
-Ask = Callable[[Look], Seen]
+Ask = Callable[[FloatArray], Seen]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BLB(ConstantSearchAttack):
+class BLB(Attack):
     """L-BFGS in the box of all images, towards a given class.
 
     It minimises the squared L2 distance plus c times the cross-entropy of the target
@@ -55,9 +48,10 @@ class BLB(ConstantSearchAttack):
     binary_search_steps: Count = 5
     max_iterations: Count = 1000  # of L-BFGS with each c
     initial_const: Positive = 1e-2
-    name: ClassVar[str] = "BLB"
-    kind: ClassVar[Kind] = "TA"
-    target_rule: ClassVar[TargetRule] = "random"
+    name = "BLB"
+    kind = "TA"
+    target_rule = "random"
+    searches = True
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Searches for the nearest success, each example in a thread of its own."""
@@ -68,13 +62,11 @@ class BLB(ConstantSearchAttack):
             (batch.images, batch.labels, batch.ids),
         )
 
-        def answer(looks: list[Look]) -> list[Seen]:
-            rows = [one.row for one in looks]
-            images = np.stack([one.image for one in looks])
-            seen = look(images, batch.labels[rows], batch.ids[rows])
+        def answer(rows: list[int], images: list[FloatArray]) -> list[Seen]:
+            seen = look(np.stack(images), batch.labels[rows], batch.ids[rows])
             return [Seen(*one) for one in zip(*(x.numpy() for x in seen), strict=True)]
 
-        searches = [_Search(self, row, image) for row, image in enumerate(batch.images)]
+        searches = [_Search(self, image) for image in batch.images]
         # SciPy's vectors are short: more threads of BLAS only get in each other's way,
         # and take six times as long.
         with threadpool_limits(1, user_api="blas"):
@@ -96,11 +88,10 @@ def _cost(
 
 
 class _Search:
-    """The search for one example, of which `row` is the place in the batch."""
+    """The search for one example."""
 
-    def __init__(self, attack: BLB, row: int, image: FloatArray) -> None:
+    def __init__(self, attack: BLB, image: FloatArray) -> None:
         self.attack = attack
-        self.row = row
         self.image = image
         self.clean = image.reshape(-1).astype(np.float64)
         self.best = image
@@ -109,7 +100,7 @@ class _Search:
 
     def run(self, ask: Ask) -> None:
         """Tries one c after the other, unless the answer is the target already."""
-        if ask(Look(self.row, self.image)).success:
+        if ask(self.image).success:
             return
         constant = Constant.first(
             tf.constant(self.attack.initial_const, tf.float32), tf.constant(1)
@@ -143,7 +134,7 @@ class _Search:
     def look(self, pixels: Pixels, ask: Ask) -> Seen:
         """Shows the model an image, and keeps it if it is the nearest success."""
         image = pixels.astype(np.float32).reshape(self.image.shape)
-        seen = ask(Look(self.row, image))
+        seen = ask(image)
         distance = float(np.sum((image - self.image) ** 2))
         if seen.success and distance < self.distance:
             self.best, self.distance = image, distance
@@ -152,31 +143,30 @@ class _Search:
 
 def run_together(
     searches: Sequence[Callable[[Ask], None]],
-    answer: Callable[[list[Look]], Sequence[Seen]],
+    answer: Callable[[list[int], list[FloatArray]], Sequence[Seen]],
     *,
     at_once: int,
 ) -> None:
     """Runs optimisers that look at one image at a time, with batched answers.
 
-    Each search runs in a thread of its own and is given a function that looks at one
-    image; `at_once` are under way, and one that ends makes place for the next. `answer`
-    is called in this thread with one look of each, in the order of the searches: the
-    same lists at every call, however the threads are scheduled. What it or a search
-    raises first is raised; the other searches are stopped at their next look.
+    Each search runs in a thread of its own; `at_once` are under way, and one that ends
+    makes place for the next. `answer` is called in this thread with the numbers of the
+    searches and a look of each: the same lists at every call, however the threads are
+    scheduled. What it or a search raises first is raised, and stops the others.
     """
-    messages: queue.SimpleQueue[tuple[int, Look, Future[Seen]] | Future[None]]
+    messages: queue.SimpleQueue[tuple[int, FloatArray, Future[Seen]] | Future[None]]
     messages = queue.SimpleQueue()
 
     def run(number: int) -> None:
-        def ask(look: Look) -> Seen:
+        def ask(image: FloatArray) -> Seen:
             seen: Future[Seen] = Future()
-            messages.put((number, look, seen))
+            messages.put((number, image, seen))
             return seen.result()
 
         searches[number](ask)
 
     failure: BaseException | None = None
-    waiting: list[tuple[int, Look, Future[Seen]]] = []
+    waiting: list[tuple[int, FloatArray, Future[Seen]]] = []
     left = len(searches)
     with ThreadPoolExecutor(at_once) as threads:
         # A thread that is free takes the first search that waits, so that the searches
@@ -195,8 +185,9 @@ def run_together(
                 if failure is None and 0 < len(waiting) == min(at_once, left):
                     # Not as they came: another place may round otherwise.
                     waiting.sort(key=operator.itemgetter(0))
-                    answers = answer([look for _, look, _ in waiting])
-                    for (*_, seen), told in zip(waiting, answers, strict=True):
+                    rows, images, asked = zip(*waiting, strict=True)
+                    answers = answer(list(rows), list(images))
+                    for seen, told in zip(asked, answers, strict=True):
                         seen.set_result(told)
                     waiting = []
             except BaseException as error:

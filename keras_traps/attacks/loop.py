@@ -41,11 +41,8 @@ NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
 def once_per_model(
     model: keras.Model, key: Hashable, build: Callable[[Logits], Part]
 ) -> Part:
-    """Returns what `build` makes of a model's logits function, kept with the model.
-
-    A model that has got other layers or weights since is taken for another. What is
-    made must not hold the model itself; `key` tells it from other parts of the model.
-    """
+    """Returns what `build` makes of a model's logits function, kept with the model."""
+    # What is made must not hold the model itself, or that is never freed.
     with TRACING:
         parts = _parts.get(model, dict)
         if key not in parts:
@@ -59,11 +56,8 @@ def compiled(
     graph: Callable[[Logits], Callable[..., Any]],
     arguments: tuple[Any, ...],
 ) -> Callable[..., Any]:
-    """Returns a graph of a model's logits function, compiled for such `arguments`.
-
-    Every axis but the last three of images is left open. Hyper-parameters do not belong
-    in `key`: they are among the arguments.
-    """
+    """Returns a graph of a model's logits function, compiled for such `arguments`."""
+    # Hyper-parameters are among the arguments, and do not belong in `key`.
 
     def spec(argument: Any) -> tf.TensorSpec:
         tensor = tf.convert_to_tensor(argument)
@@ -71,15 +65,11 @@ def compiled(
         left_open = [None] * (tensor.shape.rank - len(image))
         return tf.TensorSpec([*left_open, *image], tensor.dtype)
 
-    function = once_per_model(
-        model,
-        key,
-        lambda logits: tf.function(
-            graph(logits),
-            input_signature=tf.nest.map_structure(spec, arguments),
-            autograph=False,
-        ),
-    )
+    def build(logits: Logits) -> Any:
+        signature = tf.nest.map_structure(spec, arguments)
+        return tf.function(graph(logits), input_signature=signature, autograph=False)
+
+    function = once_per_model(model, key, build)
     # Once and for all, and not counted among its callers' retracings.
     with TRACING:
         if not function.experimental_get_tracing_count():
@@ -88,12 +78,9 @@ def compiled(
 
 
 def apart(part: Callable[..., Part]) -> Callable[..., Part]:
-    """Returns a part of a compiled loop, with all its gradients, in a graph of its own.
-
-    In a loop's own graph it is left to chance whether oneDNN takes the gradient of a
-    max pooling. Where it does not, a step of a small convolutional network takes 1.6
-    times as long.
-    """
+    """Returns a part of a compiled loop, with its gradients, in a graph of its own."""
+    # In the loop's it is left to chance whether oneDNN takes the gradient of a max
+    # pooling. Where not, a step of a small convolutional network takes 60 % longer.
     function: Callable[..., Part] = tf.function(
         part, autograph=False, experimental_attributes={"_noinline": True}
     )
@@ -101,11 +88,7 @@ def apart(part: Callable[..., Part]) -> Callable[..., Part]:
 
 
 def watch(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Returns what a model is shown, `ids` of which are `(rows,)`, int64, unchanged.
-
-    Where a gradient with respect to it is not finite, `tf.errors.InvalidArgumentError`
-    names the examples.
-    """
+    """Returns images as they are; a gradient not finite there names the examples."""
     return tf.ensure_shape(_watch(images, ids), images.shape)
 
 
@@ -160,13 +143,17 @@ def only(mask: tf.Tensor, rows: Rows) -> Rows:
     return tf.nest.map_structure(lambda part: tf.gather(part, index), rows)
 
 
+Step = tuple[tf.Tensor, Rows, Finished]
+"""The number of the next step, the rows that are left, and what became of others."""
+
+
 def iterate(
     rows: Rows,
-    advance: Callable[[tf.Tensor, Rows, Finished], tuple[tf.Tensor, Rows, Finished]],
+    advance: Callable[[tf.Tensor, Rows, Finished], Step[Rows]],
     *,
     finished: Finished,
     steps: tf.Tensor | int = 2**31 - 1,
-) -> tuple[tf.Tensor, Rows, Finished]:
+) -> Step[Rows]:
     """Works on rows, of which those that are done leave, as long as any is left."""
     return tf.while_loop(
         lambda number, rows, _: (
@@ -183,11 +170,7 @@ def sift(
     finished: Finished,
     result: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
 ) -> tuple[Rows, Finished]:
-    """Takes rows out where `done`, and puts down what became of them.
-
-    `result` has for every row its position in the batch, its images, and how many steps
-    were spent on it, of which a scalar will do.
-    """
+    """Takes rows out where `done`, and puts down their position, images and steps."""
 
     def leave() -> tuple[Rows, Finished]:
         position, images, iterations = result
@@ -257,11 +240,13 @@ def _project_linf(images: tf.Tensor, clean: tf.Tensor, eps: tf.Tensor) -> tf.Ten
     return tf.clip_by_value(inside, 0.0, 1.0)
 
 
-def _step_l2(direction: tf.Tensor) -> tf.Tensor:
-    # The square of a small number is none in float32.
+def normalised(direction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the length of each image's direction, and the direction with length 1."""
+    # The square of a large or small number is none in float32.
     largest = tf.reduce_max(tf.abs(direction), axis=(1, 2, 3), keepdims=True)
     scaled = tf.math.divide_no_nan(direction, largest)
-    return tf.math.divide_no_nan(scaled, _length(scaled))
+    length = _length(scaled)
+    return largest * length, tf.math.divide_no_nan(scaled, length)
 
 
 def _project_l2(images: tf.Tensor, clean: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
@@ -278,7 +263,7 @@ def _length(values: tf.Tensor) -> tf.Tensor:
 LINF = Norm(tf.sign, _project_linf)
 """Steps of the gradient's sign, in a box."""
 
-L2 = Norm(_step_l2, _project_l2)
+L2 = Norm(lambda direction: normalised(direction)[1], _project_l2)
 """Steps along the gradient, in a sphere."""
 
 
@@ -332,11 +317,7 @@ def per_example(
     ids: IntArray,
     seed: int,
     stream: Stream,
-) -> npt.NDArray[np.generic]:
+) -> npt.NDArray[Any]:
     """Draws for each example from a generator of its own, whatever batch it is in."""
-    return np.stack(
-        [
-            draw(np.random.default_rng(np.random.SeedSequence([seed, stream, int(i)])))
-            for i in ids
-        ]
-    )
+    seeds = [np.random.SeedSequence([seed, stream, int(one)]) for one in ids]
+    return np.stack([draw(np.random.default_rng(own)) for own in seeds])

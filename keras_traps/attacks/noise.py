@@ -1,12 +1,12 @@
 """Random noise: what any attack in the same ball has to beat."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps.attacks.base import Batch, Count, Kind, LinfAttack, Perturbed
+from keras_traps.attacks.base import Batch, Count, LinfAttack, Perturbed
 from keras_traps.attacks.loop import Stream, per_example
 from keras_traps.models.inference import predict
 
@@ -24,9 +24,8 @@ class Noise(LinfAttack):
 
     noise_kind: NoiseKind = "uniform"
     nb_restarts: Count = 1  # tries at most
-    name: ClassVar[str] = "Noise"
-    kind: ClassVar[Kind] = "UA"
-    needs_gradient: ClassVar[bool] = False
+    name = "Noise"
+    needs_gradient = False
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Draws until an example is fooled."""
@@ -57,5 +56,4 @@ class Noise(LinfAttack):
             values = np.sign(values) if self.noise_kind == "sign" else values
             return (self.eps * values).astype(np.float32)
 
-        noise = per_example(draw, batch.ids[rows], batch.seed, Stream.NOISE)
-        return noise.astype(np.float32)
+        return per_example(draw, batch.ids[rows], batch.seed, Stream.NOISE)

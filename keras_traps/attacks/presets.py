@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_LURING_STEP = 0.01
+Settings = dict[str, dict[str, Any]]
 
 LURING_EPS: dict[str, tuple[float, ...]] = {
     "luring_mnist": (0.3, 0.4, 0.5),
@@ -14,14 +14,13 @@ LURING_EPS: dict[str, tuple[float, ...]] = {
 A preset has the first one; `preset("luring_mnist", eps=0.5)` has another.
 """
 
-_PROBABILITIES = [{"prob": tenths / 10} for tenths in range(1, 11)]
 _KERNELS = [
     {"kernlen": kernlen, "nsig": nsig}
     for kernlen, nsig in ((1, 1), (3, 3), (5, 3), (10, 3), (15, 3))
 ]
 
 LURING_SWEEPS: dict[str, list[dict[str, Any]]] = {
-    "DIM": _PROBABILITIES,
+    "DIM": [{"prob": tenths / 10} for tenths in range(1, 11)],
     "MIM-TI": _KERNELS,
     "DIM-TI": _KERNELS,
 }
@@ -32,10 +31,8 @@ the attacks to take the best of.
 """
 
 
-def _luring(
-    eps: float, radius: float, nb_iter: int, prob: float
-) -> dict[str, dict[str, Any]]:
-    steps = {"eps": eps, "eps_iter": _LURING_STEP, "nb_iter": nb_iter}
+def _luring(eps: float, radius: float, nb_iter: int, prob: float) -> Settings:
+    steps = {"eps": eps, "eps_iter": 0.01, "nb_iter": nb_iter}
     # Only the figures show PGD and MIML2: with 1000 steps on every data set.
     figures = {**steps, "nb_iter": 1000}
     kernel = {"kernlen": 5, "nsig": 3}
@@ -50,29 +47,26 @@ def _luring(
     }
 
 
-def _luring_on_cpu(
-    settings: dict[str, dict[str, Any]], nb_iter: int, eps_iter: float
-) -> dict[str, dict[str, Any]]:
+def _luring_on_cpu(name: str, nb_iter: int, eps_iter: float) -> Settings:
     shorter = {
         attack: {**values, "nb_iter": nb_iter} if "nb_iter" in values else values
-        for attack, values in settings.items()
+        for attack, values in _LURING[name].items()
     }
     # No attack stops early: an image at the border of M∘P says nothing about M. The L2
     # steps are longer, so that they reach as far.
     return {**shorter, "MIML2": {**shorter["MIML2"], "eps_iter": eps_iter}}
 
 
-_LURING_MNIST = _luring(0.3, radius=30.0, nb_iter=1000, prob=1.0)
-_LURING_SVHN = _luring(0.03, radius=1.0, nb_iter=500, prob=1.0)
-_LURING_CIFAR10 = _luring(0.02, radius=1.0, nb_iter=100, prob=0.6)
-
-LURING: dict[str, dict[str, dict[str, Any]]] = {
-    "luring_mnist": _LURING_MNIST,
-    "luring_svhn": _LURING_SVHN,
-    "luring_cifar10": _LURING_CIFAR10,
-    "luring_mnist_cpu": _luring_on_cpu(_LURING_MNIST, nb_iter=100, eps_iter=0.1),
-    "luring_svhn_cpu": _luring_on_cpu(_LURING_SVHN, nb_iter=50, eps_iter=0.02),
-    "luring_cifar10_cpu": _luring_on_cpu(_LURING_CIFAR10, nb_iter=20, eps_iter=0.05),
+_LURING = {
+    "luring_mnist": _luring(0.3, radius=30.0, nb_iter=1000, prob=1.0),
+    "luring_svhn": _luring(0.03, radius=1.0, nb_iter=500, prob=1.0),
+    "luring_cifar10": _luring(0.02, radius=1.0, nb_iter=100, prob=0.6),
+}
+LURING: dict[str, Settings] = {
+    **_LURING,
+    "luring_mnist_cpu": _luring_on_cpu("luring_mnist", nb_iter=100, eps_iter=0.1),
+    "luring_svhn_cpu": _luring_on_cpu("luring_svhn", nb_iter=50, eps_iter=0.02),
+    "luring_cifar10_cpu": _luring_on_cpu("luring_cifar10", nb_iter=20, eps_iter=0.05),
 }
 """Settings by preset and attack: the luring paper's figures and Tables 2 to 4.
 
@@ -86,11 +80,17 @@ _FEWER_SAMPLES = {"nb_iter": 100, "spsa_samples": 32}
 
 def _table_vii(
     eps: float, eps_iter: float, universal: dict[str, Any], margin: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
+) -> Settings:
     # The table gives no number of steps for ILLC and TMIFGSM; theirs are the others'.
     iterative = {"eps": eps, "eps_iter": eps_iter, "nb_iter": 15}
     single = {"eps": eps}
     randomised = {"eps": eps, "alpha": eps / 2}
+    search = {
+        "learning_rate": 0.02,
+        "binary_search_steps": 10,
+        "max_iterations": 10_000,
+        "initial_const": 0.001,
+    }
     return {
         "FGSM": single,
         "RFGSM": randomised,
@@ -118,32 +118,21 @@ def _table_vii(
             "max_iterations": 1000,
             "initial_const": 0.01,
         },
-        "CW2": {
-            "learning_rate": 0.02,
-            "binary_search_steps": 10,
-            "max_iterations": 10_000,
-            "initial_const": 0.001,
-        },
-        "EAD": {
-            "learning_rate": 0.02,
-            "binary_search_steps": 10,
-            "max_iterations": 10_000,
-            "initial_const": 0.001,
-            "beta": 0.001,
-        },
+        "CW2": search,
+        "EAD": {**search, "beta": 0.001},
     }
 
 
 def _on_cpu(
-    settings: dict[str, dict[str, Any]],
+    settings: Settings,
     learning_rate: float,
     searches: int,
     steps: tuple[int, int],
-) -> dict[str, dict[str, Any]]:
+) -> Settings:
     # A larger first c and larger steps make up for fewer of them.
     longer = {"learning_rate": learning_rate, "initial_const": 0.1}
     few = {**longer, "binary_search_steps": searches}
-    fewer: dict[str, dict[str, Any]] = {
+    fewer: Settings = {
         # Of 4, 16 and 64 images at once, 4 come furthest in the same time.
         "UAP": {"nb_at_once": 4},
         "OM": {
@@ -178,7 +167,7 @@ _TABLE_VII_CIFAR10 = _table_vii(
     {"noise_mag": 8 / 255, "learning_rate": 0.02, "initial_const": 1.0},
 )
 
-_TABLE_VIII: dict[str, dict[str, Any]] = {
+_TABLE_VIII: Settings = {
     "FGSM": {"eps": 0.3},
     "PGD": {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100},
     "BPDA": _BPDA,
@@ -187,7 +176,7 @@ _TABLE_VIII: dict[str, dict[str, Any]] = {
 
 _TABLE_VII_MNIST_CPU = _on_cpu(_TABLE_VII_MNIST, 0.1, 5, (150, 100))
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+PRESETS: dict[str, Settings] = {
     "table7_mnist": _TABLE_VII_MNIST,
     "table7_mnist_cpu": _TABLE_VII_MNIST_CPU,
     # Not in the paper: its MNIST settings on the built-in digits, UAP in larger bites.

@@ -3,17 +3,16 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._checks import check_number
 from keras_traps.attacks.base import (
     Batch,
     Count,
-    Kind,
     LinfAttack,
+    Number,
     Perturbed,
     Positive,
     TwoOrMore,
@@ -25,6 +24,7 @@ from keras_traps.attacks.loop import (
     Finished,
     Logits,
     Moments,
+    Step,
     Stream,
     adam,
     compiled,
@@ -57,10 +57,9 @@ class SPSA(LinfAttack):
     spsa_iters: Count = 1  # estimates that are added up for a step
     # An example stops as soon as the true class's logit less the largest other is below
     # this: at 0.0 when it has succeeded; with `None`, cleverhans', never.
-    early_stop_loss_threshold: float | None = None
-    name: ClassVar[str] = "SPSA"
-    kind: ClassVar[Kind] = "UA"
-    needs_gradient: ClassVar[bool] = False
+    early_stop_loss_threshold: Number | None = None
+    name = "SPSA"
+    needs_gradient = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,10 +67,6 @@ class SPSA(LinfAttack):
             raise ValueError(
                 "Invalid value for argument `spsa_samples`. Expected an even number. "
                 f"Received: spsa_samples={self.spsa_samples}"
-            )
-        if self.early_stop_loss_threshold is not None:
-            check_number(
-                self.early_stop_loss_threshold, name="early_stop_loss_threshold"
             )
 
     def perturb(self, batch: Batch) -> Perturbed:
@@ -125,9 +120,7 @@ class _Descent(NamedTuple):
         )
         return finished.write(rows.position, rows.images, step)
 
-    def advance(
-        self, step: tf.Tensor, rows: _Rows, finished: Finished
-    ) -> tuple[tf.Tensor, _Rows, Finished]:
+    def advance(self, step: tf.Tensor, rows: _Rows, finished: Finished) -> Step[_Rows]:
         """Makes one step of Adam with each row, after which some leave."""
         step_of_adam, moments = adam(
             self.slopes(rows, step),
@@ -147,23 +140,30 @@ class _Descent(NamedTuple):
         """Takes out the rows whose loss is low enough."""
         logits = self.infer(rows.images)
         low = self.settings["threshold"] - rounding(logits, rows.labels)
-        done = _margin(logits, rows.labels) < low
+        done = -rivals_lead(logits, rows.labels, "margin") < low
         return sift(done, rows, finished, (rows.position, rows.images, step))
 
     def slopes(self, rows: _Rows, step: tf.Tensor) -> tf.Tensor:
-        """Returns the estimated gradient at each row's image, some rows at a time."""
+        """Returns `spsa_iters` estimates' sum for each row, some rows at a time."""
         count = tf.size(rows.position)
         size = tf.maximum(_CHUNK // self.settings["spsa_samples"], 1)
         chunks = -(-count // size)
+        iters = self.settings["spsa_iters"]
 
         def estimate(
             chunk: tf.Tensor, made: tf.TensorArray
         ) -> tuple[tf.Tensor, tf.TensorArray]:
             part = slice(chunk * size, tf.minimum((chunk + 1) * size, count))
-            slopes = self.summed(
-                rows.images[part], rows.labels[part], rows.seeds[part], step
+            shown = rows.images[part], rows.labels[part], rows.seeds[part]
+            _, total = tf.while_loop(
+                lambda number, _: number < iters,
+                lambda number, total: (
+                    number + 1,
+                    total + self.slope(*shown, step * iters + number),
+                ),
+                (tf.constant(0), tf.zeros_like(shown[0])),
             )
-            return chunk + 1, made.write(chunk, slopes)
+            return chunk + 1, made.write(chunk, total)
 
         made = tf.TensorArray(
             tf.float32, chunks, element_shape=rows.images.shape, infer_shape=False
@@ -173,51 +173,27 @@ class _Descent(NamedTuple):
         )
         return tf.ensure_shape(made.concat(), rows.images.shape)
 
-    def summed(
-        self, images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, step: tf.Tensor
-    ) -> tf.Tensor:
-        """Returns the sum of `spsa_iters` estimates."""
-        iters = self.settings["spsa_iters"]
-        _, total = tf.while_loop(
-            lambda number, _: number < iters,
-            lambda number, total: (
-                number + 1,
-                total + self.slope(images, labels, seeds, step * iters + number),
-            ),
-            (tf.constant(0), tf.zeros_like(images)),
-        )
-        return total
-
     def slope(
         self, images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, number: tf.Tensor
     ) -> tf.Tensor:
         """Returns one estimate for each image; `number` counts them."""
         half = self.settings["spsa_samples"] // 2
         rows, values = tf.shape(images)[0], math.prod(images.shape[1:])
-        signs = tf.map_fn(
-            lambda seed: _signs(seed, number, (half, values)),
-            seeds,
-            fn_output_signature=tf.TensorSpec((None, values), tf.float32),
-        )
+
+        def draw(seed: tf.Tensor) -> tf.Tensor:
+            both = tf.stack([seed, tf.cast(number, seed.dtype)])
+            drawn = tf.random.stateless_uniform((half, values), both, alg="philox")
+            return tf.where(drawn < 0.5, -1.0, 1.0)
+
+        kind = tf.TensorSpec((None, values), tf.float32)
+        signs = tf.map_fn(draw, seeds, fn_output_signature=kind)
         steps = tf.reshape(
             self.settings["delta"] * signs, (rows, half, *images.shape[1:])
         )
         samples = tf.concat([images[:, None] + steps, images[:, None] - steps], 1)
         logits = self.infer(tf.reshape(samples, (-1, *images.shape[1:])))
-        losses = _margin(logits, tf.repeat(labels, 2 * half))
+        losses = -rivals_lead(logits, tf.repeat(labels, 2 * half), "margin")
         up, down = tf.unstack(tf.reshape(losses, (rows, 2, half)), axis=1)
         slopes = tf.einsum("rs,rsv->rv", (up - down) / 2, signs)
         # cleverhans divides by the step once, not twice: Adam takes any scale.
         return tf.reshape(slopes, tf.shape(images)) / tf.cast(half, tf.float32)
-
-
-def _margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    return -rivals_lead(logits, labels, "margin")
-
-
-def _signs(
-    seed: tf.Tensor, number: tf.Tensor, shape: tuple[tf.Tensor, int]
-) -> tf.Tensor:
-    both = tf.stack([seed, tf.cast(number, seed.dtype)])
-    drawn = tf.random.stateless_uniform(shape, both, alg="philox")
-    return tf.where(drawn < 0.5, -1.0, 1.0)

@@ -87,6 +87,10 @@ class ForensicAnalyzer:
             self.decoder, reduce_retracing=True, autograph=False
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is compiled cannot be sent to another process.
+        return type(self), (self.decoder,), {"_thresholds": self._thresholds}
+
     @property
     def thresholds(self) -> Thresholds:
         """The thresholds that `fit` or `load` set.
@@ -102,12 +106,6 @@ class ForensicAnalyzer:
     def bounds(self) -> Bounds:
         """The least and the largest value of a pixel."""
         return self.decoder.bounds
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # What is traced cannot be copied or written; it is traced again.
-        decoder = self.decoder
-        made = decoder.get_config(), decoder.image_shape, decoder.get_weights()
-        return _restored, (type(self), *made, self._thresholds)
 
     def fit(
         self, images: Images, *, fpr: float = 0.05, batch_size: int | None = None
@@ -310,18 +308,3 @@ class ForensicAnalyzer:
                 f"{fingerprint[:12]}. Fit a new one for this model."
             )
         return analyzer.with_thresholds(thresholds)
-
-
-def _restored(
-    kind: type[ForensicAnalyzer],
-    config: dict[str, Any],
-    shape: tuple[int, ...],
-    weights: list[npt.NDArray[Any]],
-    thresholds: Thresholds | None,
-) -> ForensicAnalyzer:
-    """Makes the analyzer that was pickled or copied."""
-    decoder = QIMDecoder.from_config(config)
-    decoder.build((None, *shape))
-    decoder.set_weights(weights)
-    analyzer = kind(decoder)
-    return analyzer if thresholds is None else analyzer.with_thresholds(thresholds)

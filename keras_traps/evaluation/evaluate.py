@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.special import softmax
 
-from keras_traps._checks import FloatArray, check_count, check_distinct
-from keras_traps._files import keep_settings
+from keras_traps._checks import FloatArray, check_distinct
 from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation import metrics, paper
-from keras_traps.evaluation.records import (
-    RecordStore,
-    Run,
-    check_workdir,
-    record_settings,
-)
-from keras_traps.evaluation.runner import EngineName, attack_all, check_limits
+from keras_traps.evaluation import metrics
+from keras_traps.evaluation.metrics import rate_of
+from keras_traps.evaluation.paper import look_up
+from keras_traps.evaluation.records import RecordStore, Run
+from keras_traps.evaluation.runner import EngineName, attack_all
 from keras_traps.evaluation.subjects import (
     Defence,
     Examples,
-    SubjectName,
     Variant,
     Watermark,
     attractor_subjects,
@@ -38,7 +31,6 @@ from keras_traps.evaluation.warnings import find_warnings
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import check_outputs
-from keras_traps.rates import Rate
 
 _SHOWN = 6
 
@@ -47,7 +39,6 @@ _SHOWN = 6
 class Evaluation:
     """Everything that one evaluation found."""
 
-    title: str
     dataset: str
     class_names: tuple[str, ...]
     provenance: dict[str, Any]  # in the order to show it
@@ -78,8 +69,8 @@ def evaluate(
     calibration: Calibration,
     test: Dataset,
     attacks: Sequence[Attack],
+    store: RecordStore,
     *,
-    workdir: str | Path,
     provenance: Mapping[str, Any],
     background: FloatArray,
     num_examples: int = 1000,
@@ -87,43 +78,17 @@ def evaluate(
     variants: Sequence[Variant] = ("paper", "margin", "raw_sum", "integrated"),
     seed: int = 0,
     chunk_size: int = 250,
-    resume: bool = False,
     engine: EngineName = "local",
 ) -> Evaluation:
     """Attacks a defence and says what came of it.
 
-    Args:
-        defence: The classifier with its traps.
-        calibration: How the traps' constants were chosen.
-        test: Clean test images that neither the constants nor the thresholds were
-            chosen on.
-        attacks: The attacks, each on C and on every variant whose loss it follows; no
-            two of one name.
-        workdir: Where the records are kept, and `calibration.json` beside them.
-        provenance: What a reader needs to run it again.
-        background: `(images, ...)`: training images, without labels, for attacks that
-            learn from many.
-        num_examples: How many images to attack at most. Defaults to `1000`.
-        limits: How many images an attack meets at most, by its name, where that is
-            fewer. Defaults to none.
-        variants: How the trapped model is seen, each once; with none, nothing is
-            attacked and clean images alone are looked at. The pictures are of
-            `"paper"`, or of the first where that is not asked for. Defaults to the
-            first four.
-        seed: Seed of targets and attacks. Defaults to `0`.
-        chunk_size: How many images are attacked at once. Defaults to `250`.
-        resume: Whether to go on from records in `workdir`. Defaults to `False`.
-        engine: Where the attacks are run. Defaults to `"local"`, this process.
-
-    Returns:
-        The findings. With the same arguments they are the same, interrupted or not.
-
-    Raises:
-        ValueError: If an argument is out of its range, the classifier's outputs are
-            not what was declared, or the records or the calibration in `workdir` do
-            not fit.
-        FileExistsError: If `workdir` holds records and `resume` is false.
-        OSError: If `workdir` cannot be written to.
+    The test images are ones that neither the traps' constants nor the thresholds were
+    chosen on. Each attack, no two of one name, meets C and every variant whose loss it
+    follows; with no variants, clean images alone are looked at. The pictures are of
+    `"paper"`, or of the first variant where that is not asked for. The store has the
+    `record_settings` of the defence, the background, the seed and the chunk size; what
+    is not told here, errors too, is as in `attack_all`. With the same arguments the
+    findings are the same, interrupted or not.
     """
     check_distinct("attacks", [attack.name for attack in attacks])
     if variants:
@@ -133,8 +98,6 @@ def evaluate(
             "Invalid value for argument `variants`. Expected of "
             f"{', '.join(get_args(Variant))}. Received: {unknown[0]!r}"
         )
-    check_count("chunk_size", chunk_size)
-    check_limits(limits or {}, attacks)
     outputs = predict(defence.classifier, test.images)
     check_outputs(outputs, defence.output)
     examples = choose_examples(
@@ -144,15 +107,7 @@ def evaluate(
         seed=seed,
         logits=logits_model(defence.classifier, defence.output),
     )
-    check_workdir(workdir, resume=resume)
-    keep_settings(
-        Path(workdir) / "calibration.json", calibration.to_dict(), resume=True
-    )
-    settings = record_settings(
-        test, seed=seed, chunk_size=chunk_size, background=background, defence=defence
-    )
-    store = RecordStore(workdir, settings, resume=resume)
-    names: tuple[SubjectName, ...] = ("undefended", *variants) if variants else ()
+    names = ["undefended", *variants] if variants else []
     subjects = attractor_subjects(defence, examples, names)
     found = attack_all(
         subjects,
@@ -165,20 +120,25 @@ def evaluate(
         engine=engine,
         provenance=provenance,
     )
-    order: dict[str, int] = {name: place for place, name in enumerate(names)}
-    places = [attack.name for attack in attacks]
-    runs = sorted(found, key=lambda run: (order[run.subject], places.index(run.attack)))
+    places = [*names, *(attack.name for attack in attacks)]
+    runs = sorted(
+        found, key=lambda run: (places.index(run.subject), places.index(run.attack))
+    )
     main = defence.main_analyzer
     correlations = main.correlations(test.images)
     scores = main.judge(correlations).score
     frame = metrics.make_frame(runs, store, Watermark(defence.analyzers))
     if runs:
         frame["clean_score"] = scores[frame["id"]]
-        frame["lead"] = _lead(outputs, defence.output)[frame["id"]]
+        # By how much C's answer leads: the largest probability less the second.
+        shares = softmax(outputs, 1) if defence.output == "logits" else outputs
+        ranked = np.sort(shares, axis=1)
+        frame["lead"] = (ranked[:, -1] - ranked[:, -2])[frame["id"]]
     rows = metrics.attack_rows(frame, runs) if runs else []
+    trapped = predict(defence.trapped, test.images)
+    known = look_up("attractors", "clean", test.name)
     attacked, shown = _samples(defence, examples, runs, store)
     return Evaluation(
-        title=f"Attractors on {test.name}",
         dataset=test.name,
         class_names=test.class_names,
         provenance={**provenance, "images attacked": len(examples)},
@@ -193,10 +153,20 @@ def evaluate(
             for fpr, each in defence.analyzers.items()
             for one in [each.thresholds]
         },
-        clean=_clean_results(defence, test, outputs, correlations),
+        clean={
+            "accuracy_classifier": rate_of(outputs.argmax(axis=1) == test.labels),
+            "accuracy_trapped": rate_of(trapped.argmax(axis=1) == test.labels),
+            "false_positives": {
+                fpr: rate_of(analyzer.judge(correlations).is_adversarial)
+                for fpr, analyzer in defence.analyzers.items()
+            },
+            "paper_accuracy_classifier": known.get("original"),
+            "paper_accuracy_trapped": known.get("attractors"),
+        },
         frame=frame,
         rows=[
-            {**row, "paper": paper.paper_row(row["attack"], test.name)} for row in rows
+            {**row, "paper": look_up("attractors", "attacks", row["attack"], test.name)}
+            for row in rows
         ],
         worst_cases=metrics.worst_cases(frame) if runs else [],
         warnings=find_warnings(frame),
@@ -206,34 +176,6 @@ def evaluate(
         attacked_scores={name: main.judge(w).score for name, w in attacked.items()},
         examples=shown,
     )
-
-
-def _lead(outputs: FloatArray, output: str) -> FloatArray:
-    """By how much C's answer leads: the largest probability less the second."""
-    shares = softmax(outputs, axis=1) if output == "logits" else outputs
-    ranked = np.sort(shares, axis=1)
-    lead: FloatArray = ranked[:, -1] - ranked[:, -2]
-    return lead
-
-
-def _clean_results(
-    defence: Defence, test: Dataset, outputs: FloatArray, correlations: FloatArray
-) -> dict[str, Any]:
-    def rate(chosen: npt.NDArray[np.bool_]) -> Rate:
-        return Rate(int(chosen.sum()), len(test))
-
-    trapped = predict(defence.trapped, test.images)
-    paper_classifier, paper_trapped = paper.paper_clean(test.name)
-    return {
-        "accuracy_classifier": rate(outputs.argmax(axis=1) == test.labels),
-        "accuracy_trapped": rate(trapped.argmax(axis=1) == test.labels),
-        "false_positives": {
-            fpr: rate(analyzer.judge(correlations).is_adversarial)
-            for fpr, analyzer in defence.analyzers.items()
-        },
-        "paper_accuracy_classifier": paper_classifier,
-        "paper_accuracy_trapped": paper_trapped,
-    }
 
 
 def _samples(

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from keras_traps.evaluation.records import RecordStore, Run, read_runs
+from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.subjects import Detector
 from keras_traps.luring.metrics import LuringMetrics, luring_metrics
 from keras_traps.rates import Rate
@@ -28,30 +28,24 @@ ANY_LOSS = "any_loss"
 
 # The paper's Tables I, V and VI show these beside the attack on C.
 _BESIDE_C = ("paper", "integrated", "integrated_label")
-_TOLD = ("attack", "kind", "settings", "note")
+_RENAMED = {"ids": "id", "labels": "label", "targets": "goal"}
 
 
 def make_frame(
     runs: Iterable[Run], store: RecordStore, detector: Detector | None = None
 ) -> pd.DataFrame:
-    """Reads what became of each image.
-
-    Args:
-        runs: What was run.
-        store: Where the records are.
-        detector: What judges the records that have what it asks for. Defaults to
-            `None`.
+    """Reads what became of each image that was attacked.
 
     Returns:
         A row for each subject, attack, radius and image: `subject`, `attack`, `kind`,
         `eps`, `integrated`, the columns that else name the subject, `id`, `label`,
         `goal` (the class aimed at, else the label), `answer`, `success`,
         `misclassified`, `l0`, `l2`, `linf`, `iterations`, and what else was recorded
-        with one number for each image. Of luring `defended`, which DAC counts. Of what
-        the detector judges `score`, `pull` where it has one, and for each of its rates
-        `flagged_<fpr>`, `recovered_<fpr>` (flagged, and given the true class) and
-        `through_<fpr>` (misclassified and not flagged; of an integrated model, where
-        flagging is part of the answer, misclassified).
+        with one number for each image. Of luring `defended`, which DAC counts. Where
+        the record has what a detector asks for, `score`, `pull` if it has one, and for
+        each of its rates `flagged_<fpr>`, `recovered_<fpr>` (flagged, and given the
+        true class) and `through_<fpr>` (misclassified and not flagged; of an integrated
+        model, where flagging is part of the answer, misclassified).
 
     Raises:
         ValueError: If a record is damaged, or not there.
@@ -67,38 +61,16 @@ def make_frame(
     return frame
 
 
-def read_frame(workdir: str | Path, detector: Detector | None = None) -> pd.DataFrame:
-    """Reads the frame of all that was run in a work directory.
-
-    Args:
-        workdir: The directory.
-        detector: See `make_frame`. Defaults to `None`.
-
-    Returns:
-        The frame.
-
-    Raises:
-        FileNotFoundError: If nothing was run there.
-        ValueError: If a file is damaged.
-    """
-    return make_frame(read_runs(workdir), RecordStore.open(workdir), detector)
-
-
 def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
     record = run.read(store)
     columns: dict[str, Any] = {
         **{name: getattr(run, name) for name in ("subject", "attack", "kind", "eps")},
         "integrated": run.integrated,
         **run.about,
-        "id": record["ids"],
-        "label": record["labels"],
-        "goal": record["targets"],
         "success": record.succeeded(targeted=run.kind == "TA"),
         "misclassified": record.misclassified,
         **{k: each for k, each in record.arrays.items() if each.ndim == 1},
     }
-    for name in ("ids", "labels", "targets"):
-        del columns[name]
     if record.defended is not None:
         columns["defended"] = record.defended
     if detector is not None and set(detector.asked) <= set(record.arrays):
@@ -112,7 +84,7 @@ def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFra
             columns[f"through_{fpr:g}"] = record.misclassified & unseen
             right = found.recovered is not None and found.recovered == record["labels"]
             columns[f"recovered_{fpr:g}"] = flagged & right
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).rename(columns=_RENAMED)
 
 
 def fprs_of(frame: pd.DataFrame) -> list[float]:
@@ -121,7 +93,7 @@ def fprs_of(frame: pd.DataFrame) -> list[float]:
     return sorted((float(x[1]) for x in found if x[0] == "flagged"), reverse=True)
 
 
-def rate_of(flags: pd.Series) -> Rate:
+def rate_of(flags: pd.Series | npt.NDArray[np.bool_]) -> Rate:
     """Counts how often something holds."""
     return Rate(int(flags.sum()), len(flags))
 
@@ -133,23 +105,38 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
     for run in runs:
         if run.subject == "undefended":
             continue
-        part = cells[run.subject, run.attack]
-        beside = cells.get(("undefended", run.attack), part.iloc[:0])
-        if run.subject not in _BESIDE_C:
-            beside = part.iloc[:0]
-        detection = [_detection(part, fpr) for fpr in fprs_of(frame)]
+        part, fooled, distance = cells[run.subject, run.attack], None, None
+        beside = cells.get(("undefended", run.attack))
+        if beside is not None and run.subject in _BESIDE_C:
+            fooled, distance = rate_of(beside["success"]), _mean_l2(beside)
+        success, detection, area = part["success"], [], None
+        if success.any() and not run.integrated:
+            # As DEEPSEC takes it: successful images against the same before.
+            scores = part.loc[success, ["score", "clean_score"]].to_numpy()
+            area = float(roc_auc_score([1, 0] * len(scores), scores.ravel()))
+        for fpr in fprs_of(frame):
+            flagged, recovered = part[f"flagged_{fpr:g}"], part[f"recovered_{fpr:g}"]
+            detection.append(
+                {
+                    "fpr": fpr,
+                    "detected": rate_of(flagged[success]),
+                    "recovered": rate_of(recovered[success & flagged]),
+                    "overall": rate_of(success & ~flagged),
+                }
+            )
         rows.append(
             {
                 "variant": run.subject,
-                **{name: getattr(run, name) for name in _TOLD},
-                "success_classifier": rate_of(beside["success"])
-                if len(beside)
-                else None,
-                "success_trapped": rate_of(part["success"]),
+                "attack": run.attack,
+                "kind": run.kind,
+                "settings": run.settings,
+                "note": run.note,
+                "success_classifier": fooled,
+                "success_trapped": rate_of(success),
                 "detection": [] if run.integrated else detection,
-                "auc": None if run.integrated else area_under_curve(part),
+                "auc": area,
                 "mean_l2": _mean_l2(part),
-                "mean_l2_classifier": _mean_l2(beside),
+                "mean_l2_classifier": distance,
                 # The integrated model is made with the analyzer of the largest rate.
                 "unflagged": detection[0]["overall"] if run.integrated else None,
             }
@@ -157,29 +144,10 @@ def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]
     return rows
 
 
-def _detection(part: pd.DataFrame, fpr: float) -> dict[str, Any]:
-    success, flagged = part["success"], part[f"flagged_{fpr:g}"]
-    return {
-        "fpr": fpr,
-        "detected": rate_of(flagged[success]),
-        "recovered": rate_of(part[f"recovered_{fpr:g}"][success & flagged]),
-        "overall": rate_of(success & ~flagged),
-    }
-
-
 def _mean_l2(part: pd.DataFrame) -> float | None:
     # By NumPy, which keeps the precision of the records.
     distances = part.loc[part["success"], "l2"].to_numpy()
     return float(distances.mean()) if len(distances) else None
-
-
-def area_under_curve(part: pd.DataFrame) -> float | None:
-    """Area under the ROC curve, as DEEPSEC takes it."""
-    met = part[part["success"]]
-    if not len(met):
-        return None
-    truth = np.repeat([1, 0], len(met))
-    return float(roc_auc_score(truth, pd.concat([met["score"], met["clean_score"]])))
 
 
 def worst_cases(frame: pd.DataFrame) -> list[dict[str, Any]]:

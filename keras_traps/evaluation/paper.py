@@ -21,8 +21,8 @@ from keras_traps.evaluation.metrics import LEVEL, Pair, compare
 from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.subjects import INTEGRATED, Variant
 
+# The false-positive rate of the attractor paper's tables, and of a part of IV.
 PAPER_FPR, LOW_FPR = 0.05, 0.005
-"""The false-positive rate of the attractor paper's tables, and of a part of IV."""
 
 VARIANTS_OF: dict[int, tuple[Variant, ...]] = {
     1: ("paper",),
@@ -61,44 +61,23 @@ NAMES = {
 }
 """What the luring paper calls the variants of M∘P."""
 
-BASELINES = ("stack", "auto", "ce")
-
+# What luring's Tables 2 to 4 show, by its field in `LuringMetrics`, and their attacks;
+# the paper's figures have others too.
 MEASURES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC"}
-"""What luring's Tables 2 to 4 show, by its field in `LuringMetrics`."""
-
 TABLED = ("FGSM", "MIM", "DIM", "MIM-TI", "DIM-TI")
-"""The attacks of luring's Tables 2 to 4; the paper's figures have others too."""
-
-UNBOUNDED = ("BLB", "CW2", "EAD")
-"""The attacks of Table VI, which have no ball."""
 
 
-def paper_row(attack: str, dataset: str) -> dict[str, float | None]:
-    """Looks up one attack in the attractor paper, Tables I and III to VI."""
-    return dict(_read("attractors")["attacks"].get(attack, {}).get(dataset, {}))
+def look_up(paper: str, *place: str) -> dict[str, float | None]:
+    """Looks up a row of the tables of `"attractors"` or `"luring"`; `{}` for none.
 
-
-def paper_clean(dataset: str) -> tuple[float | None, float | None]:
-    """Looks up the attractor paper's accuracy on clean test images (Table II)."""
-    row = _read("attractors")["clean"].get(dataset, {})
-    return row.get("original"), row.get("attractors")
-
-
-def luring_cell(
-    dataset: str, attack: str, eps: float, variant: str
-) -> dict[str, float]:
-    """Looks up what is legible of the luring paper's Tables 2 to 4."""
-    rows = _read("luring")["attacks"].get(dataset, {}).get(attack, {})
-    return _legible(rows.get(f"{eps:g}", {}).get(variant, {}))
-
-
-def luring_clean(dataset: str, variant: str) -> dict[str, float]:
-    """Looks up the luring paper's accuracy on clean test images (Table 1)."""
-    return _legible(_read("luring")["clean"].get(dataset, {}).get(variant, {}))
-
-
-def _legible(row: dict[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if value is not None}
+    Its place is `"clean"` and a data set, or `"attacks"`, an attack and a data set, and
+    of luring `"clean"`, a data set and a variant, or `"attacks"`, a data set, an
+    attack, a radius and a variant.
+    """
+    found = _read(paper)
+    for name in place:
+        found = found.get(name, {})
+    return dict(found)
 
 
 @functools.cache
@@ -116,12 +95,13 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
         for run in runs
         if run.about.get("threat") == "luring" and run.attack in TABLED
     }
-    parts = {
-        key: part.set_index("id")
-        for key, part in (frame.groupby(["subject", "attack", "eps"]) if ours else ())
-    }
     found: list[dict[str, Any]] = []
-    for baseline in BASELINES:
+    if not ours:
+        return found
+    right = frame["target"] == frame["label"]
+    frame = frame.assign(ac_m=right, dac=frame["defended"]).set_index("id")
+    parts = dict(iter(frame.groupby(["subject", "attack", "eps"])))
+    for baseline in ("stack", "auto", "ce"):
         shared = {
             (attack, eps): (run, ours[baseline, attack, eps])
             for (variant, attack, eps), run in ours.items()
@@ -130,7 +110,7 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
         alike = {k: both for k, both in shared.items() if _alike(*both)}
         for what in ("ac_m", "dac") if alike else ():
             goods = {
-                place: [_good(parts[run.subject, *place], what) for run in both]
+                place: [parts[run.subject, *place][what] for run in both]
                 for place, both in alike.items()
             }
             means = {k: [float(each.mean()) for each in v] for k, v in goods.items()}
@@ -142,11 +122,6 @@ def compare_luring(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, A
                     "above": len(alike) - len(missed),
                     "cells": len(alike),
                     "missed": missed,
-                    "uneven": [
-                        (*place, one.images, other.images)
-                        for place, (one, other) in alike.items()
-                        if one.images != other.images
-                    ],
                     "unlike": [place for place in shared if place not in alike],
                     "paired": _count_pairs([compare(*both) for both in goods.values()]),
                 }
@@ -167,10 +142,6 @@ def _alike(*runs: Run) -> bool:
         for run in runs
     ]
     return asked[0] == asked[1]
-
-
-def _good(part: pd.DataFrame, what: str) -> pd.Series:
-    return part["defended"] if what == "dac" else part["target"] == part["label"]
 
 
 def _count_pairs(pairs: Sequence[Pair]) -> dict[str, Any]:

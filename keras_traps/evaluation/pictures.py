@@ -7,18 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from PIL import Image
 from scipy.stats import gaussian_kde
 from sklearn.metrics import roc_curve
 
+from keras_traps._checks import FloatArray
 from keras_traps.evaluation.evaluate import Evaluation
 from keras_traps.evaluation.render import listing, nominal
-
-Values = npt.NDArray[np.floating]
 
 # The palette of Okabe and Ito stays apart under the common colour blindnesses.
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -55,14 +52,13 @@ def roc_picture(evaluation: Evaluation) -> Picture | None:
         _style(axes)
         axes.plot(chance, chance, color=_MUTED, linestyle=":", linewidth=1)
         axes.set_xlabel("False-positive rate")
-    lines = {}
     for index, (attack, (x, y)) in enumerate(curves.items()):
         line: dict[str, Any] = {
             "color": _HUES[index % len(_HUES)],
             "linestyle": _DASHES[index // len(_HUES) % len(_DASHES)],
             "linewidth": 1.4,
         }
-        lines[attack] = plain.plot(x, y, **line)[0]
+        plain.plot(x, y, label=attack, **line)
         # A logarithmic axis has no place for 0: what is reached without a single
         # false positive starts at its left end.
         stretched.plot(np.maximum(x, _SMALLEST_RATE / 10), y, **line)
@@ -75,21 +71,21 @@ def roc_picture(evaluation: Evaluation) -> Picture | None:
     return Picture(
         f"ROC curves of the analyzer's score for {listing(list(curves), most=20)}: "
         "detection rate over false-positive rate.",
-        _to_png(figure, lines, loc="outside right center"),
+        _to_png(figure, loc="outside right center"),
     )
 
 
 def correlation_picture(evaluation: Evaluation) -> Picture | None:
     """Draws densities of w on clean and attacked images, with the thresholds."""
     kinds = {row["attack"]: _KINDS[row["kind"]] for row in evaluation.rows}
-    parts: dict[str, list[Values]] = {"clean": [], **{k: [] for k in _KINDS.values()}}
+    parts: dict[str, list[FloatArray]] = {k: [] for k in ("clean", *_KINDS.values())}
     for attack, w in evaluation.correlations.items():
         if w.size:
             parts[kinds.get(attack, "clean")].append(w)
     groups = {name: np.concatenate(each) for name, each in parts.items() if each}
     if not groups:
         return None
-    statistics: list[tuple[str, str, Callable[[Values], Values]]] = [
+    statistics: list[tuple[str, str, Callable[[FloatArray], FloatArray]]] = [
         ("Coefficients of w", "", np.ravel),
         ("max w, compared with U", "U", lambda w: w.max(axis=1)),
         ("min w, compared with L", "L", lambda w: w.min(axis=1)),
@@ -97,7 +93,6 @@ def correlation_picture(evaluation: Evaluation) -> Picture | None:
     ]
     hue = dict(zip(parts, (_MUTED, _HUES[1], _HUES[0]), strict=True))
     figure = Figure(figsize=(9.6, 5.6), layout="constrained")
-    lines = {name: Line2D([], [], color=hue[name], linewidth=2.4) for name in groups}
     panels = figure.subplots(2, 2).ravel()
     thresholds = sorted(evaluation.thresholds.items(), reverse=True)
     for axes, (label, limit, of) in zip(panels, statistics, strict=True):
@@ -105,31 +100,35 @@ def correlation_picture(evaluation: Evaluation) -> Picture | None:
         for name, w in groups.items():
             # A coefficient that is not finite makes a statistic that is not.
             with np.errstate(invalid="ignore", over="ignore"):
-                _density(axes, _finite(of(w)), hue[name], filled=name == "clean")
+                sample = _finite(of(w))
+            if sample.size:
+                shown = None if limit else name
+                _density(axes, sample, hue[name], shown, filled=name == "clean")
         for index, (fpr, values) in enumerate(thresholds):
             if limit in values:
-                dash = _DASHES[index % len(_DASHES)]
-                lines[f"threshold at {nominal(fpr)} FPR"] = axes.axvline(
-                    values[limit], color=_INK, linewidth=1, linestyle=dash
+                axes.axvline(
+                    values[limit],
+                    color=_INK,
+                    linewidth=1,
+                    linestyle=_DASHES[index % len(_DASHES)],
+                    label=f"threshold at {nominal(fpr)} FPR" if limit == "U" else None,
                 )
         axes.set(xlabel=label, ylabel="Density / its peak", yticks=[], ylim=(0, 1.08))
     return Picture(
         "Densities of the decoder's output w, its largest and smallest coefficient and "
         f"its standard deviation, for {listing(list(groups))}.",
-        _to_png(figure, lines, loc="outside upper center", ncols=5),
+        _to_png(figure, loc="outside upper center", ncols=5),
     )
 
 
-def _density(axes: Axes, sample: Values, hue: str, *, filled: bool) -> None:
-    values = np.sort(sample.astype(np.float64))
-    if values.size > _MOST_SAMPLES:
-        # Evenly spaced ranks keep the distribution, and the extremes.
-        ranks = np.linspace(0, values.size - 1, _MOST_SAMPLES).round().astype(np.int64)
-        values = values[ranks]
-    if not values.size:
-        return
+def _density(
+    axes: Axes, sample: FloatArray, hue: str, label: str | None, *, filled: bool
+) -> None:
+    # Evenly spaced ranks keep the distribution, and the extremes.
+    ranks = np.linspace(0, 1, min(sample.size, _MOST_SAMPLES))
+    values = np.quantile(sample.astype(np.float64), ranks)
     if np.ptp(values) <= 1e-9 * max(1e-12, float(np.abs(values).max())):
-        axes.axvline(float(np.median(values)), ymax=0.92, color=hue, linewidth=2.4)
+        axes.axvline(values[0], ymax=0.92, color=hue, linewidth=2.4, label=label)
         return
     estimate = gaussian_kde(values)
     margin = 3 * float(np.sqrt(estimate.covariance[0, 0]))
@@ -137,11 +136,11 @@ def _density(axes: Axes, sample: Values, hue: str, *, filled: bool) -> None:
     y = estimate(x) / estimate(x).max()
     if filled:
         axes.fill_between(x, y, color=hue, alpha=0.25, linewidth=0)
-    axes.plot(x, y, color=hue, linewidth=1.6)
+    axes.plot(x, y, color=hue, linewidth=1.6, label=label)
 
 
-def _finite(values: Values) -> Values:
-    finite: Values = values[np.isfinite(values)]
+def _finite(values: FloatArray) -> FloatArray:
+    finite: FloatArray = values[np.isfinite(values)]
     return finite
 
 
@@ -151,10 +150,8 @@ def _style(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(_MUTED)
 
 
-def _to_png(figure: Figure, lines: Mapping[str, Line2D], **where: Any) -> bytes:
-    legend = figure.legend(
-        [*lines.values()], [*lines], frameon=False, fontsize=8.5, **where
-    )
+def _to_png(figure: Figure, **where: Any) -> bytes:
+    legend = figure.legend(frameon=False, fontsize=8.5, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)
     buffer = io.BytesIO()

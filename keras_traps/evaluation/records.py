@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from keras_traps._checks import FloatArray
 from keras_traps._files import keep_settings, make_writable, write_atomically
-from keras_traps.attacks import Attack
 from keras_traps.datasets import Dataset
 from keras_traps.luring.metrics import defended
 from keras_traps.provenance import (
@@ -59,8 +58,7 @@ class Record:
 
     def succeeded(self, *, targeted: bool) -> npt.NDArray[np.bool_]:
         """Returns which attacks met their goal, `(images,)`."""
-        hit = np.equal(self["answer"], self["targets"])
-        return hit if targeted else self.misclassified
+        return self["answer"] == self["targets"] if targeted else self.misclassified
 
     @property
     def defended(self) -> npt.NDArray[np.bool_] | None:
@@ -87,11 +85,8 @@ class Record:
 class RecordStore:
     """Records in a directory of their own, which is for one kind of work.
 
-    Args:
-        workdir: The directory; made if it does not exist.
-        settings: All that the records depend on, as plain data; see `record_settings`.
-        resume: Whether records that are already there are to be kept. Defaults to
-            `False`.
+    The directory is made if it does not exist. The settings are all that the records
+    depend on, as plain data; see `record_settings`.
 
     Raises:
         OSError: If the directory cannot be written to.
@@ -121,14 +116,7 @@ class RecordStore:
     def open(cls, workdir: str | Path) -> RecordStore:
         """Opens records to read them, whatever the settings they were made with.
 
-        Args:
-            workdir: The directory that they are in.
-
-        Returns:
-            The records.
-
-        Raises:
-            FileNotFoundError: If there are none.
+        A directory that holds none is a `FileNotFoundError`.
         """
         store = object.__new__(cls)
         store.workdir = Path(workdir)
@@ -205,27 +193,17 @@ def record_settings(
     return settings
 
 
-def attack_folder(attack: Attack, *before: Attack) -> str:
-    """Returns the folder of an attack's records, of its own for other settings."""
+def folder_of(name: str, told: Sequence[Any]) -> str:
+    """Returns a folder's name for records, of its own for other facts or settings."""
     try:
-        told = [[one.name, one.settings()] for one in (*before, attack)]
-        return f"{attack.name}-{_digest(told)}"
+        text = json.dumps(told, sort_keys=True)
     except TypeError as error:
         raise TypeError(
-            f"Invalid settings of the attack {attack.name!r}. Expected plain data, by "
-            f"which its records are kept. Received: {attack.settings()!r}"
+            f"Invalid settings of {name!r}. Expected plain data, by which its records "
+            f"are kept. Received: {told!r}"
         ) from error
-
-
-def subject_folder(name: str, *facts: Mapping[str, Any]) -> str:
-    """Returns the folder of a subject's records, of its own for other facts."""
-    told = [dict(each) for each in facts if each]
-    return f"{name}-{_digest(told)}" if told else name
-
-
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{name}-{digest[:10]}" if told else name
 
 
 @dataclasses.dataclass(frozen=True)

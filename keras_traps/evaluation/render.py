@@ -20,14 +20,9 @@ import numpy as np
 from keras_traps._files import make_writable, write_atomically
 from keras_traps.rates import Rate
 
-NOTHING = "–"
-"""For a cell that has no meaning in its row."""
-
-NOT_APPLICABLE = "n/a"
-"""For a rate of which nothing was tried, e.g. no adversarial image was found."""
-
-FIGURES = "figures"
-"""The folder, beside the Markdown file, that holds its pictures."""
+NOTHING = "–"  # in a cell that has no meaning in its row
+NOT_APPLICABLE = "n/a"  # for a rate of which nothing was tried
+FIGURES = "figures"  # the folder, beside the Markdown file, of its pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +57,17 @@ def write_page(
     shown: Mapping[str, Any],
     figures: Mapping[str, bytes] | None = None,
 ) -> ReportPaths:
-    """Writes a page as HTML and Markdown, and its numbers as strict JSON.
-
-    Each file appears whole or not at all; an older one is replaced.
-    """
-    directory = Path(directory)
+    """Writes a page as HTML and Markdown, and its numbers as strict JSON."""
+    directory, figures = Path(directory), figures or {}
     paths = ReportPaths(
         directory / f"{name}.json",
         directory / f"{name}.md",
         directory / f"{name}.html",
-        tuple(directory / FIGURES / f"{one}.png" for one in figures or {}),
+        tuple(directory / FIGURES / f"{one}.png" for one in figures),
     )
     for folder in {directory, *(path.parent for path in paths.figures)}:
         make_writable(folder, name="directory")
-    for path, png in zip(paths.figures, (figures or {}).values(), strict=True):
+    for path, png in zip(paths.figures, figures.values(), strict=True):
         write_atomically(path, png)
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(paths.json, f"{text}\n".encode())
@@ -97,23 +89,18 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    named = (interval, known, listing, measure, nominal, number, percent)
+    made.filters |= {each.__name__: each for each in named}
     made.filters |= {
         "cells": lambda row: [c if isinstance(c, Cell) else Cell(str(c)) for c in row],
         "data": lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
         "flat": _flat,
         "headings": _headings,
-        "interval": interval,
-        "known": known,
-        "listing": listing,
         "md": _markdown,
-        "measure": measure,
         "named": lambda keys, names: [names[key] for key in keys],
-        "nominal": nominal,
-        "number": number,
         "of": lambda k, names: names[k] if 0 <= k < len(names) else str(k),
-        "percent": percent,
         "settings": settings_text,
-        "share": share,
+        "share": lambda rate: percent(rate.value) + (" %" if rate.total else ""),
     }
     made.globals |= {"cell": Cell, "rate": rate_cell, "figures": FIGURES}
     return made
@@ -197,12 +184,6 @@ def number(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(number(item) for item in value)
     return str(value)
-
-
-def share(rate: Rate) -> str:
-    """Writes a rate in a sentence, e.g. `"12.3 %"`."""
-    text = percent(rate.value)
-    return text if rate.value is None else f"{text} %"
 
 
 def interval(rate: Rate) -> str:

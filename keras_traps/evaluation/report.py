@@ -1,6 +1,8 @@
 """The reports: JSON for programs, Markdown and HTML for people.
 
-Here is what they show; how it is said is in `templates/pages.j2`.
+Here is what they show; how it is said is in `templates/pages.j2`. Each writes files of
+its own name into a directory, which is made if it does not exist, and returns their
+paths; an `OSError` tells that nothing can be written there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.render import (
     ReportPaths,
     number,
-    percent,
     plain,
     settings_text,
     write_page,
@@ -29,16 +30,6 @@ from keras_traps.evaluation.runner import WorstCase
 from keras_traps.evaluation.subjects import INTEGRATED, THREATS
 from keras_traps.luring.metrics import LuringMetrics
 from keras_traps.rates import Rate
-
-__all__ = [
-    "ReportPaths",
-    "percent",
-    "plain",
-    "write_luring_tables",
-    "write_report",
-    "write_tables",
-    "write_worst_case",
-]
 
 # The attractor paper's names of what it has at each false-positive rate.
 _AT_RATE = {
@@ -55,19 +46,7 @@ _Row = dict[str, Any]
 
 
 def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
-    """Writes the report of an evaluation as JSON, Markdown and HTML.
-
-    Args:
-        evaluation: What was found.
-        directory: Where to write `report.json`, `report.md`, `report.html` and
-            `figures/`; made if it does not exist.
-
-    Returns:
-        The paths of what was written.
-
-    Raises:
-        OSError: If nothing can be written there.
-    """
+    """Writes the report of an evaluation, and its pictures into `figures/`."""
     found, shown = evaluation, _shown(evaluation)
     plots = {"roc": roc_picture(found), "correlations": correlation_picture(found)}
     views = [
@@ -81,13 +60,13 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
     return write_page(
         directory,
         "report",
-        title=found.title,
+        title=f"Attractors on {found.dataset}",
         subtitle=f"{found.dataset}, {attacks} attack{'' if attacks == 1 else 's'}",
         content=_content(found),
         figures=figures,
         shown={
             **shown,
-            "summary": _summary(found),
+            "summary": _summary(found, shown["rows"]),
             "losses": _grouped(losses) if shown["other_losses"] else {},
             "plots": plots,
             "views": views,
@@ -98,19 +77,10 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
 def write_tables(
     evaluation: Evaluation, numbers: Sequence[int], directory: str | Path
 ) -> ReportPaths:
-    """Writes the attractor paper's tables as JSON, Markdown and HTML.
+    """Writes the attractor paper's Tables I to VI, of which `numbers` names some.
 
-    Args:
-        evaluation: What was found, with the variants of `VARIANTS_OF` and, for Table
-            IV, the false-positive rates of `RATES_OF`.
-        numbers: Which of Tables I to VI, as 1 to 6.
-        directory: Where to write `tables.json`, `tables.md` and `tables.html`.
-
-    Returns:
-        The paths of what was written; there are no figures.
-
-    Raises:
-        OSError: If nothing can be written there.
+    The evaluation has to have the variants of `VARIANTS_OF` and, for Table IV, the
+    false-positive rates of `RATES_OF`.
     """
     largest = max(evaluation.thresholds)
     return write_page(
@@ -126,7 +96,7 @@ def write_tables(
             if paper.PAPER_FPR in evaluation.thresholds
             else largest,
             "largest": largest,
-            "unbounded": paper.UNBOUNDED,
+            "unbounded": ("BLB", "CW2", "EAD"),
         },
     )
 
@@ -140,22 +110,10 @@ def write_luring_tables(
     *,
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
-    """Writes the luring paper's tables as JSON, Markdown and HTML.
+    """Writes the luring paper's tables; attacks may be missing, and all may be.
 
-    Args:
-        dataset: The data set's name.
-        clean: The models on clean test images.
-        runs: What was run; attacks may be missing, and all may be.
-        frame: What became of each image, as `make_frame` makes it of the runs.
-        directory: Where to write `luring.json`, `luring.md` and `luring.html`.
-        provenance: What a reader needs to make the tables again; the commands of the
-            runs and their seeds are added.
-
-    Returns:
-        The paths of what was written; there are no figures.
-
-    Raises:
-        OSError: If nothing can be written there.
+    The frame is what `make_frame` makes of the runs. The provenance is what a reader
+    needs to make the tables again; the runs' commands and seeds are added.
     """
     parts = dict(iter(frame.groupby(["subject", "attack", "eps"]))) if runs else {}
     cells = [
@@ -185,7 +143,10 @@ def write_luring_tables(
         shown={
             **content,
             "runs": runs,
-            "clean": [(row, paper.luring_clean(dataset, row.variant)) for row in clean],
+            "clean": [
+                (row, paper.look_up("luring", "clean", dataset, row.variant))
+                for row in clean
+            ],
             "number": _LURING_TABLES.get(dataset, "The paper's attacks"),
             "tabled": _luring_part(dataset, ours, tabled=True),
             "others": _luring_part(dataset, ours, tabled=False),
@@ -210,20 +171,9 @@ def write_worst_case(
     fpr: float | None,
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
-    """Writes the worst case over many attacks as JSON, Markdown and HTML.
+    """Writes the worst case over many attacks, in their order.
 
-    Args:
-        found: What remained after each attack.
-        attacks: The attacks, in their order.
-        directory: Where to write `worst_case.json`, `.md` and `.html`.
-        fpr: The nominal false-positive rate of what watched, or `None`.
-        provenance: What a reader needs to make it again.
-
-    Returns:
-        The paths of what was written; there are no figures.
-
-    Raises:
-        OSError: If nothing can be written there.
+    The rate is the nominal false-positive rate of what watched, or `None`.
     """
     settings = {attack.name: attack.settings() for attack in attacks}
     told = {"fpr": fpr, "attacks": settings, "provenance": provenance}
@@ -295,18 +245,38 @@ def _grouped(rows: Sequence[_Row]) -> dict[str, dict[str, _Row]]:
     return grouped
 
 
-def _summary(found: Evaluation) -> dict[str, Any]:
+def _summary(found: Evaluation, rows: Sequence[_Row]) -> dict[str, Any]:
     """The numbers of the summary's sentences and tiles."""
     fprs = sorted(found.thresholds, reverse=True)
     worst = {case["variant"]: case for case in found.worst_cases}
-    passed = {fpr: _spread(found, ("paper",), _overall(fpr)) for fpr in fprs}
     false = sorted(found.clean["false_positives"].items(), reverse=True)
+
+    def spread(variants: Sequence[str], of: Callable[[_Row], Rate]) -> Any:
+        """The median and the extremes of a rate over attacks, and whose these are."""
+        chosen = [row for row in rows if row["variant"] in variants]
+        rates = pd.Series([of(row).value or 0.0 for row in chosen], dtype=float)
+        names = pd.Series([row["attack"] for row in chosen])
+        if rates.empty:
+            return None
+        return {
+            "count": len(rates),
+            "median": rates.median(),
+            "low": rates.min(),
+            "weakest": names[rates.idxmin()],
+            "top": rates.max(),
+            "names": list(names[rates == rates.max()].unique()),
+        }
+
+    def unseen(variants: Sequence[str], fpr: float) -> Any:
+        return spread(variants, lambda row: row["at"][fpr]["overall"])
+
+    passed = {fpr: unseen(("paper",), fpr) for fpr in fprs}
     return {
         "fprs": fprs,
-        "fooled": _spread(found, ("paper",), lambda row: row["success_classifier"]),
-        "passed": {fpr: spread for fpr, spread in passed.items() if spread},
-        "others": _spread(found, ("margin", "raw_sum"), _overall(fprs[0])),
-        "integrated": _spread(found, INTEGRATED, lambda row: row["success_trapped"]),
+        "fooled": spread(("paper",), lambda row: row["success_classifier"]),
+        "passed": {fpr: one for fpr, one in passed.items() if one},
+        "others": unseen(("margin", "raw_sum"), fprs[0]),
+        "integrated": spread(INTEGRATED, lambda row: row["success_trapped"]),
         # Who may try everything tries every loss.
         "worst": worst.get(ANY_LOSS, worst.get("paper")),
         # By rate, whether more are flagged than chance explains.
@@ -315,29 +285,6 @@ def _summary(found: Evaluation) -> dict[str, Any]:
             for fpr, rate in false
             if not rate.interval[0] <= fpr <= rate.interval[1]
         },
-    }
-
-
-def _overall(fpr: float) -> Callable[[_Row], Rate]:
-    return lambda row: next(x["overall"] for x in row["detection"] if x["fpr"] == fpr)
-
-
-def _spread(
-    found: Evaluation, variants: Sequence[str], of: Callable[[_Row], Rate]
-) -> dict[str, Any] | None:
-    """The median and the extremes of a rate over attacks, and whose these are."""
-    rows = [row for row in found.rows if row["variant"] in variants]
-    rates = pd.Series([of(row).value or 0.0 for row in rows], dtype=float)
-    names = pd.Series([row["attack"] for row in rows])
-    if rates.empty:
-        return None
-    return {
-        "count": len(rates),
-        "median": rates.median(),
-        "low": rates.min(),
-        "weakest": names[rates.idxmin()],
-        "top": rates.max(),
-        "names": list(names[rates == rates.max()].unique()),
     }
 
 
@@ -357,13 +304,14 @@ def _luring_part(
     variants = [name for name in paper.NAMES if name in seen]
     rows: list[dict[str, Any]] = []
     for place, each in grouped.items():
+        table = ("luring", "attacks", dataset, place[0], f"{place[1]:g}")
         counts = {paper.NAMES[v]: each[v][0].images for v in variants if v in each}
         told = [f"{name} {count}" for name, count in counts.items()]
         rows.append(
             {
                 "name": f"{place[0]} {place[1]:g}",
                 "rates": {variant: cell[1]._asdict() for variant, cell in each.items()},
-                "known": {v: paper.luring_cell(dataset, *place, v) for v in variants},
+                "known": {v: paper.look_up(*table, v) for v in variants},
                 "images": ", ".join(told)
                 if len({*counts.values()}) > 1
                 else next(iter(counts.values())),

@@ -7,12 +7,10 @@ what is recorded already from the store, and gives the rest to an engine.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib
 import itertools
 import pickle
-import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
 
@@ -21,23 +19,27 @@ import tensorflow as tf
 import tqdm
 
 from keras_traps._checks import FloatArray, IntArray, check_count, check_distinct
-from keras_traps.attacks import Attack, Batch, distances
-from keras_traps.attacks.uap import UAP
+from keras_traps.attacks import Attack, distances
+from keras_traps.attacks.deepfool import UAP, learnt_on
 from keras_traps.devices import hush_retracing, limit_threads, prepare_devices
 from keras_traps.evaluation.records import (
     Record,
     RecordStore,
     Run,
     Trial,
-    attack_folder,
-    subject_folder,
+    folder_of,
 )
 from keras_traps.evaluation.subjects import Subject
 from keras_traps.models.inference import predict
+from keras_traps.models.logits import logits_model
 from keras_traps.rates import Rate
 
 EngineName = Literal["local", "ray"]
-"""In this process, or on the cores and GPUs of a Ray cluster."""
+"""In this process, or on the cores and GPUs of a Ray cluster.
+
+The cluster that `RAY_ADDRESS` names is used, else one is started on this machine. A
+user's own model classes must be importable, and registered with Keras, everywhere.
+"""
 
 _RETRIES = 3
 _SUBJECTS_PER_WORKER = 4
@@ -97,15 +99,14 @@ def attack_all(
         store: Where records are kept; a run that is interrupted goes on from them.
         background: `(images, ...)`: images without labels, for attacks that learn from
             many. Defaults to the subject's examples.
-        seed: Seed of the attacks' randomness. Defaults to `0`.
-        chunk_size: How many images are attacked at once and recorded together. Defaults
-            to `250`.
+        seed: Seed of the attacks' randomness.
+        chunk_size: How many images are attacked at once and recorded together.
         limits: How many images an attack meets at most, by its name. Defaults to all.
         sweeps: Changes of an attack's settings to try, by its name, such as
-            `keras_traps.attacks.LURING_SWEEPS`. Defaults to none.
+            `keras_traps.attacks.LURING_SWEEPS`.
         num_examples_sweep: On how many images settings are compared. Defaults to all.
-        engine: Where the attacks run. Defaults to `"local"`.
-        provenance: What a reader needs to make it again. Defaults to nothing.
+        engine: Where the attacks run.
+        provenance: What a reader needs to make it again.
 
     Yields:
         What was run, as soon as it was, and then in `runs/` of the store's directory.
@@ -118,10 +119,17 @@ def attack_all(
         "attacks", [f"{one.name} {one.linf_bound or 0:g}" for one in attacks]
     )
     check_count("chunk_size", chunk_size)
-    check_limits(limits or {}, attacks)
+    known = sorted({attack.name for attack in attacks})
+    for name, limit in (limits or {}).items():
+        if name not in known:
+            raise ValueError(
+                "Invalid value for argument `limits`. Expected of "
+                f"{', '.join(known)}. Received: {name!r}"
+            )
+        check_count(f"limits[{name!r}]", limit)
     if num_examples_sweep is not None:
         check_count("num_examples_sweep", num_examples_sweep)
-    worker = _make_engine(engine, background, seed)
+    worker = _engine(engine, background, seed)
     courses: list[Course[Run]] = []
     total = 0
     for each in subjects:
@@ -156,49 +164,16 @@ def worst_case(
     its largest false-positive rate. The worst case over all attacks costs so no more
     than the images that still stand, as AutoAttack does it.
 
-    Args:
-        subject: What is attacked.
-        attacks: The attacks in their order, the cheap ones first; no two of one name.
-            Those that do not follow the subject's loss are left out.
-        store: Where records are kept; a run that is interrupted goes on from them.
-        background: See `attack_all`. Defaults to the subject's examples.
-        seed: Seed of the attacks' randomness. Defaults to `0`.
-        chunk_size: How many images are attacked at once. Defaults to `250`.
-        engine: Where the attacks run. Defaults to `"local"`.
-
-    Returns:
-        How many each attack felled, and how many fell in all.
-
-    Raises:
-        ImportError: If Ray is asked for and not installed.
-        ValueError: If there are no attacks or two of one name, or `chunk_size` is out
-            of its range. Nothing is run.
+    The attacks are in their order, the cheap ones first, no two of one name. All else
+    is as in `attack_all`, the errors too.
     """
     check_distinct("attacks", [attack.name for attack in attacks])
     check_count("chunk_size", chunk_size)
+    worker = _engine(engine, background, seed)
     known = [attack for attack in attacks if subject.follows(attack)]
-    count = len(subject.examples)
-    chunks = enumerate(_chunks(count, chunk_size))
-    courses = [_standing(subject, known, rows, chunk) for chunk, rows in chunks]
-    worker = _make_engine(engine, background, seed)
-    found = list(_lead(courses, worker, store, count * len(known)))
-    tried, felled = (
-        {name: sum(each[name][i] for each in found) for name in found[0]}
-        for i in (0, 1)
-    )
-    return WorstCase(subject.name, tried, felled, Rate(sum(felled.values()), count))
-
-
-def check_limits(limits: Mapping[str, int], attacks: Sequence[Attack]) -> None:
-    """Refuses limits that are no counts, or of attacks that are not run."""
-    known = {attack.name for attack in attacks}
-    for name, limit in limits.items():
-        if name not in known:
-            raise ValueError(
-                "Invalid value for argument `limits`. Expected of "
-                f"{', '.join(sorted(known))}. Received: {name!r}"
-            )
-        check_count(f"limits[{name!r}]", limit)
+    course = _standing(subject, known, chunk_size)
+    [found] = _lead([course], worker, store, len(subject.examples) * len(known))
+    return found
 
 
 def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
@@ -253,7 +228,14 @@ def _course(
         records = iter((yield list(itertools.chain.from_iterable(parts))))
         for one, part in zip(tried, parts, strict=True):
             found = Record.join([next(records) for _ in part], kept=0)
-            trials.append(Trial(_settings(*one), few, *_unharmed(found, one[1])))
+            failed = ~found.succeeded(targeted=one[1].targeted)
+            standing, defended = failed, found.defended
+            if defended is None:
+                defended = failed
+            else:
+                standing = found["target"] == found["labels"]
+            counts = int(standing.sum()), int(defended.sum())
+            trials.append(Trial(_settings(*one), few, *counts))
         best = min(trials, key=lambda trial: (trial.standing, trial.defended))
         subject, attack = tried[trials.index(best)]
     tasks = _tasks(subject, attack, count, chunk_size)
@@ -277,41 +259,40 @@ def _course(
 
 
 def _standing(
-    subject: Subject, attacks: Sequence[Attack], rows: IntArray, chunk: int
-) -> Course[dict[str, tuple[int, int]]]:
-    """All attacks on what stands of one chunk: on how many, and how many fell."""
-    found = {attack.name: (0, 0) for attack in attacks}
+    subject: Subject, attacks: Sequence[Attack], size: int
+) -> Course[WorstCase]:
+    """All attacks, each on what still stands."""
+    count, tried, felled = len(subject.examples), {}, {}
+    standing = _chunks(count, size)
     for place, attack in enumerate(attacks):
-        if not len(rows):
-            break
-        folder = f"standing/{attack_folder(attack, *attacks[:place])}"
-        [record] = yield [Task(subject, attack, rows, _beneath(subject, folder), chunk)]
-        through = record.misclassified
-        if subject.detector is not None and not subject.integrated:
-            flagged = subject.detector.judge(record).flagged
-            through = through & ~flagged[max(flagged)]
-        found[attack.name] = len(rows), int(through.sum())
-        rows = rows[~through]
-    return found
-
-
-def _unharmed(record: Record, attack: Attack) -> tuple[int, int]:
-    """On how many images the attack failed, by what counts first and second."""
-    if record.defended is None:
-        failed = int((~record.succeeded(targeted=attack.targeted)).sum())
-        return failed, failed
-    right = record["target"] == record["labels"]
-    return int(right.sum()), int(record.defended.sum())
+        folder = _folder(subject, *attacks[: place + 1], within="standing/")
+        tasks = [
+            Task(subject, attack, rows, folder, chunk)
+            for chunk, rows in enumerate(standing)
+            if len(rows)
+        ]
+        tried[attack.name] = sum(map(len, standing))
+        for task, record in zip(tasks, (yield tasks), strict=True):
+            through = record.misclassified
+            if subject.detector is not None and not subject.integrated:
+                flagged = subject.detector.judge(record).flagged
+                through = through & ~flagged[max(flagged)]
+            standing[task.chunk] = task.rows[~through]
+        felled[attack.name] = tried[attack.name] - sum(map(len, standing))
+    return WorstCase(subject.name, tried, felled, Rate(sum(felled.values()), count))
 
 
 def _tasks(subject: Subject, attack: Attack, count: int, size: int) -> list[Task]:
-    folder = _beneath(subject, attack_folder(attack))
-    chunks = enumerate(_chunks(count, size))
-    return [Task(subject, attack, rows, folder, chunk) for chunk, rows in chunks]
+    folder = _folder(subject, attack)
+    parts = enumerate(_chunks(count, size))
+    return [Task(subject, attack, rows, folder, chunk) for chunk, rows in parts]
 
 
-def _beneath(subject: Subject, folder: str) -> str:
-    return f"{subject_folder(subject.name, subject.facts, subject.choice)}/{folder}"
+def _folder(subject: Subject, *attacks: Attack, within: str = "") -> str:
+    facts = [dict(each) for each in (subject.facts, subject.choice) if each]
+    settings = [[attack.name, attack.settings()] for attack in attacks]
+    last = folder_of(attacks[-1].name, settings)
+    return f"{folder_of(subject.name, facts)}/{within}{last}"
 
 
 def _chunks(count: int, size: int) -> list[IntArray]:
@@ -399,29 +380,8 @@ def _recorded(store: RecordStore, task: Task) -> Record | None:
     return record.take(common) if np.array_equal(record["ids"][:common], ids) else None
 
 
-def _make_engine(
-    name: EngineName, background: FloatArray | None, seed: int
-) -> _LocalEngine:
-    engines = {"local": _LocalEngine, "ray": _RayEngine}
-    if name not in engines:
-        raise ValueError(
-            "Invalid value for argument `engine`. Expected 'local' or 'ray'. Received: "
-            f"engine={name!r}"
-        )
-    return engines[name](background, seed)
-
-
 class _RayEngine(_LocalEngine):
-    """Does tasks as Ray tasks, one per core, or one per GPU where there are any.
-
-    A cluster that runs already, named by the environment variable `RAY_ADDRESS`, is
-    used; else one is started on this machine and ends with the process. A task whose
-    worker dies is done again by another, up to three times. Models of a user's own
-    classes must be importable, and registered with Keras, on every machine.
-
-    A universal perturbation is learnt by the first task that needs it, and given to the
-    others of the same attack and subject: all images have the same one.
-    """
+    """Does tasks as Ray tasks, one per core, or one per GPU where there are any."""
 
     together = True
 
@@ -439,7 +399,7 @@ class _RayEngine(_LocalEngine):
         unit = "num_gpus" if ray.cluster_resources().get("GPU") else "num_cpus"
         options = {"max_retries": _RETRIES, "num_returns": 2, unit: 1}
         self._work = ray.remote(**options)(_work)
-        self._packed: dict[Subject, tuple[str, Any]] = {}
+        self._packed: dict[Subject, Any] = {}
         self._known: dict[Any, Any] = {}
         self._doing: dict[Any, Task] = {}
 
@@ -449,13 +409,14 @@ class _RayEngine(_LocalEngine):
             # Verdicts are made here: of the detector, only what it asks is sent. Keras
             # models are pickled as their `.keras` files, each once.
             sent = dataclasses.replace(subject, asked=subject.questions, detector=None)
-            packed = self._ray.put(self._ray.cloudpickle.dumps(sent))
-            self._packed[subject] = uuid.uuid4().hex, packed
+            packed = self._ray.cloudpickle.dumps(sent)
+            self._packed[subject] = self._ray.put(packed)
         # Each worker would learn its own perturbation, which rounding makes another's.
         # Ray holds a task back until what it is given is there.
-        same = (subject, task.attack) if _can_share(task.attack) else None
+        same = (subject, task.attack) if isinstance(task.attack, UAP) else None
         record, learnt = self._work.remote(
-            *self._packed[subject],
+            self._packed[subject].hex(),
+            self._packed[subject],
             dataclasses.replace(task, subject=cast(Any, None)),
             self._background,
             self._seed,
@@ -493,29 +454,18 @@ def _work(
         while len(_mine) >= _SUBJECTS_PER_WORKER:
             del _mine[next(iter(_mine))]
         _mine[token] = pickle.loads(packed)
-    learnt = [] if known is None else [known]
-    attack = _with_known(task.attack, learnt)
-    task = dataclasses.replace(task, subject=_mine[token], attack=attack)
-    return run_task(task, background, seed), learnt[0] if learnt else None
+    subject = _mine[token]
+    learnt = learnt_on(logits_model(subject.attacked, subject.output))
+    learnt.update(known or {})
+    record = run_task(dataclasses.replace(task, subject=subject), background, seed)
+    return record, dict(learnt)
 
 
-def _can_share(attack: Attack) -> bool:
-    """Tells whether all that an attack does with a batch is to learn and to add."""
-    # A subclass with a `perturb` of its own may learn otherwise, or not at all.
-    return isinstance(attack, UAP) and type(attack).perturb is UAP.perturb
-
-
-def _with_known(attack: Attack, known: list[Any]) -> Attack:
-    """Returns a universal attack that learns nothing but what goes into `known`."""
-    if not _can_share(attack):
-        return attack
-
-    def learn(batch: Batch) -> Any:
-        if not known:
-            known.append(cast(UAP, attack).learn(batch))
-        return known[0]
-
-    shared = copy.copy(attack)
-    # On the copy alone, which is frozen: all else stays what the class makes of it.
-    object.__setattr__(shared, "learn", learn)
-    return shared
+def _engine(name: str, background: FloatArray | None, seed: int) -> _LocalEngine:
+    engines = {"local": _LocalEngine, "ray": _RayEngine}
+    if name not in engines:
+        raise ValueError(
+            "Invalid value for argument `engine`. Expected 'local' or 'ray'. Received: "
+            f"engine={name!r}"
+        )
+    return engines[name](background, seed)

@@ -17,8 +17,8 @@ from keras_traps._checks import FloatArray, IntArray, check_count
 from keras_traps.attacks import Attack, Loss
 from keras_traps.attractors import ForensicAnalyzer, TrapSettings
 from keras_traps.datasets import Dataset
-from keras_traps.layers import LuringInput
-from keras_traps.models.inference import inner_layers, predict
+from keras_traps.luring.schemes import SOFTNESS, softened
+from keras_traps.models.inference import predict
 from keras_traps.models.outputs import AttackedOutput, Output
 from keras_traps.provenance import architecture_sha256, weights_sha256
 
@@ -28,16 +28,10 @@ if TYPE_CHECKING:
 Variant = Literal["paper", "margin", "raw_sum", "integrated", "integrated_label"]
 """How an attack sees the trapped model M.
 
-- `"paper"`: with its own loss on the normalised sum, as the paper's platform has it.
-- `"margin"`: with a logit-margin loss on the normalised sum.
-- `"raw_sum"`: with its own loss on C + W before its normalisation.
-- `"integrated"`: the classify-detect-recover model, whose recovered answer has a
-  gradient.
-- `"integrated_label"`: the same where it has none.
+With its own loss on the normalised sum, as the paper's platform has it; with a
+logit-margin loss on the same; with its own loss on C + W before its normalisation; or
+as the classify-detect-recover model, whose recovered answer has a gradient or none.
 """
-
-SubjectName = Variant | Literal["undefended"]
-"""A variant of the trapped model, or the classifier C itself."""
 
 INTEGRATED: tuple[Variant, ...] = ("integrated", "integrated_label")
 """The variants in which flagging is part of the answer."""
@@ -59,9 +53,6 @@ THREATS: dict[Threat, str] = {
 }
 """What each attacker has and does, as the end of a sentence."""
 
-SOFTNESS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
-"""How much flatter the sigmoid is that `"softened"` tries; 1 is P's own."""
-
 Question = Callable[[FloatArray], npt.NDArray[Any]]
 """From images in [0, 1] to one answer, or one row, for each."""
 
@@ -81,8 +72,7 @@ class Examples:
 
     def targets(self, attack: Attack) -> IntArray | None:
         """Returns the targets of an attack, or `None` where it has none."""
-        by_rule = {"random": self.random, "least_likely": self.least_likely}
-        return by_rule.get(attack.target_rule)
+        return getattr(self, attack.target_rule, None)
 
     def take(self, rows: IntArray | slice) -> Examples:
         """Returns some of them, by their position."""
@@ -99,17 +89,10 @@ def choose_examples(
 ) -> Examples:
     """Chooses the images to attack: the first that all models are right on.
 
-    Args:
-        test: The test images.
-        outputs: `(images, classes)` each: what each model returns for all of them.
-        num_examples: How many at most.
-        seed: Seed of the random targets. Defaults to `0`.
-        logits: The first model up to its logits, which tells the least likely class
-            where several have the lowest output, as probabilities of 0. Defaults to
-            the first of these classes.
-
-    Returns:
-        The examples, as many as there are. Fewer are the first of more.
+    Of each model `outputs` has what it returns for all test images, `(images,
+    classes)`. The random targets are drawn by `seed`. Where several classes have the
+    lowest output of the first model, as probabilities of 0, `logits`, that model up to
+    its logits, tells the least likely one; without it, that is the first of these.
 
     Raises:
         ValueError: If `num_examples` is below 1, or there is no such image.
@@ -124,8 +107,8 @@ def choose_examples(
     found = outputs[0][ids]
     least_likely = attacks.least_likely_targets(found, labels)
     # Only these: between close outputs rounding may have another order than logits.
-    lowest = found == found.min(axis=1, keepdims=True)
-    tied = np.flatnonzero(lowest.sum(axis=1) > 1)
+    lowest = (found == found.min(axis=1, keepdims=True)).sum(axis=1)
+    tied = np.flatnonzero(lowest > 1)
     if logits is not None and len(tied):
         exact = predict(logits, images[tied])
         least_likely[tied] = attacks.least_likely_targets(exact, labels[tied])
@@ -212,12 +195,10 @@ class Subject:
     loss: Loss | None = None  # what the attacker follows; `None`: each attack's own
     asked: Mapping[str, Question] = dataclasses.field(default_factory=dict)
     detector: Detector | None = None
-    # Whether flagging is part of the model's answer.
-    integrated: bool = False
+    integrated: bool = False  # whether flagging is part of the model's answer
     # How the attacked model is made from `model`; `None`: it is that.
     view: Callable[[keras.Model], keras.Model] | None = None
-    # Whether each image gets the change that was made for the one beside it.
-    exchanged: bool = False
+    exchanged: bool = False  # whether each image gets the change of the one beside it
     # What else names it, by column of the frame.
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # What its records depend on that the settings of the store do not tell.
@@ -258,18 +239,11 @@ def model_subject(
     loss: Loss | None = None,
     detector: Detector | None = None,
 ) -> Subject:
-    """Makes a subject of any classifier, with or without a detector.
+    """Makes a subject of any built classifier, with or without a detector.
 
-    Args:
-        model: A built classifier.
-        examples: The images to attack.
-        name: Its name. Defaults to `"model"`.
-        output: What it returns. Defaults to `"logits"`.
-        loss: What the attacker follows. Defaults to `None`, each attack's own.
-        detector: What watches it, such as a `ScoreDetector`. Defaults to `None`.
-
-    Returns:
-        The subject; models of other weights or layers do not share its records.
+    Models of other weights or layers do not share its records. The `loss` is what the
+    attacker follows, by default each attack's own; the detector may be a
+    `ScoreDetector`.
     """
     facts = {"model": weights_sha256(model), "architecture": architecture_sha256(model)}
     facts |= {"output": output, "loss": str(loss)}
@@ -300,14 +274,7 @@ def defend(
 ) -> Defence:
     """Traps a classifier and fits an analyzer for each false-positive rate.
 
-    Args:
-        classifier: A built classifier.
-        settings: The traps' constants.
-        images: `(images, ...)`, float32, in [0, 1]: clean images for the thresholds.
-        fprs: Nominal false-positive rates. Defaults to `(0.05, 0.005)`, the paper's.
-
-    Returns:
-        The defence.
+    The images, `(images, ...)`, float32, in [0, 1], are clean ones for the thresholds.
 
     Raises:
         ValueError: If there are no rates, or too few images for one of them.
@@ -325,32 +292,23 @@ def defend(
 
 
 def attractor_subjects(
-    defence: Defence, examples: Examples, names: Sequence[SubjectName]
+    defence: Defence, examples: Examples, names: Sequence[str]
 ) -> list[Subject]:
-    """Makes the subjects of an evaluation of attractors.
+    """Makes a subject of each name: `"undefended"` for C, else a variant of M.
 
-    Args:
-        defence: The classifier C and its traps.
-        examples: The images to attack.
-        names: `"undefended"` for C, and variants of the trapped model.
-
-    Returns:
-        One for each name. Their records depend on what `record_settings` tells of the
-        defence.
+    Their records depend on what `record_settings` tells of the defence.
     """
-    # Views and questions can be sent to another process; an analyzer cannot.
-    integrated = functools.partial(_integrated, defence.main_analyzer.thresholds)
+    integrated = functools.partial(attractors.integrate, analyzer=defence.main_analyzer)
     views: dict[str, Callable[[keras.Model], keras.Model]] = {
         "raw_sum": attractors.raw_sum,
-        "integrated": functools.partial(integrated, True),
-        "integrated_label": functools.partial(integrated, False),
+        "integrated": integrated,
+        "integrated_label": functools.partial(integrated, differentiable=False),
     }
     watched = Subject(
         "paper",
         defence.trapped,
         examples,
         "scores",
-        asked={"correlations": _Correlations(defence.trapped)},
         detector=Watermark(defence.analyzers),
     )
     return [
@@ -365,27 +323,6 @@ def attractor_subjects(
         )
         for name in names
     ]
-
-
-def _integrated(
-    thresholds: attractors.Thresholds, differentiable: bool, trapped: keras.Model
-) -> keras.Model:
-    analyzer = ForensicAnalyzer(trapped).with_thresholds(thresholds)
-    return attractors.integrate(trapped, analyzer, differentiable=differentiable)
-
-
-class _Correlations:
-    """W of a trapped model, which is all that is pickled of it."""
-
-    def __init__(self, trapped: keras.Model) -> None:
-        self._trapped = trapped
-        self._analyzer = ForensicAnalyzer(trapped)
-
-    def __call__(self, images: FloatArray) -> FloatArray:
-        return self._analyzer.correlations(images)
-
-    def __reduce__(self) -> tuple[type[_Correlations], tuple[keras.Model]]:
-        return _Correlations, (self._trapped,)
 
 
 def _classes(model: keras.Model, images: FloatArray) -> IntArray:
@@ -403,27 +340,13 @@ def luring_subjects(
     surrogate: keras.Model | None = None,
     softness: Sequence[float] = SOFTNESS,
 ) -> list[Subject]:
-    """Makes what one kind of attacker attacks of luring.
+    """Makes what an attacker of `THREATS` attacks; M and M∘P answer to its images.
 
-    Whatever is attacked, what counts is what M and M∘P answer to the images.
-
-    Args:
-        threat: What the attacker has; see `THREATS`.
-        variant: How M∘P was made.
-        target: M; all models return logits.
-        augmented: M∘P.
-        examples: The images to attack; `"exchanged"` leaves out the last of an odd
-            number.
-        weights: Hashes of the weights of all models that the images depend on, by name.
-        surrogate: The attacker's own classifier, for `"surrogate"`.
-        softness: What `"softened"` tries, each at least 1. Defaults to `SOFTNESS`.
-
-    Returns:
-        One subject; for `"softened"` one for each softness, of which the best counts.
-
-    Raises:
-        ValueError: If the surrogate is missing, `"exchanged"` has no two images, or a
-            softness is below 1.
+    All models return logits. `variant` says how M∘P was made; `weights` are hashes of
+    the weights of all models that the images depend on, by name. `"surrogate"` needs
+    the attacker's own classifier, `"exchanged"` leaves out the last of an odd number of
+    examples, and `"softened"` is one subject for each softness, of at least 1, of which
+    the best counts.
     """
     if threat == "surrogate" and surrogate is None:
         raise ValueError(
@@ -435,12 +358,12 @@ def luring_subjects(
             f"Received: {min(softness):g}"
         )
     if threat == "exchanged":
-        if len(examples) < 2:
+        examples = examples.take(slice(len(examples) // 2 * 2))
+        if not len(examples):
             raise ValueError(
                 "Invalid value for argument `examples`. Expected two or more, for they "
-                f"exchange their changes. Received: {len(examples)}"
+                "exchange their changes. Received: 1"
             )
-        examples = examples.take(slice(len(examples) // 2 * 2))
     base = Subject(
         f"{threat}-{variant}",
         {"whitebox": target, "surrogate": surrogate}.get(threat) or augmented,
@@ -458,58 +381,9 @@ def luring_subjects(
         return [base]
     return [
         dataclasses.replace(
-            base, view=functools.partial(_soften, each), choice={"softness": each}
+            base,
+            view=functools.partial(softened, softness=each),
+            choice={"softness": each},
         )
         for each in softness
     ]
-
-
-def past_the_lure(attack: Attack) -> Attack:
-    """Returns PGD with a gradient that goes past P, for the threat `"identity"`."""
-    if attack.name != "PGD":
-        raise ValueError(
-            "Invalid value for argument `attack`. Only PGD has a form whose gradient "
-            f"goes past P. Received: {attack.name}"
-        )
-    settings = {**attack.settings(), "abort_early": False, "through": ("lure",)}
-    return attacks.create("BPDA", **settings)
-
-
-def _soften(softness: float, augmented: keras.Model) -> keras.Model:
-    """Makes M∘P a model with the same answers and a gradient that does not vanish.
-
-    Near 0 and 1 the slope of P's last sigmoid is nearly 0. Here the gradient goes
-    through `sigmoid(z / softness)` in place of `sigmoid(z)`, but for the factor
-    `1 / softness`, which no attack that takes a gradient's direction can see.
-    """
-    if not any(isinstance(one, LuringInput) for one in inner_layers(augmented)):
-        raise ValueError(
-            "Invalid value for argument `augmented`. Expected a model with a "
-            f"`LuringInput` in it. Received: {augmented.name!r}"
-        )
-
-    def softer(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, LuringInput):
-            return _SoftLure(layer, softness)
-        if any(isinstance(one, LuringInput) for one in inner_layers(layer)):
-            return keras.models.clone_model(layer, clone_function=softer)
-        return layer
-
-    return keras.models.clone_model(augmented, clone_function=softer)
-
-
-class _SoftLure(keras.layers.Layer):
-    """P with another gradient."""
-
-    def __init__(self, lure: LuringInput, softness: float) -> None:
-        super().__init__(name=lure.name, autocast=False)
-        self.until_sigmoid = lure.until_sigmoid()
-        self.softness = softness
-        self.built = True
-
-    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        z = keras.ops.cast(self.until_sigmoid(images, training=False), "float32")
-        flat = self.softness * keras.ops.sigmoid(z / self.softness)
-        # What is added is 0, and has the gradient.
-        still = keras.ops.stop_gradient
-        return still(keras.ops.sigmoid(z)) + (flat - still(flat))

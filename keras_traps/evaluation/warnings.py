@@ -50,16 +50,16 @@ def find_warnings(frame: pd.DataFrame) -> list[str]:
         if variant == "undefended":
             found += _on_classifier(attack, cell)
             continue
-        leads: list[tuple[str, Iterator[tuple[str, Pair]]]] = []
         single, sighted = cells.get((variant, "FGSM")), cells.get((variant, "PGD"))
+        leads: list[tuple[str, Iterator[tuple[str, Pair]]]] = []
         if attack in ("BIM", "PGD"):
             leads.append((_WEAKER, _leads(single, cell)))
         if attack == "SPSA":
             leads.append((_BLIND, _leads(cell, sighted)))
-            leads.append((_BLIND, _unseen_leads(cell, sighted)))
+            leads.append((_BLIND, _leads(cell, sighted, unseen=True)))
         if variant in ("margin", "raw_sum"):
             paper = cells.get(("paper", attack))
-            leads.append((_LOSS, _unseen_leads(cell, paper)))
+            leads.append((_LOSS, _leads(cell, paper, unseen=True)))
         for sentence, pairs in leads:
             for how, pair in pairs:
                 one, other = pair.shares
@@ -83,26 +83,24 @@ def _on_classifier(attack: str, cell: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _unseen_leads(
-    one: pd.DataFrame, other: pd.DataFrame | None
-) -> Iterator[tuple[str, Pair]]:
-    """Yields where the first leads unnoticed; nothing if all success is, integrated."""
-    for fpr in () if one["integrated"].any() else fprs_of(one):
-        how = f" unnoticed at {fpr:.1%} false positives"
-        yield from _leads(one, other, how, f"flagged_{fpr:g}")
-
-
 def _leads(
-    one: pd.DataFrame | None, other: pd.DataFrame | None, how: str = "", seen: str = ""
+    one: pd.DataFrame | None, other: pd.DataFrame | None, *, unseen: bool = False
 ) -> Iterator[tuple[str, Pair]]:
-    """Yields a lead of the first that says something, where both were run."""
+    """Yields where the first leads by enough, or does so unnoticed at some rate."""
     if one is None or other is None:
         return
-    pair = compare(_success(one, seen), _success(other, seen))
-    first, second = pair.shares
-    if pair.p_value < LEVEL and first > second + _POINT:
-        yield how, pair
-
-
-def _success(cell: pd.DataFrame, seen: str) -> pd.Series:
-    return cell["success"] & ~cell[seen] if seen else cell["success"]
+    counted = {"": (one["success"], other["success"])}
+    if unseen:
+        # Of an integrated model all success is.
+        counted = {
+            f" unnoticed at {fpr:.1%} false positives": (
+                one["success"] & ~one[f"flagged_{fpr:g}"],
+                other["success"] & ~other[f"flagged_{fpr:g}"],
+            )
+            for fpr in ([] if one["integrated"].any() else fprs_of(one))
+        }
+    for how, both in counted.items():
+        pair = compare(*both)
+        first, second = pair.shares
+        if pair.p_value < LEVEL and first > second + _POINT:
+            yield how, pair

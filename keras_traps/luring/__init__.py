@@ -10,12 +10,7 @@ from keras_traps.luring.classifier import (
 from keras_traps.luring.metrics import (
     CleanMetrics,
     LuringMetrics,
-    adequation_rate,
-    adversarial_accuracy,
     clean_metrics,
-    detection_adversarial_accuracy,
-    detection_rate,
-    l0_distortion,
     luring_metrics,
 )
 from keras_traps.luring.schemes import agreed_class, agreement_model, target_model
@@ -25,17 +20,12 @@ __all__ = [
     "FrozenAnswers",
     "LuredClassifier",
     "LuringMetrics",
-    "adequation_rate",
-    "adversarial_accuracy",
     "agreed_class",
     "agreement_model",
     "answered_dataset",
     "batch_order",
     "clean_metrics",
-    "detection_adversarial_accuracy",
-    "detection_rate",
     "frozen_answers",
-    "l0_distortion",
     "luring_metrics",
     "target_model",
 ]

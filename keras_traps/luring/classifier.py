@@ -58,9 +58,7 @@ class LuredClassifier(TellsLogits, keras.Model):
     serve the metric `accuracy` only, or with M's answers, as
     `keras_traps.luring.answered_dataset` gives them. Where these are missing `fit` asks
     M once about images in an array, and at every step about any other data.
-
-    `keras.models.clone_model` makes a plain model of it, which does not lure. A copy is
-    `LuredClassifier.from_config(lured.get_config())`, given its weights.
+    `keras.models.clone_model` makes a plain model of it, which does not lure.
 
     Args:
         target: M, a built Keras model from images in [0, 1] to classes; frozen before
@@ -134,9 +132,8 @@ class LuredClassifier(TellsLogits, keras.Model):
             loss: `"luring"`, the paper's L; `"margin"`, its alternative L';
                 `"cross_entropy"`, the baseline C_E. Defaults to `"luring"`.
             luring_weight: lambda of `"luring"` alone, above 0. Defaults to 1.
-            jit_compile: As in `keras.Model.compile`. XLA's convolutions are slow on a
-                CPU, and it does not check the pixels of a data set. Defaults to
-                `False`.
+            jit_compile: As in `keras.Model.compile`; XLA does not check the pixels of
+                a data set. Defaults to `False`.
             **kwargs: `run_eagerly`, `steps_per_execution`, `auto_scale_loss`.
 
         Raises:
@@ -170,21 +167,13 @@ class LuredClassifier(TellsLogits, keras.Model):
 
     # Methods, not properties: saving walks over those, into models without end.
     def to_logits(self) -> keras.Model:
-        """Returns M∘P up to its logits, for losses that must not saturate.
-
-        Returns:
-            A model that shares this one's layers.
-        """
+        """Returns M∘P up to its logits, for losses that must not saturate."""
         logits = logits_model(self.target, self.output_kind)
         answer = logits(self.lure(self.input), training=False)
         return keras.Model(self.input, answer, name=f"logits_of_{self.name}")
 
     def to_lure_model(self) -> keras.Model:
-        """Returns P alone as a Keras model, such as `serving.export` takes.
-
-        Returns:
-            A model from images to images that shares the weights of P.
-        """
+        """Returns P alone as a Keras model, such as `serving.export` takes."""
         return keras.Model(self.input, self.lure(self.input), name="lure")
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -194,8 +183,7 @@ class LuredClassifier(TellsLogits, keras.Model):
             x: Images as the class says, or a data set of batches.
             y: Integer classes, or M's answers by name. Defaults to none.
             *args: As in `keras.Model.fit`.
-            **kwargs: As in `keras.Model.fit`, but for `sample_weight` and
-                `class_weight`.
+            **kwargs: As there, but for `sample_weight` and `class_weight`.
 
         Returns:
             What `keras.Model.fit` returns.
@@ -206,7 +194,6 @@ class LuredClassifier(TellsLogits, keras.Model):
             ValueError: If M is trainable or P is not, or images or labels in an array
                 or a number of steps are out of their range.
         """
-        self._check_roles()
         if kwargs.get("class_weight") is not None:
             raise _weighted("class_weight")
         for name in ("epochs", "batch_size", "steps_per_epoch"):
@@ -224,7 +211,18 @@ class LuredClassifier(TellsLogits, keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Refuses to train while M is trainable or P is not; else as in Keras."""
-        self._check_roles()
+        target, lure = self.target, self.lure
+        if target.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `target`. Expected a frozen classifier, as "
+                "`target.trainable = False` makes it: luring trains P alone. Received: "
+                f"{target.name!r} with {len(target.trainable_variables)} variables"
+            )
+        if not lure.trainable_variables:
+            raise ValueError(
+                "Invalid value for argument `lure`. Expected a network with trainable "
+                f"weights, see `lure.trainable = True`. Received: {lure.name!r}"
+            )
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -286,21 +284,6 @@ class LuredClassifier(TellsLogits, keras.Model):
         # So that its state can be loaded.
         self.optimizer.build(self.lure.trainable_variables)
 
-    def _check_roles(self) -> None:
-        """Refuses to train anything but P."""
-        target, lure = self.target, self.lure
-        if target.trainable_variables:
-            raise ValueError(
-                "Invalid value for argument `target`. Expected a frozen classifier, as "
-                "`target.trainable = False` makes it: luring trains P alone. Received: "
-                f"{target.name!r} with {len(target.trainable_variables)} variables"
-            )
-        if not lure.trainable_variables:
-            raise ValueError(
-                "Invalid value for argument `lure`. Expected a network with trainable "
-                f"weights, see `lure.trainable = True`. Received: {lure.name!r}"
-            )
-
     def _checked_arrays(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Images and labels in arrays, checked; any other data as they are."""
         x = _only_images(x)
@@ -352,11 +335,7 @@ class LuredClassifier(TellsLogits, keras.Model):
 
 
 def frozen_answers(
-    target: keras.Model,
-    images: npt.ArrayLike,
-    *,
-    output: Output,
-    batch_size: int = 256,
+    target: keras.Model, images: npt.ArrayLike, *, output: Output
 ) -> FrozenAnswers:
     """Asks the classifier M for its answer and its runner-up.
 
@@ -364,7 +343,6 @@ def frozen_answers(
         target: M, called with `training=False`.
         images: `(images, height, width, channels)`, floating point, in [0, 1].
         output: What M returns.
-        batch_size: How many images at once. Defaults to `256`.
 
     Returns:
         The two classes of each image; of equal logits, the lower class comes first.
@@ -376,7 +354,7 @@ def frozen_answers(
     check_target(target, output, probe=False)
     pixels = check_images(images, target.input_shape[1:])
     check_outputs(predict(target, pixels[:_PROBED]), output)
-    logits = predict(logits_model(target, output), pixels, batch_size=batch_size)
+    logits = predict(logits_model(target, output), pixels)
     return FrozenAnswers(*(np.asarray(part) for part in _top_two(logits)))
 
 
@@ -496,9 +474,16 @@ def _read_batch(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
     """Takes apart what `fit` hands to a step: images, M's answers, labels or none."""
     images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
-    images = _checked(_only_images(images))
     if weights is not None:
         raise _weighted("sample_weight")
+    images = tf.convert_to_tensor(_only_images(images))
+    check_floating(images.dtype.name, name="x")
+    # NaN is neither.
+    inside = tf.reduce_all((images >= 0) & (images <= 1))
+    limits = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
+    found = [limits, tf.reduce_min(images), "to", tf.reduce_max(images)]
+    with tf.control_dependencies([tf.debugging.Assert(inside, found)]):
+        images = tf.identity(images)
     names = FrozenAnswers._fields
     if isinstance(told, Mapping):
         if missing := [name for name in names if name not in told]:
@@ -521,17 +506,6 @@ def _read_batch(
             f"(batch,), not one-hot rows. Received: shape {tuple(shape)}"
         )
     return images, answers, tf.reshape(labels, [-1])
-
-
-def _checked(images: tf.Tensor) -> tf.Tensor:
-    images = tf.convert_to_tensor(images)
-    check_floating(images.dtype.name, name="x")
-    # NaN is neither.
-    inside = tf.reduce_all((images >= 0) & (images <= 1))
-    told = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
-    limits = [told, tf.reduce_min(images), "to", tf.reduce_max(images)]
-    with tf.control_dependencies([tf.debugging.Assert(inside, limits)]):
-        return tf.identity(images)
 
 
 def _weighted(name: str) -> ValueError:

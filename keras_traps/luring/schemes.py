@@ -7,9 +7,13 @@ import keras
 from keras import ops
 
 from keras_traps.layers import LuringInput
+from keras_traps.models.inference import inner_layers
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 
 NO_CLASS = -1  # the class id where no answer is given
+
+SOFTNESS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
+"""What an attacker tries with `softened`; 1 is P's own sigmoid."""
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -66,8 +70,7 @@ def agreement_model(
     Args:
         target: M, called with `training=False`.
         lure: P, from images to images of the same shape: a `LuringInput`, the `lure`
-            of a `LuredClassifier`, or any network that one is made of. Called with
-            `training=False`.
+            of a `LuredClassifier`, or any network, called with `training=False`.
         output: What M returns.
 
     Returns:
@@ -176,3 +179,53 @@ def _answer(outputs: Any, given: Any) -> Any:
     # the answer is given, and -1 where it is not.
     kept = ops.cast(given, "int32")
     return ops.add(ops.multiply(kept, ops.add(classes, 1)), NO_CLASS)
+
+
+def softened(augmented: keras.Model, *, softness: float) -> keras.Model:
+    """Makes M∘P a model with the same answers and a gradient that does not vanish.
+
+    For an attacker who knows that P ends in a sigmoid, which saturates.
+
+    Args:
+        augmented: M∘P, with a `LuringInput` in it.
+        softness: How much flatter the sigmoid is whose gradient is taken; 1 is P's own.
+
+    Returns:
+        A model that shares the weights of `augmented`.
+
+    Raises:
+        ValueError: If there is no `LuringInput` in the model.
+    """
+    if not any(isinstance(one, LuringInput) for one in inner_layers(augmented)):
+        raise ValueError(
+            "Invalid value for argument `augmented`. Expected a model with a "
+            f"`LuringInput` in it. Received: {augmented.name!r}"
+        )
+
+    def softer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, LuringInput):
+            return _SoftLure(layer, softness)
+        if any(isinstance(one, LuringInput) for one in inner_layers(layer)):
+            return keras.models.clone_model(layer, clone_function=softer)
+        return layer
+
+    return keras.models.clone_model(augmented, clone_function=softer)
+
+
+class _SoftLure(keras.layers.Layer):
+    """P with another gradient."""
+
+    def __init__(self, lure: LuringInput, softness: float) -> None:
+        super().__init__(name=lure.name, autocast=False)
+        self.until_sigmoid = lure.until_sigmoid()
+        self.softness = softness
+        self.built = True
+
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        z = ops.cast(self.until_sigmoid(images, training=False), "float32")
+        # Near 0 and 1 the slope of the sigmoid is nearly 0. That of a flatter one is
+        # here multiplied by `softness`, which a gradient's direction does not show.
+        flat = self.softness * ops.sigmoid(z / self.softness)
+        # What is added is 0, and has the gradient.
+        still = ops.stop_gradient
+        return still(ops.sigmoid(z)) + (flat - still(flat))

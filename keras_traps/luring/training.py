@@ -24,10 +24,7 @@ from keras_traps.luring.classifier import (
     frozen_answers,
 )
 from keras_traps.luring.losses import LuringLoss, check_known
-from keras_traps.luring.schedules import LURE_RECIPES as LURE_RECIPES
-from keras_traps.luring.schedules import Schedule as Schedule
-from keras_traps.luring.schedules import Variant as Variant
-from keras_traps.luring.schedules import authors_schedule as authors_schedule
+from keras_traps.luring.schedules import LURE_RECIPES, Schedule, Variant
 from keras_traps.models.architectures import VictimRecipe
 from keras_traps.models.inference import inner_layers, predict
 from keras_traps.models.outputs import Output
@@ -109,7 +106,6 @@ def train_target(
     steps: int | None = None,
     seed: int = 0,
     backup: Backup | None = None,
-    verbose: bool = True,
 ) -> Picked:
     """Trains a classifier M in place, as the authors do, and leaves it at its best."""
     data, held = _validation(data, recipe.validation_split, seed)
@@ -131,7 +127,6 @@ def train_target(
         stage=epoch,
         best=best,
         backup=backup,
-        verbose=verbose,
     )
     return best.restore()
 
@@ -153,7 +148,6 @@ def train_variant(
     seed: int = 0,
     stage: int = 500,
     backup: Backup | None = None,
-    verbose: bool = True,
 ) -> Trained:
     """Trains one of the paper's four ways to put a network before a classifier."""
     check_known("variant", variant, get_args(Variant))
@@ -207,7 +201,6 @@ def train_variant(
         stage=stage,
         best=best,
         backup=backup,
-        verbose=verbose,
     )
     return Trained(result, best.restore() if best else None)
 
@@ -220,13 +213,8 @@ def train_in_stages(
     stage: int,
     best: "_Best | None",
     backup: Backup | None,
-    verbose: bool,
 ) -> None:
-    """Trains a compiled model for a number of steps, with Keras' `fit`.
-
-    Killed and gone on with it ends with the same weights: what `make_data` gives for
-    the steps from a first one to a last one depends on their numbers alone.
-    """
+    """Trains a compiled model on what `make_data` gives for a first to a last step."""
     model.optimizer.build(model.trainable_variables)
     # Those of the random layers tell how often they have drawn.
     variables = [*model.variables, *model.optimizer.variables]
@@ -237,9 +225,7 @@ def train_in_stages(
             variable.assign(state[f"v{index}"])
         if best:
             best.load(state)
-    with tqdm.tqdm(
-        total=steps, initial=done, unit="step", smoothing=0.05, disable=not verbose
-    ) as bar:
+    with tqdm.tqdm(total=steps, initial=done, unit="step", smoothing=0.05) as bar:
         count = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda *_, **__: bar.update()
         )

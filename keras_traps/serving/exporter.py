@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,8 +78,7 @@ def export(
         directory: The model's folder, such as `"saved_models/mnist_attractors"`. Its
             last part is the model's name on the server.
         analyzer: The fitted analyzer of a trapped model. Defaults to `None`.
-        lure: The network P of a lured model, from images to images. Defaults to
-            `None`.
+        lure: The network P of a lured model, image to image. Defaults to `None`.
         deploy: What a lured model answers: `"augmented"` for M(P(x)), `"target"` for
             M(x), `"agreed"` for M(x) where both name one class and nothing else.
             Required with a `lure`. Defaults to `None`.
@@ -86,8 +86,8 @@ def export(
             probabilities; the output of a trapped model is served as it is. Defaults
             to `None`.
         version: The version. Defaults to `None`, for the highest one there plus 1.
-        signatures: What a client may call; see `keras_traps.serving.Signature`. What
-            is not named is not in the graph. Defaults to `None`: `"serving_default"`,
+        signatures: What a client may call, and what alone is in the graph; see
+            `keras_traps.serving.Signature`. Defaults to `None`: `"serving_default"`,
             with an analyzer `"analyze"` and `"integrated"` too, and with
             `deploy="agreed"` `"predict_agreed"`.
         class_names: One per class. Defaults to `None`, for their numbers.
@@ -95,22 +95,20 @@ def export(
             signature `"image_bytes"` is `<input_name>_bytes`. Defaults to `"image"`.
         warmup_batch_sizes: For which batch sizes a server is to warm up every
             signature before it takes requests. Defaults to `(1, 32)`.
-        metrics: Numbers for `assets.extra/defense.json`, which a server does not read.
-            Defaults to `None`.
+        metrics: Numbers for `assets.extra/defense.json`. Defaults to `None`.
         data_sha256: The hash of the data behind them. Defaults to `None`.
         examples: A few real images for the self-test, `(batch, height, width,
-            channels)`, which are rounded to whole grey levels and not stored. Noise,
-            black and white are tried in any case. Defaults to `None`.
-        verbose: Whether to print where the model is and how to serve it. Defaults to
-            `True`.
+            channels)`, beside noise, black and white. They are rounded to whole grey
+            levels and not stored. Defaults to `None`.
+        verbose: Whether to print how to serve the model. Defaults to `True`.
 
     Returns:
         Where it is, and what was found.
 
     Raises:
         TypeError: If `model` is no Keras model.
-        ValueError: If the model is not built, the analyzer was fitted for another
-            decoder, or arguments are wrong or do not fit each other.
+        ValueError: If the model is not built, or arguments are wrong or do not fit
+            each other.
         RuntimeError: If the analyzer was not fitted.
         FileExistsError: If the version exists.
         SelfTestError: If the exported model does not answer as the live one, or the
@@ -148,9 +146,8 @@ def export(
             f"{most} positive integers. Received: {tuple(warmup_batch_sizes)}"
         )
     check_metadata(metrics, data_sha256)
-    own = None
     if examples is not None:
-        own = check_images(examples, subject.image_shape, name="examples")
+        examples = check_images(examples, subject.image_shape, name="examples")
     place = Path(directory).expanduser()
     check_free(place, version)
 
@@ -159,7 +156,7 @@ def export(
         if warmup_batch_sizes:
             write_warmup(subject, folder, place.name, warmup_batch_sizes)
         write_metadata(subject, folder, metrics=metrics, data_sha256=data_sha256)
-        tested = self_test(subject, folder, own)
+        tested = self_test(subject, folder, examples)
         number = publish(folder, place, version)
     path = place / str(number)
     commands = command_lines(subject, path)
@@ -175,14 +172,10 @@ def export(
     return Exported(path, number, subject.signatures, tested, commands)
 
 
-def versions(directory: Path) -> tuple[int, ...]:
+def versions(directory: Path) -> list[int]:
     """Every number that names something in a model's folder, as TF Serving reads it."""
-    if not directory.is_dir():
-        return ()
-    names = (path.name for path in directory.iterdir())
-    return tuple(
-        sorted({int(name) for name in names if name.isascii() and name.isdecimal()})
-    )
+    names = [path.name for path in directory.glob("*")]
+    return sorted({int(name) for name in names if re.fullmatch("[0-9]+", name)})
 
 
 def check_free(directory: Path, version: int | None) -> None:
@@ -198,10 +191,7 @@ def check_free(directory: Path, version: int | None) -> None:
 
 @contextlib.contextmanager
 def staging(directory: Path) -> Iterator[Path]:
-    """Gives a folder in a hidden one beside the versions, and removes both at the end.
-
-    `directory` is removed too if it was made for it and nothing else is in it.
-    """
+    """Gives a folder in a hidden one beside the versions, and removes what it made."""
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -236,24 +226,8 @@ def write_warmup(
     subject: Subject, directory: Path, name: str, batch_sizes: Sequence[int]
 ) -> None:
     """Writes requests of noise, which TF Serving runs before a version takes others."""
-    path = directory / WARMUP_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature in subject.signatures:
-            for size in batch_sizes:
-                shape = (size, *subject.image_shape)
-                levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-                batch = tf.constant(as_taken(signature, levels))
-                key = subject.input_key(signature)
-                writer.write(prediction_log(name, signature, key, batch))
-
-
-def prediction_log(
-    name: str, signature: str, input_name: str, batch: tf.Tensor
-) -> bytes:
-    """Returns a serialised `tensorflow.serving.PredictionLog`, without its package."""
     # A message within a message is written as bytes are, so that one class of numbered
-    # fields of bytes makes every part.
+    # fields of bytes makes every part of a `tensorflow.serving.PredictionLog`.
     kind = descriptor_pb2.FieldDescriptorProto
     fields = [kind(name=f"f{n}", number=n, type=kind.TYPE_BYTES) for n in (1, 2, 3, 6)]
     message = descriptor_pb2.DescriptorProto(name="Parts", field=fields)
@@ -264,7 +238,16 @@ def prediction_log(
     def written(**content: bytes) -> bytes:
         return bytes(parts(**content).SerializeToString())
 
-    spec = written(f1=name.encode(), f3=signature.encode())
-    tensor = tf.make_tensor_proto(batch).SerializeToString()
-    request = written(f1=spec, f2=written(f1=input_name.encode(), f2=tensor))
-    return written(f6=written(f1=request))
+    path = directory / WARMUP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature in subject.signatures:
+            spec = written(f1=name.encode(), f3=signature.encode())
+            key = subject.input_key(signature).encode()
+            for size in batch_sizes:
+                shape = (size, *subject.image_shape)
+                levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+                batch = tf.make_tensor_proto(as_taken(signature, levels))
+                inputs = written(f1=key, f2=batch.SerializeToString())
+                request = written(f1=spec, f2=inputs)
+                writer.write(written(f6=written(f1=request)))

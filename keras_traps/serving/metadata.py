@@ -41,10 +41,7 @@ def write_metadata(
     metrics: Mapping[str, float] | None,
     data_sha256: str | None,
 ) -> None:
-    """Writes `defense.json`, which holds no seed, threshold or fingerprint.
-
-    The analyzer's rate is told only where a signature uses it.
-    """
+    """Writes `defense.json`, which holds no seed, threshold or fingerprint."""
     undefended = "none" if subject.lure is None else "luring"
     content: dict[str, Any] = {
         "format": "keras_traps.defense.v1",
@@ -58,6 +55,7 @@ def write_metadata(
         "versions": {"keras-traps": __version__, **provenance(["."])["versions"]},
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+    # Only where a signature uses it.
     analyzed = {"analyze", "integrated"} & {*subject.signatures}
     if subject.analyzer is not None and analyzed:
         content["false_positive_rate"] = subject.analyzer.thresholds.fpr

@@ -73,12 +73,27 @@ def export_portable(
         OSError: If it cannot be written.
     """
     place = Path(path).expanduser()
-    form = _form_of(place)
+    named = {form.suffix: (name, form) for name, form in FORMATS.items()}
+    if place.suffix not in named:
+        raise ValueError(
+            "Invalid value for argument `path`. Expected a file name that ends in one "
+            f"of {', '.join(named)}. Received: {place.name!r}"
+        )
+    name, form = named[place.suffix]
+    try:
+        with _unreported():
+            for package in form.packages:
+                importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"A file {form.suffix} needs {', '.join(form.packages)}: install "
+            f'keras-traps with the extra "{name}". ({error})'
+        ) from error
     shape = model.input_shape[1:]
     images = np.random.default_rng(0).random((16, *shape), np.float32)
     if examples is not None:
-        own = check_images(examples, shape, name="examples")
-        images = np.concatenate([images, own])
+        examples = check_images(examples, shape, name="examples")
+        images = np.concatenate([images, examples])
     expected = predict(model, images)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.stem}-") as new:
@@ -106,27 +121,6 @@ def export_portable(
         for file in (*weights, unchecked):
             file.replace(place.with_name(file.name))
     return difference
-
-
-def _form_of(place: Path) -> FileFormat:
-    """The format that an ending names, with its packages imported."""
-    named = {form.suffix: (name, form) for name, form in FORMATS.items()}
-    if place.suffix not in named:
-        raise ValueError(
-            "Invalid value for argument `path`. Expected a file name that ends in one "
-            f"of {', '.join(named)}. Received: {place.name!r}"
-        )
-    name, form = named[place.suffix]
-    try:
-        with _unreported():
-            for package in form.packages:
-                importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"A file {form.suffix} needs {', '.join(form.packages)}: install "
-            f'keras-traps with the extra "{name}". ({error})'
-        ) from error
-    return form
 
 
 @contextlib.contextmanager

@@ -51,32 +51,27 @@ class SelfTest:
 def self_test(
     subject: Subject, directory: Path, examples: FloatArray | None
 ) -> SelfTest:
-    """Reloads a model in a fresh process without this package, and compares.
-
-    Raises a `SelfTestError` if the model cannot be loaded, an answer differs, or the
-    live model's own answer is not finite.
-    """
+    """Reloads a model in a fresh process without this package, and compares."""
     # Grey levels, for every kind of input can carry them.
     shape = (8, *subject.image_shape)
     levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     levels[6], levels[7] = 0, 255
     if examples is not None:
-        own = np.round(examples * 255).astype(np.uint8)
-        levels = np.concatenate([levels, own])
+        levels = np.concatenate([levels, np.round(examples * 255).astype(np.uint8)])
     images = np.divide(levels, 255, dtype=np.float32)
-    tolerances = _tolerances(subject)
-    live, alone = {}, {}
     expected = {
         name: live_answers(subject, name, images) for name in subject.signatures
     }
     for name, answer in expected.items():
-        bad = np.flatnonzero(~np.isfinite(answer["probabilities"]).all(axis=1))
+        (bad,) = np.nonzero(~np.isfinite(answer["probabilities"]).all(axis=1))
         if bad.size:
             raise SelfTestError(
                 f"Expected finite answers of the live model. Its {name!r} is not "
                 f"finite for {bad.size} of {len(levels)} images, the first of them "
                 f"number {bad[0]}: 6 is black, 7 white, before is noise, then examples."
             )
+    tolerances = _tolerances(subject)
+    tested = SelfTest(live={}, alone={}, num_images=len(levels))
     with tempfile.TemporaryDirectory(prefix="keras_traps_selftest_") as folder:
         for name in subject.signatures:
             np.save(Path(folder, f"{name}.npy"), as_taken(name, levels))
@@ -88,16 +83,18 @@ def self_test(
             )
             if any(map(len, none.values())):
                 raise SelfTestError(f"{name!r} answers an empty batch with rows.")
-            live[str(name)] = _difference(batch, answer, tolerances)
-            alone[str(name)] = _difference(batch, rows, tolerances)
-    for other, found in ("the live model", live), ("the same image alone", alone):
-        for signature, difference in found.items():
-            if not difference <= 1.0:
-                raise SelfTestError(
-                    f"The exported signature {signature!r} does not answer as {other}: "
-                    f"the largest difference is {difference:.3g} times the tolerance."
-                )
-    return SelfTest(live, alone, num_images=len(levels))
+            for whom, found, other in (
+                ("the live model", tested.live, answer),
+                ("the same image alone", tested.alone, rows),
+            ):
+                found[name] = difference = _difference(batch, other, tolerances)
+                if not difference <= 1.0:
+                    raise SelfTestError(
+                        f"The exported signature {name!r} does not answer as {whom}: "
+                        f"the largest difference is {difference:.3g} times the "
+                        "tolerance."
+                    )
+    return tested
 
 
 def live_answers(subject: Subject, signature: Signature, images: FloatArray) -> Arrays:
@@ -166,18 +163,16 @@ def _difference(
     got: Arrays, expected: Arrays, tolerances: Mapping[str, float]
 ) -> float:
     """The largest difference, in units of what is tolerated; infinite for a NaN."""
-    if got.keys() != expected.keys():
-        return float("inf")
-    differences = [0.0]
-    for name, value in got.items():
-        other = expected[name]
+    largest = 0.0 if got.keys() == expected.keys() else np.inf
+    for name in got.keys() & expected.keys():
+        value, other = got[name], expected[name]
         if other.dtype.kind == "U":
             other = np.char.encode(other, "utf-8")
         if value.shape != other.shape or value.dtype.kind != other.dtype.kind:
-            return float("inf")
+            return np.inf
         if name in tolerances:
             apart = np.abs(value.astype(np.float64) - other).max() / tolerances[name]
-            differences.append(float(np.nan_to_num(apart, nan=np.inf)))
+            largest = max(largest, float(np.nan_to_num(apart, nan=np.inf)))
         elif not (value == other).all():
-            return float("inf")
-    return max(differences)
+            return np.inf
+    return largest

@@ -92,12 +92,12 @@ class Subject:
                 f"Invalid value for argument `deploy`. Expected one of {known} "
                 f"{'without' if lure is None else 'with'} a lure. Received: {deploy!r}"
             )
-        if lure is not None and trapped:
-            raise ValueError(
-                "Invalid value for argument `lure`. Expected None for a trapped model. "
-                f"Received: {lure!r}"
-            )
         if lure is not None:
+            if trapped:
+                raise ValueError(
+                    "Invalid value for argument `lure`. Expected None for a trapped "
+                    f"model. Received: {lure!r}"
+                )
             images = keras.Input(shape)
             try:
                 # As `LuredClassifier` asks it: what it returns is cut to [0, 1].
@@ -114,9 +114,32 @@ class Subject:
         self.integrated = None if analyzer is None else integrate(model, analyzer)
         self.lure = lure
         self.deploy = deploy
-        self.class_names = _checked_names(class_names, num_classes)
+        if class_names is None:
+            class_names = [str(label) for label in range(num_classes)]
+        strings = {name for name in class_names if isinstance(name, str)}
+        one = isinstance(class_names, str)
+        if one or not len(class_names) == len(strings) == num_classes:
+            raise ValueError(
+                "Invalid value for argument `class_names`. Expected one string for "
+                f"each of {num_classes} classes, no two the same. Received: "
+                f"{len(class_names)} in {class_names!r}"
+            )
+        self.class_names = tuple(class_names)
         self.input_name = input_name
-        self.signatures = _checked_signatures(signatures, analyzer, lure, deploy)
+        if signatures is None:
+            signatures = ["serving_default"]
+            signatures += ["analyze", "integrated"] if analyzer is not None else []
+            signatures += ["predict_agreed"] if deploy == "agreed" else []
+        check_distinct("signatures", signatures)
+        parts = {"analyze": analyzer, "integrated": analyzer, "predict_agreed": lure}
+        for name in signatures:
+            if name not in get_args(Signature) or parts.get(name, model) is None:
+                raise ValueError(
+                    "Invalid value for argument `signatures`. Expected some of "
+                    f"{get_args(Signature)}, the second and third with a fitted "
+                    f"`analyzer`, the fourth with a `lure`. Received: {name!r}"
+                )
+        self.signatures = tuple(signatures)
         self.image_shape: tuple[int, int, int] = tuple(shape)
 
     def input_key(self, signature: Signature) -> str:
@@ -146,24 +169,13 @@ def is_trapped(model: keras.Model) -> bool:
 
 
 def save(subject: Subject, directory: Path) -> None:
-    """Writes a SavedModel of the signatures and the variables that they need.
-
-    Neither layers nor their settings, gradients or stack traces are written.
-    """
+    """Writes a SavedModel of the signatures and the variables that they need."""
     functions = concrete_functions(subject)
+    # Without the layers, their settings are not written.
     holder = tf.Module()
-    kept = {
-        id(variable): variable
-        for function in functions.values()
-        for variable in function.variables
-    }
-    holder.kept = list(kept.values())
-    tf.saved_model.save(
-        holder,
-        str(directory),
-        signatures=functions,
-        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
+    holder.kept = [function.variables for function in functions.values()]
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(holder, str(directory), signatures=functions, options=options)
 
 
 def concrete_functions(subject: Subject) -> dict[Signature, Any]:
@@ -174,9 +186,8 @@ def concrete_functions(subject: Subject) -> dict[Signature, Any]:
         shape = (None,) if name == "image_bytes" else (None, *subject.image_shape)
         dtype = _DTYPES.get(name, tf.float32)
         spec = tf.TensorSpec(shape, dtype, name=subject.input_key(name))
-        concrete[name] = tf.function(
-            functions[name], input_signature=[spec], autograph=False
-        ).get_concrete_function()
+        function = tf.function(functions[name], autograph=False)
+        concrete[name] = function.get_concrete_function(spec)
     return concrete
 
 
@@ -206,16 +217,13 @@ def _functions(subject: Subject) -> dict[Signature, Function]:
             agreed = agreed_class(probabilities, ask_lured(images), images) > NO_CLASS
             return {**_answer(subject, probabilities, agreed), "agreed": agreed}
 
-        def answer_agreed(images: tf.Tensor) -> Answer:
-            answer = agree(images)
-            del answer["agreed"]
-            return answer
-
         functions["predict_agreed"] = agree
         if subject.deploy == "augmented":
             functions["serving_default"] = classifying(ask_lured)
         elif subject.deploy == "agreed":
-            functions["serving_default"] = answer_agreed
+            functions["serving_default"] = lambda images: {
+                name: value for name, value in agree(images).items() if name != "agreed"
+            }
     if subject.analyzer is not None and integrated is not None:
         functions["analyze"] = _analysis(subject, subject.analyzer)
         functions["integrated"] = classifying(
@@ -236,11 +244,8 @@ def _functions(subject: Subject) -> dict[Signature, Function]:
     def predict_files(files: tf.Tensor) -> Answer:
         return predict_levels(tf.map_fn(decode, files, fn_output_signature=tf.uint8))
 
-    return {
-        **functions,
-        "serving_uint8": predict_levels,
-        "image_bytes": predict_files,
-    }
+    functions |= {"serving_uint8": predict_levels, "image_bytes": predict_files}
+    return functions
 
 
 def _on_one_image_at_least(answer: Function) -> Function:
@@ -300,45 +305,10 @@ def _answer(subject: Subject, probabilities: tf.Tensor, valid: tf.Tensor) -> Ans
 def _named(
     subject: Subject, class_id: tf.Tensor, valid: tf.Tensor, prefix: str = ""
 ) -> Answer:
-    names = tf.constant([*subject.class_names, ""])
-    last = tf.constant(len(subject.class_names), tf.int64)
-    none = tf.constant(NO_CLASS, tf.int64)
+    class_id = tf.where(valid, class_id, tf.constant(NO_CLASS, tf.int64))
+    # The first is that of NO_CLASS.
+    names = tf.constant(["", *subject.class_names])
     return {
-        f"{prefix}class_id": tf.where(valid, class_id, none),
-        f"{prefix}label": tf.gather(names, tf.where(valid, class_id, last)),
+        f"{prefix}class_id": class_id,
+        f"{prefix}label": tf.gather(names, class_id - NO_CLASS),
     }
-
-
-def _checked_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if names is None:
-        return tuple(str(label) for label in range(count))
-    strings = not isinstance(names, str) and all(isinstance(n, str) for n in names)
-    if not strings or len(names) != count or len(set(names)) != count:
-        raise ValueError(
-            "Invalid value for argument `class_names`. Expected one string for each "
-            f"of {count} classes, no two the same. Received: {len(names)} in {names!r}"
-        )
-    return tuple(names)
-
-
-def _checked_signatures(
-    signatures: Sequence[Signature] | None,
-    analyzer: ForensicAnalyzer | None,
-    lure: keras.Model | None,
-    deploy: Deploy | None,
-) -> tuple[Signature, ...]:
-    if signatures is None:
-        if analyzer is not None:
-            return ("serving_default", "analyze", "integrated")
-        agreed = deploy == "agreed"
-        return ("serving_default", "predict_agreed") if agreed else ("serving_default",)
-    check_distinct("signatures", signatures)
-    parts = {"analyze": analyzer, "integrated": analyzer, "predict_agreed": lure}
-    for name in signatures:
-        if name not in get_args(Signature) or (name in parts and parts[name] is None):
-            raise ValueError(
-                "Invalid value for argument `signatures`. Expected some of "
-                f"{get_args(Signature)}, the second and third with a fitted "
-                f"`analyzer`, the fourth with a `lure`. Received: {name!r}"
-            )
-    return tuple(signatures)

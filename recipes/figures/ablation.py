@@ -12,7 +12,7 @@ from figures.trapdoor import examples_of, run
 from keras_traps.attacks import Attack
 from keras_traps.attractors import Calibration, calibrate
 from keras_traps.datasets import Dataset
-from keras_traps.evaluation.subjects import Defence, Examples, defend
+from keras_traps.evaluation.subjects import Defence, defend
 
 _CALIBRATED_ON = 10_000
 _FPRS = (0.05, 0.005)
@@ -73,11 +73,7 @@ def ablation(
     num_attacked: int,
     seed: int = 0,
 ) -> Result:
-    """Calibrates, traps and attacks anew for every choice.
-
-    Accuracy and false positives are those on the test images; the first of them that C
-    gets right are attacked.
-    """
+    """Calibrates, traps and attacks anew for every choice, all on test images."""
     images = train.images[:_CALIBRATED_ON]
     examples = examples_of(defence, test, num_attacked=num_attacked, seed=seed)
     usual = {
@@ -92,9 +88,32 @@ def ablation(
         told: dict[str, Any] = {**usual, **changed}
         settings = calibrate(defence.classifier, images, **told).settings
         other = defend(defence.classifier, settings, images, fprs=_FPRS)
-        row = {"group": group, "name": name}
-        row |= {"step_weights": settings.step_weights, "a2": settings.a2}
-        rows.append({**row, **_measure(other, chosen, test, examples, seed)})
+        analyzers = [other.analyzers[fpr] for fpr in _FPRS]
+        clean = analyzers[0].correlations(test.images)
+        row: dict[str, Any] = {
+            "group": group,
+            "name": name,
+            "step_weights": settings.step_weights,
+            "a2": settings.a2,
+            "accuracy": accuracy(other.trapped, test),
+            "clean_flagged": [
+                one.judge(clean).is_adversarial.mean() for one in analyzers
+            ],
+        }
+        for attack in chosen:
+            result = run(attack, other.trapped, "scores", examples, seed)
+            w = analyzers[0].correlations(result.images)
+            verdicts = [one.judge(w) for one in analyzers]
+            caught = result.success & verdicts[0].is_adversarial
+            right = verdicts[0].recovered[caught] == examples.labels[caught]
+            row[attack.name] = {
+                "fooled": result.success.mean(),
+                "unnoticed": [
+                    np.mean(result.success & ~one.is_adversarial) for one in verdicts
+                ],
+                "recovered": right.mean() if caught.any() else None,
+            }
+        rows.append(row)
     return Result(
         figure="ablation",
         dataset=test.name,
@@ -109,32 +128,3 @@ def ablation(
         },
         words={"calibrated_on": f"{len(images):,}"},
     )
-
-
-def _measure(
-    defence: Defence,
-    chosen: Sequence[Attack],
-    test: Dataset,
-    examples: Examples,
-    seed: int,
-) -> dict[str, Any]:
-    analyzers = [defence.analyzers[fpr] for fpr in _FPRS]
-    clean = analyzers[0].correlations(test.images)
-    found: dict[str, Any] = {
-        "accuracy": accuracy(defence.trapped, test),
-        "clean_flagged": [one.judge(clean).is_adversarial.mean() for one in analyzers],
-    }
-    for attack in chosen:
-        result = run(attack, defence.trapped, "scores", examples, seed)
-        w = analyzers[0].correlations(result.images)
-        verdicts = [one.judge(w) for one in analyzers]
-        caught = result.success & verdicts[0].is_adversarial
-        right = verdicts[0].recovered[caught] == examples.labels[caught]
-        found[attack.name] = {
-            "fooled": result.success.mean(),
-            "unnoticed": [
-                np.mean(result.success & ~one.is_adversarial) for one in verdicts
-            ],
-            "recovered": right.mean() if caught.any() else None,
-        }
-    return found

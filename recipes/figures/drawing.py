@@ -18,7 +18,7 @@ from matplotlib.ticker import NullLocator
 from scipy.stats import gaussian_kde
 
 from keras_traps._files import make_writable, write_atomically
-from keras_traps.evaluation.report import plain
+from keras_traps.evaluation.render import plain
 
 Values = npt.NDArray[np.floating]
 INK, MUTED = "#1d2327", "#6b747c"
@@ -31,10 +31,7 @@ _MOST_SAMPLES, _POINTS, _GRID = 5_000, 400, 4_000
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A figure of a data set, or of none: pictures by the figure's name, and numbers.
-
-    What `pages.md.j2` tells of it, and is not among the numbers, is in `words`.
-    """
+    """A figure's pictures by name, its numbers, and what else `pages.md.j2` tells."""
 
     figure: str
     dataset: str
@@ -84,10 +81,7 @@ def quantiles(values: npt.ArrayLike) -> dict[str, float | None]:
 
 
 def density(sample: npt.ArrayLike) -> tuple[Values, Values]:
-    """Estimates a density with Gaussian kernels, scaled to a peak of 1.
-
-    Of what does not vary it is one point, and of nothing none.
-    """
+    """Estimates a density, scaled to a peak of 1; of a constant it is one point."""
     array = np.asarray(sample, np.float64)
     values = np.sort(array[np.isfinite(array)])
     if values.size > _MOST_SAMPLES:
@@ -105,10 +99,7 @@ def density(sample: npt.ArrayLike) -> tuple[Values, Values]:
 
 
 def overlap(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Measures the area that the densities of two samples share, from 0 to 1.
-
-    Where one does not vary it is 1 if the other is the same number, and else 0.
-    """
+    """Measures the area that the densities of two samples share, from 0 to 1."""
     one, other = density(first), density(second)
     if min(len(one[0]), len(other[0])) < 2:
         return float(np.array_equal(one[0], other[0]))
@@ -194,6 +185,18 @@ def draw_box(axes: Axes, place: float, values: npt.NDArray[Any], colour: str) ->
         capprops=line,
         medianprops={"color": colour, "linewidth": 2.4},
     )
+
+
+def show_pixels(axes: Axes, pixels: Values, *, signed: bool = False) -> None:
+    """Shows an image, or a change of one, of which the largest has full colour."""
+    if signed:
+        reach = float(np.abs(pixels).max()) or 1.0
+        axes.imshow(pixels, cmap=TWO_WAYS.reversed(), vmin=-reach, vmax=reach)
+    else:
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color(MUTED)
 
 
 def to_png(figure: Figure) -> bytes:

@@ -42,11 +42,7 @@ def both_answers(trapped: keras.Model) -> Scores:
 
 
 def soft_label_loss(scores: Scores) -> Loss:
-    """Returns J(x, y), the cross-entropy of the softmax of the scores; Section IV-B.
-
-    It is log(1 + exp(lead)) of the other classes' log-sum-exp above the score of y,
-    whose gradient keeps its digits in float32 where the model is sure.
-    """
+    """Returns J(x, y), the cross-entropy of the softmax of the scores; Section IV-B."""
 
     def loss(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         values = scores(images)
@@ -55,6 +51,7 @@ def soft_label_loss(scores: Scores) -> Loss:
         )
         rivals = tf.where(given, values.dtype.min / 4, values)
         own = tf.gather(values, classes, axis=-1, batch_dims=1)
+        # So the gradient keeps its digits in float32 where the model is sure.
         return tf.nn.softplus(tf.reduce_logsumexp(rivals, axis=-1) - own)
 
     return loss
@@ -87,10 +84,7 @@ def gradient_norms(scores: Scores, images: FloatArray, labels: IntArray) -> Floa
 def map_batches(
     graph: Callable[..., Any], *arrays: npt.NDArray[Any], batch_size: int = 256
 ) -> Any:
-    """Applies a graph to arrays of one length, batch by batch, with one trace.
-
-    Returns an array in the place of each tensor that the graph returns.
-    """
+    """Applies a graph to arrays of one length, batch by batch, with one trace."""
     compiled = tf.function(
         graph,
         input_signature=[

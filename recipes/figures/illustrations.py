@@ -26,10 +26,7 @@ _SHOWN_PERIODS, _DOTS = 2.5, 7
 
 
 def figure_1(trapped: keras.Model, test: Dataset) -> Result:
-    """Draws the soft label of one class over a patch between two images.
-
-    One is answered by C with the first class that there is, the other with the second.
-    """
+    """Draws a soft label over a patch between images of the first two classes of C."""
     decoder = decoder_of(trapped)
     scores = both_answers(trapped)
     answers = map_batches(scores, test.images[:500])[:, 0].argmax(axis=1)
@@ -57,14 +54,12 @@ def figure_1(trapped: keras.Model, test: Dataset) -> Result:
 def figure_2(
     trapped: keras.Model, analyzer: ForensicAnalyzer, test: Dataset, attack: Attack
 ) -> Result:
-    """Shows C, W and M on one image, before and after an untargeted attack on M.
-
-    It is the first that C gets right and M, attacked, gets wrong, or the first of all.
-    """
+    """Shows C, W and M on one image, before and after an untargeted attack on M."""
     few = test.take(min(_FEW, len(test)))
     attacked = attack(trapped, few.images, few.labels, output="scores")
     scores = both_answers(trapped)
     right = scores(tf.constant(few.images)).numpy()[:, 0].argmax(axis=1) == few.labels
+    # The first of all where there is none.
     index = int(np.argmax(right & attacked.success))
     label = int(few.labels[index])
     images = np.stack([few.images[index], attacked.images[index]])
@@ -101,10 +96,7 @@ def figure_2(
 
 
 def figure_4(trapped: keras.Model, test: Dataset) -> Result:
-    """Draws the distance to a codeword over the grey level, for both step sizes.
-
-    Pixels of the first image are marked.
-    """
+    """Draws the distance to a codeword over the grey level, for both step sizes."""
     steps = sorted(set(decoder_of(trapped).steps))
     grey = np.unique(np.round(255 * test.images[0]))
     spans = {step: _span(step, grey) for step in steps}
@@ -126,7 +118,7 @@ def _patch(
 ) -> FloatArray:
     """Images `(grid * grid, ...)`: blended along the first axis, moved along both."""
     steps = decoder.pixel_steps.numpy()
-    message = decoder.message_bits.numpy()[target]
+    message = decoder.message_bits[target]
     small = steps == steps.min()
     half = np.cumsum(small) % 2 == 0
     part = np.linspace(0, 1, _GRID, dtype=np.float32)
@@ -193,7 +185,6 @@ def _draw_scheme(
             look = {"edgecolor": hue, "linewidth": 1.2, "width": 0.75}
             axes.bar(places, values[i], color=filled, **look)
             axes.axhline(0, color=MUTED, linewidth=0.8)
-            # Both rows at one scale.
             ends = (min(values.min(), 0) * 1.12, values.max() * 1.12)
             axes.set(xticks=places, ylim=ends)
         for limit in limits:

@@ -7,11 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 from keras import layers
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.drawing import MUTED, TWO_WAYS, Result, blank
-from figures.sensitivity import opposite_directions, slopes
+from figures.drawing import Result, blank, show_pixels
+from figures.luring_figures import opposite_directions, slopes
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import AttackResult, Kind, TargetRule
 from keras_traps.attacks.gradient import PGD
@@ -57,12 +56,8 @@ def toy_images(count: int, *, seed: int) -> ToyImages:
     return ToyImages(pixels[..., np.newaxis].astype(np.float32), labels)
 
 
-def train_toy_target(data: ToyImages, *, steps: int = 100) -> keras.Model:
-    """Trains the illustration's classifier M, a weight per class and zone, frozen.
-
-    Its scores are sums over pixels, in which all pixels of a zone weigh the same and
-    those of the neutral zone nothing, as the paper has it. Each step is of all images.
-    """
+def train_toy_target(data: ToyImages) -> keras.Model:
+    """Trains the paper's classifier M, frozen: each zone has one weight per class."""
     inputs = keras.Input((SIZE, SIZE, 1), name="image")
     zones = layers.Dense(CLASSES, use_bias=False, trainable=False, name="zones")
     sums = zones(layers.Flatten()(inputs))
@@ -76,7 +71,7 @@ def train_toy_target(data: ToyImages, *, steps: int = 100) -> keras.Model:
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    model.fit(*data, batch_size=len(data.images), epochs=steps, verbose=0)
+    model.fit(*data, batch_size=len(data.images), epochs=100, verbose=0)
     model.trainable = False
     return model
 
@@ -89,10 +84,7 @@ def train_toy_lure(
     steps: int = 300,
     seed: int = 0,
 ) -> LuredClassifier:
-    """Trains a component P before M, the paper's for MNIST, by steps of 32 images.
-
-    It is not told labels. The seed is of its first weights and the order of images.
-    """
+    """Trains a component P before M, the paper's for MNIST, without labels."""
     keras.utils.set_random_seed(seed)
     model = LuredClassifier(target, LuringInput("mnist"), output="logits")
     model.compile(keras.optimizers.Adam(3e-3), loss)
@@ -110,11 +102,7 @@ def luring_toy(
     nb_iter: int = 40,
     seed: int = 0,
 ) -> Result:
-    """Attacks M and M∘P, counts directions, and draws the paper's Figures 2 and 3.
-
-    PGD makes `nb_iter` steps of 0.02, or of its radius if that is smaller; what it made
-    of the last radius is drawn.
-    """
+    """Attacks M and M∘P, counts directions, and draws the paper's Figures 2 and 3."""
     models = {"M": model.target, "M∘P": model}
     images, labels = test
     rows: list[dict[str, Any]] = []
@@ -175,11 +163,11 @@ def _draw_zones(
     grid = figure.subplots(5, CLASSES)
     for c, column in enumerate(grid.T):
         index = int(np.argmax(test.labels == c))
-        _show(column[0], 0.5 - 0.5 * ZONES.any(axis=0) + ZONES[c])
-        _show(column[1], test.images[index, ..., 0])
-        _show(column[2], mapped[index, ..., 0])
+        show_pixels(column[0], 0.5 - 0.5 * ZONES.any(axis=0) + ZONES[c])
+        show_pixels(column[1], test.images[index, ..., 0])
+        show_pixels(column[2], mapped[index, ..., 0])
         for axes, slope in zip(column[3:], own.values(), strict=True):
-            _show(axes, slope[index], signed=True)
+            show_pixels(axes, slope[index], signed=True)
         column[0].set_title(f"class {c + 1}", fontsize=10)
     heads = ("zone", "example x", "P(x)", *(f"slope of {name}" for name in own))
     for axes, head in zip(grid[:, 0], heads, strict=True):
@@ -209,7 +197,7 @@ def _draw_attacks(
         after = predict(lure, lured[np.newaxis])[0]
         columns = (clean, made, made - clean, lured, lured - clean, after)
         for column, (axes, pixels) in enumerate(zip(grid[row], columns, strict=True)):
-            _show(axes, pixels[..., 0], signed=column in (2, 4))
+            show_pixels(axes, pixels[..., 0], signed=column in (2, 4))
             if column in (0, 1, 3):
                 words = ", ".join(
                     f"{who}: {1 + int(predict(m, pixels[np.newaxis]).argmax())}"
@@ -221,14 +209,3 @@ def _draw_attacks(
     for axes, head in zip(grid[0], heads, strict=True):
         axes.set_title(head, fontsize=10)
     return figure
-
-
-def _show(axes: Axes, pixels: FloatArray, *, signed: bool = False) -> None:
-    if signed:
-        reach = float(np.abs(pixels).max()) or 1.0
-        axes.imshow(pixels, cmap=TWO_WAYS.reversed(), vmin=-reach, vmax=reach)
-    else:
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_color(MUTED)

@@ -62,11 +62,7 @@ def make_counterexample(
     amplitude: float,
     seed: int = 0,
 ) -> Counterexample:
-    """Makes the trapdoored model of Section IV-C3 and equation 1 from clean images.
-
-    A class's trapdoor is one of two values for each pixel. W is a tanh of an image's
-    inner products with them, D a sigmoid of the largest one; nothing is trained.
-    """
+    """Makes the trapdoored model of Section IV-C3, equation 1, without training."""
     num_classes, shape = classifier.output_shape[1], images.shape[1:]
     bits = ops.draw_messages(shape, num_classes, seed=seed, kind="random")
     signs = 2.0 * bits.astype(np.float32) - 1.0
@@ -186,18 +182,13 @@ def figure_6(
     num_attacked: int,
     seed: int = 0,
 ) -> Result:
-    """Builds the trapdoored counter-example, measures its parts and attacks it.
-
-    The classifier with its traps is attacked beside it. The seed is of trapdoors,
-    targets and attacks.
-    """
+    """Attacks the trapdoored counter-example, and the classifier with its traps."""
     clean = train.images[:_CALIBRATED_ON]
     subject = make_counterexample(
         defence.classifier, clean, output=defence.output, amplitude=amplitude, seed=seed
     )
     detect = fit_analyzer(subject, clean)
     images, labels = test.images, test.labels
-    # A wrong class for each image.
     shift = np.random.default_rng(0).integers(1, test.num_classes, len(test))
     goals = (labels + shift) % test.num_classes
     planted = subject.plant(images, goals)

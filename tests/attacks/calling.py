@@ -44,7 +44,7 @@ EVERY: dict[str, Settings] = {
     "cleverhans/PGD": ITERATIVE,
     "cleverhans/Madry": ITERATIVE,
     "cleverhans/MIM": ITERATIVE,
-    "cleverhans/CW2": _SEARCH,
+    "cleverhans/CW2": {"binary_search_steps": 1, "max_iterations": 2},
     "cleverhans/SPSA": {"eps": 0.3, "nb_iter": 2, "spsa_samples": 4},
 }
 """Settings for every attack of the registry with which it is soon done."""

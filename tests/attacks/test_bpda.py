@@ -7,19 +7,10 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import create
-from tests.attacks.test_model_checks import Rounded, rounding
-from tests.attacks.victims import (
-    SHAPE,
-    TWO_CLASSES,
-    some_images,
-    tanh_net,
-)
+from tests.attacks.test_model_checks import Rounded
+from tests.attacks.victims import SHAPE, TWO_CLASSES, some_images, tanh_net
 
 STEPS: dict[str, Any] = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 12}
-
-
-# Enough to fool a linear model about any image.
-FAR: dict[str, Any] = {"eps": 0.5, "eps_iter": 0.05, "nb_iter": 25}
 
 
 class Coarse(keras.layers.Layer):
@@ -48,7 +39,9 @@ def test_a_rounding_first_layer_stops_pgd_and_not_bpda() -> None:
     with pytest.raises(ValueError, match="gradient is None from layer 'coarse' on"):
         create("PGD", **STEPS)(model, images, labels)
 
-    result = create("BPDA", **FAR, through=["coarse"])(model, images, labels)
+    # Enough to fool a linear model about any image.
+    far = {"eps": 0.5, "eps_iter": 0.05, "nb_iter": 25}
+    result = create("BPDA", **far, through=["coarse"])(model, images, labels)
 
     assert result.success.all()
     assert result.linf.max() <= 0.5 + 1e-6
@@ -102,7 +95,7 @@ def test_the_model_is_left_as_it_was() -> None:
     ("through", "error", "expected"),
     [
         (["coarse"], ValueError, r"`through`.*has .*rounded.*Received: coarse"),
-        (["logits"], ValueError, r"`through`.*keep the shape.*'logits'"),
+        (["dense"], ValueError, r"`through`.*keep the shape.*'dense'"),
         ("rounded", TypeError, r"`through`. Expected a sequence of names"),
         ([1], TypeError, r"`through`. Expected a sequence of names"),
     ],
@@ -110,8 +103,11 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_a_layer_that_cannot_be_passed_by_is_told(
     through: Any, error: type[Exception], expected: str
 ) -> None:
+    layers = [Rounded(name="rounded"), keras.layers.Flatten()]
+    layers.append(keras.layers.Dense(2, name="dense"))
+    model = keras.Sequential([keras.Input(SHAPE), *layers])
     with pytest.raises(error, match=expected):
-        create("BPDA", **STEPS, through=through)(rounding(), some_images(2), [0, 1])
+        create("BPDA", **STEPS, through=through)(model, some_images(2), [0, 1])
 
 
 def test_a_second_layer_without_gradient_is_told() -> None:

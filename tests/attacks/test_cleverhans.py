@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cleverhans.tf2.attacks.projected_gradient_descent import (
-    projected_gradient_descent,
-)
+from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from keras_traps.attacks import AttackResult, Loss, cleverhans, create
 from tests.attacks.calling import Settings, run
@@ -86,19 +83,14 @@ def test_from_one_start_pgd_ends_where_cleverhans_does(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("name", ["FGM", "PGD", "MIM"])
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_a_result_stays_in_the_ball_of_its_norm(name: str, norm: str) -> None:
+def test_a_result_stays_in_the_ball_of_its_norm(name: str) -> None:
     made = create(
-        f"cleverhans/{name}", norm=norm, **({"eps": 0.3} if name == "FGM" else STEPS)
+        f"cleverhans/{name}", norm="L2", **({"eps": 0.3} if name == "FGM" else STEPS)
     )
-    assert (made.linf_bound, made.l2_bound) == (
-        (0.3, None) if norm == "Linf" else (None, 0.3)
-    )
+    assert (made.linf_bound, made.l2_bound) == (None, 0.3)
     images = np.random.default_rng(1).choice([0.0, 0.5, 1.0], (20, *SHAPE))
     result = made(tanh_net().model, images, CLASSES[:20])
-    reach = result.linf if norm == "Linf" else result.l2
-    assert reach.max() <= 0.3 + 1e-5
-    assert reach.max() > 0.25
+    assert 0.25 < result.l2.max() <= 0.3 + 1e-5
 
 
 @pytest.mark.slow
@@ -130,15 +122,6 @@ def test_spsa_leads_to_the_same_corner() -> None:
     decided = np.abs(TWO_CLASSES[:, 0] - TWO_CLASSES[:, 1]) > 0.5
     one, other = (made.reshape(3, -1)[:, decided] for made in (one, other))
     np.testing.assert_allclose(one, other, atol=1e-6)
-
-
-def test_images_that_are_not_numbers_are_told() -> None:
-    # The gradient of a root at 0 is infinite, and 0 times that is none.
-    image = keras.Input(SHAPE)
-    roots = keras.layers.Flatten()(keras.ops.sqrt(image * 0.0))
-    model = keras.Model(image, keras.layers.Dense(2)(roots))
-    with pytest.raises(RuntimeError, match=r"cleverhans/FGM gave images that are not"):
-        create("cleverhans/FGM", eps=0.1)(model, some_images(2), [0, 1])
 
 
 def test_an_aim_makes_it_targeted() -> None:

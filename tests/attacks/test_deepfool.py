@@ -27,7 +27,6 @@ THREE_CLASSES = np.array(
     np.float32,
 )
 
-
 LIKELY_ZERO = np.array([0.9, 0.7, 0.2, 0.4, 0.5, 0.5], np.float32).reshape(1, *SHAPE)
 
 
@@ -56,9 +55,7 @@ def test_a_linear_model_is_crossed_at_the_nearest_point_of_its_boundary() -> Non
     assert result.iterations.tolist() == [1] * 20
 
 
-@pytest.mark.parametrize(
-    ("nb_candidate", "reached"), [(None, 2), (3, 2), (9, 2), (2, 1)]
-)
+@pytest.mark.parametrize(("nb_candidate", "reached"), [(None, 2), (9, 2), (2, 1)])
 def test_the_nearest_of_the_candidates_is_reached(
     nb_candidate: int | None, reached: int
 ) -> None:
@@ -120,7 +117,7 @@ def test_it_is_the_papers_algorithm(max_iter: int) -> None:
         assert 0 < result.success.sum() < 60
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e4, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_the_scale_of_the_logits_does_not_matter(scale: float) -> None:
     images = some_images(10)
     model = linear(TWO_CLASSES * np.float32(scale))

@@ -9,37 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.attacks import AttackResult, lbfgs
+from keras_traps.attacks import lbfgs
 from keras_traps.attacks.lbfgs import BLB, run_together
 from tests.attacks.nearest import distance_to_plane
-from tests.attacks.victims import (
-    TWO_CLASSES,
-    some_images,
-    tanh_net,
-    two_classes,
-)
+from tests.attacks.victims import TWO_CLASSES, some_images, tanh_net, two_classes
 
 Floats = npt.NDArray[np.float32]
-
 
 Doubles = npt.NDArray[np.float64]
 
 
-def towards_1(images: Floats, **settings: Any) -> AttackResult:
-    count = len(images)
-    return BLB(**settings)(two_classes(), images, [0] * count, y_target=[1] * count)
-
-
-def next_class(images: Floats, **more: Any) -> AttackResult:
-    model = tanh_net().model
-    seen = model(images).numpy().argmax(axis=1)
-    settings = more.pop("settings", {})
-    return BLB(**settings)(model, images, seen, y_target=(seen + 1) % 3, **more)
-
-
 def test_with_many_searches_the_change_is_the_shortest_way_to_the_boundary() -> None:
     images = some_images(4)
-    result = towards_1(images, binary_search_steps=12)
+    attack = BLB(binary_search_steps=12)
+    result = attack(two_classes(), images, [0] * 4, y_target=[1] * 4)
     assert result.success.all()
     shortest = distance_to_plane(images, TWO_CLASSES, 0, 1)
     np.testing.assert_allclose(result.l2, shortest, rtol=0.01)
@@ -48,10 +31,12 @@ def test_with_many_searches_the_change_is_the_shortest_way_to_the_boundary() -> 
 def test_an_example_fares_alike_however_many_are_attacked_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    images = some_images(7)
-    whole = next_class(images)
+    model, images = tanh_net().model, some_images(7)
+    seen = model(images).numpy().argmax(axis=1)
+    aims = (seen + 1) % 3
+    whole = BLB()(model, images, seen, y_target=aims)
     monkeypatch.setattr(lbfgs, "_AT_ONCE", 2)
-    parts = next_class(images, batch_size=5)
+    parts = BLB()(model, images, seen, y_target=aims, batch_size=5)
     np.testing.assert_allclose(parts.images, whole.images, atol=1e-3)
     np.testing.assert_array_equal(parts.success, whole.success)
 
@@ -79,7 +64,6 @@ def test_what_is_repeated_is_the_same_to_the_last_bit() -> None:
 
 Ask = Callable[[Any], Any]
 
-
 Search = Callable[[Ask], None]
 
 
@@ -89,7 +73,7 @@ class Squares:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    def __call__(self, questions: list[Any]) -> list[Any]:
+    def __call__(self, rows: list[int], questions: list[Any]) -> list[Any]:
         self.batches.append(questions)
         return [question**2 for question in questions]
 
@@ -110,20 +94,15 @@ def test_batches_are_the_same_whichever_thread_comes_late() -> None:
     searches = [counting(10 * n, 1 + n % 3) for n in range(6)]
     run_together(searches, squares, at_once=3)
     # Search 0 asks once, 1 twice, 2 thrice, and so again; one that ends makes place.
-    assert squares.batches == [
-        [0, 10, 20],
-        [11, 21, 30],
-        [22, 40, 50],
-        [41, 51],
-        [52],
-    ]
+    expected = [[0, 10, 20], [11, 21, 30], [22, 40, 50], [41, 51], [52]]
+    assert squares.batches == expected
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_a_failure_to_answer_is_raised_and_no_thread_is_left(
     kind: type[BaseException],
 ) -> None:
-    def answer(questions: list[Any]) -> list[Any]:
+    def answer(rows: list[int], questions: list[Any]) -> list[Any]:
         if 1 in questions:
             raise kind("no answer")
         return questions

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_traps.attacks import create
 from keras_traps.attacks.model_checks import check_differentiable
-from tests.attacks.calling import EVERY, ITERATIVE, run
+from tests.attacks.calling import ITERATIVE, run
 from tests.attacks.victims import (
     SHAPE,
     TOWARDS_1,
@@ -22,26 +22,6 @@ class Rounded(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.round(inputs)
-
-
-def rounding(sequential: bool = False) -> keras.Model:
-    layers = [
-        keras.layers.Flatten(name="flat"),
-        Rounded(name="rounded"),
-        keras.layers.Dense(2, name="logits"),
-    ]
-    if sequential:
-        return keras.Sequential([keras.Input(SHAPE), *layers])
-    image = outputs = keras.Input(SHAPE)
-    for layer in layers:
-        outputs = layer(outputs)
-    return keras.Model(image, outputs)
-
-
-@pytest.mark.parametrize("sequential", [True, False])
-def test_the_layer_that_stops_the_gradient_is_named(sequential: bool) -> None:
-    with pytest.raises(ValueError, match=r"gradient is None from layer 'rounded' on"):
-        check_differentiable(rounding(sequential))
 
 
 def test_the_layer_is_named_in_a_model_within_the_model() -> None:
@@ -93,40 +73,29 @@ def test_a_saturated_softmax_is_taken_off(kind: str) -> None:
     np.testing.assert_array_equal(naive.images, images)
 
 
-@pytest.mark.parametrize("name", ["SPSA", "BPDA"])
-def test_an_unknown_last_layer_is_refused_where_a_probability_is_zero(
-    name: str,
-) -> None:
-    model = with_softmax(TWO_CLASSES * np.float32(1e4), "hidden")
-    images = some_images(4)
-    assert (model(images).numpy().min(axis=1) == 0).all()
-    with pytest.raises(ValueError, match=r"at 4 of 4 images.*output=\"logits\""):
-        create(name, **EVERY[name])(model, images, [0, 1] * 2, output="probabilities")
-
-
 def test_one_sure_image_of_many_is_found_behind_an_unknown_last_layer() -> None:
     model = with_softmax(TWO_CLASSES * np.float32(10), "hidden")
     # At grey images the classes lie 12 apart, at this one more than 70.
     images = np.full((50, *SHAPE), 0.5, np.float32)
     images[41] = (1 - TOWARDS_1[0]) / 2
     assert (model(images).numpy().min(axis=1) < 1e-30).nonzero()[0].tolist() == [41]
-    with pytest.raises(ValueError, match="at 1 of 50 images, the first at index 41"):
-        create("FGSM", eps=0.1)(model, images, [0] * 50, output="probabilities")
+    expected = r"at 1 of 50 images, the first at index 41.*output=\"logits\""
+    with pytest.raises(ValueError, match=expected):
+        create("SPSA", eps=0.1, nb_iter=1)(
+            model, images, [0] * 50, output="probabilities"
+        )
 
 
-def pooled(data_format: str, *, nested: bool) -> keras.Model:
+def pooled(data_format: str) -> keras.Model:
     image = keras.Input((3, 8, 8))
     pool = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="pool")
-    inner = keras.Model(image, pool(image)) if nested else pool
+    inner = keras.Model(image, pool(image))
     return keras.Model(image, keras.layers.Dense(2)(inner(image)), name="pooled")
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_an_attack_along_height_and_width_refuses_channels_first(nested: bool) -> None:
+def test_an_attack_along_height_and_width_refuses_channels_first() -> None:
     images = np.full((1, 3, 8, 8), 0.5, np.float32)
-    first, last = (
-        pooled(f"channels_{which}", nested=nested) for which in ("first", "last")
-    )
+    first, last = pooled("channels_first"), pooled("channels_last")
     expected = r"`model`. DIM-TI goes by .*'pooled', whose layer 'pool' has .*first"
     with pytest.raises(ValueError, match=expected):
         run("DIM-TI", first, images, [0], ITERATIVE)

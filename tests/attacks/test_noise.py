@@ -1,15 +1,8 @@
-from typing import Any
-
 import numpy as np
 import pytest
 
 from keras_traps.attacks import create
 from tests.attacks.victims import TWO_CLASSES, linear, some_images, two_classes
-
-
-def near_the_boundary(count: int) -> tuple[Any, Any]:
-    images = some_images(count)
-    return images, two_classes()(images).numpy().argmax(axis=1)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "sign"])
@@ -28,7 +21,8 @@ def test_noise_fills_the_ball_or_its_border(kind: str) -> None:
 
 
 def test_an_example_stops_at_its_first_success() -> None:
-    images, labels = near_the_boundary(40)
+    images = some_images(40)
+    labels = two_classes()(images).numpy().argmax(axis=1)
     short = create("Noise", eps=0.4, nb_restarts=3)(two_classes(), images, labels)
     long = create("Noise", eps=0.4, nb_restarts=12)(two_classes(), images, labels)
 

@@ -3,13 +3,7 @@ from typing import Any
 
 import pytest
 
-from keras_traps.attacks import (
-    LURING_EPS,
-    LURING_SWEEPS,
-    PRESET_NOTES,
-    PRESETS,
-    preset,
-)
+from keras_traps.attacks import LURING_EPS, LURING_SWEEPS, PRESET_NOTES, PRESETS, preset
 
 TABLE_VII = [
     *("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "UAP", "DeepFool", "OM", "BPDA"),
@@ -43,10 +37,9 @@ def test_presets_of_table_seven(
     assert attacks["UAP"].items() >= {**uap, "nb_at_once": 1}.items()
     assert attacks["DeepFool"]["max_iter"] == 50
     assert attacks["JSMA"].items() >= {"theta": 1.0, "gamma": 0.1}.items()
-    for attack, rate in (("CW2", 0.02), ("EAD", 0.02)):
-        searches = (10, 10_000, rate)
-        keys = ("binary_search_steps", "max_iterations", "learning_rate")
-        assert tuple(attacks[attack][key] for key in keys) == searches
+    searches = {"binary_search_steps": 10, "max_iterations": 10_000}
+    for attack in ("CW2", "EAD"):
+        assert attacks[attack].items() >= {**searches, "learning_rate": 0.02}.items()
     assert attacks["EAD"]["beta"] == 0.001
     assert attacks["BLB"]["initial_const"] == 0.01
     assert attacks["OM"]["noise_count"] == 20
@@ -113,12 +106,7 @@ def test_a_sweep_holds_the_presets_settings_and_none_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "attacks", "eps", "expected"),
     [
-        (
-            "table9",
-            None,
-            None,
-            rf"{', '.join(PRESETS)}. Received: name='table9'",
-        ),
+        ("table9", None, None, rf"{', '.join(PRESETS)}. Received: name='table9'"),
         ("table8", ["FGSM", "BIM"], None, r"'table8' has FGSM, PGD.*Received: BIM"),
         ("table7_mnist", [], None, r"at least one of FGSM.*attacks=\[\]"),
         ("table8", None, 0.1, r"'table8', which has one radius.*eps=0.1"),

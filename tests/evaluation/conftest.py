@@ -1,7 +1,6 @@
 """Evaluations of a few digits, luring's models in small, and runs made by hand."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +57,12 @@ def evaluate_digits(
         "chunk_size": 6,
         "seed": 5,
     }
-    return functools.wraps(evaluate)(lambda **changes: evaluate(**arguments | changes))
+
+    def run(workdir: Path, **changes: Any) -> Evaluation:
+        store = RecordStore(workdir, {}, resume=True)
+        return evaluate(store=store, **arguments | changes)
+
+    return run
 
 
 @pytest.fixture(scope="session")

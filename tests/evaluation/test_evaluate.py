@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_traps import Calibration
-from keras_traps.attacks import create, preset
+from keras_traps.attacks import preset
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.report import write_report, write_tables
 from keras_traps.evaluation.subjects import Defence, defend
@@ -15,6 +15,7 @@ from keras_traps.models.inference import predict
 from keras_traps.rates import Rate
 from tests.evaluation.conftest import Evaluate, Undisturbed
 
+[FGSM] = preset("digits", ["FGSM"])
 VARIANTS = ("paper", "margin", "raw_sum", "integrated")
 
 
@@ -72,12 +73,8 @@ def test_examples_are_what_their_images_show(
 def test_one_variant_that_is_not_the_papers_is_enough(
     evaluate_digits: Evaluate, tmp_path: Path
 ) -> None:
-    found = evaluate_digits(
-        workdir=tmp_path,
-        variants=("margin",),
-        attacks=preset("digits", ["FGSM"]),
-        num_examples=5,
-    )
+    few: dict[str, Any] = {"attacks": [FGSM], "num_examples": 5}
+    found = evaluate_digits(workdir=tmp_path, variants=("margin",), **few)
     [row] = found.rows
     assert (row["variant"], row["attack"]) == ("margin", "FGSM")
     assert len(found.attacked_scores["FGSM"]) == row["success_trapped"].count
@@ -94,73 +91,51 @@ def test_without_variants_clean_images_alone_are_looked_at(
 
 
 def test_a_classifier_of_probabilities_is_evaluated_too(
-    digits_classifier: keras.Model,
+    digits_defence: Defence,
     digits_calibration: Calibration,
     digits_train: Dataset,
     evaluate_digits: Evaluate,
     undisturbed: Undisturbed,
     tmp_path: Path,
 ) -> None:
-    probabilities = keras.layers.Softmax()(digits_classifier.outputs[0])
-    classifier = keras.Model(digits_classifier.inputs[0], probabilities)
+    logits = digits_defence.classifier
+    probabilities = keras.layers.Softmax()(logits.outputs[0])
+    classifier = keras.Model(logits.inputs[0], probabilities)
     constants = dataclasses.replace(digits_calibration.settings, output="probabilities")
     defence = defend(classifier, constants, digits_train.images)
+    few: dict[str, Any] = {"variants": ("paper",), "attacks": [FGSM]}
 
-    found = evaluate_digits(defence=defence, workdir=tmp_path, variants=("paper",))
+    [row] = evaluate_digits(defence=defence, workdir=tmp_path, **few).rows
 
     # The same classifier with the same traps, written otherwise.
-    for row, other in zip(found.rows, undisturbed.found.rows[:2], strict=True):
-        for name in ("attack", "success_classifier", "success_trapped", "detection"):
-            assert row[name] == other[name]
+    other = undisturbed.found.rows[0]
+    for name in ("attack", "success_classifier", "success_trapped", "detection"):
+        assert row[name] == other[name]
+    wrong = dataclasses.replace(digits_defence, output="probabilities")
+    with pytest.raises(ValueError, match="do not look like probabilities"):
+        evaluate_digits(defence=wrong, workdir=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (
-            {"attacks": [create("FGSM", eps=0.1), create("FGSM", eps=0.3)]},
-            "`attacks`.*none twice. Received: FGSM, FGSM",
-        ),
+        ({"attacks": [FGSM, FGSM]}, "`attacks`.*none twice. Received: FGSM, FGSM"),
         ({"variants": ("paper", "paper")}, "`variants`.*none twice"),
         ({"variants": ("depth",)}, "`variants`. Expected of .*Received: 'depth'"),
-        ({"limits": {"CW2": 5}}, "`limits`.*FGSM, PGD. Received: 'CW2'"),
-        ({"defence": "probabilities"}, "do not look like probabilities"),
     ],
 )
-def test_a_wrong_call_is_told_before_anything_is_written(
-    changes: dict[str, Any],
-    expected: str,
-    digits_defence: Defence,
-    evaluate_digits: Evaluate,
-    tmp_path: Path,
+def test_a_wrong_call_is_told_before_anything_is_run(
+    changes: dict[str, Any], expected: str, evaluate_digits: Evaluate, tmp_path: Path
 ) -> None:
-    if "defence" in changes:
-        wrong = dataclasses.replace(digits_defence, output=changes["defence"])
-        changes = {"defence": wrong}
     with pytest.raises(ValueError, match=expected):
-        evaluate_digits(workdir=tmp_path / "run", **changes)
-    assert not (tmp_path / "run").exists()
-
-
-def test_records_and_calibration_are_not_mixed_with_those_of_another_run(
-    evaluate_digits: Evaluate,
-    undisturbed: Undisturbed,
-    digits_calibration: Calibration,
-) -> None:
-    workdir = undisturbed.workdir
-    with pytest.raises(FileExistsError, match="holds records already"):
-        evaluate_digits(workdir=workdir)
-    with pytest.raises(ValueError, match="other settings: seed differ"):
-        evaluate_digits(workdir=workdir, resume=True, seed=6)
-    other = dataclasses.replace(digits_calibration, budget=0.5)
-    with pytest.raises(ValueError, match="other settings: budget differ"):
-        evaluate_digits(workdir=workdir, resume=True, calibration=other)
+        evaluate_digits(workdir=tmp_path, **changes)
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_a_second_run_reads_what_the_first_one_wrote(
     evaluate_digits: Evaluate, undisturbed: Undisturbed
 ) -> None:
-    again = evaluate_digits(workdir=undisturbed.workdir, resume=True)
+    again = evaluate_digits(workdir=undisturbed.workdir)
     assert again.frame.equals(undisturbed.found.frame)
     assert again.rows == undisturbed.found.rows
     assert again.clean == undisturbed.found.clean

@@ -21,7 +21,7 @@ def test_plots_are_the_same_each_time_and_leave_no_figure_open(
     for draw in (roc_picture, correlation_picture):
         plot = draw(undisturbed.found)
         assert plot is not None
-        assert len(np.unique(pixels(plot.png)[..., :3].reshape(-1, 3), axis=0)) > 20
+        assert len(np.unique(pixels(plot.png)[..., 0])) > 20
         assert draw(undisturbed.found) == plot
     assert pyplot.get_fignums() == []
 

@@ -13,23 +13,21 @@ from keras_traps.evaluation.evaluate import Evaluation
 from keras_traps.evaluation.metrics import CleanVariant, make_frame
 from keras_traps.evaluation.records import Trial
 from keras_traps.evaluation.render import (
+    ReportPaths,
     interval,
     listing,
     measure,
     nominal,
     number,
     percent,
-    plain,
 )
 from keras_traps.evaluation.report import (
-    ReportPaths,
     write_luring_tables,
     write_report,
     write_tables,
     write_worst_case,
 )
 from keras_traps.evaluation.runner import WorstCase
-from keras_traps.luring.metrics import luring_metrics
 from keras_traps.rates import Rate
 from tests.evaluation.conftest import Undisturbed, make_record, make_run, store_of
 
@@ -100,33 +98,12 @@ def test_the_report_shows_the_numbers_of_the_evaluation(
         assert f"figures/{name.name}" in markdown
 
 
-def test_json_is_strict_and_keeps_the_names_that_programs_read(
-    undisturbed: Undisturbed, tmp_path: Path
-) -> None:
-    found = undisturbed.found
-    rows = [{**found.rows[0], "auc": float("nan")}, *found.rows[1:]]
-    odd = dataclasses.replace(found, rows=rows)
-
-    def refuse(constant: str) -> Any:
-        raise AssertionError(constant)
-
-    text = write_tables(odd, [1], tmp_path).json.read_text(encoding="utf-8")
-    content = json.loads(text, parse_constant=refuse)
-    assert content["rows"][0]["auc"] is None
-    first = content["rows"][0]["detection"][0]["overall"]
-    assert first.keys() == {"count", "total", "value", "interval"}
-    assert [*content["clean"]["false_positives"]] == ["0.05", "0.005"]
-    assert content["thresholds"]["0.05"].keys() == {"U", "L", "sigma0"}
-    assert content["examples"][0].keys() == {
-        *("attack", "label", "predicted", "score", "flagged", "fired", "recovered")
-    }
-
-
-def test_the_papers_numbers_stand_below_ours(
+def test_tables_have_the_papers_numbers_below_ours_and_json_is_strict(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     paper = {"detection": 0.98, "auc": 0.991, "recovery": None, "overall_asr": 0.02}
     rows = [{**row, "paper": paper} for row in undisturbed.found.rows]
+    rows[-1]["auc"] = float("nan")
     found = dataclasses.replace(undisturbed.found, rows=rows)
     paths = write_tables(found, range(1, 7), tmp_path)
     assert [heading.split(".")[0] for heading in Page(paths.html).headings[:6]] == [
@@ -134,6 +111,18 @@ def test_the_papers_numbers_stand_below_ours(
     ]
     below = table(paths, "Attack")["*paper*"]
     assert below == ["", "*–*", "*–*", "*98.0*", "*n/a*", "*2.0*", "*0.991*", ""]
+    text = paths.json.read_text(encoding="utf-8")
+    assert "NaN" not in text
+    content = json.loads(text)
+    assert content["rows"][-1]["auc"] is None
+    # These names programs read.
+    first = content["rows"][0]["detection"][0]["overall"]
+    assert first.keys() == {"count", "total", "value", "interval"}
+    assert [*content["clean"]["false_positives"]] == ["0.05", "0.005"]
+    assert content["thresholds"]["0.05"].keys() == {"U", "L", "sigma0"}
+    assert content["examples"][0].keys() == {
+        *("attack", "label", "predicted", "score", "flagged", "fired", "recovered")
+    }
     plain_paths = write_tables(undisturbed.found, [1], tmp_path / "plain")
     assert "*paper*" not in table(plain_paths, "Attack")
 
@@ -145,19 +134,17 @@ def unplotted(undisturbed: Undisturbed) -> Evaluation:
     return dataclasses.replace(undisturbed.found, **nothing)
 
 
-OUTCOMES: tuple[tuple[dict[str, Any], str, str], ...] = (
-    ({}, "FGSM: 7 read as 3", "Caught and recovered"),
-    ({"recovered": 2}, "FGSM: 7 read as 3", "Caught, wrong class recovered"),
-    ({"flagged": False}, "FGSM: 7 read as 3", "Missed"),
-    ({"predicted": 7}, "FGSM: 7 still read as 7", "Flagged, though not fooled"),
-    ({"predicted": 7, "flagged": False}, "FGSM: 7 still read as 7", "Not fooled"),
-    ({"label": 12, "recovered": 2}, "FGSM: 12 read as 3", "Caught, wrong"),
-)
-
-
 def test_examples_say_what_became_of_them(
     unplotted: Evaluation, tmp_path: Path
 ) -> None:
+    outcomes: dict[str, dict[str, Any]] = {
+        "| FGSM: 7 read as 3 | **Caught and recovered": {},
+        "| FGSM: 7 read as 3 | **Caught, wrong class recovered": {"recovered": 2},
+        "| FGSM: 7 read as 3 | **Missed": {"flagged": False},
+        "| FGSM: 7 still read as 7 | **Flagged, though not fooled": {"predicted": 7},
+        "| FGSM: 7 still read as 7 | **Not fooled": {"predicted": 7, "flagged": False},
+        "| FGSM: 12 read as 3 | **Caught, wrong": {"label": 12, "recovered": 2},
+    }
     example: dict[str, Any] = {
         "attack": "FGSM",
         "label": 7,
@@ -169,14 +156,15 @@ def test_examples_say_what_became_of_them(
         "clean": np.full((2, 2, 1), 0.5, np.float32),
         "adversarial": np.full((2, 2, 1), 0.75, np.float32),
     }
-    examples = [{**example, **changes} for changes, *_ in OUTCOMES]
+    examples = [{**example, **changes} for changes in outcomes.values()]
     found = dataclasses.replace(unplotted, examples=examples)
     lines = write_report(found, tmp_path).markdown.read_text().splitlines()
     shown = [line for line in lines if line.startswith("| FGSM: ")]
-    for line, (_, title, outcome) in zip(shown, OUTCOMES, strict=True):
-        assert line.startswith(f"| {title} |")
-        assert f"**{outcome}" in line
-        assert "Change: at most 0.25 per pixel, L2 0.50" in line
+    for line, outcome in zip(shown, outcomes, strict=True):
+        title, _, verdict = outcome.partition("**")
+        assert line.startswith(title)
+        assert f"**{verdict}" in line
+    assert "Change: at most 0.25 per pixel, L2 0.50" in shown[0]
     assert "Analyzer: flagged by C1, C3, score 4.568" in shown[0]
     assert "Recovered: 7, the true class" in shown[0]
     assert "Analyzer: not flagged, score 4.568" in shown[2]
@@ -187,14 +175,11 @@ def test_a_text_from_outside_is_no_markup(
 ) -> None:
     odd = "<script>alert(1)</script> | *bold* `code` & ä"
     found = dataclasses.replace(
-        unplotted, title=odd, provenance={"command": odd, "more": {odd: 1.5}}
+        unplotted, dataset=odd, provenance={"command": odd, "more": {odd: 1.5}}
     )
     paths = write_report(found, tmp_path)
-    html, markdown = (
-        p.read_text(encoding="utf-8") for p in (paths.html, paths.markdown)
-    )
-    assert "<script" not in html
-    assert "<script" not in markdown
+    markdown = paths.markdown.read_text(encoding="utf-8")
+    assert "<script" not in paths.html.read_text(encoding="utf-8") + markdown
     assert Page(paths.html).headings[0] == "Summary"
     assert r"\| \*bold\* \`code\` &amp; ä" in markdown
 
@@ -235,11 +220,8 @@ def test_the_worst_case_is_written_with_its_settings(tmp_path: Path) -> None:
 def luring(tmp_path: Path) -> Any:
     right, wrong, some = [0, 1, 2, 0, 1, 2], [1, 2, 0, 1, 2, 0], [0, 1, 2, 1, 2, 0]
     trial = Trial({"prob": 0.5}, images=4, standing=1, defended=2)
-    told = {
-        "command": "python recipes/luring.py",
-        "seed": 3,
-        "preset": "luring_mnist_cpu",
-    }
+    preset = "luring_mnist_cpu"
+    told = {"command": "python recipes/luring.py", "seed": 3, "preset": preset}
     cells = []
     for threat, variant, attack, target, augmented in (
         ("luring", "luring", "FGSM", right, wrong),
@@ -272,13 +254,7 @@ def test_luring_tables_show_the_rates_and_the_papers(
 ) -> None:
     runs, frame = luring
     paths = write_luring_tables("mnist", CLEAN, runs, frame, tmp_path, provenance={})
-    assert Page(paths.html).headings == [
-        "Table 1. Clean test images",
-        "Table 2. Made on M∘P, shown to M and to M∘P",
-        "Attackers that know more, or do without M∘P, and a control",
-        "Settings of the attacks",
-        "Origin",
-    ]
+    assert len(Page(paths.html).headings) == 5
     tabled = table(paths, "Attack, ε")["FGSM 0.3"]
     # C_E, then Luring: AC of M∘P, AC of M, DAC.
     assert [each.split(" (")[0] for each in tabled] == [
@@ -305,38 +281,14 @@ def test_luring_tables_need_no_attack(luring: Any, tmp_path: Path) -> None:
     assert "*paper*" not in table(paths, "Model")
 
 
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (0.1234, "12.3"),
-        (0.0, "0.0"),
-        (1.0, "100.0"),
-        (0.0001, "< 0.1"),
-        (0.9999, "> 99.9"),
-        (None, "n/a"),
-        (float("nan"), "n/a"),
-    ],
-)
-def test_what_is_not_quite_all_or_nothing_never_looks_so(
-    share: float | None, text: str
-) -> None:
-    assert percent(share) == text
-
-
 def test_numbers_are_written_for_people() -> None:
+    # What is not quite all or nothing never looks so.
+    shares = [0.1234, 0.0, 1.0, 0.0001, 0.9999, None, float("nan")]
+    assert [percent(share) for share in shares] == [
+        *("12.3", "0.0", "100.0", "< 0.1", "> 99.9", "n/a", "n/a")
+    ]
     assert nominal(0.005) == "0.5 %"
     assert number(np.float32(0.25)) == "0.25"
     assert number({"a": [1, 2.5], "b": True}) == "a 1, 2.5, b True"
     assert listing(["A", "B", "C", "D", "E"], most=2) == "A, B and 3 more"
     assert (listing([]), listing(["A"])) == ("", "A")
-
-
-def test_results_become_plain_data() -> None:
-    rates = luring_metrics(
-        augmented=np.array([1]), target=np.array([0]), labels=np.array([0])
-    )
-    assert plain(rates)["ac_m"]["value"] == 1.0
-    assert plain({0.05: np.int64(3), "x": (np.float64("inf"), Path("a"))}) == {
-        "0.05": 3,
-        "x": [None, "a"],
-    }

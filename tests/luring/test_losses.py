@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.luring.losses import (
-    cross_entropy,
-    luring_loss,
-    margin_loss,
-)
+from keras_traps.luring.losses import cross_entropy, luring_loss, margin_loss
 
 # One row an image: the answer leads, is behind, and ties.
 LOGITS = np.array([[5.0, 1.0, 2.0], [1.0, 4.0, -2.0], [3.0, 3.0, 0.0]], np.float32)

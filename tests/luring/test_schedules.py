@@ -4,11 +4,7 @@ from typing import Any
 import keras
 import pytest
 
-from keras_traps.luring.schedules import (
-    LURE_RECIPES,
-    Schedule,
-    authors_schedule,
-)
+from keras_traps.luring.schedules import LURE_RECIPES, Schedule, authors_schedule
 from keras_traps.models.architectures import VICTIM_RECIPES
 
 
@@ -48,16 +44,9 @@ def test_the_authors_train_stack_and_auto_by_schedules_of_their_own() -> None:
         assert auto.steps == epochs * math.ceil(seen / 128)
 
 
-@pytest.mark.parametrize(
-    ("variant", "dataset", "told"),
-    [
-        ("Stack", "mnist", r"`variant`.*'stack', 'auto'.*: variant='Stack'"),
-        ("stack", "svhn", r"`dataset`.*'mnist', 'svhn_cropped'.*: dataset='svhn'"),
-    ],
-)
-def test_an_unknown_schedule_is_refused(variant: Any, dataset: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        authors_schedule(variant, dataset)
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`dataset`.*'mnist', 'svhn_cropped'.*'svhn'"):
+        authors_schedule("stack", "svhn")
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
@@ -66,34 +55,25 @@ def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
     return float(optimizer.learning_rate)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 5_000])
-def test_a_scaled_schedule_has_the_same_rates_at_the_same_shares(steps: int) -> None:
-    whole = LURE_RECIPES["mnist"].authors
-    scaled = whole.scaled(steps)
-    assert scaled.steps == steps
-    assert scaled.learning_rates == whole.learning_rates
-    assert scaled.batch_size == whole.batch_size
-    for small, large in zip(scaled.boundaries, whole.boundaries, strict=True):
-        assert abs(small / steps - large / whole.steps) <= 0.5 / steps
+def test_a_scaled_schedule_has_the_same_rates_at_the_same_shares() -> None:
+    whole = Schedule(50, 64, (0.5, 0.25, 0.125), (35, 45))
+    assert whole.scaled(20) == Schedule(20, 64, (0.5, 0.25, 0.125), (14, 18))
+    assert whole.scaled(1).boundaries == (1, 1)
 
 
 def test_the_rates_change_after_their_boundaries() -> None:
     schedule = Schedule(10, 4, (0.5, 0.25, 0.125), (3, 6))
     rates = [rate_at(schedule.optimizer(), step) for step in (0, 3, 4, 6, 7, 9)]
     assert rates == [0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
-    assert rate_at(Schedule(10, 4, (0.5,)).optimizer(), 9) == 0.5
 
 
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"steps": 0}, "steps"),
         ({"batch_size": 2.0}, "batch_size"),
         ({"learning_rates": (0.1, 0.1), "boundaries": (5,), "cosine": True}, "bound"),
         ({"learning_rates": (0.0,)}, "learning_rates"),
-        ({"learning_rates": ()}, "boundaries"),
         ({"boundaries": (5,)}, "boundaries"),
-        ({"learning_rates": (0.1, 0.1), "boundaries": (11,)}, "boundaries"),
         ({"learning_rates": (0.1,) * 3, "boundaries": (6, 5)}, "boundaries"),
     ],
 )
@@ -108,7 +88,7 @@ def test_a_short_schedule_rises_and_falls_like_a_cosine() -> None:
     assert rates == pytest.approx([0.005, 0.2525, 0.5, 0.2525, 0.005])
 
 
-@pytest.mark.parametrize("steps", [1, 24, 25])
+@pytest.mark.parametrize("steps", [1, 25])
 def test_a_short_schedule_may_have_too_few_steps_to_rise(steps: int) -> None:
     short = LURE_RECIPES["mnist"].short
     optimizer = short.scaled(steps).optimizer()

@@ -58,18 +58,15 @@ def test_the_target_alone_always_answers(images: np.ndarray) -> None:
     np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_an_image_that_is_not_finite_gets_no_answer(
-    bad: float, images: np.ndarray
-) -> None:
+def test_an_image_that_is_not_finite_gets_no_answer(images: np.ndarray) -> None:
     broken = images[:3].copy()
-    broken[1, 2, 2, 0] = bad
+    broken[1, 2, 2, 0] = np.nan
     # Both give class 0 to not a number, and so agree on it.
     both = agreement_model(tiny_target(), tiny_lure(), output="logits")
     found = answers(both, broken)
     assert not found["agreed"][1]
-    for model in (both, target_model(tiny_target(), output="logits")):
-        assert answers(model, broken)["class_id"][1] == -1
+    alone = target_model(tiny_target(), output="logits")
+    assert answers(alone, broken)["class_id"][1] == found["class_id"][1] == -1
 
 
 def test_a_lured_classifier_brings_its_parts(images: np.ndarray) -> None:
@@ -85,20 +82,6 @@ def test_a_lured_classifier_brings_its_parts(images: np.ndarray) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_network_that_answers_no_number_agrees_with_nothing(
-    images: np.ndarray,
-) -> None:
-    network = tiny_lure()
-    network.set_weights([weight * np.nan for weight in network.get_weights()])
-    target = tiny_target()
-    # Its first class is the one that a row of NaN is taken for.
-    dense = target.layers[-1]
-    dense.bias.assign([1e3, 0.0, 0.0])
-    found = answers(agreement_model(target, network, output="logits"), images)
-    assert not found["agreed"].any()
-    np.testing.assert_array_equal(found["class_id"], -1)
-
-
 def test_dropout_stays_off_whatever_the_caller_says(images: np.ndarray) -> None:
     lure = LuringInput("cifar10", width=1 / 64, dropout=0.9)
     model = agreement_model(tiny_target(), lure, output="logits")
@@ -107,15 +90,9 @@ def test_dropout_stays_off_whatever_the_caller_says(images: np.ndarray) -> None:
         np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
-@pytest.mark.parametrize("scheme", ["target", "agreement"])
-def test_it_survives_a_file(scheme: str, images: np.ndarray, tmp_path: Path) -> None:
-    target = tiny_target()
-    if scheme == "target":
-        model = target_model(target, output="logits")
-    else:
-        model = agreement_model(
-            target, LuringInput("cifar10", width=1 / 64), output="logits"
-        )
+def test_it_survives_a_file(images: np.ndarray, tmp_path: Path) -> None:
+    lure = LuringInput("cifar10", width=1 / 64)
+    model = agreement_model(tiny_target(), lure, output="logits")
     model.save(tmp_path / "scheme.keras")
     loaded = keras.saving.load_model(tmp_path / "scheme.keras")
     found, expected = answers(loaded, images), answers(model, images)
@@ -133,9 +110,6 @@ def test_bad_parts_are_named() -> None:
     smaller = keras.Sequential([keras.Input(SHAPE), layers.MaxPool2D()])
     with pytest.raises(ValueError, match=r"`network`.*\(6, 6, 1\).*3, 3"):
         agreement_model(target, smaller, output="logits")
-    scores: Any = "scores"
-    with pytest.raises(ValueError, match=r"`output`.*scores"):
-        target_model(target, output=scores)
     with pytest.raises(ValueError, match=r"`output`.*do not look like"):
         target_model(target, output="probabilities")
     text: Any = "target"

@@ -22,7 +22,7 @@ def lured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("lured")
     train = ("train", f"--workdir={workdir}")
     luring.main([*train, "--steps=60", "--variant=target,surrogate"])
-    luring.main([*train, "--steps=30", "--width=0.05", "--variant=auto,luring"])
+    luring.main([*train, "--steps=10", "--width=0.05", "--variant=auto,luring"])
     return workdir
 
 

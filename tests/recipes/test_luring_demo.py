@@ -93,11 +93,10 @@ def test_half_precision_is_what_is_lost_and_half_the_file(
     assert path.stat().st_size < 0.6 * (tmp_path / "whole.keras").stat().st_size
 
 
-@pytest.mark.parametrize("number", [1e6, float("nan")])
 def test_a_weight_that_half_precision_cannot_hold_is_refused(
-    number: float, model: keras.Model, tmp_path: Path
+    model: keras.Model, tmp_path: Path
 ) -> None:
-    model.layers[-1].bias.assign(np.full(10, number))
+    model.layers[-1].bias.assign(np.full(10, 1e6))
     with pytest.raises(CommandLineError, match="65504"):
         luring_demo.pack_model(model, tmp_path / "target.keras")
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,10 @@
 """Small models, one export with every signature, and servers."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 from keras_traps import ForensicAnalyzer, TrapSettings, datasets, inject, serving
 from keras_traps.models import digits_cnn
 from keras_traps.serving import Client
-from tests.serving.foreign_server import Script, start
+from tests.serving.http_server import Reply, listening
 
 Outputs = dict[str, npt.NDArray[Any]]
+Script = Callable[[str], Reply]
+Serve = Callable[[Script], str]
 
 SETTINGS = TrapSettings(
     output="logits",
@@ -32,6 +36,21 @@ SETTINGS = TrapSettings(
 )
 SHAPE = (8, 8, 1)
 CLASS_NAMES = ("zero", "one", "two", "drei", "vier", "fünf", "sechs", "七", "8", "nine")
+
+SPEC = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}
+METADATA: dict[str, Any] = {
+    "model_spec": {"name": "m", "signature_name": "", "version": "1"},
+    "metadata": {
+        "signature_def": {
+            "signature_def": {
+                "serving_default": {
+                    "inputs": {"x": SPEC},
+                    "outputs": {"a": SPEC, "b": {**SPEC, "dtype": "DT_STRING"}},
+                }
+            }
+        }
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,34 +100,26 @@ def exported(
 def target() -> keras.Model:
     """The classifier M of a lured model."""
     keras.utils.set_random_seed(1)
-    return digits_cnn()
+    images = keras.Input(SHAPE)
+    return keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(images)))
 
 
 @pytest.fixture(scope="session")
 def lure() -> keras.Model:
     """The network P before it, untrained: the two agree on some images only."""
     keras.utils.set_random_seed(2)
-    images = keras.Input((8, 8, 1))
+    images = keras.Input(SHAPE)
     moved = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(images)
     return keras.Model(images, moved)
 
 
-@pytest.fixture(scope="session")
-def reload() -> Callable[[Path, Path], None]:
-    """What the self-test runs in a fresh process, as a function in this one."""
+@pytest.fixture
+def quick_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reloads in this process, for tests of other things."""
     # The script hides Keras and this package.
     with mock.patch.dict("sys.modules"):
         script = importlib.import_module("keras_traps.serving._reload")
-    main: Callable[[Path, Path], None] = script.main
-    return main
-
-
-@pytest.fixture
-def quick_self_test(
-    monkeypatch: pytest.MonkeyPatch, reload: Callable[[Path, Path], None]
-) -> None:
-    """Leaves the fresh process out, for tests of other things."""
-    monkeypatch.setattr("keras_traps.serving.selftest.reload", reload)
+    monkeypatch.setattr("keras_traps.serving.selftest.reload", script.main)
 
 
 def load(path: Path) -> Mapping[str, Callable[..., Outputs]]:
@@ -152,6 +163,19 @@ class Offline:
         }
 
 
+def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Says whether two answers are the same, floats to the last bits.
+
+    How many threads a process has decides in which order it adds.
+    """
+    return one.keys() == other.keys() and all(
+        np.allclose(value, other[name], rtol=1e-4, atol=1e-5, equal_nan=True)
+        if value.dtype == other[name].dtype == np.float32
+        else np.array_equal(value, other[name])
+        for name, value in one.items()
+    )
+
+
 def images(count: int) -> npt.NDArray[np.float32]:
     """Draws images for the exported model."""
     return np.random.default_rng(0).random((count, *SHAPE), np.float32)
@@ -183,16 +207,20 @@ def client(address: str) -> Iterator[Client]:
         yield client
 
 
+def answering(outputs: Any, metadata: Any = METADATA) -> Script:
+    """A model server that answers every batch with the same."""
+
+    def script(path: str) -> Reply:
+        answer = {"outputs": outputs} if path.endswith(":predict") else metadata
+        return 200, json.dumps(answer).encode()
+
+    return script
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[[Script], str]]:
-    """Starts servers that answer as scripts say, and returns their addresses."""
-    servers = []
-
-    def address_of(script: Script) -> str:
-        servers.append(start(script))
-        return f"http://127.0.0.1:{servers[-1].server_port}"
-
-    yield address_of
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+def serve() -> Iterator[Serve]:
+    """Starts HTTP servers that answer as scripts say, and returns their addresses."""
+    with contextlib.ExitStack() as stack:
+        yield lambda script: stack.enter_context(
+            listening(lambda path, _: script(path))
+        )

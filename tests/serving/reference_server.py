@@ -13,13 +13,13 @@ Example:
 
 import base64
 import contextlib
+import functools
 import json
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from tests.serving.http_server import Reply, listening
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -64,8 +66,6 @@ class StatusError(Exception):
 
 
 class Loaded:
-    """A version that is served."""
-
     def __init__(self, folder: Path) -> None:
         self.version = int(folder.name)
         saved = saved_model_pb2.SavedModel()
@@ -74,12 +74,9 @@ class Loaded:
         self._model = tf.saved_model.load(str(folder))
 
     def specs(self, signature: str) -> dict[str, tf.TensorSpec]:
-        """Returns the inputs of a signature by name."""
         if signature not in self._model.signatures:
             raise StatusError("INVALID_ARGUMENT", f"{signature!r} not found")
-        specs: dict[str, tf.TensorSpec]
-        specs = self._model.signatures[signature].structured_input_signature[1]
-        return specs
+        return dict(self._model.signatures[signature].structured_input_signature[1])
 
     def predict(self, signature: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs a signature, or raises a StatusError that says what it expects."""
@@ -111,32 +108,24 @@ class Served:
         self._states: dict[int, tuple[str, str]] = {}
 
     def get(self, model: str, version: int | None) -> Loaded:
-        """Returns the version that is served."""
         loaded = self._loaded
-        if (
-            model != self.model
-            or loaded is None
-            or version not in (None, loaded.version)
-        ):
-            raise StatusError("NOT_FOUND", f"Servable not found: {model} {version}")
-        return loaded
+        if loaded and model == self.model and version in (None, loaded.version):
+            return loaded
+        raise StatusError("NOT_FOUND", f"Servable not found: {model} {version}")
 
     def metadata(
         self, model: str, version: int | None
     ) -> metadata_pb2.GetModelMetadataResponse:
-        """Returns the signatures of a version."""
         loaded = self.get(model, version)
         signatures = metadata_pb2.SignatureDefMap(signature_def=loaded.signature_defs)
-        response = metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = model
-        response.model_spec.version.value = loaded.version
+        spec = {"name": model, "version": {"value": loaded.version}}
+        response = metadata_pb2.GetModelMetadataResponse(model_spec=spec)
         response.metadata["signature_def"].Pack(signatures)
         return response
 
     def status(
         self, model: str, version: int | None
     ) -> status_pb2.GetModelStatusResponse:
-        """Returns where the versions stand."""
         if model != self.model or version not in (None, *self._states):
             raise StatusError("NOT_FOUND", f"Could not find {model} {version}")
         response = status_pb2.GetModelStatusResponse()
@@ -156,7 +145,6 @@ class Served:
                 break
             if version in self._states and self._states[version][1]:
                 continue
-            self._states[version] = "LOADING", ""
             try:
                 self._loaded = Loaded(self._path / str(version))
             except Exception as error:  # Whatever is wrong with it, go on serving.
@@ -174,94 +162,60 @@ class _Grpc(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    """Predict, GetModelMetadata and GetModelStatus of one model, as gRPC asks them."""
-
     def __init__(self, served: Served) -> None:
-        self._served = served
-        self.Predict = self._answering(self._predict)
-        self.GetModelMetadata = self._answering(
-            lambda request: served.metadata(*_asked(request.model_spec))
-        )
-        self.GetModelStatus = self._answering(
-            lambda request: served.status(*_asked(request.model_spec))
-        )
-
-    def _predict(
-        self, request: predict_pb2.PredictRequest
-    ) -> predict_pb2.PredictResponse:
-        spec = request.model_spec
-        loaded = self._served.get(*_asked(spec))
-        inputs = {key: tf.make_ndarray(v) for key, v in request.inputs.items()}
-        response = predict_pb2.PredictResponse(model_spec=spec)
-        response.model_spec.version.value = loaded.version
-        for key, value in loaded.predict(spec.signature_name, inputs).items():
-            response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
-        return response
+        self.Predict = self._answering(served.get, _predict)
+        self.GetModelMetadata = self._answering(served.metadata)
+        self.GetModelStatus = self._answering(served.status)
 
     @staticmethod
-    def _answering(answer: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    def _answering(
+        find: Callable[[str, int | None], Any],
+        answer: Callable[[Any, Any], Any] = lambda found, _: found,
+    ) -> Callable[[Any, Any], Any]:
         def method(request: Any, context: grpc.ServicerContext) -> Any:
+            spec = request.model_spec
+            version = spec.version.value if spec.HasField("version") else None
             try:
-                return answer(request)
+                return answer(find(spec.name, version), request)
             except StatusError as error:
                 context.abort(grpc.StatusCode[error.code], error.message)
 
         return method
 
 
-def _asked(spec: Any) -> tuple[str, int | None]:
-    return spec.name, spec.version.value if spec.HasField("version") else None
+def _predict(
+    loaded: Loaded, request: predict_pb2.PredictRequest
+) -> predict_pb2.PredictResponse:
+    inputs = {key: tf.make_ndarray(v) for key, v in request.inputs.items()}
+    response = predict_pb2.PredictResponse(model_spec=request.model_spec)
+    response.model_spec.version.value = loaded.version
+    for key, value in loaded.predict(request.model_spec.signature_name, inputs).items():
+        response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return response
 
 
-class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
+def _answer(served: Served, path: str, body: bytes) -> Reply:
+    """Answers a request over REST."""
+    try:
+        return 200, json.dumps(_json(served, path, body)).encode()
+    except StatusError as error:
+        content = json.dumps({"error": error.message}).encode()
+        return _HTTP.get(error.code, 500), content
 
-    def __init__(self, port: int, served: Served) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.served = served
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # A head and a body in two packets would wait for each other's receipt.
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    server: _HttpServer
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        try:
-            code, answer = 200, self._make(body)
-        except StatusError as error:
-            code, answer = _HTTP.get(error.code, 500), {"error": error.message}
-        content = json.dumps(answer).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _make(self, body: bytes) -> Any:
-        match = _PATH.fullmatch(self.path)
-        if not match:
-            raise StatusError("INVALID_ARGUMENT", f"Malformed request: {self.path}")
-        served = self.server.served
-        asked = match["name"], None if match["version"] is None else int(match[3])
-        if match["what"] == ":predict":
-            return _predict_json(served.get(*asked), json.loads(body))
-        if not match["what"]:
-            return _to_dict(served.status(*asked))
-        answer = _to_dict(served.metadata(*asked))
-        # The API nests the map under its own name and leaves out the type's address.
-        answer["metadata"]["signature_def"].pop("@type")
-        return answer
+def _json(served: Served, path: str, body: bytes) -> Any:
+    match = _PATH.fullmatch(path)
+    if not match:
+        raise StatusError("INVALID_ARGUMENT", f"Malformed request: {path}")
+    asked = match["name"], None if match["version"] is None else int(match[3])
+    if match["what"] == ":predict":
+        return _predict_json(served.get(*asked), json.loads(body))
+    if not match["what"]:
+        return _to_dict(served.status(*asked))
+    answer = _to_dict(served.metadata(*asked))
+    # The API nests the map under its own name and leaves out the type's address.
+    answer["metadata"]["signature_def"].pop("@type")
+    return answer
 
 
 def _predict_json(loaded: Loaded, request: dict[str, Any]) -> Any:
@@ -309,27 +263,21 @@ def serving(
         while not ending.wait(0.2):
             served.look()
 
-    http = _HttpServer(rest_port, served)
-    with ThreadPoolExecutor(16) as pool:
+    answer = functools.partial(_answer, served)
+    with ThreadPoolExecutor(16) as pool, listening(answer, rest_port) as rest_address:
         server = grpc.server(pool, options=_OPTIONS)
-        methods = _Grpc(served)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            methods, server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(methods, server)
+        for add in (
+            prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server,
+            model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+        ):
+            add(_Grpc(served), server)
         grpc_port = server.add_insecure_port(f"127.0.0.1:{grpc_port}")
         server.start()
-        for work in (poll, lambda: http.serve_forever(0.05)):
-            threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=poll, daemon=True).start()
         try:
-            yield (
-                f"grpc://127.0.0.1:{grpc_port}",
-                f"http://127.0.0.1:{http.server_port}",
-            )
+            yield f"grpc://127.0.0.1:{grpc_port}", rest_address
         finally:
             ending.set()
-            http.shutdown()
-            http.server_close()
             server.stop(0)
 
 

@@ -44,17 +44,12 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.fixture
-def images(trapped: Trapped) -> np.ndarray:
-    """Clean ones, noise, and one that holds no numbers."""
+def test_the_cpp_loader_answers_bit_for_bit_as_python(
+    loader: Path, exported: Exported, trapped: Trapped, tmp_path: Path
+) -> None:
     clean = trapped.images[:5]
     noise = np.random.default_rng(1).random((20, *clean.shape[1:]), np.float32)
-    return np.concatenate([clean, noise, np.full_like(clean[:1], np.nan)])
-
-
-def test_the_cpp_loader_answers_bit_for_bit_as_python(
-    loader: Path, exported: Exported, images: np.ndarray, tmp_path: Path
-) -> None:
+    images = np.concatenate([clean, noise, np.full_like(clean[:1], np.nan)])
     levels = np.round(images[:5] * 255).astype(np.uint8)
     files = np.array([tf.io.encode_png(image).numpy() for image in levels], object)
     inputs: dict[Signature, tuple[str, np.ndarray]] = {

@@ -33,7 +33,7 @@ def test_a_full_disk_leaves_no_half_version(
     monkeypatch.setattr(Path, "rename", full_disk)
     with exporter.staging(tmp_path / "other") as folder:
         (folder / "file").write_text("half")
-        assert exporter.versions(tmp_path / "other") == ()
+        assert exporter.versions(tmp_path / "other") == []
         with pytest.raises(OSError, match="No space left"):
             exporter.publish(folder, tmp_path / "other", None)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -95,7 +95,6 @@ def test_versions_count_up_and_what_is_written_is_told(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"version": "2"}, "argument `version`"),
         ({"version": 0}, "argument `version`"),
         ({"version": 2**63}, "argument `version`"),
         ({"warmup_batch_sizes": (0,)}, "argument `warmup_batch_sizes`"),
@@ -116,31 +115,20 @@ def test_a_wrong_argument_is_told_and_nothing_is_made(
 def test_only_numbers_are_versions(tmp_path: Path) -> None:
     for name in ("1", "10", "007", "v2", ".exporting-3", "-4", "1.5", "٣", "README.md"):
         (tmp_path / name).mkdir()
-    assert exporter.versions(tmp_path) == (1, 7, 10)
-    assert exporter.versions(tmp_path / "missing") == ()
+    assert exporter.versions(tmp_path) == [1, 7, 10]
+    assert exporter.versions(tmp_path / "missing") == []
     # Under any spelling of its number.
     with pytest.raises(FileExistsError):
         exporter.check_free(tmp_path, 7)
 
 
-def test_a_version_that_came_meanwhile_is_never_replaced(tmp_path: Path) -> None:
-    with exporter.staging(tmp_path) as folder:
-        (folder / "file").write_text("ours")
-        (tmp_path / "3").mkdir()
-        (tmp_path / "3" / "file").write_text("theirs")
-        with pytest.raises(FileExistsError):
-            exporter.publish(folder, tmp_path, 3)
-        assert exporter.publish(folder, tmp_path, None) == 4
-    assert (tmp_path / "3" / "file").read_text() == "theirs"
-
-
-def test_the_next_number_is_taken_where_another_exporter_is_faster(
+def test_a_version_of_a_faster_exporter_is_never_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
 
     def race(self: Path, target: Path) -> Path:
-        if not (tmp_path / "1").exists():
+        if target.name != "4":
             target.mkdir()
             (target / "file").write_text("theirs")
         return rename(self, target)
@@ -148,9 +136,11 @@ def test_the_next_number_is_taken_where_another_exporter_is_faster(
     monkeypatch.setattr(Path, "rename", race)
     with exporter.staging(tmp_path) as folder:
         (folder / "file").write_text("ours")
-        assert exporter.publish(folder, tmp_path, None) == 2
-    assert (tmp_path / "1" / "file").read_text() == "theirs"
-    assert (tmp_path / "2" / "file").read_text() == "ours"
+        with pytest.raises(FileExistsError):
+            exporter.publish(folder, tmp_path, 2)
+        assert exporter.publish(folder, tmp_path, None) == 4
+    found = [(tmp_path / name / "file").read_text() for name in "234"]
+    assert found == ["theirs", "theirs", "ours"]
 
 
 def test_each_warmup_record_is_as_the_official_classes_write_it_and_runs(

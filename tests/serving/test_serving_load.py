@@ -43,11 +43,7 @@ def test_a_line_per_signature_batch_and_address_is_written(
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        (),
-        ("--addresses=http://localhost:8501",),
-        ("--addresses=http://localhost:8501", "--model_base_path=saved_models/digits"),
-    ],
+    [(), ("--addresses=http://a:1", "--model_base_path=saved_models/digits")],
 )
 def test_a_command_line_that_names_no_server_or_two_is_refused(
     arguments: tuple[str, ...],

@@ -69,10 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def predict(client: Client, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs a signature on files: an entry per image.
-
-    An output that has not one row per image is in each of them as a whole.
-    """
+    """Runs a signature on files: an entry per image, with its row of each output."""
     known = client.signatures().signatures
     inputs = known[options.signature].inputs if options.signature in known else {}
     # Without a spec the call below says which signatures there are.
@@ -85,6 +82,7 @@ def predict(client: Client, options: argparse.Namespace) -> list[dict[str, Any]]
     count = len(images)
     return [
         {
+            # An output without a row per image is in each entry as a whole.
             name: (array[row] if array.shape[:1] == (count,) else array).tolist()
             for name, array in answer.items()
         }
@@ -123,18 +121,17 @@ def _read(files: Sequence[Path], spec: TensorSpec) -> Array | list[bytes]:
     if spec.dtype == "string":
         return [path.read_bytes() for path in files]
     channels = (spec.shape[-1] if spec.shape else None) or 0
-    levels = np.stack([_decode(path, channels) for path in files])
+    images = []
+    for path in files:
+        content = path.read_bytes()
+        try:
+            # As the signature `image_bytes` does.
+            image = tf.io.decode_image(content, channels, expand_animations=False)
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(f"{path}: expected an image ({error.message})") from error
+        images.append(image.numpy())
+    levels = np.stack(images)
     return levels if spec.dtype == "uint8" else levels / np.float32(255.0)
-
-
-def _decode(path: Path, channels: int) -> Array:
-    """Reads an image as the signature `image_bytes` does."""
-    try:
-        image = tf.io.decode_image(path.read_bytes(), channels, expand_animations=False)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{path}: expected an image ({error.message})") from error
-    levels: Array = image.numpy()
-    return levels
 
 
 if __name__ == "__main__":

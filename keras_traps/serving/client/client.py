@@ -1,6 +1,9 @@
 """The client of a model server."""
 
+import contextlib
 import functools
+import itertools
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -34,8 +37,7 @@ class Client:
             Over REST a server that sends many small pieces, each of them in time, can
             go on beyond it. Defaults to `30.0`.
         retries: How often a request is made again while the server is unavailable,
-            with the pauses of `urllib3.Retry`: none, then growing to at most 2 s.
-            Defaults to `8`.
+            at once, then after pauses that double up to 2 s. Defaults to `8`.
         max_batch_size: A longer batch goes in parts of as many images, all of them
             answered by one version. Defaults to `64`.
 
@@ -67,10 +69,9 @@ class Client:
             )
         check_count("max_batch_size", max_batch_size)
         check_count("retries", retries, at_least=0)
-        protocol.Deadline(timeout)
         self._model = model
-        self._version = _checked_version(version)
-        self._timeout = timeout
+        self._version, self._timeout = version, timeout
+        self._given(version, timeout)
         self._retries = retries
         self._max_batch_size = max_batch_size
         self._transport = _connect(address, model)
@@ -93,8 +94,7 @@ class Client:
                 and integers are cast to the width that the signature has.
             signature: The signature's name. Defaults to `"serving_default"`.
             version: One version, or `None` for the client's. Defaults to `None`.
-            timeout: The deadline in seconds, or `None` for the client's. Defaults to
-                `None`.
+            timeout: The deadline in seconds. Defaults to `None`, for the client's.
 
         Returns:
             The outputs by name, each `(batch, ...)`, in the signature's dtypes, text as
@@ -112,11 +112,17 @@ class Client:
             ResponseError: If what answers is no such server.
             ServingError: If the server fails in another way.
         """
-        version = self._version_of(version)
-        deadline = self._deadline(timeout)
+        version, deadline = self._given(version, timeout)
         for _ in range(_MOST_RESTARTS):
-            known = self._known.get(version)
-            served = self._signature(version, signature, deadline)
+            known = metadata = self._known.get(version)
+            if metadata is None or signature not in metadata.signatures:
+                metadata = self._refresh(version, deadline)
+            served = metadata.signatures.get(signature)
+            if served is None:
+                raise protocol.NotFoundError(
+                    f"no signature {signature!r} in version {metadata.version} of "
+                    f"model {self._model!r}; it has {sorted(metadata.signatures)}"
+                )
             try:
                 return self._predict(version, signature, served, images, deadline)
             except _ChangedError:
@@ -138,8 +144,7 @@ class Client:
 
         Args:
             version: One version, or `None` for the client's. Defaults to `None`.
-            timeout: The deadline in seconds, or `None` for the client's. Defaults to
-                `None`.
+            timeout: The deadline in seconds. Defaults to `None`, for the client's.
 
         Returns:
             The version and its signatures by name.
@@ -148,14 +153,13 @@ class Client:
             NotFoundError: If there is no such model or version.
             ServingError: As `predict` does.
         """
-        return self._refresh(self._version_of(version), self._deadline(timeout))
+        return self._refresh(*self._given(version, timeout))
 
     def status(self, *, timeout: float | None = None) -> list[protocol.VersionStatus]:
         """Asks which versions there are and whether they are served.
 
         Args:
-            timeout: The deadline in seconds, or `None` for the client's. Defaults to
-                `None`.
+            timeout: The deadline in seconds. Defaults to `None`, for the client's.
 
         Returns:
             One entry per version that the server knows.
@@ -165,7 +169,7 @@ class Client:
             ServingError: As `predict` does.
         """
         ask = functools.partial(self._transport.status, self._version)
-        return self._retried(ask, self._deadline(timeout))
+        return self._retried(ask, self._given(None, timeout)[1])
 
     def wait_until_available(self, *, timeout: float = 60.0) -> int:
         """Waits for a server to come up and to have loaded the model.
@@ -210,11 +214,16 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _version_of(self, version: int | None) -> int | None:
-        return self._version if version is None else _checked_version(version)
-
-    def _deadline(self, timeout: float | None) -> protocol.Deadline:
-        return protocol.Deadline(self._timeout if timeout is None else timeout)
+    def _given(
+        self, version: int | None, timeout: float | None
+    ) -> tuple[int | None, protocol.Deadline]:
+        """Returns the version and the deadline of a call: its own or the client's."""
+        if version is not None:
+            check_count("version", version, at_least=0)
+        return (
+            self._version if version is None else version,
+            protocol.Deadline(self._timeout if timeout is None else timeout),
+        )
 
     def _retried(self, call: Callable[[float], _T], deadline: protocol.Deadline) -> _T:
         """Makes a call again while the server is unavailable, until the deadline."""
@@ -224,14 +233,15 @@ class Client:
                 break
             try:
                 return call(seconds)
-            except protocol.NotFoundError as error:
-                raise self._explained(error, deadline) from error
-            except protocol.DeadlineExceededError as error:
+            except protocol.ServingError as error:
                 error.attempts = attempt
-                raise
-            except protocol.UnavailableError as error:
-                error.attempts = attempt
-                if attempt > self._retries or pause >= deadline.remaining():
+                if isinstance(error, protocol.NotFoundError):
+                    with contextlib.suppress(protocol.ServingError):
+                        left = max(0.1, deadline.remaining())
+                        there = _listed(self._transport.status(None, left))
+                        error.message += f". Versions there: {there}"
+                away = isinstance(error, protocol.UnavailableError)
+                if not away or attempt > self._retries or pause >= deadline.remaining():
                     raise
             time.sleep(pause)
         raise protocol.DeadlineExceededError(
@@ -245,31 +255,6 @@ class Client:
         ask = functools.partial(self._transport.metadata, version)
         self._known[version] = self._retried(ask, deadline)
         return self._known[version]
-
-    def _signature(
-        self, version: int | None, name: str, deadline: protocol.Deadline
-    ) -> protocol.Signature:
-        """Returns a signature, which the server is asked for once."""
-        known = self._known.get(version)
-        if known is None or name not in known.signatures:
-            known = self._refresh(version, deadline)
-        if name not in known.signatures:
-            raise protocol.NotFoundError(
-                f"no signature {name!r} in version {known.version} of model "
-                f"{self._model!r}; it has {sorted(known.signatures)}"
-            )
-        return known.signatures[name]
-
-    def _explained(
-        self, error: protocol.NotFoundError, deadline: protocol.Deadline
-    ) -> protocol.NotFoundError:
-        """Returns the error with the state of the versions that there are."""
-        try:
-            states = self._transport.status(None, max(0.1, deadline.remaining()))
-        except protocol.ServingError:
-            return error
-        message = f"{error.message}. Versions there: {_listed(states)}"
-        return protocol.NotFoundError(message, attempts=error.attempts)
 
     def _predict(
         self,
@@ -286,7 +271,6 @@ class Client:
         if total > step and version is None:
             pinned = self._refresh(version, deadline).version
         parts: list[tuple[int, protocol.Outputs]] = []
-        answered: int | None = None
         for start in range(0, total, step):
             part = {key: array[start : start + step] for key, array in arrays.items()}
             ask = functools.partial(self._transport.predict, pinned, name, served, part)
@@ -299,11 +283,10 @@ class Client:
                     f"{k!r}: {served.inputs[k].dtype} {v.shape}"
                     for k, v in arrays.items()
                 )
-                raise protocol.InvalidArgumentError(
-                    f"{error.message}. Signature {name!r} expects {expected}. "
-                    f"Received: {got}",
-                    attempts=error.attempts,
-                ) from error
+                error.message += (
+                    f". Signature {name!r} expects {expected}. Received: {got}"
+                )
+                raise
             except protocol.NotFoundError as error:
                 if pinned == version:
                     raise
@@ -317,13 +300,7 @@ class Client:
 
 
 class _ChangedError(protocol.ServingError):
-    """The version of the first part of a batch is gone, or has other outputs."""
-
-
-def _checked_version(version: int | None) -> int | None:
-    if version is not None:
-        check_count("version", version, at_least=0)
-    return version
+    """The version of a batch's first part is gone, or has other outputs."""
 
 
 def _connect(address: str, model: str) -> "RestTransport | GrpcTransport":
@@ -355,15 +332,10 @@ def _connect(address: str, model: str) -> "RestTransport | GrpcTransport":
 
 def _pauses() -> Iterator[float]:
     """Yields the seconds between attempts: ever more, at most 2, some by chance."""
-    # Of the extra `serving`, which an export does without.
-    from urllib3 import Retry
-
-    retry = Retry(total=None, backoff_factor=0.1, backoff_jitter=0.1, backoff_max=2.0)
-    while True:
-        retry = retry.increment()
-        yield retry.get_backoff_time()
-        # As many as lead to the longest pause; of thousands it would overflow.
-        retry = retry.new(history=retry.history[-8:])
+    yield 0.0
+    for least in (0.2, 0.4, 0.8, 1.6):
+        yield least + random.uniform(0.0, 0.1)
+    yield from itertools.repeat(2.0)
 
 
 def _listed(states: Sequence[protocol.VersionStatus]) -> str:

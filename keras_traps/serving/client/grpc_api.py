@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -54,9 +55,8 @@ class GrpcTransport:
     ) -> tuple[protocol.Outputs, int | None]:
         """Runs a signature; returns its outputs and the version that gave them."""
         del signature  # Tensors carry their types.
-        request = predict_pb2.PredictRequest()
-        self._fill(request.model_spec, version)
-        request.model_spec.signature_name = name
+        spec = self._spec(version, signature_name=name)
+        request = predict_pb2.PredictRequest(model_spec=spec)
         for key, value in inputs.items():
             request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
         response = self._call(self._prediction.Predict, request, timeout)
@@ -68,9 +68,8 @@ class GrpcTransport:
     def metadata(self, version: int | None, timeout: float) -> protocol.Metadata:
         """Asks for a version's signatures."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
-            metadata_field=["signature_def"]
+            model_spec=self._spec(version), metadata_field=["signature_def"]
         )
-        self._fill(request.model_spec, version)
         response = self._call(self._prediction.GetModelMetadata, request, timeout)
         found = get_model_metadata_pb2.SignatureDefMap()
         with protocol.reading("the metadata"):
@@ -83,8 +82,8 @@ class GrpcTransport:
         self, version: int | None, timeout: float
     ) -> list[protocol.VersionStatus]:
         """Asks for the state of a model's versions."""
-        request = get_model_status_pb2.GetModelStatusRequest()
-        self._fill(request.model_spec, version)
+        spec = self._spec(version)
+        request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
         response = self._call(self._models.GetModelStatus, request, timeout)
         states = get_model_status_pb2.ModelVersionStatus.State
         return [
@@ -98,10 +97,9 @@ class GrpcTransport:
         """Closes the connection."""
         self._channel.close()
 
-    def _fill(self, spec: Any, version: int | None) -> None:
-        spec.name = self._model
-        if version is not None:
-            spec.version.value = version
+    def _spec(self, version: int | None, **more: str) -> model_pb2.ModelSpec:
+        number = None if version is None else {"value": version}
+        return model_pb2.ModelSpec(name=self._model, version=number, **more)
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:
         try:

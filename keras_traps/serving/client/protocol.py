@@ -16,8 +16,6 @@ Array = npt.NDArray[Any]
 Inputs: TypeAlias = npt.ArrayLike | Sequence[bytes] | Mapping[str, npt.ArrayLike]
 Outputs: TypeAlias = dict[str, Array]
 
-_OTHER_FORM = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
-
 # What is cast without a change of the values, or refused for its range.
 _KINDS = {"f": "f", "i": "iu", "u": "iu", "b": "b"}
 
@@ -177,7 +175,10 @@ def reading(what: str) -> Iterator[None]:
     """Says with a `ResponseError` that a part of an answer has another form."""
     try:
         yield
-    except (*_OTHER_FORM, DecodeError, json_format.Error) as error:
+    except (
+        *(AttributeError, KeyError, OverflowError, TypeError, ValueError),
+        *(DecodeError, json_format.Error),
+    ) as error:
         raise ResponseError(f"{what} cannot be read ({error!r})") from error
 
 
@@ -200,23 +201,22 @@ class Deadline:
 
 def read_signatures(definitions: Mapping[str, Any]) -> dict[str, Signature]:
     """Reads `SignatureDef`s by name, but for those that are TensorFlow's own."""
-    return {
-        name: Signature(_specs(value.inputs), _specs(value.outputs))
-        for name, value in definitions.items()
-        if not name.startswith("__")
-    }
 
-
-def _specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
-    specs = {}
-    for name, tensor in tensors.items():
+    def read(tensor: Any) -> TensorSpec:
         dtype = tf.as_dtype(tensor.dtype)
         if np.dtype(dtype.as_numpy_dtype).kind not in "biuf" and dtype != tf.string:
             raise ValueError(f"tensors of type {dtype.name} are not supported")
         shape = tf.TensorShape(tensor.tensor_shape)
-        known = None if shape.rank is None else tuple(shape.as_list())
-        specs[name] = TensorSpec(dtype.name, known)
-    return specs
+        return TensorSpec(dtype.name, None if shape.rank is None else tuple(shape))
+
+    return {
+        name: Signature(
+            {key: read(tensor) for key, tensor in value.inputs.items()},
+            {key: read(tensor) for key, tensor in value.outputs.items()},
+        )
+        for name, value in definitions.items()
+        if not name.startswith("__")
+    }
 
 
 def to_inputs(images: Inputs, signature: Signature) -> dict[str, Array]:
@@ -274,22 +274,18 @@ def _to_strings(value: Any) -> Array:
 
 def join(chunks: Sequence[tuple[int, Outputs]]) -> Outputs:
     """Puts the outputs of parts, each with its size, together, and decodes text."""
-    for size, outputs in chunks:
-        for name, array in outputs.items():
-            if len(chunks) > 1 and array.shape[:1] != (size,):
-                raise ResponseError(
-                    f"expected one row per example in output {name!r}, received shape "
-                    f"{array.shape}; raise `max_batch_size` to that of the whole batch"
-                )
     joined = {}
     for name, array in chunks[0][1].items():
         if len(chunks) > 1:
+            for size, outputs in chunks:
+                if (shape := outputs[name].shape)[:1] != (size,):
+                    raise ResponseError(
+                        f"expected one row per example in output {name!r}, received "
+                        f"shape {shape}; raise `max_batch_size` to that of the whole "
+                        "batch"
+                    )
             array = np.concatenate([outputs[name] for _, outputs in chunks])
         if array.dtype == object and not name.endswith("_bytes"):
-            array = np.vectorize(_decoded, otypes=[np.str_])(array)
+            array = np.char.decode(array.astype(np.bytes_), "utf-8", "replace")
         joined[name] = array
     return joined
-
-
-def _decoded(value: bytes) -> str:
-    return value.decode("utf-8", "replace")

@@ -11,6 +11,7 @@ import numpy as np
 import urllib3
 from google.protobuf import json_format
 from tensorflow.core.protobuf import meta_graph_pb2
+from urllib3 import exceptions
 
 from keras_traps.serving.client import protocol
 
@@ -34,10 +35,7 @@ _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 
 
 class RestTransport:
-    """Talks JSON in the columnar format over connections that are kept open.
-
-    A NaN is written as `NaN`, as TensorFlow Serving reads it; JSON itself has none.
-    """
+    """Talks JSON in the columnar format over connections that are kept open."""
 
     def __init__(self, url: str, model: str) -> None:
         self._url = url
@@ -54,12 +52,12 @@ class RestTransport:
         timeout: float,
     ) -> tuple[protocol.Outputs, int | None]:
         """Runs a signature; which version it was is not told."""
-        body = {
-            "signature_name": name,
-            "inputs": {key: _to_json(value) for key, value in inputs.items()},
-        }
+        columns = {key: value.tolist() for key, value in inputs.items()}
+        body = {"signature_name": name, "inputs": columns}
+        # A NaN is written as `NaN`, as TensorFlow Serving reads it; JSON has none.
+        encoded = json.dumps(body, default=_to_base64).encode()
         path = f"{self._path(version)}:predict"
-        answer = self._request("POST", path, timeout, json.dumps(body).encode())
+        answer = self._request("POST", path, timeout, encoded)
         outputs = answer.get("outputs")
         if len(signature.outputs) == 1:
             # One output comes without its name.
@@ -68,8 +66,11 @@ class RestTransport:
             raise protocol.ResponseError(
                 "expected 'outputs' by their names in the answer"
             )
+        # A new version may have other outputs: the caller sees their names and asks.
         return {
-            key: _from_json(key, value, signature.outputs.get(key))
+            key: _from_json(key, value, signature.outputs[key])
+            if key in signature.outputs
+            else np.empty(0)
             for key, value in outputs.items()
         }, None
 
@@ -92,14 +93,14 @@ class RestTransport:
         """Asks for the state of a model's versions."""
         answer = self._request("GET", self._path(version), timeout)
         with protocol.reading("the status"):
-            states = [
-                (int(one["version"]), one["state"], one.get("status", {}))
+            return [
+                protocol.VersionStatus(
+                    int(one["version"]),
+                    one["state"],
+                    one.get("status", {}).get("error_message", ""),
+                )
                 for one in answer["model_version_status"]
             ]
-        return [
-            protocol.VersionStatus(version, state, status.get("error_message", ""))
-            for version, state, status in states
-        ]
 
     def close(self) -> None:
         """Closes all connections."""
@@ -121,18 +122,15 @@ class RestTransport:
                 timeout=urllib3.Timeout(total=timeout),
                 redirect=False,
             )
-        except (
-            urllib3.exceptions.NewConnectionError,
-            urllib3.exceptions.ProtocolError,
-        ) as error:
+        except (exceptions.NewConnectionError, exceptions.ProtocolError) as error:
             raise protocol.UnavailableError(
                 f"no answer from {self._url}: {error}"
             ) from error
-        except urllib3.exceptions.TimeoutError as error:
+        except exceptions.TimeoutError as error:
             raise protocol.DeadlineExceededError(
                 f"no answer from {self._url} within {timeout:.3g} s"
             ) from error
-        except urllib3.exceptions.HTTPError as error:
+        except exceptions.HTTPError as error:
             raise protocol.ServingError(f"{self._url}: {error}") from error
         try:
             answer = json.loads(response.data)
@@ -151,23 +149,11 @@ class RestTransport:
         )
 
 
-def _to_json(array: protocol.Array) -> Any:
-    values: Any = array
-    if array.dtype == object:
-        values = np.frompyfunc(_to_base64, 1, 1)(array)
-    return values.tolist()
-
-
 def _to_base64(value: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(value).decode("ascii")}
 
 
-def _from_json(
-    name: str, values: Any, spec: protocol.TensorSpec | None
-) -> protocol.Array:
-    if spec is None:
-        # A new version may have other outputs: the caller sees their names and asks.
-        return np.empty(0)
+def _from_json(name: str, values: Any, spec: protocol.TensorSpec) -> protocol.Array:
     with protocol.reading(f"output {name!r}, {spec},"):
         if spec.dtype == "string":
             array = np.frompyfunc(_to_bytes, 1, 1)(np.array(values, object))

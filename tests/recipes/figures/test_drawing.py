@@ -9,14 +9,12 @@ from figures.drawing import (
     Result,
     blank,
     density,
-    draw_densities,
     draw_norms,
     overlap,
     quantiles,
     to_png,
     write,
 )
-from matplotlib.figure import Figure
 from scipy.stats import norm
 
 
@@ -68,17 +66,6 @@ def test_the_overlap_of_two_normal_densities_is_that_of_the_formula(
     assert overlap(first, second) == overlap(second, first) == expected
     # Of what does not vary it is all or nothing.
     assert overlap(np.ones(5), np.full(7, 1 + apart)) == (apart == 0)
-
-
-def test_a_panel_names_each_sample_at_its_peak() -> None:
-    axes = Figure().subplots()
-    values = {"C": 10 ** sample(-3, 0), "W": np.append(10 ** sample(2, 1), 0.0)}
-    values |= {"M": np.full(3, np.nan), "N": np.full(9, 10.0)}
-    draw_densities(axes, values, "norm", logarithmic=True)
-    assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.texts] == ["C", "W", "N"]
-    peaks = [np.log10(text.get_position()[0]) for text in axes.texts]
-    assert peaks == pytest.approx([-3, 2, 1], abs=0.3)
 
 
 def test_pictures_leave_matplotlib_as_it_was_and_are_the_same_every_time() -> None:

@@ -1,7 +1,7 @@
 import dataclasses
 
 import numpy as np
-from figures.density import figure_7b
+from figures.attractions import figure_7b
 from figures.illustrations import figure_1, figure_2, figure_4
 
 from keras_traps import attacks, inject

@@ -1,8 +1,8 @@
 """What answers at an address may be anything."""
 
+import copy
 import json
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from keras_traps.serving.client import (
     ServingError,
     UnavailableError,
 )
-from tests.serving.foreign_server import METADATA, Reply, Script, answering
+from tests.serving.conftest import METADATA, Serve, answering
+from tests.serving.http_server import Reply
 
 SCHEMES = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
@@ -30,30 +31,20 @@ def ask(address: str, **settings: Any) -> Any:
     "reply",
     [
         (200, b"<html>Welcome</html>"),
-        (404, b"<html>Not found</html>"),
         (200, b"[1, 2]"),
         (302, b""),
         (404, b'{"detail": "no such page"}'),
     ],
 )
-def test_a_web_server_is_told_from_a_model_server(
-    serve: Callable[[Script], str], reply: Reply
-) -> None:
+def test_a_web_server_is_told_from_a_model_server(serve: Serve, reply: Reply) -> None:
     with pytest.raises(ResponseError, match="expected the REST API of TensorFlow"):
         ask(serve(lambda path: reply))
 
 
 @pytest.mark.parametrize(
-    "reply",
-    [
-        b"{}",
-        b'{"metadata": 1}',
-        b'{"metadata": {"signature_def": {"signature_def": 1}}}',
-    ],
+    "reply", [b"{}", b'{"metadata": {"signature_def": {"signature_def": 1}}}']
 )
-def test_metadata_of_another_form_is_refused(
-    serve: Callable[[Script], str], reply: bytes
-) -> None:
+def test_metadata_of_another_form_is_refused(serve: Serve, reply: bytes) -> None:
     with Client(serve(lambda path: (200, reply)), "m") as client:
         with pytest.raises(ResponseError, match="metadata cannot be read"):
             client.signatures()
@@ -74,31 +65,27 @@ def test_metadata_of_another_form_is_refused(
     ],
 )
 def test_outputs_that_are_not_the_signatures_are_refused(
-    serve: Callable[[Script], str], outputs: Any
+    serve: Serve, outputs: Any
 ) -> None:
     with pytest.raises(ResponseError, match=r"'outputs'|output '[ab]'"):
         ask(serve(answering(outputs)))
 
 
-def test_outputs_of_other_names_are_refused(serve: Callable[[Script], str]) -> None:
+def test_outputs_of_other_names_are_refused(serve: Serve) -> None:
     with pytest.raises(ServingError, match="kept changing"):
         ask(serve(answering({"a": [1.0, 2.0], "c": ["x", "y"]})))
 
 
-def test_a_single_output_comes_without_its_name(serve: Callable[[Script], str]) -> None:
-    metadata = json.loads(json.dumps(METADATA))
+def test_a_single_output_comes_without_its_name(serve: Serve) -> None:
+    metadata = copy.deepcopy(METADATA)
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
     del signatures["serving_default"]["outputs"]["b"]
-
-    def script(path: str) -> Reply:
-        answer = {"outputs": [1.0, 2.0]} if path.endswith(":predict") else metadata
-        return 200, json.dumps(answer).encode()
-
-    assert ask(serve(script))["a"].tolist() == [1.0, 2.0]
+    address = serve(answering([1.0, 2.0], metadata))
+    assert ask(address)["a"].tolist() == [1.0, 2.0]
 
 
 def test_an_overloaded_server_is_asked_again_and_one_that_fails_is_not(
-    serve: Callable[[Script], str],
+    serve: Serve,
 ) -> None:
     replies = [
         (500, b'{"error": "out of memory"}'),
@@ -116,9 +103,7 @@ def test_an_overloaded_server_is_asked_again_and_one_that_fails_is_not(
     assert (answer["a"].tolist(), answer["a"].dtype) == ([1.0, 2.5], np.float32)
 
 
-def test_an_error_of_a_model_that_could_not_be_loaded_is_shown(
-    serve: Callable[[Script], str],
-) -> None:
+def test_an_error_of_a_model_that_could_not_be_loaded_is_shown(serve: Serve) -> None:
     state = {"error_code": "DATA_LOSS", "error_message": "Can't parse saved_model.pb"}
     status = {"version": "4", "state": "END", "status": state}
 

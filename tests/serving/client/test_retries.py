@@ -60,10 +60,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Client]:
 
 
 def unavailable(times: int) -> list[Exception]:
-    return [UnavailableError("away") for _ in range(times)]
+    return [UnavailableError("away")] * times
 
 
-def test_a_call_is_made_again_while_the_server_is_unavailable(
+def test_a_call_is_made_again_while_the_server_is_unavailable_and_there_is_time(
     clock: Clock, asked: Callable[..., Client]
 ) -> None:
     assert asked(unavailable(3), retries=3).status() == AVAILABLE
@@ -73,14 +73,10 @@ def test_a_call_is_made_again_while_the_server_is_unavailable(
     with pytest.raises(UnavailableError, match=r"^UNAVAILABLE: away$"):
         asked(unavailable(1), retries=0).status()
     assert len(clock.pauses) == 5
-
-
-def test_no_pause_goes_beyond_the_deadline(
-    clock: Clock, asked: Callable[..., Client]
-) -> None:
+    start = clock.now
     with pytest.raises(UnavailableError):
         asked(unavailable(2000), retries=1000).status(timeout=5)
-    assert 102 < clock.now < 105
+    assert 2 < clock.now - start < 5
 
 
 @pytest.mark.parametrize(
@@ -103,9 +99,8 @@ def test_waiting_ends_at_its_deadline_and_says_what_was_seen(
 
 
 def test_pauses_double_up_to_2_seconds_and_are_drawn() -> None:
-    pauses = list(itertools.islice(client_module._pauses(), 3000))
-    assert pauses[0] == 0
-    for pause, least in zip(pauses[1:], (0.2, 0.4, 0.8, 1.6), strict=False):
+    first, second = (list(itertools.islice(client_module._pauses(), 7)) for _ in "12")
+    for pause, least in zip(first, (0.0, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0), strict=True):
         assert least <= pause <= least + 0.1
-    assert set(pauses[5:]) == {2.0}
-    assert list(itertools.islice(client_module._pauses(), 5)) != pauses[:5]
+    assert (first[0], max(first)) == (0.0, 2.0)
+    assert first != second

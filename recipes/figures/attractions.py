@@ -1,4 +1,4 @@
-"""Figure 7 (b): whether the local density rises towards the nearest attractor."""
+"""Figure 7: whether loss (a) and local density (b) lead to the nearest attractor."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,12 +7,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from figures.directions import find_ways
-from figures.drawing import Result, draw_cosines, quantiles
-from figures.gradients import Scores, both_answers, cosine, map_batches
+from figures.drawing import Result, draw_cosines, overlap, quantiles
+from figures.gradients import (
+    Loss,
+    Scores,
+    both_answers,
+    cosine,
+    gradient,
+    map_batches,
+    scores_of,
+    soft_label_loss,
+)
+from keras_traps import ops
 from keras_traps._checks import FloatArray
 from keras_traps.attractors import decoder_of
 from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import Defence
 from keras_traps.layers import QIMDecoder
 
 # The points of one draw.
@@ -24,26 +34,113 @@ DensityGradient = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 no point or every one was of the class, and `(batch, models)`, the share that was."""
 
 
+def find_ways(
+    decoder: QIMDecoder, images: tf.Tensor, *, step: float | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Finds the ways `(batch, pixels)` to the nearest attractors, classes and steps."""
+    steps = tf.convert_to_tensor(decoder.pixel_steps)
+    bits = tf.convert_to_tensor(decoder.message_bits)
+    sizes = tf.constant([step] if step else sorted(set(decoder.steps)), tf.float32)
+    masks = tf.cast(tf.equal(steps, sizes[:, None]), tf.float32)
+    grey = tf.reshape(decoder.grey_levels(images), (-1, masks.shape[1]))
+
+    def squares(message: tf.Tensor) -> tf.Tensor:
+        way = _embed(grey, message, steps) - grey
+        return tf.matmul(way * way, masks, transpose_b=True)
+
+    # (messages, batch, sizes), by one message after the other to save memory.
+    found = tf.map_fn(squares, bits, fn_output_signature=tf.float32)
+    best_message = tf.argmin(found, axis=0)
+    chosen = tf.argmin(tf.reduce_min(found, axis=0), axis=1)
+    classes = tf.gather(best_message, chosen, axis=1, batch_dims=1)
+    held = _embed(grey, tf.gather(bits, classes), steps)
+    ways = (held - grey) * tf.gather(masks, chosen) / 255.0
+    return ways, classes, tf.gather(sizes, chosen)
+
+
+def loss_cosines(
+    decoder: QIMDecoder, losses: Sequence[Loss], images: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Returns the cosines of all and of feasible descent and way; steps, distances."""
+
+    def compare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        ways, towards, steps = find_ways(decoder, batch)
+        pixels = tf.reshape(batch, tf.shape(ways))
+        plain, feasible = [], []
+        for loss in losses:
+            descent = tf.reshape(-gradient(loss, batch, towards), tf.shape(ways))
+            leaves = ((pixels <= 0.0) & (descent < 0.0)) | (
+                (pixels >= 1.0) & (descent > 0.0)
+            )
+            plain.append(cosine(descent, ways))
+            feasible.append(cosine(tf.where(leaves, 0.0, descent), ways))
+        cosines = (tf.stack(plain, axis=1), tf.stack(feasible, axis=1))
+        return *cosines, steps, tf.norm(ways, axis=1)
+
+    plain, feasible, steps, distances = map_batches(compare, images)
+    return plain, feasible, steps, distances
+
+
+def figure_7a(defence: Defence, test: Dataset) -> Result:
+    """Compares -grad J with the way to the nearest attractor, for C and for M."""
+    losses = [
+        soft_label_loss(scores_of(defence.classifier, defence.output)),
+        soft_label_loss(scores_of(defence.trapped, "scores")),
+    ]
+    *cosines, steps, distances = loss_cosines(
+        decoder_of(defence.trapped), losses, test.images
+    )
+    plain, feasible = (dict(zip(("C", "M"), of.T, strict=True)) for of in cosines)
+    shared = overlap(*feasible.values())
+    picture = draw_cosines(feasible, "Cosine of x_w - x and -grad J(x, t)", limit=0.8)
+    picture.axes[0].set_xlim(-0.4, 1.02)
+    return Result(
+        figure="figure7a",
+        dataset=test.name,
+        title=f"Figure 7 (a) on {test.name}: does the loss fall towards an attractor?",
+        pictures={"figure7a": picture},
+        numbers={
+            "images": len(test),
+            "cosine": {key: quantiles(of) for key, of in feasible.items()},
+            "cosine_with_infeasible": {key: quantiles(of) for key, of in plain.items()},
+            "overlap": shared,
+            "steps_of_the_nearest": np.unique(steps),
+            "median_distance": np.median(distances),
+            # Of an eps-attractor, Section IV-B; without a direction it is in none.
+            "in_basin": {
+                f"{eps:g}": np.mean(feasible["M"] >= 1 - eps) for eps in (0.2, 0.5)
+            },
+        },
+    )
+
+
+def _embed(grey: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    # The op keeps to [0, 255]. Moved up by a period and shrunk, every pixel lies
+    # nearer to its codeword than to an end: the codebook is as good as endless.
+    period = 2.0 * steps
+    shrink = (255.0 + 2.0 * period) / 255.0
+    moved = ops.qim_embed((grey + period) / shrink, message, steps / shrink).image
+    return tf.clip_by_value(moved * shrink - period, 0.0, 255.0)
+
+
 # H(x, t) is the probability that x + δv is answered with t, for v in the ball. With l
 # pixels, n points u on the sphere, and a leave-one-out baseline, its gradient is
 # l / (δ (n - 1)) Σ_i (1_t(x + δu_i) - mean 1_t) u_i; `pages.md.j2` has its variance.
 def density_gradient(
     scores: Scores, shape: Sequence[int], *, delta: float, samples: int, seed: int = 0
 ) -> DensityGradient:
-    """Estimates the gradient of the local density of models, Section IV-B, in a graph.
-
-    `scores` gives `(batch, models, num_classes)`, and `shape` is that of an image. The
-    points of an image depend on the seed and its id, not on the other images.
-    """
+    """Estimates, in a graph, how the local density of models changes, Section IV-B."""
     pixels, block = math.prod(shape), min(_BLOCK, samples)
     compiled = tf.function(scores, autograph=False).get_concrete_function(
         tf.TensorSpec((None, *shape), tf.float32)
     )
+    # The scores are `(batch, models, num_classes)`.
     models = int(compiled.output_shapes[1])
 
     def look_around(
         image: tf.Tensor, goal: tf.Tensor, example: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        # So that its points do not depend on the other images.
         own_seed = tf.random.fold_in(tf.constant([seed, 0]), example)
 
         def body(
@@ -90,11 +187,7 @@ def density_cosines(
     step: float | None = None,
     seed: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
-    """Compares the gradient of the local density with the way to an attractor.
-
-    Returns cosines `(images, models)`, NaN where no point was of class t or every one
-    was, and the share of the points that was; Section VI-C3.
-    """
+    """Returns the cosines of density gradient and way, and hits: `(images, models)`."""
     shape = images.shape[1:]
     estimate = density_gradient(scores, shape, delta=delta, samples=samples, seed=seed)
 
@@ -112,10 +205,7 @@ def density_cosines(
 def figure_7b(
     trapped: keras.Model, test: Dataset, *, delta: float, samples: int, seed: int = 0
 ) -> Result:
-    """Compares the gradient of the local density with the way to an attractor.
-
-    The radius `delta` is in L2 for pixels in [0, 1]; `samples` points are around each.
-    """
+    """Compares the gradient of the local density with the way to an attractor."""
     decoder = decoder_of(trapped)
     large = max(decoder.steps)
     cosines, hits = density_cosines(
