@@ -16,6 +16,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import (
+    UNIT,
+    Bounds,
     FloatArray,
     IntArray,
     check_count,
@@ -26,6 +28,7 @@ from keras_traps._checks import (
     check_number,
     check_positive,
     check_share,
+    from_unit,
 )
 from keras_traps.attacks.loop import (
     NON_FINITE,
@@ -37,12 +40,17 @@ from keras_traps.attacks.loop import (
 from keras_traps.attacks.model_checks import (
     check_channels_last,
     check_differentiable,
-    check_image_model,
     check_unsaturated,
 )
+from keras_traps.models.forms import find_bounds, in_standard_form, standard_form
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import AttackedOutput, check_classifier, check_outputs
+from keras_traps.models.outputs import (
+    AttackedOutput,
+    answers_of,
+    check_classifier,
+    check_outputs,
+)
 
 Kind = Literal["UA", "TA"]
 """Untargeted: away from the true class; targeted: towards a given one."""
@@ -86,13 +94,14 @@ class AttackResult:
     """What an attack made of a batch.
 
     Args:
-        images: The adversarial images: the shape of the input, float32, in [0, 1].
+        images: The adversarial images: the shape of the input, float32, in its range.
         success: `(batch,)`, bool: the attacked model answers with another class than
             `y` (untargeted), or with the target (targeted).
         answers: `(batch,)`, int64: the class that it answers with.
         l0: `(batch,)`, int64: how many values changed.
-        l2: `(batch,)`, float32: L2 distance to the clean image, pixels in [0, 1].
-        linf: `(batch,)`, float32: largest change of a value.
+        l2: `(batch,)`, float32: L2 distance to the clean image, in shares of the range
+            of a pixel.
+        linf: `(batch,)`, float32: largest change of a value, in the same.
         iterations: `(batch,)`, int64: how many steps the attack spent on each.
     """
 
@@ -215,6 +224,7 @@ class Attack(abc.ABC):
         x: npt.ArrayLike,
         y: npt.ArrayLike,
         *,
+        bounds: Bounds | None = None,
         output: AttackedOutput = "logits",
         y_target: npt.ArrayLike | None = None,
         loss: Loss | None = None,
@@ -227,8 +237,11 @@ class Attack(abc.ABC):
 
         Args:
             model: A built Keras classifier of images of one size.
-            x: `(batch, height, width, channels)`, floating point, pixels in [0, 1].
+            x: `(batch, ...)`, pixels in `bounds`: images as the model takes them.
             y: `(batch,)`, integers: the true classes.
+            bounds: The least and the largest value of a pixel. Radii are shares of
+                their distance. Defaults to `None`: those of a trapped model, else
+                `(0.0, 1.0)`.
             output: What `model` returns; `"scores"` for a trapped model, whose
                 normalised sum is attacked as logits, as the paper's platform does.
                 Defaults to `"logits"`.
@@ -240,8 +253,8 @@ class Attack(abc.ABC):
             ids: `(batch,)`, integers, not below 0: which example each is. With the same
                 ids an example meets the same randomness in any batch. Defaults to 0, 1,
                 ...
-            background: `(images, height, width, channels)`: images without labels that
-                a universal attack learns from. Defaults to `x`.
+            background: `(images, ...)`: images without labels that a universal attack
+                learns from. Defaults to `x`.
             batch_size: How many images at once, at least 1. Defaults to `250`.
 
         Returns:
@@ -249,20 +262,23 @@ class Attack(abc.ABC):
 
         Raises:
             TypeError: If an argument is of the wrong type.
-            ValueError: If an argument is out of its range, the attack does not follow
-                `loss`, targets are missing, not asked for or equal to the true class,
+            ValueError: If an argument is out of its range, the model's own rescaling
+                does not fit `bounds`, the attack does not follow `loss`, targets are
+                missing, not asked for or equal to the true class,
                 the outputs are not what `output` declares, or they are 0 behind a
                 softmax that was not found.
             RuntimeError: If a gradient, the result or the model's output on it is not
-                finite, or the result leaves [0, 1] or its ball.
+                finite, or the result leaves `bounds` or its ball.
         """
         num_classes = check_classifier(
             model, output, known=get_args(AttackedOutput), name="model"
         )
-        check_image_model(model)
+        bounds = find_bounds(model, bounds)
         if self.needs_channels_last:
             check_channels_last(model, name=self.name)
-        clean = check_images(x, model.input_shape[1:], name="x")
+        shape = model.input_shape[1:]
+        given = check_images(x, shape, bounds=bounds, name="x")
+        clean = in_standard_form(given, bounds)
         labels = check_labels(y, len(clean), num_classes)
         if loss is not None and loss not in self.losses:
             raise ValueError(
@@ -276,13 +292,16 @@ class Attack(abc.ABC):
         numbers = np.arange(len(clean)) if ids is None else check_ids(ids, len(clean))
         others = clean
         if background is not None:
-            others = check_images(background, model.input_shape[1:], name="background")
+            some = check_images(background, shape, bounds=bounds, name="background")
+            others = in_standard_form(some, bounds)
         if output != "scores":
-            few = predict(model, clean[:_PROBED], batch_size=batch_size)
+            few = predict(model, given[:_PROBED], batch_size=batch_size)
             check_outputs(few, output)
-        attacked = logits_model(model, output)
+        logits = logits_model(model, output)
         if output == "probabilities":
-            check_unsaturated(model, attacked, clean, batch_size=batch_size)
+            check_unsaturated(model, logits, given, batch_size=batch_size)
+        kind: AttackedOutput = "logits" if output == "probabilities" else output
+        attacked = standard_form(logits, kind, bounds)
         if self.needs_gradient:
             once_per_model(
                 attacked, "differentiable", lambda _: check_differentiable(attacked)
@@ -299,8 +318,15 @@ class Attack(abc.ABC):
                 made = self.perturb(batch)
             images[rows], iterations[rows] = made.images, made.iterations
             _check_result(self, batch, images[rows])
-        ask = functools.partial(predict, model, batch_size=batch_size)
-        outputs = ask(images)
+
+        def ask(images: FloatArray) -> FloatArray:
+            return answers_of(predict(model, images, batch_size=batch_size), output)
+
+        moved = from_unit(images.reshape(given.shape), bounds)
+        if bounds != UNIT:
+            # What has not changed is as it was, to the last digit.
+            moved = np.where((images == clean).reshape(given.shape), given, moved)
+        outputs = ask(moved)
         fault = f"{self.name} gave images on which the model's outputs are not finite,"
         _refuse(np.logical_not(np.isfinite(outputs).all(axis=1)), numbers, fault)
         answers = outputs.argmax(axis=1)
@@ -309,10 +335,10 @@ class Attack(abc.ABC):
         # A search has seen a success, but by a lead that rounding may take: in a batch
         # of another size, or in a softmax of half precision.
         if self.searches and lost.any():
-            images[lost] = clean[lost]
-            answers[lost] = ask(clean[lost]).argmax(axis=1)
+            images[lost], moved[lost] = clean[lost], given[lost]
+            answers[lost] = ask(given[lost]).argmax(axis=1)
         return AttackResult(
-            images=images,
+            images=moved,
             success=(answers == goals) == self.targeted,
             answers=answers,
             iterations=iterations,
@@ -374,7 +400,7 @@ def numbers_of(attack: Attack) -> dict[str, tf.Tensor]:
 class LinfAttack(Attack):
     """An attack in an L-infinity ball."""
 
-    eps: Positive
+    eps: Share  # of the range of a pixel
 
     @property
     def linf_bound(self) -> float | None:

@@ -10,21 +10,17 @@ import tensorflow as tf
 from keras_traps._checks import FloatArray
 from keras_traps.models.inference import inner_layers, predict
 from keras_traps.models.logits import SMALLEST, is_logarithm
-
-
-def check_image_model(model: keras.Model) -> None:
-    """Refuses a model whose input is not images of one known size."""
-    shape = model.input_shape
-    if len(shape) != 4 or None in shape[1:]:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected a model whose input is "
-            "(batch, height, width, channels) with known sides. Received: "
-            f"{model.name!r} with input shape {shape}"
-        )
+from keras_traps.models.outputs import answers_of
 
 
 def check_channels_last(model: keras.Model, *, name: str) -> None:
     """Refuses a model of which a layer takes the channels before height and width."""
+    if len(model.input_shape) < 3:
+        raise ValueError(
+            f"Invalid value for argument `model`. {name} goes by the height and width "
+            f"of images. Received: {model.name!r}, whose images are flat, with input "
+            f"shape {model.input_shape}"
+        )
     for layer in inner_layers(model):
         if getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
@@ -46,7 +42,8 @@ def check_unsaturated(
     # Elsewhere the images need not all be looked at.
     if not is_logarithm(attacked):
         return
-    lost = predict(model, images, batch_size=batch_size).min(axis=1) < SMALLEST
+    answers = predict(model, images, batch_size=batch_size)
+    lost = answers_of(answers, "probabilities").min(axis=1) < SMALLEST
     if lost.any():
         raise ValueError(
             "Invalid value for argument `output`. Expected logits, or probabilities "

@@ -10,7 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_traps._checks import UNIT, Bounds, check_flag, is_number
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    FloatArray,
+    check_bounds,
+    check_flag,
+    is_number,
+    to_unit,
+)
 from keras_traps.models.inference import PerModel, inner_layers
 from keras_traps.models.outputs import AttackedOutput
 
@@ -98,6 +106,29 @@ def standard_form(
     if key not in made:
         made[key] = make()
     return made[key]
+
+
+def in_standard_form(images: FloatArray, bounds: Bounds) -> FloatArray:
+    """Returns images as the models of `standard_form` take them."""
+    return to_unit(images, bounds).reshape(-1, *image_shape(images.shape[1:]))
+
+
+def find_bounds(model: keras.Model, bounds: Bounds | None = None) -> Bounds:
+    """Returns the bounds that are given, else those of a trap in the model, else 0, 1.
+
+    Raises:
+        ValueError: If the bounds are not two numbers, or do not fit the model.
+    """
+    known = (getattr(layer, "bounds", None) for layer in inner_layers(model))
+    own: Bounds | None = next((one for one in known if isinstance(one, tuple)), None)
+    found = own or UNIT if bounds is None else check_bounds(bounds)
+    if own is not None and found != own:
+        raise ValueError(
+            f"Invalid value for argument `bounds`. Expected {own}, for which "
+            f"{model.name!r} was made. Received: bounds={bounds}"
+        )
+    check_first_layers(model, found, name="model")
+    return found
 
 
 def image_shape(shape: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_traps.models.forms import two_columns
 from keras_traps.models.inference import PerModel, as_graph, inner_layers, is_its_graph
 from keras_traps.models.outputs import AttackedOutput
 
@@ -60,6 +61,8 @@ def _without_softmax(model: keras.Model) -> keras.Model:
     linear = _linear(last)
     if linear is None:
         answers = graph.outputs[0]
+        if answers.shape[-1] == 1:
+            answers = two_columns(answers, "probabilities")
         logarithm = _LogProbabilities(name="log_probabilities", dtype="float32")
         return keras.Model(graph.inputs[0], logarithm(answers), name=graph.name)
     return keras.models.clone_model(
@@ -73,9 +76,9 @@ def _linear(last: keras.Operation) -> keras.layers.Layer | None:
     kind = type(last)
     if kind in (keras.layers.Softmax, _SOFTMAX):
         return _Before(name=last.name) if last.axis in _CLASSES else None
-    if kind is keras.layers.Activation and _is_softmax(last.activation):
+    if kind is keras.layers.Activation and _squashes(last):
         return _Before(name=last.name)
-    if kind is keras.layers.Dense and _is_softmax(last.activation):
+    if kind is keras.layers.Dense and _squashes(last):
         # Quantized, the kernel is no longer what inputs are multiplied by.
         known = last.quantization_mode is None
         return _BeforeDense(last, name=last.name) if known else None
@@ -95,6 +98,13 @@ def _is_softmax(activation: Any) -> bool:
     if type(activation) is keras.layers.Softmax:
         return activation.axis in _CLASSES
     return any(activation is function for function in _FUNCTIONS)
+
+
+def _squashes(layer: keras.layers.Layer) -> bool:
+    # Several sigmoids are of classes that do not exclude each other.
+    is_one = layer.output.shape[-1] == 1
+    is_sigmoid = is_one and layer.activation is keras.activations.sigmoid
+    return is_sigmoid or _is_softmax(layer.activation)
 
 
 class _Before(keras.layers.Layer):

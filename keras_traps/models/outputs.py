@@ -53,7 +53,7 @@ def check_classifier(
             "`keras.Model(inputs, model(inputs))`. "
             f"Received: {model.name!r} with input shape {shape_in}"
         )
-    if len(shape_in) < 2 or None in shape_in[1:]:
+    if len(shape_in) not in (2, 3, 4) or None in shape_in[1:]:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a model of images of one "
             "known size, for each pixel has a key of its own: make one of that size by "

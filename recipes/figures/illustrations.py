@@ -210,7 +210,9 @@ def _span(step: float, grey: FloatArray) -> tuple[float, float]:
 
 def _distance(grey: FloatArray, bit: int, step: float) -> FloatArray:
     pixels, steps = grey.reshape(-1, 1), np.array([step], np.float32)
-    return ops.qim_distance(pixels, np.array([[bit]]), steps, tf.ones(1)).numpy()[:, 0]
+    signs = ops.message_signs(np.array([[bit]]))
+    centred = ops.qim_distance(pixels, signs, steps, tf.ones(1)).numpy()[:, 0]
+    return centred + step / 2
 
 
 def _draw_distances(

@@ -321,5 +321,5 @@ def test_classifiers_and_images_that_cannot_be_used_are_refused(
     refused(nan_on_black_images(classifier), images, "numbers that are not finite")
     classifier.get_layer("head").set_weights([np.zeros((64, 10)), np.zeros(10)])
     refused(classifier, images, r"answers of many classes.*2 of 10 on 100.0%")
-    alike = {"labels": np.zeros(1000, int)}
-    refused(classifier, images, r"argument `classifier`.*tie on 100.00%", **alike)
+    of_one = {"labels": np.zeros(1000, int)}
+    refused(classifier, images, r"argument `classifier`.*tie on 100.00%", **of_one)
