@@ -41,7 +41,7 @@ def test_a_wrapped_model_does_what_preprocess_input_does(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded(LEVELS), wrapped(LEVELS))
 
     per_channel = wrap(model, scale=[0.5, 1, 2], offset=1)
-    expected = model(LEVELS * np.float32([0.5, 1, 2]) + 1)
+    expected = model(LEVELS * np.array([0.5, 1, 2], np.float32) + 1)
     np.testing.assert_allclose(per_channel(LEVELS), expected, rtol=1e-5, atol=1e-4)
 
 
