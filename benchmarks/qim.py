@@ -79,8 +79,9 @@ DECODERS: dict[str, Decoder] = {
 def inputs(size: Size) -> tuple[tf.Tensor, ...]:
     """Draws the arguments of a decoder: grey levels, messages, steps of 3 and 128."""
     x = tf.random.stateless_uniform((size.images, size.pixels), (0, 0), maxval=255.0)
-    messages = ops.draw_messages((size.pixels,), size.messages, seed=0, kind="random")
-    index = ops.draw_steps((size.pixels,), (3.0, 128.0), seed=0)
+    key = ops.Key.from_seed(0)
+    messages = ops.draw_messages((size.pixels,), size.messages, key=key, kind="random")
+    index = ops.draw_steps((size.pixels,), (3.0, 128.0), key=key)
     steps = tf.gather([3.0, 128.0], index)
     weights = 1.0 / steps
     # Correlations are spread as those of a calibrated decoder.

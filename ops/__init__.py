@@ -1,6 +1,6 @@
 """Pure TensorFlow functions behind the layers: no state, stock ops only."""
 
-from keras_traps.ops.codes import draw_messages, draw_steps
+from keras_traps.ops.codes import Key, draw_messages, draw_steps
 from keras_traps.ops.forensics import Judgement, judge
 from keras_traps.ops.normalized_sum import normalized_sum
 from keras_traps.ops.qim import (
@@ -17,6 +17,7 @@ from keras_traps.ops.soft_labels import soft_labels
 __all__ = [
     "Embedding",
     "Judgement",
+    "Key",
     "centred_shift",
     "draw_messages",
     "draw_steps",

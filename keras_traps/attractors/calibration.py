@@ -31,7 +31,7 @@ from keras_traps.attractors.calibration_rules import (
     step_weights_for,
     temperature_for,
 )
-from keras_traps.attractors.injection import TrapSettings
+from keras_traps.attractors.injection import TrapSettings, inject
 from keras_traps.datasets import Images, read_images
 from keras_traps.models.forms import check_first_layers
 from keras_traps.models.inference import batch_size_for, predict
@@ -43,6 +43,7 @@ from keras_traps.models.outputs import (
     check_outputs,
     output_of,
 )
+from keras_traps.ops.codes import Key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,15 +76,18 @@ class Calibration:
     explanation: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain data, for a report or a file."""
-        return dataclasses.asdict(self)
+        """Returns all but the key as plain data, for a report or a file."""
+        return {**vars(self), "settings": self.settings.to_dict()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(
+        cls, data: Mapping[str, Any], *, key: Key | bytes | None = None
+    ) -> Self:
         """Makes a calibration from what `to_dict` returned, or from its JSON.
 
         Args:
             data: The fields by name.
+            key: The key, which they do not hold. Defaults to `None`: a new one.
 
         Returns:
             The calibration.
@@ -92,32 +96,52 @@ class Calibration:
             TypeError: If a field without a default is missing, or one is unknown.
             ValueError: If a setting is out of its range.
         """
-        made = cls(**data)
-        return dataclasses.replace(
-            made,
-            settings=TrapSettings.from_dict(data["settings"]),
-            explanation=tuple(made.explanation),
-        )
+        settings = TrapSettings.from_dict(data["settings"], key=key)
+        told = tuple(data.get("explanation", ()))
+        return cls(**{**data, "settings": settings, "explanation": told})
 
-    def reseeded(self, seed: int) -> Self:
-        """Returns the same constants for another draw of messages and steps.
+    def with_key(
+        self, key: Key | bytes | None, classifier: keras.Model, images: Images
+    ) -> Self:
+        """Returns the same constants for another key, for a change of keys.
+
+        The constants hang on the images and the classifier and hardly on the key. That
+        they still keep the budget is checked.
 
         Args:
-            seed: The other seed.
+            key: The other key; `None` draws one.
+            classifier: The classifier that was calibrated.
+            images: Clean images, as `calibrate` takes them.
 
         Returns:
-            A calibration whose measurements are still those of the first seed.
+            A calibration whose `changed_answers` is that of the new key.
+
+        Raises:
+            ValueError: If more answers change than the budget allows: calibrate anew.
         """
-        if seed == self.settings.seed:
-            return self
+        settings = dataclasses.replace(self.settings, key=Key.of(key))
+        clean, _ = read_images(images, rank=len(classifier.input_shape) - 1)
+        clean = check_images(clean, classifier.input_shape[1:], bounds=settings.bounds)
+        before, after = (
+            answers_of(predict(model, clean), output).argmax(axis=1)
+            for model, output in (
+                (classifier, settings.output),
+                (inject(classifier, settings), "scores"),
+            )
+        )
+        changed = float((before != after).mean())
+        if changed > self.budget:
+            raise ValueError(
+                "Invalid value for argument `key`. Expected one that with these "
+                f"constants changes at most {self.budget:.3%} of answers: calibrate "
+                f"with it instead. Received: one that changes {changed:.3%}"
+            )
+        told = f"The constants were chosen with another key; this one, {settings.key}, "
         return dataclasses.replace(
             self,
-            settings=dataclasses.replace(self.settings, seed=seed),
-            explanation=(
-                *self.explanation,
-                f"The constants were chosen for the messages of seed "
-                f"{self.settings.seed} and are used for those of seed {seed}.",
-            ),
+            settings=settings,
+            changed_answers=changed,
+            explanation=(*self.explanation, f"{told}changes {changed:.3%} of answers."),
         )
 
 
@@ -128,6 +152,7 @@ def calibrate(
     *,
     output: Output | None = None,
     bounds: Bounds = UNIT,
+    key: Key | bytes | None = None,
     budget: float = 0.001,
     temperature: float | None = None,
     small_step_share: float = 0.5,
@@ -177,6 +202,10 @@ def calibrate(
         bounds: The least and the largest value of a pixel, as the classifier was
             trained on. Integer images are taken where both are integers. Defaults to
             `(0.0, 1.0)`.
+        key: The secret that the traps are drawn from, a `keras_traps.Key` or at least
+            16 bytes. Defaults to `None`: a new one of the system's randomness. Keep it
+            with `calibration.settings.key.save(path)` where the traps are to be made
+            again.
         budget: Share of answers that may change. Defaults to `0.001`, 0.1 point.
         temperature: What C's logits are divided by, 0.0001 to 100; 1 leaves the
             soft labels as the classifier has them. Defaults to `None`, rule 5.
@@ -188,9 +217,8 @@ def calibrate(
         largest_a2: See rule 4; above 0. Defaults to `2.0`.
         batch_size: How many images at once. Defaults to `None`: 256, fewer where images
             are large.
-        **settings: The fields of `TrapSettings` that no rule chooses: `seed`,
-            `messages`, `steps`, `soft_labels` and `ord`, with the defaults that they
-            have there.
+        **settings: The fields of `TrapSettings` that no rule chooses: `messages`,
+            `steps`, `soft_labels` and `ord`, with the defaults that they have there.
 
     Returns:
         The settings with an explanation.
@@ -231,6 +259,7 @@ def calibrate(
         step_weights=(1.0,) * len(settings.get("steps", TrapSettings.steps)),
         temperature=1.0 if temperature is None else temperature,
         bounds=bounds,
+        key=Key.of(key),
         **settings,
     )
     needed = math.ceil(1 / budget)

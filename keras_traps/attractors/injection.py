@@ -14,7 +14,7 @@ from keras_traps.layers import NormalizedSum, QIMDecoder, SoftLabels
 from keras_traps.models.forms import one_column, two_columns
 from keras_traps.models.inference import as_graph
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
-from keras_traps.ops.codes import MessageKind
+from keras_traps.ops.codes import Key, MessageKind
 from keras_traps.ops.normalized_sum import check_ord
 from keras_traps.ops.soft_labels import check_temperature
 
@@ -42,7 +42,9 @@ class TrapSettings:
         step_weights: The weight of the pixels of each step size.
         steps: Step sizes in grey levels. Defaults to `(3.0, 128.0)`.
         messages: How message bits are drawn. Defaults to `"balanced"`.
-        seed: Seed of messages and steps. Defaults to `0`.
+        key: The secret that messages and steps are drawn from, a `keras_traps.Key` or
+            at least 16 bytes. It is not in what `to_dict` returns. Defaults to a new
+            one of the system's randomness.
         soft_labels: Whether C(x) in the sum is a softmax. The paper's text says so, its
             figures show logits; with logits the sum needs other constants. Defaults to
             `True`.
@@ -65,7 +67,7 @@ class TrapSettings:
     step_weights: tuple[float, ...]
     steps: tuple[float, ...] = (3.0, 128.0)
     messages: MessageKind = "balanced"
-    seed: int = 0
+    key: Key = dataclasses.field(default_factory=Key)
     soft_labels: bool = True
     ord: float = 1
     bounds: Bounds = UNIT
@@ -122,15 +124,19 @@ class TrapSettings:
         return SoftLabels(self.temperature, from_logits=from_logits, name="soft_labels")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the settings as plain data, for a report or a file."""
-        return dataclasses.asdict(self)
+        """Returns all but the key as plain data, for a report or a file."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name != "key"}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(
+        cls, data: Mapping[str, Any], *, key: Key | bytes | None = None
+    ) -> Self:
         """Makes settings from what `to_dict` returned, or from its JSON.
 
         Args:
             data: The fields by name.
+            key: The key, which they do not hold. Defaults to `None`: a new one.
 
         Returns:
             The settings.
@@ -139,7 +145,7 @@ class TrapSettings:
             TypeError: If a field without a default is missing, or one is unknown.
         """
         # The decoder makes tuples of JSON's lists.
-        return cls(**data)
+        return cls(**data, key=Key.of(key))
 
 
 def inject(

@@ -15,19 +15,21 @@ from keras_traps._checks import (
     UNIT,
     Bounds,
     check_bounds,
+    check_distinct,
     check_floating,
     check_number,
 )
-from keras_traps.ops.codes import MessageKind
+from keras_traps.ops.codes import Key, MessageKind
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
 class QIMDecoder(keras.layers.Layer):
     """Correlates images with one watermark message per class.
 
-    Messages, step sizes and pixel weights are drawn from `seed` when the layer is
-    built, held as non-trainable weights and saved with the model. They are the
-    defence's secret, and so is the seed.
+    Messages and step sizes are drawn from `key` when the layer is built, held as
+    non-trainable weights and saved with the model. They are the defence's secret, and
+    so is the key, which is saved nowhere: a layer from a config has a new one, until it
+    is given the weights of the old.
 
     The layer computes in float32 whatever the dtype policy: half precision cannot tell
     the codewords of a step of 3 grey levels apart. W sees the pixels as they come, not
@@ -37,7 +39,8 @@ class QIMDecoder(keras.layers.Layer):
 
     Args:
         num_classes: How many classes and so messages, at least 2.
-        seed: Seed of messages and steps; the same on every machine. Defaults to `0`.
+        key: The secret that messages and steps are drawn from, a `keras_traps.Key` or
+            at least 16 bytes. Defaults to `None`: a new one of the system's randomness.
         messages: `"balanced"` or `"random"`, see `keras_traps.ops.draw_messages`.
             Defaults to `"balanced"`.
         steps: Step sizes in grey levels, each above 0; every pixel has one of them.
@@ -78,7 +81,7 @@ class QIMDecoder(keras.layers.Layer):
         self,
         num_classes: int,
         *,
-        seed: int = 0,
+        key: Key | bytes | None = None,
         messages: MessageKind = "balanced",
         steps: Sequence[float] = (3.0, 128.0),
         step_weights: Sequence[float] | None = None,
@@ -93,12 +96,13 @@ class QIMDecoder(keras.layers.Layer):
         for name, value in (("a0", a0), ("a1", a1), ("a2", a2)):
             check_number(value, name=name)
         bounds = check_bounds(bounds)
-        # Draws one block, so that a bad kind, seed or count is refused here.
-        ops.draw_messages((1,), num_classes, seed=seed, kind=messages)
+        key = Key.of(key)
+        # Draws one block, so that a bad kind or count is refused here.
+        ops.draw_messages((1,), num_classes, key=key, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
         # NumPy's integers could not be written to a file.
         self.num_classes = int(num_classes)
-        self.seed = int(seed)
+        self.key = key
         self.messages = messages
         self.steps = tuple(float(step) for step in steps)
         self.step_weights = tuple(float(weight) for weight in step_weights)
@@ -111,10 +115,10 @@ class QIMDecoder(keras.layers.Layer):
     def from_seed(
         cls, seed: int, *, num_classes: int, shape: Sequence[int], **kwargs: Any
     ) -> Self:
-        """Makes a decoder and draws its secrets at once.
+        """Makes a decoder of a public key, and draws its messages at once.
 
         Args:
-            seed: Seed of messages and steps.
+            seed: See `keras_traps.Key.from_seed`: who knows it knows the watermark.
             num_classes: How many classes, at least 2.
             shape: Shape of one image, such as `(28, 28, 1)`.
             **kwargs: Passed on to the constructor.
@@ -122,7 +126,7 @@ class QIMDecoder(keras.layers.Layer):
         Returns:
             A built layer; the same weights on every machine.
         """
-        decoder = cls(num_classes, seed=seed, **kwargs)
+        decoder = cls(num_classes, key=Key.from_seed(seed), **kwargs)
         decoder.build((None, *shape))
         return decoder
 
@@ -136,9 +140,9 @@ class QIMDecoder(keras.layers.Layer):
                 f"whose size is known. Received: input_shape={tuple(input_shape)}"
             )
         self.image_shape = shape
-        index = ops.draw_steps(shape, self.steps, seed=self.seed)
+        index = ops.draw_steps(shape, self.steps, key=self.key)
         bits = ops.draw_messages(
-            shape, self.num_classes, seed=self.seed, kind=self.messages
+            shape, self.num_classes, key=self.key, kind=self.messages
         )
         # As what the distances multiply by: cast at every call, the bits of a large
         # image would take most of its time.
@@ -232,7 +236,6 @@ class QIMDecoder(keras.layers.Layer):
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
-            "seed": self.seed,
             "messages": self.messages,
             "steps": self.steps,
             "step_weights": self.step_weights,
@@ -302,13 +305,9 @@ def _without_trainable(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_steps(steps: Sequence[float], step_weights: Sequence[float]) -> None:
-    if len(steps) == 0:
-        raise ValueError(
-            "Invalid value for argument `steps`. Expected at least one step size. "
-            f"Received: steps={tuple(steps)}"
-        )
     for step in steps:
         check_number(step, name="steps", above=0.0)
+    check_distinct("steps", [f"{step:.9g}" for step in steps])
     if len(step_weights) != len(steps):
         raise ValueError(
             "Invalid value for argument `step_weights`. Expected one weight per step "

@@ -13,12 +13,13 @@ from keras_traps.attacks import Attack
 from keras_traps.attractors import Calibration, calibrate
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence, defend
+from keras_traps.ops import Key
 
 _CALIBRATED_ON = 10_000
 _FPRS = (0.05, 0.005)
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03)
 _SHARES = (0.03, 0.1, 0.5, 1.0, 2.0)
-_KEPT = ("seed", "messages", "steps", "soft_labels", "temperature", "ord")
+_KEPT = ("key", "messages", "steps", "soft_labels", "temperature", "ord")
 
 Choices = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The rows of the table: what `calibrate` is given, by what is varied and by name."""
@@ -56,9 +57,7 @@ def choices(calibration: Calibration) -> Choices:
         "norm": {"L2": {"ord": 2}},
         "C and norm": {"logits, L2, A2 up to 100": {**louder, "ord": 2}},
         "messages": {"every bit alone": {"messages": "random"}},
-        "seed of messages and steps": {
-            str(seed): {"seed": seed} for seed in (base.seed + 1, base.seed + 2)
-        },
+        "key": {f"public key {seed}": {"key": Key.from_seed(seed)} for seed in (1, 2)},
     }
 
 

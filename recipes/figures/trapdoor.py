@@ -64,7 +64,9 @@ def make_counterexample(
 ) -> Counterexample:
     """Makes the trapdoored model of Section IV-C3, equation 1, without training."""
     num_classes, shape = classifier.output_shape[1], images.shape[1:]
-    bits = ops.draw_messages(shape, num_classes, seed=seed, kind="random")
+    bits = ops.draw_messages(
+        shape, num_classes, key=ops.Key.from_seed(seed), kind="random"
+    )
     signs = 2.0 * bits.astype(np.float32) - 1.0
     trapdoors = np.float32(amplitude) * signs.reshape(num_classes, *shape)
 

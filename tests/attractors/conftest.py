@@ -9,6 +9,7 @@ from keras_traps._checks import FloatArray
 from keras_traps.attractors import Calibration, ForensicAnalyzer, calibrate, inject
 from keras_traps.datasets import Dataset
 from keras_traps.layers import QIMDecoder
+from keras_traps.ops import Key
 
 
 @pytest.fixture
@@ -19,7 +20,9 @@ def classifier(digits_train: Dataset) -> keras.Model:
 @pytest.fixture(scope="session")
 def calibration(digits_train: Dataset) -> Calibration:
     model = least_squares_classifier(digits_train, "linear")
-    return calibrate(model, digits_train.images, output="logits", budget=0.005, seed=3)
+    return calibrate(
+        model, digits_train.images, output="logits", budget=0.005, key=Key.from_seed(3)
+    )
 
 
 @pytest.fixture

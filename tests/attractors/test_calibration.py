@@ -15,6 +15,7 @@ from keras_traps.datasets import Dataset
 from keras_traps.layers import QIMDecoder
 from keras_traps.models import wrap
 from keras_traps.models.inference import predict
+from keras_traps.ops import Key
 from tests.attractors.conftest import (
     least_squares_classifier,
     nan_on_black_images,
@@ -47,7 +48,12 @@ def test_the_budget_is_kept_and_used_up(
 ) -> None:
     images = digits_train.images
     calibration = calibrate(
-        classifier, images, output="logits", budget=budget, seed=seed, largest_a2=9.0
+        classifier,
+        images,
+        output="logits",
+        budget=budget,
+        key=Key.from_seed(seed),
+        largest_a2=9.0,
     )
     changed = changed_answers(classifier, calibration, images)
     assert changed == pytest.approx(calibration.changed_answers, abs=ONE_IMAGE)
@@ -65,7 +71,7 @@ def test_the_budget_is_kept_and_used_up(
         {"soft_labels": False, "largest_a2": 50.0},
         {"ord": 2, "messages": "random", "bounds": (0.0, 1.25)},
         {"steps": (128.0,)},
-        {"steps": (128.0, 3.0, 128.0)},
+        {"steps": (128.0, 3.0, 40.0)},
     ],
 )
 def test_the_budget_is_kept_with_every_setting(
@@ -100,7 +106,11 @@ def test_probabilities_give_the_same_as_their_logits(
 ) -> None:
     model = least_squares_classifier(digits_train, "softmax")
     other = calibrate(
-        model, digits_train.images, output="probabilities", budget=0.005, seed=3
+        model,
+        digits_train.images,
+        output="probabilities",
+        budget=0.005,
+        key=Key.from_seed(3),
     )
     assert other.settings.output == "probabilities"
     assert other.settings.a2 == pytest.approx(calibration.settings.a2, rel=1e-5)
@@ -126,6 +136,7 @@ def test_small_steps_add_their_share_to_the_spread(
         budget=0.01,
         steps=steps,
         small_step_share=share,
+        key=Key.from_seed(0),
     )
     weights = calibration.settings.step_weights
     spreads = []
@@ -172,15 +183,20 @@ def test_clean_images_land_where_they_were_sent(
     assert calibration.clean_spread == pytest.approx(spread, rel=1e-3)
 
 
-def test_the_same_images_and_seed_give_the_same(
+def test_the_same_images_and_key_give_the_same(
     classifier: keras.Model, digits_train: Dataset, calibration: Calibration
 ) -> None:
     def again(**changes: Any) -> Calibration:
-        arguments = {"output": "logits", "budget": 0.005, "seed": 3, **changes}
+        arguments = {
+            "output": "logits",
+            "budget": 0.005,
+            "key": Key.from_seed(3),
+            **changes,
+        }
         return calibrate(classifier, digits_train.images, **arguments)
 
     assert again() == calibration
-    assert again(seed=4).settings.a0 != calibration.settings.a0
+    assert again(key=Key.from_seed(4)).settings.a0 != calibration.settings.a0
     batched = again(batch_size=100)
     assert batched.settings.a2 == pytest.approx(calibration.settings.a2, rel=1e-4)
     assert batched.changed_answers == pytest.approx(
@@ -190,16 +206,29 @@ def test_the_same_images_and_seed_give_the_same(
 
 def test_it_outlives_json(calibration: Calibration) -> None:
     text = json.dumps(calibration.to_dict())
-    assert Calibration.from_dict(json.loads(text)) == calibration
+    key = calibration.settings.key
+    assert Calibration.from_dict(json.loads(text), key=key) == calibration
+    assert Calibration.from_dict(json.loads(text)).settings.key != key
+    assert key.fingerprint not in text
 
 
-def test_another_seed_keeps_the_constants_and_says_so(calibration: Calibration) -> None:
-    other = calibration.reseeded(8)
-    assert other.settings == dataclasses.replace(calibration.settings, seed=8)
-    assert (
-        "messages of seed 3 and are used for those of seed 8" in other.explanation[-1]
+def test_another_key_keeps_the_constants_and_is_checked(
+    calibration: Calibration, classifier: keras.Model, digits_train: Dataset
+) -> None:
+    key, images = Key.from_seed(8), digits_train.images
+    other = calibration.with_key(key, classifier, images)
+    assert other.settings == dataclasses.replace(calibration.settings, key=key)
+    assert other.changed_answers <= calibration.budget
+    assert key.fingerprint in other.explanation[-1]
+    fresh = calibration.with_key(None, classifier, images)
+    assert fresh.settings.key not in (key, calibration.settings.key)
+    strict = dataclasses.replace(
+        calibration,
+        budget=1e-9,
+        settings=dataclasses.replace(calibration.settings, a2=9.0),
     )
-    assert calibration.reseeded(3) is calibration
+    with pytest.raises(ValueError, match=r"argument `key`.*calibrate with it"):
+        strict.with_key(key, classifier, images)
 
 
 def leads(lead: float) -> Any:
@@ -279,7 +308,7 @@ def test_too_few_images_say_how_many_are_needed(
         ("largest_a2", (-1.0, np.nan, True), "number above 0"),
         ("temperature", (0.0, 1e8, np.nan, True), "from 0.0001 to 100"),
         ("batch_size", (0, 2.5, True), "Expected"),
-        ("seed", (-1, 1.5, True), "integer"),
+        ("key", (b"short",), "at least 16 bytes"),
         ("steps", ((), (3.0, 0.0)), "Expected"),
         ("ord", (3,), "1, 2 or infinity"),
     ],
@@ -330,11 +359,12 @@ def test_classifiers_and_images_that_cannot_be_used_are_refused(
 def test_labels_tell_the_accuracy_and_change_nothing_else(
     classifier: keras.Model, digits_train: Dataset
 ) -> None:
-    plain = calibrate(classifier, digits_train.images, output="logits", budget=0.01)
+    usual: Any = {"output": "logits", "budget": 0.01, "key": Key.from_seed(0)}
+    plain = calibrate(classifier, digits_train.images, **usual)
     batches = tf.data.Dataset.from_tensor_slices(
         (digits_train.images, digits_train.labels)
     ).batch(100)
-    told = calibrate(classifier, batches, output="logits", budget=0.01)
+    told = calibrate(classifier, batches, **usual)
     right = predict(classifier, digits_train.images).argmax(1) == digits_train.labels
     assert told.accuracy == right.mean() > 0.9
     assert f"right on {right.mean():.1%}" in told.explanation[0]
@@ -377,11 +407,10 @@ def test_too_few_images_are_told_which_budget_they_allow(
 def test_pixels_of_another_range_give_the_same_traps(
     classifier: keras.Model, digits_train: Dataset
 ) -> None:
-    plain = calibrate(classifier, digits_train.images, output="logits", budget=0.01)
+    usual: Any = {"output": "logits", "budget": 0.01, "key": Key.from_seed(0)}
+    plain = calibrate(classifier, digits_train.images, **usual)
     levels = wrap(classifier, scale=1 / 255)
-    found = calibrate(
-        levels, digits_train.pixels, output="logits", budget=0.01, bounds=(0, 255)
-    )
+    found = calibrate(levels, digits_train.pixels, bounds=(0, 255), **usual)
     assert found.settings.bounds == (0.0, 255.0)
     assert found.settings.a0 == pytest.approx(plain.settings.a0, rel=1e-5)
     assert found.settings.a2 == pytest.approx(plain.settings.a2, rel=1e-3)

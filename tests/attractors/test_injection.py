@@ -16,11 +16,17 @@ from keras_traps.attractors import (
     raw_sum,
 )
 from keras_traps.datasets import Dataset
+from keras_traps.ops import Key
 from tests.attractors.conftest import least_squares_classifier, softmax
 
 IMAGES = np.random.default_rng(0).random((12, 5, 4, 2), np.float32)
 SETTINGS = TrapSettings(
-    output="logits", a0=-1e-3, a1=-1.0, a2=0.5, step_weights=(3.0, 1.0), seed=5
+    output="logits",
+    a0=-1e-3,
+    a1=-1.0,
+    a2=0.5,
+    step_weights=(3.0, 1.0),
+    key=Key.from_seed(5),
 )
 
 
@@ -153,7 +159,7 @@ def test_the_classifier_is_shared_and_not_changed(
     model = make()
     name, before = model.name, model.get_weights()
     trapped = inject(model, SETTINGS)
-    again = inject(model, dataclasses.replace(SETTINGS, seed=6))
+    again = inject(model, dataclasses.replace(SETTINGS, key=Key.from_seed(6)))
     assert model.name == name
     for weight, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, old)
@@ -234,9 +240,8 @@ def test_a_model_without_a_decoder_is_refused() -> None:
 
 def test_settings_outlive_json() -> None:
     text = json.dumps(SETTINGS.to_dict())
-    assert TrapSettings.from_dict(json.loads(text)) == SETTINGS
+    assert TrapSettings.from_dict(json.loads(text), key=SETTINGS.key) == SETTINGS
     numpys: dict[str, Any] = {
-        "seed": np.int64(5),
         "a2": np.float32(0.5),
         "temperature": np.float32(1.0),
         "step_weights": np.array([3.0, 1.0]),
@@ -263,7 +268,7 @@ def test_settings_that_are_missing_or_unknown_are_named() -> None:
     ("name", "value"),
     [
         ("a0", np.nan),
-        ("seed", True),
+        ("key", b"short"),
         ("bounds", (1.0, 0.0)),
         ("step_weights", (1.0,)),
         ("ord", 3),

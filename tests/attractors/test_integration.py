@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ from keras_traps.attacks import create
 from keras_traps.attractors import Verdict
 from keras_traps.datasets import Dataset
 from keras_traps.models.inference import predict
+from keras_traps.ops import Key
 from tests.attractors.conftest import least_squares_classifier
 
 
@@ -122,7 +124,9 @@ def test_what_does_not_belong_together_is_refused(
     trapped: keras.Model,
     analyzer: ForensicAnalyzer,
 ) -> None:
-    other = inject(plain, calibration.reseeded(1).settings)
+    other = inject(
+        plain, dataclasses.replace(calibration.settings, key=Key.from_seed(1))
+    )
     with pytest.raises(ValueError, match=r"argument `analyzer`.*fingerprint"):
         integrate(other, analyzer)
     with pytest.raises(RuntimeError, match="call `fit` first"):

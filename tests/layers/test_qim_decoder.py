@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_traps import ops
 from keras_traps.layers import QIMDecoder
+from keras_traps.ops import Key
 from tests.layers.layer_checks import check_layer, quick_and_slow
 
 # For images of 6 by 6: half of the sum of step sizes, 1179, lies at u = -0.1.
@@ -25,7 +26,7 @@ def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.floa
 @pytest.mark.parametrize(
     ("shape", "settings"),
     [
-        ((5, 4, 3), {**CONSTANTS, "seed": 3}),
+        ((5, 4, 3), {**CONSTANTS, "key": Key.from_seed(3)}),
         (
             (9,),
             {
@@ -56,9 +57,9 @@ def test_it_is_the_op_on_grey_levels(shape: tuple[int, ...], classes: int) -> No
     decoder = QIMDecoder.from_seed(
         6, num_classes=classes, shape=shape, step_weights=(9, 1), **CONSTANTS
     )
-    index = ops.draw_steps(shape, (3.0, 128.0), seed=6)
+    index = ops.draw_steps(shape, (3.0, 128.0), key=Key.from_seed(6))
     secrets = (
-        ops.message_signs(ops.draw_messages(shape, classes, seed=6)),
+        ops.message_signs(ops.draw_messages(shape, classes, key=Key.from_seed(6))),
         np.array([3, 128], np.float32)[index],
         np.array([9, 1], np.float32)[index],
     )
@@ -154,6 +155,14 @@ def test_a_saved_message_takes_a_bit_a_pixel(tmp_path: Path) -> None:
     assert (tmp_path / "model.keras").stat().st_size < bits / 8 + rest + 50_000
 
 
+def test_a_decoder_without_a_key_has_one_that_no_one_knows() -> None:
+    one, other = (QIMDecoder(4, name="w") for _ in range(2))
+    for decoder in (one, other):
+        decoder.build((None, 8, 8))
+    assert one.fingerprint != other.fingerprint
+    assert "key" not in one.get_config()
+
+
 def test_nothing_is_trainable_even_where_all_is_asked_to_be() -> None:
     inputs = keras.Input((4, 4))
     model = keras.Model(inputs, QIMDecoder(3, trainable=True)(inputs))
@@ -196,14 +205,13 @@ def test_fingerprint_does_not_change_with_what_no_correlation_depends_on() -> No
 
 def test_fingerprint_is_pinned() -> None:
     # Of draws that are the same on every machine: analyzers on disk refer to it.
-    assert decoder_with().fingerprint[:16] == "32118a912c04b733"
+    assert decoder_with().fingerprint[:16] == "b49c91af4f08e273"
 
 
-def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
+def test_weights_on_disk_decide_not_the_key(tmp_path: Path) -> None:
     inputs = keras.Input((6, 6))
     model = keras.Model(inputs, QIMDecoder(3, name="w", **CONSTANTS)(inputs))
     decoder = model.get_layer("w")
-    decoder.signs.assign(-np.array(decoder.signs))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.get_layer("w").fingerprint == decoder.fingerprint
@@ -214,7 +222,7 @@ def test_weights_on_disk_decide_not_the_seed(tmp_path: Path) -> None:
     ("settings", "name"),
     [
         ({"num_classes": 1}, "num_classes"),
-        ({"seed": -1}, "seed"),
+        ({"key": b"short"}, "key"),
         ({"messages": "even"}, "kind"),
         ({"steps": ()}, "steps"),
         ({"steps": (3.0, 0.0)}, "steps"),
@@ -234,13 +242,11 @@ def test_an_argument_out_of_range_is_named(settings: dict[str, Any], name: str) 
 def test_numpys_numbers_give_the_same_layer_as_pythons() -> None:
     numpys: dict[str, Any] = {
         "num_classes": np.int64(3),
-        "seed": np.uint64(7),
         "steps": np.array([3.0, 128.0]),
         "step_weights": np.array([2.0, 1.0]),
     }
     plain: dict[str, Any] = {
         "num_classes": 3,
-        "seed": 7,
         "steps": (3.0, 128.0),
         "step_weights": (2.0, 1.0),
     }

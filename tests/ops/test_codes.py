@@ -1,11 +1,12 @@
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.ops import draw_messages, draw_steps
+from keras_traps.ops import Key, draw_messages, draw_steps
 
 # Odd sizes leave parts of blocks at the right and at the bottom.
 SHAPES = [(9,), (5, 7), (28, 28, 1), (2, 3, 2, 2)]
@@ -32,33 +33,36 @@ def whole_blocks(
 @pytest.mark.parametrize(
     ("seed", "kind", "expected"),
     [
-        (0, "balanced", "6eb39e071b1424f6"),
-        (LARGEST_SEED, "balanced", "7a6969271a818345"),
-        (0, "random", "d8cad81d96439c93"),
-        (LARGEST_SEED, "random", "2e26847c366c99b5"),
+        (0, "balanced", "974030b6feecf2b6"),
+        (LARGEST_SEED, "balanced", "71391b3b1d28226d"),
+        (0, "random", "8c43f9d3c4087af7"),
+        (LARGEST_SEED, "random", "ad4f9f953a58c489"),
     ],
 )
 def test_messages_are_the_same_on_every_machine(
     seed: int, kind: Any, expected: str
 ) -> None:
-    assert digest(draw_messages((28, 28, 1), 10, seed=seed, kind=kind)) == expected
+    assert (
+        digest(draw_messages((28, 28, 1), 10, key=Key.from_seed(seed), kind=kind))
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
     ("seed", "expected"),
     [
-        (0, "c9d2a35754c9f757"),
-        (LARGEST_SEED, "53b79aa7342b47d7"),
+        (0, "b75e4b5fadfa6cc3"),
+        (LARGEST_SEED, "cfb24ad8831e4484"),
     ],
 )
 def test_steps_are_the_same_on_every_machine(seed: int, expected: str) -> None:
-    index = draw_steps((28, 28, 1), (3.0, 128.0), seed=seed)
+    index = draw_steps((28, 28, 1), (3.0, 128.0), key=Key.from_seed(seed))
     assert digest(index.astype("<i8")) == expected
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_whole_block_is_balanced(shape: tuple[int, ...]) -> None:
-    bits = draw_messages(shape, 6, seed=2)
+    bits = draw_messages(shape, 6, key=Key.from_seed(2))
     assert bits.shape == (6, np.prod(shape))
     assert bits.dtype == np.uint8
     for message in bits:
@@ -68,7 +72,7 @@ def test_every_whole_block_is_balanced(shape: tuple[int, ...]) -> None:
 
 
 def test_the_six_balanced_blocks_are_equally_likely() -> None:
-    bits = draw_messages((64, 64, 3), 4, seed=1)
+    bits = draw_messages((64, 64, 3), 4, key=Key.from_seed(1))
     blocks = np.concatenate([whole_blocks(m, (64, 64, 3)) for m in bits])
     _, counts = np.unique(blocks @ [8, 4, 2, 1], return_counts=True)
     expected = len(blocks) / 6
@@ -78,7 +82,9 @@ def test_the_six_balanced_blocks_are_equally_likely() -> None:
 
 
 def test_random_bits_are_fair_and_alone() -> None:
-    bits = draw_messages((40, 40, 3), 10, seed=1, kind="random").astype(float)
+    bits = draw_messages((40, 40, 3), 10, key=Key.from_seed(1), kind="random").astype(
+        float
+    )
     deviation = 5 * 0.5 / np.sqrt(bits.size)
     assert abs(bits.mean() - 0.5) < deviation
     centred = bits - bits.mean()
@@ -89,14 +95,16 @@ def test_random_bits_are_fair_and_alone() -> None:
 
 
 def test_more_classes_do_not_change_the_first_messages() -> None:
-    few = draw_messages((8, 8), 3, seed=5)
-    np.testing.assert_array_equal(draw_messages((8, 8), 1000, seed=5)[:3], few)
+    few = draw_messages((8, 8), 3, key=Key.from_seed(5))
+    np.testing.assert_array_equal(
+        draw_messages((8, 8), 1000, key=Key.from_seed(5))[:3], few
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [1, 3])
 def test_pixels_of_a_block_share_a_step(shape: tuple[int, ...], count: int) -> None:
-    index = draw_steps(shape, [1.0] * count, seed=2)
+    index = draw_steps(shape, [1.0] * count, key=Key.from_seed(2))
     assert index.shape == (np.prod(shape),)
     assert set(index) <= set(range(count))
     blocks = whole_blocks(index, shape)
@@ -106,7 +114,7 @@ def test_pixels_of_a_block_share_a_step(shape: tuple[int, ...], count: int) -> N
 @pytest.mark.parametrize("shape", [(32,), (32, 32, 3)])
 @pytest.mark.parametrize("count", [2, 5])
 def test_steps_are_used_evenly(shape: tuple[int, ...], count: int) -> None:
-    index = draw_steps(shape, [1.0] * count, seed=3)
+    index = draw_steps(shape, [1.0] * count, key=Key.from_seed(3))
     blocks = np.bincount(index, minlength=count) / 4
     assert blocks.max() - blocks.min() <= 1
 
@@ -114,14 +122,14 @@ def test_steps_are_used_evenly(shape: tuple[int, ...], count: int) -> None:
 def test_numpys_integers_are_integers() -> None:
     shape: Any = np.array([4, 6], np.uint8)
     count: Any = np.uint8(3)
-    seed: Any = np.uint64(7)
     steps: Any = np.array([3.0, 128.0])
+    key = Key()
     for size in (shape, list(shape)):
         np.testing.assert_array_equal(
-            draw_messages(size, count, seed=seed), draw_messages((4, 6), 3, seed=7)
+            draw_messages(size, count, key=key), draw_messages((4, 6), 3, key=key)
         )
         np.testing.assert_array_equal(
-            draw_steps(size, steps, seed=seed), draw_steps((4, 6), (3.0, 128.0), seed=7)
+            draw_steps(size, steps, key=key), draw_steps((4, 6), (3.0, 128.0), key=key)
         )
 
 
@@ -135,16 +143,13 @@ def test_numpys_integers_are_integers() -> None:
         ("num_classes", 1),
         ("num_classes", 10.0),
         ("num_classes", True),
-        ("seed", -1),
-        ("seed", 2**64),
-        ("seed", True),
         ("kind", "even"),
         ("steps", np.array([])),
     ],
 )
 def test_what_nothing_can_be_drawn_from_is_named(name: str, value: Any) -> None:
-    given: dict[str, Any] = {"shape": (4,), "num_classes": 2, "seed": 0, name: value}
-    if name in ("shape", "seed", "steps"):
+    given: dict[str, Any] = {"shape": (4,), "num_classes": 2, "key": Key(), name: value}
+    if name in ("shape", "steps"):
         steps = {"steps": (3.0,), **given}
         del steps["num_classes"]
         with pytest.raises(ValueError, match=f"argument `{name}`"):
@@ -152,3 +157,51 @@ def test_what_nothing_can_be_drawn_from_is_named(name: str, value: Any) -> None:
     if name != "steps":
         with pytest.raises(ValueError, match=f"argument `{name}`"):
             draw_messages(**given)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, True, 1.0])
+def test_a_seed_out_of_its_range_is_refused(seed: Any) -> None:
+    with pytest.raises(ValueError, match="argument `seed`"):
+        Key.from_seed(seed)
+
+
+def test_a_new_key_is_another_each_time_and_a_seed_gives_the_same() -> None:
+    assert len({Key().fingerprint for _ in range(20)}) == 20
+    assert Key.from_seed(3) == Key.from_seed(int(np.int64(3))) != Key.from_seed(4)
+    assert Key.of(b"a" * 16) == Key(b"a" * 16)
+    assert Key.from_seed(3) != 3
+
+
+def test_a_key_shows_itself_nowhere() -> None:
+    key = Key(b"a secret of some bytes")
+    for text in (repr(key), str(key), key.fingerprint, f"{key}"):
+        assert "secret" not in text
+        assert b"a secret of some bytes".hex() not in text
+
+
+@pytest.mark.parametrize(
+    ("secret", "error"), [(b"short", ValueError), ("x", TypeError)]
+)
+def test_what_is_no_secret_is_refused(secret: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="argument `key`"):
+        Key(secret)
+
+
+def test_a_key_file_is_its_owners_alone_and_never_replaced(tmp_path: Path) -> None:
+    key, path = Key(), tmp_path / "key"
+    key.save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert Key.load(path) == key
+    with pytest.raises(FileExistsError):
+        Key().save(path)
+    path.write_text("no key")
+    with pytest.raises(ValueError, match="holds no key"):
+        Key.load(path)
+
+
+def test_streams_of_one_key_are_independent_and_fair() -> None:
+    key = Key.from_seed(0)
+    one, other = (key.stream(label, 4000).astype(float) for label in ("a", "b"))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(4000)
+    assert abs(one.mean() / 2**32 - 0.5) < 5 / np.sqrt(12 * 4000)
+    np.testing.assert_array_equal(key.stream("a", 9), key.stream("a", 4000)[:9])

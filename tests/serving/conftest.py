@@ -19,6 +19,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_traps import ForensicAnalyzer, TrapSettings, datasets, inject, serving
 from keras_traps.models import digits_cnn
+from keras_traps.ops import Key
 from keras_traps.serving import Client
 from tests.serving.http_server import Reply, listening
 
@@ -32,7 +33,7 @@ SETTINGS = TrapSettings(
     a1=-2.1,
     a2=0.6,
     step_weights=(19.4, 1.0),
-    seed=20_261_122,
+    key=Key.from_seed(20_261_122),
 )
 SHAPE = (8, 8, 1)
 CLASS_NAMES = ("zero", "one", "two", "drei", "vier", "fünf", "sechs", "七", "8", "nine")

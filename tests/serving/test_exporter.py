@@ -65,12 +65,12 @@ def test_what_is_not_asked_for_is_not_in_the_graph(
     assert "ArgMin" in {node.op for node in operations(exported.path)}
 
 
-def test_no_seed_and_no_path_is_in_any_file(exported: serving.Exported) -> None:
+def test_no_key_and_no_path_is_in_any_file(exported: serving.Exported) -> None:
     for file in exported.path.rglob("*"):
         if file.is_file():
             content = file.read_bytes()
-            assert str(SETTINGS.seed).encode() not in content, file
-            assert SETTINGS.seed.to_bytes(4, "little") not in content, file
+            assert SETTINGS.key._secret not in content, file
+            assert SETTINGS.key._secret.hex().encode() not in content, file
             assert str(Path(__file__).parents[2]).encode() not in content, file
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_traps import ForensicAnalyzer, inject, integrate, serving
 from keras_traps.models import digits_cnn
 from keras_traps.models.inference import predict
+from keras_traps.ops import Key
 from keras_traps.serving import Deploy
 from keras_traps.serving.signatures import Subject, concrete_functions
 from tests.serving.conftest import CLASS_NAMES, SETTINGS, Outputs, Trapped, load
@@ -210,7 +211,7 @@ def test_a_wrong_argument_is_told(
 
 
 def test_an_analyzer_has_to_be_fitted_for_the_models_decoder(trapped: Trapped) -> None:
-    other = inject(digits_cnn(), dataclasses.replace(SETTINGS, seed=1))
+    other = inject(digits_cnn(), dataclasses.replace(SETTINGS, key=Key.from_seed(1)))
     foreign = ForensicAnalyzer(other).fit(trapped.images)
     with pytest.raises(ValueError, match="fitted for the decoder of"):
         Subject(trapped.model, analyzer=foreign)
