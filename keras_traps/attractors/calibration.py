@@ -28,6 +28,7 @@ from keras_traps.attractors.calibration_rules import (
     distances_by_step,
     largest_within_budget,
     scale_for,
+    step_index,
     step_weights_for,
     temperature_for,
 )
@@ -298,10 +299,7 @@ def calibrate(
     a2, changed = largest_within_budget(answers, unit, budget, largest_a2)
 
     steps = np.asarray(decoder.pixel_steps)
-    weights = np.select(
-        [steps == np.float32(step) for step in decoder.steps],
-        np.asarray(step_weights, np.float32),
-    )
+    weights = np.asarray(step_weights, np.float32)[step_index(decoder)]
     # Equation 3 is for the distances themselves, not for the centred ones.
     from_centre = ops.centred_shift(1.0, 0.0, steps, weights)
     found = Calibration(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
@@ -30,8 +31,8 @@ def distances_by_step(
 
     Returns `(steps, images, num_classes)`, centred, for step weights of 1.
     """
-    steps = np.asarray(decoder.pixel_steps)
-    masks = [tf.cast(steps == np.float32(step), tf.float32) for step in decoder.steps]
+    steps, index = np.asarray(decoder.pixel_steps), step_index(decoder)
+    masks = [tf.cast(index == i, tf.float32) for i in range(len(decoder.steps))]
     signs = tf.convert_to_tensor(decoder.signs)
 
     @tf.function(
@@ -50,6 +51,12 @@ def distances_by_step(
         ],
         axis=1,
     )
+
+
+def step_index(decoder: QIMDecoder) -> npt.NDArray[np.intp]:
+    """Returns which of a decoder's step sizes each pixel has."""
+    # Two of them may be alike.
+    return ops.draw_steps(decoder.image_shape, decoder.steps, key=decoder.key)
 
 
 def clean_spread(distances: FloatArray) -> float:

@@ -15,7 +15,6 @@ from keras_traps._checks import (
     UNIT,
     Bounds,
     check_bounds,
-    check_distinct,
     check_floating,
     check_number,
 )
@@ -305,9 +304,13 @@ def _without_trainable(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_steps(steps: Sequence[float], step_weights: Sequence[float]) -> None:
+    if len(steps) == 0:
+        raise ValueError(
+            "Invalid value for argument `steps`. Expected at least one step size. "
+            f"Received: steps={tuple(steps)}"
+        )
     for step in steps:
         check_number(step, name="steps", above=0.0)
-    check_distinct("steps", [f"{step:.9g}" for step in steps])
     if len(step_weights) != len(steps):
         raise ValueError(
             "Invalid value for argument `step_weights`. Expected one weight per step "

@@ -71,7 +71,7 @@ def test_the_budget_is_kept_and_used_up(
         {"soft_labels": False, "largest_a2": 50.0},
         {"ord": 2, "messages": "random", "bounds": (0.0, 1.25)},
         {"steps": (128.0,)},
-        {"steps": (128.0, 3.0, 40.0)},
+        {"steps": (128.0, 3.0, 128.0)},
     ],
 )
 def test_the_budget_is_kept_with_every_setting(

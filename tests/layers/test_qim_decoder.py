@@ -30,6 +30,7 @@ def random_images(shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.floa
         (
             (9,),
             {
+                "key": Key.from_seed(1),
                 "messages": "random",
                 "steps": [2.0, 9.5, 40.0],
                 "step_weights": (9.0, 0.0, 1),

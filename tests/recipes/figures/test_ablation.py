@@ -17,7 +17,7 @@ def test_what_the_calibration_has_is_not_varied_to(
     assert "share 0.1" in next(iter(found["none"]))
     assert [*found["share of the small step"]] == ["0.03", "0.5", "1", "2"]
     assert found["pixels of step 3"]["two in three"] == {"steps": (3.0, 3.0, 128.0)}
-    assert [*found["seed of messages and steps"]] == ["1", "2"]
+    assert [*found["key"]] == ["public key 1", "public key 2"]
 
 
 def test_each_choice_is_a_row_that_changes_what_its_name_says(
