@@ -11,9 +11,10 @@ Example:
 import argparse
 from collections.abc import Sequence
 
-import command_line
-from command_line import count, number, positive
 from luring import BASELINES, DATASETS, LOSSES
+
+from keras_traps.commands import command_line
+from keras_traps.commands.command_line import count, number, positive
 
 _ATTRACTORS = ("1", "2", "4", "5", "6", "7a", "7b", "ablation")
 _LURING = ("4", "5", "6", "directions")
@@ -80,7 +81,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _attractors(arguments: argparse.Namespace) -> None:
-    import trapping
     from figures.ablation import ablation, choices
     from figures.attractions import figure_7a, figure_7b
     from figures.drawing import write
@@ -90,6 +90,7 @@ def _attractors(arguments: argparse.Namespace) -> None:
 
     from keras_traps import attacks
     from keras_traps._files import keep_settings, make_writable
+    from keras_traps.commands import trapping
 
     workdir, dataset, seed = arguments.workdir, arguments.dataset, arguments.seed
     with command_line.refusing():
@@ -134,11 +135,11 @@ def _attractors(arguments: argparse.Namespace) -> None:
 
 
 def _luring(arguments: argparse.Namespace) -> None:
-    import trapping
     from figures.drawing import write
     from figures.luring_figures import direction_counts, figure_4, figure_5, figure_6
     from luring_folder import Folder
 
+    from keras_traps.commands import trapping
     from keras_traps.devices import hush_retracing, prepare_devices
     from keras_traps.evaluation.metrics import make_frame
     from keras_traps.evaluation.records import RecordStore

@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any
 
 import pandas as pd
-from command_line import CommandLineError, Flags, refusing
 from luring_folder import WHOLE, Folder
-from trapping import begin, load_data
 
 from keras_traps import attacks
+from keras_traps.commands.command_line import CommandLineError, Flags, refusing
+from keras_traps.commands.trapping import begin, load_data
 from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.metrics import CleanVariant, luring_rates, make_frame

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from command_line import CommandLineError, Flags, given, refusing
 from luring_folder import VARIANTS, WHOLE, Folder
-from trapping import load_data, load_model
 
 from keras_traps._files import keep_settings, make_writable, write_atomically
+from keras_traps.commands.command_line import CommandLineError, Flags, given, refusing
+from keras_traps.commands.trapping import load_data, load_model
 from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.luring.metrics import clean_metrics

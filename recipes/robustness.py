@@ -10,7 +10,7 @@ Example:
 
 from collections.abc import Sequence
 
-import command_line
+from keras_traps.commands import command_line
 
 
 def _parser() -> command_line.Parser:
@@ -27,8 +27,7 @@ def main(argv: Sequence[str]) -> None:
     """Traps, attacks, and writes `worst_case.json` into the work directory."""
     arguments = _parser().parse(argv)
 
-    import trapping
-
+    from keras_traps.commands import trapping
     from keras_traps.evaluation.render import percent
     from keras_traps.evaluation.report import write_worst_case
     from keras_traps.evaluation.runner import worst_case

@@ -12,9 +12,9 @@ from typing import Any
 import attractors
 import keras
 import pytest
-import trapping
-from command_line import CommandLineError
 
+from keras_traps.commands import trapping
+from keras_traps.commands.command_line import CommandLineError
 from keras_traps.provenance import weights_sha256
 
 FEW = ("--num_examples=6", "--attacks=FGSM", "--variant=paper")

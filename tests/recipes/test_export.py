@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from command_line import CommandLineError
 
 from keras_traps.attractors import TrapSettings, inject
+from keras_traps.commands.command_line import CommandLineError
 from keras_traps.serving import FORMATS, SelfTest
 
 

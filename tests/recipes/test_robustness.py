@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import robustness
-from command_line import CommandLineError
+
+from keras_traps.commands.command_line import CommandLineError
 
 
 def test_what_fell_is_not_attacked_again(

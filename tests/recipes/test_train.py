@@ -5,9 +5,9 @@ import keras
 import numpy as np
 import pytest
 import train
-from command_line import CommandLineError
 
 from keras_traps import models
+from keras_traps.commands.command_line import CommandLineError
 
 
 def run(*arguments: str) -> None:

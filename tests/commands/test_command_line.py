@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import attractors
-import command_line
 import export
 import figure
 import luring
@@ -13,7 +12,10 @@ import pytest
 import quickstart
 import robustness
 import train
-from command_line import CommandLineError, Parser
+
+from keras_traps.commands import command_line
+from keras_traps.commands import export as exported
+from keras_traps.commands.command_line import CommandLineError, Parser
 
 
 def parsed(*argv: str) -> dict[str, Any]:
@@ -122,9 +124,9 @@ def test_what_flags_may_be_is_what_the_package_knows() -> None:
     assert get_args(LuringLoss) == luring.LOSSES
     assert get_args(Baseline) == luring.BASELINES
     assert set(LURE_RECIPES) == set(luring.DATASETS)
-    assert get_args(Signature) == export.SIGNATURES
-    assert get_args(Deploy) == export.DEPLOYS
-    assert get_args(Format) == export.FORMATS
+    assert get_args(Signature) == exported.SIGNATURES
+    assert get_args(Deploy) == exported.DEPLOYS
+    assert get_args(Format) == exported.FORMATS
 
 
 SCRIPTS = (attractors, export, figure, quickstart, robustness, train, luring)
@@ -147,7 +149,7 @@ def test_help_comes_before_tensorflow(script: Any) -> None:
     code = (
         f"import atexit, runpy, sys; sys.argv = ['{path.name}', '--help']\n"
         f"sys.path[0] = '{path.parent}'\n"
-        "heavy = {'tensorflow', 'keras_traps', 'pandas'}\n"
+        "heavy = {'tensorflow', 'keras', 'pandas'}\n"
         "atexit.register(lambda: print(heavy & {*sys.modules}, file=sys.stderr))\n"
         f"runpy.run_path('{path}', run_name='__main__')"
     )

@@ -1,4 +1,4 @@
-"""What recipes do with their flags: load, calibrate, trap, choose attacks.
+"""What commands do with their flags: load, calibrate, trap, choose attacks.
 
 Whatever a user can do wrong is a `CommandLineError`.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-from command_line import CommandLineError, Flags, given, refusing
 
 from keras_traps import attacks, calibrate, datasets
 from keras_traps._files import keep_settings, make_writable
 from keras_traps.attractors import Calibration
+from keras_traps.commands.command_line import CommandLineError, Flags, given, refusing
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.records import RecordStore, check_workdir, record_settings
 from keras_traps.evaluation.subjects import Defence, defend

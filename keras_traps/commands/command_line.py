@@ -1,7 +1,7 @@
-"""Flags of the recipes, and how a recipe starts and ends.
+"""Flags of the command and of recipes, and how these start and end.
 
-It imports neither TensorFlow nor the package, so that `--help` and a wrong command line
-are answered at once.
+It imports neither TensorFlow nor what uses it, so that `--help` and a wrong command
+line are answered at once.
 """
 
 import argparse

@@ -4,13 +4,12 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import command_line
 import numpy as np
 import pytest
-import trapping
-from command_line import CommandLineError
 
 from keras_traps import Calibration, attacks, calibrate
+from keras_traps.commands import command_line, trapping
+from keras_traps.commands.command_line import CommandLineError
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence
 
