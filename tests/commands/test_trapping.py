@@ -203,10 +203,14 @@ def test_an_old_file_that_answers_with_a_list_is_taken(
     np.testing.assert_array_equal(loaded(images), model(images))
 
 
+def own_loss(y: Any, x: Any) -> Any:
+    return x[:, 0] - y[:, 0]
+
+
 def test_a_file_that_loads_only_without_its_optimizer_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "compiled.keras"
     model = digits_model()
-    model.compile(loss=lambda y, x: x[:, 0])
+    model.compile(loss=own_loss)
     model.save(path)
     with pytest.raises(TypeError):
         keras.saving.load_model(path)

@@ -160,7 +160,8 @@ def test_tables_have_the_papers_numbers_below_ours_and_json_is_strict(
     assert [*content["clean"]["false_positives"]] == ["0.05", "0.005"]
     assert content["thresholds"]["0.05"].keys() == {"U", "L", "sigma0"}
     assert content["examples"][0].keys() == {
-        *("attack", "label", "predicted", "score", "flagged", "fired", "recovered")
+        *("attack", "label", "predicted", "score", "flagged", "fired", "recovered"),
+        *("label_name", "predicted_name", "recovered_name"),
     }
     plain_paths = write_tables(undisturbed.found, [1], tmp_path / "plain")
     assert "*paper*" not in table(plain_paths, "Attack")

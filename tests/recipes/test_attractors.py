@@ -223,7 +223,7 @@ def test_what_does_not_belong_together_is_refused_before_any_work(
     data = ("--dataset=shuffled", f"--data_dir={tmp_path}", "--preset=digits")
     with pytest.raises(CommandLineError, match=r"`labels`.*more often than chance"):
         run(digits_file, tmp_path / "run", *FEW, *data)
-    assert not list((tmp_path / "run").rglob("*"))
+    assert not contents(tmp_path / "run")
 
 
 def kill_once(command: list[str], signum: int, records: Path) -> int:
