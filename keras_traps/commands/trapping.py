@@ -42,9 +42,10 @@ def load_data(
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Loads the training and the test images of `--dataset`."""
     name, folder = arguments.dataset, arguments.data_dir
+    size = arguments.image_size or None
     with refusing():
-        train = datasets.load(name, "train", folder)
-        return train, datasets.load(name, "test", folder)
+        train = datasets.load(name, "train", folder, image_size=size)
+        return train, datasets.load(name, "test", folder, image_size=size)
 
 
 def load_model(path: Path, flag: str) -> keras.Model:

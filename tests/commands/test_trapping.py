@@ -89,7 +89,7 @@ def test_attacks_that_cannot_be_made_are_told(flags: Any, expected: str) -> None
 
 def test_a_data_set_that_is_misspelt_is_told_with_those_that_are_known() -> None:
     with pytest.raises(CommandLineError, match=r"'dgits' was not found.*digits, mnist"):
-        trapping.load_data(asked(dataset="dgits", data_dir=None))
+        trapping.load_data(asked(dataset="dgits", data_dir=None, image_size=()))
 
 
 def test_a_state_dict_of_deepsec_is_loaded(deepsec_weights: Path) -> None:
