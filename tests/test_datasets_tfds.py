@@ -164,7 +164,7 @@ def test_a_last_fifth_is_for_tests_where_there_is_one_split(tmp_path: Path) -> N
     store(tmp_path, {"train": 10})
     sizes = [
         len(load("pets", split, tmp_path, image_size=(4, 4)))
-        for split in ("train", "test")  # type: ignore[arg-type]
+        for split in ("train", "test")
     ]
     assert sizes == [8, 2]
 
