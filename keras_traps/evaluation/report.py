@@ -169,14 +169,16 @@ def write_worst_case(
     directory: str | Path,
     *,
     fpr: float | None,
+    clean: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
     """Writes the worst case over many attacks, in their order.
 
-    The rate is the nominal false-positive rate of what watched, or `None`.
+    The rate is the nominal false-positive rate of what watched, or `None`; `clean` is
+    the classifier's `clean_accuracy`.
     """
     settings = {attack.name: attack.settings() for attack in attacks}
-    told = {"fpr": fpr, "attacks": settings, "provenance": provenance}
+    told = {"fpr": fpr, "clean": clean, "attacks": settings, "provenance": provenance}
     return write_page(
         directory,
         "worst_case",

@@ -140,6 +140,18 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
 _LEAST_KAPPA = 0.1
 
 
+def chance_of(answers: IntArray, labels: IntArray, num_classes: int) -> float:
+    """Returns how often answers would be right that are as many, but drawn by lot."""
+    shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    return float(shares @ np.bincount(answers, minlength=num_classes)) / len(answers)
+
+
+def is_near_chance(accuracy: float, chance: float) -> bool:
+    """Tells whether a classifier is right hardly more often than by chance."""
+    # Where all images are of one class, chance is right as well.
+    return chance < 1 and (accuracy - chance) / (1 - chance) < _LEAST_KAPPA
+
+
 def check_answers(
     answers: IntArray, labels: IntArray | None, num_classes: int, bounds: Bounds
 ) -> float | None:
@@ -152,8 +164,8 @@ def check_answers(
         "model was trained on another range, pass images of that range and `bounds`; "
         "if it needs `preprocess_input`, see `keras_traps.models.wrap`."
     )
-    counts = np.bincount(answers, minlength=num_classes)
     if labels is None:
+        counts = np.bincount(answers, minlength=num_classes)
         few = 1 if num_classes == 2 else 2
         share = np.sort(counts)[-few:].sum() / len(answers)
         if share > (0.99 if num_classes == 2 else 0.95):
@@ -164,10 +176,8 @@ def check_answers(
             )
         return None
     accuracy = float((answers == labels).mean())
-    shares = np.bincount(labels, minlength=num_classes) / len(labels)
-    chance = float(shares @ counts) / len(answers)
-    # Where all images are of one class, chance is right as well.
-    if chance < 1 and (accuracy - chance) / (1 - chance) < _LEAST_KAPPA:
+    chance = chance_of(answers, labels, num_classes)
+    if is_near_chance(accuracy, chance):
         raise ValueError(
             "Invalid value for argument `labels`. Expected a classifier that is right "
             f"more often than chance, {chance:.1%}. Received one that is right on "
