@@ -196,7 +196,18 @@ def add_data(
     parser: Parser, options: Sequence[str] = (), default: str = "digits"
 ) -> None:
     """Adds the flags of the data set, one of `options` if there are any."""
-    parser.flag("dataset", "The data set.", default=default, options=options)
+    about = "The data set."
+    if not options:
+        about = (
+            "The data set: folder:PATH for image files in a folder for each class, an "
+            ".npz file, or a name."
+        )
+    parser.flag("dataset", about, default=default, options=options)
+    about = (
+        "Height, width and if need be channels that images are made to have, such as "
+        "64,64 or 64,64,3. Those of a folder have to be of one size otherwise."
+    )
+    parser.flag("image_size", about, count, default=(), several=True)
     about = (
         "The folder that holds the data set; see the README. Nothing is downloaded "
         "where it is given."

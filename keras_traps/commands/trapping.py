@@ -47,10 +47,11 @@ def load_data(
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Loads the training and the test images of `--dataset`."""
     name, folder = arguments.dataset, arguments.data_dir
+    size = arguments.image_size or None
     with refusing():
         splits = [
-            datasets.load(name, "train", folder),
-            datasets.load(name, "test", folder),
+            datasets.load(name, "train", folder, image_size=size),
+            datasets.load(name, "test", folder, image_size=size),
         ]
     # One of them may be without images of the last classes.
     whole = max(splits, key=lambda split: split.num_classes)

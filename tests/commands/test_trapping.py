@@ -95,7 +95,7 @@ def test_attacks_that_cannot_be_made_are_told(flags: Any, expected: str) -> None
 
 def test_a_data_set_that_is_misspelt_is_told_with_those_that_are_known() -> None:
     with pytest.raises(CommandLineError, match=r"'dgits' was not found.*digits, mnist"):
-        trapping.load_data(asked(dataset="dgits", data_dir=None))
+        trapping.load_data(asked(dataset="dgits", data_dir=None, image_size=()))
 
 
 def test_a_state_dict_of_deepsec_is_loaded(deepsec_weights: Path) -> None:
@@ -258,7 +258,9 @@ def test_a_class_of_which_one_split_has_no_image_is_one(tmp_path: Path) -> None:
         "x_test": pixels,
     }
     np.savez(tmp_path / "own.npz", **arrays, y_test=[0, 1, 1, 0])
-    train, test = trapping.load_data(asked(dataset="own", data_dir=tmp_path))
+    train, test = trapping.load_data(
+        asked(dataset="own", data_dir=tmp_path, image_size=())
+    )
     assert train.num_classes == test.num_classes == len(test.class_names) == 3
 
 
