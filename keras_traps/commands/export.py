@@ -113,6 +113,7 @@ def export(arguments: Flags) -> None:
         exported = serving.export(
             model,
             arguments.directory,
+            bounds=bounds,
             version=arguments.version,
             signatures=arguments.signatures,
             class_names=test.class_names,
@@ -134,7 +135,9 @@ def export(arguments: Flags) -> None:
         file_name = f"{arguments.directory.name}{serving.FORMATS[name].suffix}"
         beside = arguments.directory.with_name(file_name)
         try:
-            difference = serving.export_portable(model, beside, examples=examples)
+            difference = serving.export_portable(
+                model, beside, bounds=bounds, examples=examples
+            )
         except (ImportError, serving.PortableError) as error:
             print(f"No {name} file: {error}", file=sys.stderr)
         else:

@@ -62,7 +62,7 @@ def test_flags_and_what_depends_on_the_data_set_reach_the_training(
         (["--smoke", "--dataset=imagenet"], "--dataset: expected one of digits, mni"),
         (["--smoke", "--model=some.keras"], "--model cannot be read: "),
         (["--smoke", "--dataset=mnist", "--data_dir=."], r"mnist\.npz"),
-        (["--smoke", "--model=other.keras"], r"a model from images \(8, 8, 1\)"),
+        (["--smoke", "--model=other.keras"], r"`--model`.*shape \(8, 8, 1\)"),
     ],
 )
 def test_a_wrong_command_line_is_told(
