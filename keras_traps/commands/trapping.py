@@ -81,10 +81,7 @@ def load_model(path: Path, flag: str) -> keras.Model:
 def _why_not(path: Path, error: Exception) -> str:
     """Says why a model's file cannot be loaded, and what to do about it."""
     text = " ".join(str(error).split())
-    script = (
-        "start from a script that does so and then calls the `main` of this one with "
-        "the same arguments"
-    )
+    main = "then calls the `main` of this one with the same arguments"
     if (made_by := _keras_version(path)).startswith(("1.", "2.")):
         return (
             f"{path} was saved by Keras {made_by}, whose files Keras "
@@ -95,14 +92,14 @@ def _why_not(path: Path, error: Exception) -> str:
     if unknown := re.search(r"(?:Could not locate class|Unknown layer:) '(.+?)'", text):
         return (
             f"{path} holds {unknown[1]!r}, a class of your own. Decorate it with "
-            "`@keras.saving.register_keras_serializable()`, import it before the file "
-            f"is read: {script}"
+            "`@keras.saving.register_keras_serializable()`, and start from a script "
+            f"that imports it and {main}"
         )
     if "safe_mode" in text:
         return (
             f"{path} holds a Lambda layer, which can run any code. Put a layer such as "
-            "Rescaling in its place, or, if you trust the file, call "
-            f"`keras.config.enable_unsafe_deserialization()`: {script}"
+            "Rescaling in its place, or, if you trust the file, start from a script "
+            f"that calls `keras.config.enable_unsafe_deserialization()` and {main}"
         )
     return text
 
