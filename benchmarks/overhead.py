@@ -1,7 +1,8 @@
-"""Times a trapped ResNet-20 against the bare one.
+"""Times a trapped classifier against the bare one.
 
 Example:
     python -m benchmarks.overhead --repeats=50 --output=docs/results/benchmark_overhead
+    python -m benchmarks.overhead --resnet50 --side=224 --classes=100 --batch_size=1
 """
 
 import functools
@@ -32,21 +33,28 @@ _SETTINGS = TrapSettings(
 )
 
 
-def models() -> dict[str, keras.Model]:
-    """Builds the bare and the trapped classifier, with the same random weights."""
+def classifier(*, resnet50: bool, side: int, classes: int) -> keras.Model:
+    """Builds a bare classifier, with random weights."""
     keras.utils.set_random_seed(0)
-    classifier = cifar10_resnet20()
-    return {"bare": classifier, "trapped": inject(classifier, _SETTINGS)}
+    if not resnet50:
+        return cifar10_resnet20()
+    return keras.applications.ResNet50(
+        weights=None,
+        input_shape=(side, side, 3),
+        classes=classes,
+        classifier_activation=None,
+    )
 
 
-def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
-    """Measures the inference of both models."""
-    images = tf.random.stateless_uniform((batch_size, 32, 32, 3), (0, 0))
+def measure(bare: keras.Model, batch_size: int, *, repeats: int) -> list[_measure.Row]:
+    """Measures the inference of a classifier and of what is made of it."""
+    images = tf.random.stateless_uniform((batch_size, *bare.input_shape[1:]), (0, 0))
+    models = {"bare": bare, "trapped": inject(bare, _SETTINGS)}
     calls = {
         name: functools.partial(
             tf.function(functools.partial(model, training=False)), images
         )
-        for name, model in models().items()
+        for name, model in models.items()
     }
     times = _measure.time_calls(calls, repeats)
     compared = _measure.compare(times, "bare")
@@ -62,21 +70,36 @@ def measure(batch_size: int, *, repeats: int) -> list[_measure.Row]:
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     """Defines this script's flags."""
-    flags.DEFINE_integer(
-        "batch_size", 256, "Images in a batch.", lower_bound=1, flag_values=values
+    flags.DEFINE_boolean(
+        "resnet50",
+        False,
+        "Whether it is ResNet50, not CIFAR-10's ResNet-20.",
+        flag_values=values,
     )
+    for name, default, help_text in (
+        ("side", 224, "Height and width of ResNet50's images."),
+        ("classes", 100, "ResNet50's classes."),
+        ("batch_size", 256, "Images in a batch."),
+    ):
+        flags.DEFINE_integer(
+            name, default, help_text, lower_bound=1, flag_values=values
+        )
     _measure.define_flags(values, repeats=50)
     return values
 
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """Runs the benchmark; see `_measure.run`."""
+    bare = classifier(
+        resnet50=values.resnet50, side=values.side, classes=values.classes
+    )
     _measure.run(
         "benchmarks.overhead",
         argv,
         values,
-        lambda: measure(values.batch_size, repeats=values.repeats),
-        title=f"What a trap costs a ResNet-20 on {values.batch_size} images at a time",
+        lambda: measure(bare, values.batch_size, repeats=values.repeats),
+        title=f"What a trap costs {bare.name}, images {bare.input_shape[1:]}, "
+        f"{bare.output_shape[1]} classes, {values.batch_size} at a time",
         columns=_COLUMNS,
         notes=_NOTES,
     )

@@ -53,7 +53,7 @@ class Size:
 
 def literal_decode(
     x: tf.Tensor,
-    messages: tf.Tensor,
+    signs: tf.Tensor,
     steps: tf.Tensor,
     weights: tf.Tensor,
     a0: tf.Tensor,
@@ -62,9 +62,10 @@ def literal_decode(
 ) -> tf.Tensor:
     """Does what `ops.qim_decode` does, as the formula says it."""
     # Codewords of the bit m are at (m + 0.5) * step and every two steps from there.
-    shifted = x[:, None, :] + (0.5 - tf.cast(messages, x.dtype)) * steps
+    bits = 0.5 - 0.5 * tf.transpose(signs)
+    shifted = x[:, None, :] + (0.5 - bits) * steps
     offset = tf.math.floormod(shifted, 2.0 * steps) - steps
-    distance = tf.reduce_sum(weights * tf.abs(offset), axis=-1)
+    distance = tf.reduce_sum(weights * (tf.abs(offset) - 0.5 * steps), axis=-1)
     return ops.qim_correlation(distance, a0, a1, a2)
 
 
@@ -84,8 +85,9 @@ def inputs(size: Size) -> tuple[tf.Tensor, ...]:
     weights = 1.0 / steps
     # Correlations are spread as those of a calibrated decoder.
     a0 = tf.constant(-0.3 * size.pixels**-0.5)
-    a1 = a0 * 0.5 * size.pixels - 0.3
-    return x, tf.constant(messages), steps, weights, a0, a1, tf.constant(1.0)
+    a1 = tf.constant(-0.3)
+    signs = tf.constant(ops.message_signs(messages))
+    return x, signs, steps, weights, a0, a1, tf.constant(1.0)
 
 
 def calls(decode: Decoder, arguments: Sequence[tf.Tensor]) -> list[_measure.Call]:

@@ -43,7 +43,7 @@ from keras_traps.attacks.model_checks import (
     check_unsaturated,
 )
 from keras_traps.models.forms import find_bounds, in_standard_form
-from keras_traps.models.inference import predict
+from keras_traps.models.inference import batch_size_for, predict
 from keras_traps.models.logits import attacked_form, logits_model
 from keras_traps.models.outputs import (
     AttackedOutput,
@@ -67,6 +67,16 @@ def _check_at_most_one(name: str, value: float) -> None:
         )
 
 
+def check_radius(name: str, value: float) -> None:
+    """Refuses a radius that is no share of the range of a pixel."""
+    check_positive(name, value)
+    if value > 1:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a share of the range of a "
+            f"pixel, at most 1, such as 8 / 255. Received: {name}={value}"
+        )
+
+
 # What is said of a setting by its type is checked when an attack is made.
 Number = Annotated[float, lambda name, value: check_number(value, name=name)]
 Positive = Annotated[float, check_positive]
@@ -75,6 +85,7 @@ NotNegative = Annotated[
 ]
 NotNegativeShare = Annotated[NotNegative, _check_at_most_one]
 Share = Annotated[Positive, _check_at_most_one]
+Radius = Annotated[float, check_radius]
 OpenShare = Annotated[float, lambda name, value: check_share(value, name=name)]
 Count = Annotated[int, check_count]
 TwoOrMore = Annotated[int, functools.partial(check_count, at_least=2)]
@@ -231,7 +242,7 @@ class Attack(abc.ABC):
         seed: int = 0,
         ids: npt.ArrayLike | None = None,
         background: npt.ArrayLike | None = None,
-        batch_size: int = 250,
+        batch_size: int | None = None,
     ) -> AttackResult:
         """Attacks a model.
 
@@ -255,7 +266,8 @@ class Attack(abc.ABC):
                 ...
             background: `(images, ...)`: images without labels that a universal attack
                 learns from. Defaults to `x`.
-            batch_size: How many images at once, at least 1. Defaults to `250`.
+            batch_size: How many images at once, at least 1. Defaults to `None`: 250,
+                fewer where images are large.
 
         Returns:
             The adversarial images with what became of each.
@@ -287,6 +299,8 @@ class Attack(abc.ABC):
                 f"`None`. Received: loss={loss!r}"
             )
         check_count("seed", seed, at_least=0)
+        if batch_size is None:
+            batch_size = batch_size_for(shape, most=250)
         check_count("batch_size", batch_size)
         goals = self._goals(y_target, labels, num_classes)
         numbers = np.arange(len(clean)) if ids is None else check_ids(ids, len(clean))
@@ -399,7 +413,7 @@ def numbers_of(attack: Attack) -> dict[str, tf.Tensor]:
 class LinfAttack(Attack):
     """An attack in an L-infinity ball."""
 
-    eps: Share  # of the range of a pixel
+    eps: Radius
 
     @property
     def linf_bound(self) -> float | None:

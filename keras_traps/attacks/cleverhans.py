@@ -40,6 +40,7 @@ from keras_traps.attacks.base import (
     Perturbed,
     Positive,
     TargetRule,
+    check_radius,
     in_parts,
 )
 from keras_traps.attacks.gradient import check_step
@@ -65,6 +66,8 @@ class CleverhansAttack(Attack, abc.ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.norm == "Linf":
+            check_radius("eps", self.eps)
         if self.aim != "none":
             object.__setattr__(self, "kind", "TA")
             object.__setattr__(self, "target_rule", self.aim)

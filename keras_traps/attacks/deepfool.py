@@ -41,7 +41,6 @@ from keras_traps.provenance import weights_sha256
 
 # By how much more than the linear distance the authors' code steps, in L2.
 _BEYOND = 1e-4
-_ALL = np.iinfo(np.int32).max
 # How many images the model is asked about at once where no gradient is taken.
 _ANSWER_BATCH = 500
 
@@ -56,9 +55,9 @@ class DeepFool(Attack):
 
     max_iter: Count = 50
     overshoot: NotNegative = 0.02  # beyond the boundary, as a share of the change
-    # How many classes to look at: those that the model holds most likely on the clean
-    # image, its own among them; or all.
-    nb_candidate: TwoOrMore | None = None
+    # How many classes to look at, as the authors' code has it: those that the model
+    # holds most likely on the clean image, its own among them.
+    nb_candidate: TwoOrMore = 10
     name = "DeepFool"
     searches = True
 
@@ -75,7 +74,6 @@ class DeepFool(Attack):
         Those that were there already, or for which the search fails, stay as they are.
         """
         settings = numbers_of(self)
-        settings["nb_candidate"] = tf.constant(self.nb_candidate or _ALL)
         arguments = (images, labels, ids, settings)
         search = compiled(
             model, "boundary search", lambda logits: _Search(logits).run, arguments
@@ -205,7 +203,7 @@ class UAP(LinfAttack):
     max_iter: Count = 20  # passes at most
     deepfool_max_iter: Count = 10
     overshoot: NotNegative = 0.02  # see `DeepFool`
-    nb_candidate: TwoOrMore | None = None  # see `DeepFool`
+    nb_candidate: TwoOrMore = 10  # see `DeepFool`
     name = "UAP"
 
     def perturb(self, batch: Batch) -> Perturbed:

@@ -154,9 +154,9 @@ class QIMDecoder(keras.layers.Layer):
         self.shift = self._add_constant("shift", self._centred_shift())
 
     @property
-    def message_bits(self) -> npt.NDArray[np.uint8]:
-        """The messages, `(num_classes, pixels)`, bits 0 and 1."""
-        return (keras.ops.convert_to_numpy(self.signs).T < 0).astype(np.uint8)
+    def message_bits(self) -> tf.Tensor:
+        """The messages, `(num_classes, pixels)`, uint8, bits 0 and 1."""
+        return tf.cast(tf.transpose(self.signs) < 0, tf.uint8)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the correlations; see the class."""
@@ -244,7 +244,7 @@ class QIMDecoder(keras.layers.Layer):
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
         """Writes the secrets, of the messages one bit each."""
-        store["messages"] = np.packbits(self.message_bits, axis=1)
+        store["messages"] = np.packbits(np.asarray(self.message_bits), axis=1)
         store["steps"] = np.asarray(self.pixel_steps)
         store["weights"] = np.asarray(self.pixel_weights)
 

@@ -205,7 +205,7 @@ def check_first_layers(model: keras.Model, bounds: Bounds, *, name: str) -> None
         f"{least:.3g} to {largest:.3g} of pixels in [{bounds[0]:g}, {bounds[1]:g}]: "
         "it was made for pixels of another range. Pass images as the model was "
         f"trained on them, with {advice or 'their bounds'}. "
-        f"Received: bounds=({bounds[0]:g}, {bounds[1]:g}) with `{name}`"
+        f"Received: bounds=({bounds[0]:g}, {bounds[1]:g}) for `{name}`"
     )
 
 

@@ -37,9 +37,12 @@ def check_classifier(
             f"Received: output={output!r}"
         )
     if not isinstance(model, keras.Model):
+        kind = type(model)
+        old = kind.__module__.startswith(("tf_keras.", "tensorflow.python.keras."))
+        cure = " of Keras 3: build it again there, and give it the weights."
         raise TypeError(
-            f"Invalid value for argument `{name}`. Expected a Keras model. "
-            f"Received: {type(model).__name__}"
+            f"Invalid value for argument `{name}`. Expected a Keras model"
+            f"{cure if old else '.'} Received: {kind.__module__}.{kind.__name__}"
         )
     try:
         shape_in, shape_out = model.input_shape, model.output_shape

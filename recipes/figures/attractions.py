@@ -39,7 +39,7 @@ def find_ways(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Finds the ways `(batch, pixels)` to the nearest attractors, classes and steps."""
     steps = tf.convert_to_tensor(decoder.pixel_steps)
-    bits = tf.convert_to_tensor(decoder.message_bits)
+    bits = decoder.message_bits
     sizes = tf.constant([step] if step else sorted(set(decoder.steps)), tf.float32)
     masks = tf.cast(tf.equal(steps, sizes[:, None]), tf.float32)
     grey = tf.reshape(decoder.grey_levels(images), (-1, masks.shape[1]))

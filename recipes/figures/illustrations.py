@@ -118,7 +118,7 @@ def _patch(
 ) -> FloatArray:
     """Images `(grid * grid, ...)`: blended along the first axis, moved along both."""
     steps = decoder.pixel_steps.numpy()
-    message = decoder.message_bits[target]
+    message = decoder.message_bits.numpy()[target]
     small = steps == steps.min()
     half = np.cumsum(small) % 2 == 0
     part = np.linspace(0, 1, _GRID, dtype=np.float32)

@@ -55,9 +55,9 @@ def test_a_linear_model_is_crossed_at_the_nearest_point_of_its_boundary() -> Non
     assert result.iterations.tolist() == [1] * 20
 
 
-@pytest.mark.parametrize(("nb_candidate", "reached"), [(None, 2), (9, 2), (2, 1)])
+@pytest.mark.parametrize(("nb_candidate", "reached"), [(10, 2), (9, 2), (2, 1)])
 def test_the_nearest_of_the_candidates_is_reached(
-    nb_candidate: int | None, reached: int
+    nb_candidate: int, reached: int
 ) -> None:
     model = linear(THREE_CLASSES)
     logits = model(LIKELY_ZERO).numpy()[0]

@@ -1,8 +1,13 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_traps.attacks import create
 from keras_traps.attacks.loop import (
     L2,
     LINF,
@@ -173,3 +178,23 @@ def test_adams_steps_are_those_of_keras() -> None:
         )
         ours -= step
         np.testing.assert_allclose(ours, variable.numpy(), rtol=1e-4)
+
+
+def test_threads_may_attack_a_model_that_no_one_has_traced() -> None:
+    image = keras.Input((6, 6, 1))
+    hidden = keras.layers.Conv2D(2, 3, activation="relu")(image)
+    answer = keras.layers.Dense(3)(keras.layers.Flatten()(hidden))
+    images = np.random.default_rng(0).random((8, 6, 6, 1), np.float32)
+    attack = create("PGD", eps=0.3, eps_iter=0.1, nb_iter=2)
+    for _ in range(2):
+        model = keras.models.clone_model(keras.Model(image, answer))
+        gate = threading.Barrier(8)
+
+        def call(model: keras.Model = model, gate: threading.Barrier = gate) -> Any:
+            gate.wait()
+            return attack(model, images, np.zeros(8, int)).images
+
+        with ThreadPoolExecutor(8) as pool:
+            made = [each.result() for each in [pool.submit(call) for _ in range(8)]]
+        for one in made[1:]:
+            np.testing.assert_array_equal(one, made[0])

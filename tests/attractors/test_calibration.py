@@ -6,12 +6,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_traps._checks import FloatArray
 from keras_traps.attractors import Calibration, calibrate, decoder_of, inject
 from keras_traps.attractors.calibration_rules import temperature_for
 from keras_traps.datasets import Dataset
 from keras_traps.layers import QIMDecoder
+from keras_traps.models import wrap
 from keras_traps.models.inference import predict
 from tests.attractors.conftest import (
     least_squares_classifier,
@@ -323,3 +325,69 @@ def test_classifiers_and_images_that_cannot_be_used_are_refused(
     refused(classifier, images, r"answers of many classes.*2 of 10 on 100.0%")
     of_one = {"labels": np.zeros(1000, int)}
     refused(classifier, images, r"argument `classifier`.*tie on 100.00%", **of_one)
+
+
+def test_labels_tell_the_accuracy_and_change_nothing_else(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    plain = calibrate(classifier, digits_train.images, output="logits", budget=0.01)
+    batches = tf.data.Dataset.from_tensor_slices(
+        (digits_train.images, digits_train.labels)
+    ).batch(100)
+    told = calibrate(classifier, batches, output="logits", budget=0.01)
+    right = predict(classifier, digits_train.images).argmax(1) == digits_train.labels
+    assert told.accuracy == right.mean() > 0.9
+    assert f"right on {right.mean():.1%}" in told.explanation[0]
+    assert plain.accuracy is None
+    assert told.settings == plain.settings
+
+
+def test_shuffled_labels_and_a_classifier_that_is_not_trained_are_refused(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    shuffled = np.random.default_rng(0).permutation(digits_train.labels)
+    untrained = keras.models.clone_model(classifier)
+    for model, labels in ((classifier, shuffled), (untrained, digits_train.labels)):
+        with pytest.raises(ValueError, match=r"`labels`.*more often than chance, 1\d"):
+            calibrate(model, digits_train.images, labels, output="logits")
+
+
+def test_what_a_classifier_returns_is_found_out_and_said(
+    classifier: keras.Model, digits_train: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sure = keras.ops.softmax(classifier.output)
+    for model, output in (
+        (classifier, "logits"),
+        (keras.Model(classifier.input, sure), "probabilities"),
+    ):
+        found = calibrate(model, digits_train.images, budget=0.01)
+        assert found.settings.output == output
+        assert capsys.readouterr().out.endswith(f"are taken for {output}.\n")
+
+
+def test_too_few_images_are_told_which_budget_they_allow(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    few = digits_train.images[:400]
+    with pytest.raises(ValueError, match=r"at least 1000 images.*budget=0.0025"):
+        calibrate(classifier, few, output="logits")
+    calibrate(classifier, few, output="logits", budget=0.0025)
+
+
+def test_pixels_of_another_range_give_the_same_traps(
+    classifier: keras.Model, digits_train: Dataset
+) -> None:
+    plain = calibrate(classifier, digits_train.images, output="logits", budget=0.01)
+    levels = wrap(classifier, scale=1 / 255)
+    found = calibrate(
+        levels, digits_train.pixels, output="logits", budget=0.01, bounds=(0, 255)
+    )
+    assert found.settings.bounds == (0.0, 255.0)
+    assert found.settings.a0 == pytest.approx(plain.settings.a0, rel=1e-5)
+    assert found.settings.a2 == pytest.approx(plain.settings.a2, rel=1e-3)
+    trapped = inject(levels, found)
+    np.testing.assert_allclose(
+        trapped(digits_train.pixels[:50]),
+        inject(classifier, plain)(digits_train.images[:50]),
+        atol=1e-3,
+    )

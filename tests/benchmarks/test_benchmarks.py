@@ -10,7 +10,6 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import _measure, luring, overhead, qim, serving
-from keras_traps.layers import NormalizedSum, QIMDecoder
 
 TINY = qim.Size(images=300, pixels=48, messages=3)
 FUSED = [name for name in qim.DECODERS if name != "literal broadcast"]
@@ -56,15 +55,6 @@ def test_memory_is_counted_in_inputs_in_a_process_of_its_own() -> None:
     size = qim.Size(images=256, pixels=1024, messages=32)
     forward, gradient = qim.memory_of("literal broadcast", size)
     assert 24 < forward < gradient
-
-
-def test_the_trap_of_the_overhead_is_the_whole_one() -> None:
-    models = overhead.models()
-    kinds = {type(layer) for layer in models["trapped"].layers}
-    assert {QIMDecoder, NormalizedSum} <= kinds
-    images = np.zeros((2, 32, 32, 3), np.float32)
-    assert np.isfinite(models["trapped"](images)).all()
-    assert models["bare"](images).shape == (2, 10)
 
 
 @pytest.mark.slow

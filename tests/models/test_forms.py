@@ -1,26 +1,161 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_traps.datasets import Dataset
-from keras_traps.models.forms import check_data, class_answers, for_model
+from keras_traps.models import wrap
+from keras_traps.models.forms import (
+    check_data,
+    check_first_layers,
+    class_answers,
+    find_bounds,
+    for_model,
+    in_standard_form,
+    standard_form,
+)
+
+RNG = np.random.default_rng(0)
+LEVELS = RNG.integers(0, 256, (4, 6, 5, 3)).astype(np.float32)
 
 
-def of_shape(*shape: int, outputs: int = 10) -> keras.Model:
+def classifier(
+    *first: layers.Layer, shape: tuple[int, ...] = (6, 5, 3), outputs: int = 3
+) -> keras.Model:
     image = keras.Input(shape)
-    answer = layers.Dense(outputs, name="head")(layers.Flatten()(image))
-    return keras.Model(image, answer, name="own")
+    hidden: Any = image
+    for layer in first:
+        hidden = layer(hidden)
+    return keras.Model(image, layers.Dense(outputs)(layers.Flatten()(hidden)))
+
+
+def test_a_wrapped_model_does_what_preprocess_input_does(tmp_path: Path) -> None:
+    model = classifier()
+    means = [-103.939, -116.779, -123.68]
+    wrapped = wrap(model, offset=means, flip_channels=True)
+    expected = model(keras.applications.resnet50.preprocess_input(LEVELS.copy()))
+    np.testing.assert_allclose(wrapped(LEVELS), expected, rtol=1e-5, atol=1e-4)
+
+    wrapped.save(tmp_path / "wrapped.keras")
+    loaded = keras.saving.load_model(tmp_path / "wrapped.keras", safe_mode=True)
+    np.testing.assert_array_equal(loaded(LEVELS), wrapped(LEVELS))
+
+    per_channel = wrap(model, scale=[0.5, 1, 2], offset=1)
+    expected = model(LEVELS * np.array([0.5, 1, 2], np.float32) + 1)
+    np.testing.assert_allclose(per_channel(LEVELS), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"scale": [1.0, 2.0]}, "scale"),
+        ({"offset": "mean"}, "offset"),
+        ({"offset": [0.0, np.nan, 0.0]}, "offset"),
+        ({"flip_channels": 1}, "flip_channels"),
+    ],
+)
+def test_what_is_no_preprocessing_is_refused(
+    settings: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"argument `{name}`"):
+        wrap(classifier(), **settings)
+
+
+def test_a_model_in_the_standard_form_is_taken_as_it_is() -> None:
+    model = classifier()
+    assert standard_form(model, "logits") is model
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 255.0), (-1.0, 1.0), (-3.5, 10.0)])
+@pytest.mark.parametrize("shape", [(6, 5, 3), (6, 5), (30,)])
+def test_the_standard_form_answers_as_the_model(
+    shape: tuple[int, ...], bounds: tuple[float, float]
+) -> None:
+    model = classifier(shape=shape)
+    unit = RNG.random((4, *shape), np.float32)
+    given = unit * np.float32(bounds[1] - bounds[0]) + np.float32(bounds[0])
+    made = standard_form(model, "logits", bounds)
+    images = in_standard_form(given, bounds)
+    assert images.ndim == 4
+    np.testing.assert_allclose(images.reshape(unit.shape), unit, atol=1e-6)
+    np.testing.assert_allclose(made(images), model(given), rtol=1e-4, atol=1e-4)
+    # What is compiled for it is kept.
+    assert standard_form(model, "logits", bounds) is made
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities", "scores"])
+def test_one_output_becomes_two_of_the_same_probabilities(output: Any) -> None:
+    model = classifier(outputs=1)
+    if output != "logits":
+        model = keras.Model(model.input, keras.ops.sigmoid(model.output))
+    unit = LEVELS / 255
+    made = standard_form(model, output)(unit)
+    given = model(unit)
+    if output == "logits":
+        made, given = tf.nn.softmax(made), tf.sigmoid(given)
+    np.testing.assert_allclose(made, tf.concat([1 - given, given], 1), atol=1e-6)
+
+
+NORMALIZATION = {"mean": [123.7, 116.3, 103.5], "variance": [3410.0, 3259.0, 3291.0]}
+
+
+@pytest.mark.parametrize(
+    ("first", "fitting"),
+    [
+        ([layers.Rescaling(1 / 255)], (0, 255)),
+        ([layers.Rescaling(1 / 127.5, offset=-1)], (0, 255)),
+        (
+            [layers.RandomFlip(), layers.Resizing(6, 5), layers.Rescaling(1 / 255)],
+            (0, 255),
+        ),
+        ([layers.Normalization(**NORMALIZATION)], (0, 255)),
+        ([layers.Rescaling(1 / 255), layers.Rescaling(2.0, -1.0)], (0, 255)),
+        ([layers.Normalization(mean=0.13, variance=0.31**2)], (0, 1)),
+    ],
+    ids=["rescaling", "to -1", "augmented", "normalization", "two", "of 0 to 1"],
+)
+def test_bounds_that_a_models_first_layers_do_not_fit_are_refused(
+    first: list[layers.Layer], fitting: tuple[float, float]
+) -> None:
+    other = (0.0, 255.0) if fitting == (0, 1) else (0.0, 1.0)
+    inner = classifier(*first)
+    nested = keras.Model(inner.input, inner(inner.input))
+    for model in (inner, nested):
+        check_first_layers(model, fitting, name="classifier")
+        expected = rf"argument `bounds`.*{first[-1].name}?.*bounds=\({fitting[0]}, "
+        with pytest.raises(ValueError, match=expected):
+            check_first_layers(model, other, name="classifier")
+
+
+def test_layers_behind_the_first_weights_say_nothing_of_pixels() -> None:
+    model = classifier(layers.Conv2D(3, 1), layers.Rescaling(1e-6))
+    check_first_layers(model, (0.0, 1.0), name="classifier")
+
+
+def test_bounds_are_those_that_a_layer_of_the_model_was_made_for() -> None:
+    model = classifier()
+    assert find_bounds(model) == (0.0, 1.0)
+    assert find_bounds(model, (0, 255)) == (0.0, 255.0)
+    marked = classifier(layers.Identity(name="marked"))
+    marked.get_layer("marked").bounds = (-1.0, 1.0)
+    assert find_bounds(marked) == (-1.0, 1.0)
+    with pytest.raises(ValueError, match=r"argument `bounds`.*\(-1.0, 1.0\)"):
+        find_bounds(marked, (0, 1))
+    for wrong in ((1, 0), (0, 1, 2), "ab", (0, float("inf"))):
+        with pytest.raises(ValueError, match="argument `bounds`"):
+            find_bounds(model, wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8), (64,), (1, 8, 8)])
 def test_images_are_given_as_a_model_takes_them(
     shape: tuple[int, ...], digits_test: Dataset
 ) -> None:
-    model = of_shape(*shape)
+    model = classifier(shape=shape, outputs=10)
     check_data(model, digits_test)
     given = for_model(model, digits_test.images, (-1.0, 1.0))
     assert given.shape == (500, *shape)
@@ -32,7 +167,7 @@ def test_one_output_is_answered_with_a_column_for_each_class(
     digits_test: Dataset,
 ) -> None:
     images = digits_test.images[:20]
-    model = of_shape(8, 8, 1, outputs=1)
+    model = classifier(shape=(8, 8, 1), outputs=1)
     answers = class_answers(model, images, "logits")
     np.testing.assert_allclose(answers[:, 1:], model(images), rtol=1e-5)
     assert (answers[:, 0] == 0).all()
@@ -44,7 +179,7 @@ def test_one_output_is_answered_with_a_column_for_each_class(
         ((28, 28, 1), 10, r"shape \(8, 8, 1\).*'digits'.*shape \(28, 28, 1\)"),
         ((8, 8, 3), 10, r"shape \(8, 8, 1\)"),
         ((192,), 10, r"shape \(8, 8, 1\)"),
-        ((8, 8, 1), 7, "of 10 classes, as 'digits' has.*'own' of 7 classes"),
+        ((8, 8, 1), 7, "of 10 classes, as 'digits' has.*'functional.*' of 7 classes"),
         ((8, 8, 1), 1, "of 10 classes.* of 2 classes"),
     ],
 )
@@ -52,9 +187,11 @@ def test_data_of_other_images_or_classes_are_refused(
     shape: tuple[int, ...], outputs: int, expected: str, digits_test: Dataset
 ) -> None:
     with pytest.raises(ValueError, match=f"argument `mine`.*{expected}"):
-        check_data(of_shape(*shape, outputs=outputs), digits_test, name="mine")
+        check_data(classifier(shape=shape, outputs=outputs), digits_test, name="mine")
 
 
 def test_two_classes_are_those_of_one_output(digits_test: Dataset) -> None:
     two: Any = {"labels": digits_test.labels % 2, "num_classes": 2}
-    check_data(of_shape(8, 8, outputs=1), dataclasses.replace(digits_test, **two))
+    check_data(
+        classifier(shape=(8, 8), outputs=1), dataclasses.replace(digits_test, **two)
+    )

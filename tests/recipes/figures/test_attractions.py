@@ -32,7 +32,7 @@ def brute_force(
     layer: QIMDecoder, x: np.ndarray, only: float | None
 ) -> tuple[np.ndarray, int, float]:
     """Way, class and step of the nearest attractor of one image."""
-    bits, steps = layer.message_bits, layer.pixel_steps.numpy()
+    bits, steps = layer.message_bits.numpy(), layer.pixel_steps.numpy()
     found = []
     for k, message in enumerate(bits):
         way = np.array([*map(move, 255.0 * x.ravel(), message, steps)]) / 255.0
@@ -91,7 +91,7 @@ def test_what_leaves_the_range_does_not_count_as_feasible() -> None:
         return tf.reduce_sum(tf.reshape(batch, (-1, 6)) * (2 * bits - 1), axis=1)
 
     plain, feasible, _, _ = loss_cosines(layer, [loss], x)
-    bits = layer.message_bits[find_ways(layer, tf.constant(x))[1][0]]
+    bits = layer.message_bits.numpy()[find_ways(layer, tf.constant(x))[1][0]]
     assert 0 < bits.sum() < 6
     assert feasible[0, 0] == pytest.approx(1, abs=1e-6)
     assert plain[0, 0] == pytest.approx(np.sqrt(1 - bits.mean()), abs=1e-6)
