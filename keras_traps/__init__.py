@@ -9,25 +9,26 @@ Example:
 """
 
 import importlib
+import importlib.abc
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# With luring, whose models Keras finds in a file only once their classes are imported.
-from keras_traps import layers, luring, ops
-from keras_traps.attractors import (
-    Calibration,
-    ForensicAnalyzer,
-    TrapSettings,
-    calibrate,
-    inject,
-    integrate,
-)
-
 if TYPE_CHECKING:
-    from keras_traps import attacks, serving
+    from keras_traps import attacks, layers, luring, ops, serving
+    from keras_traps.attractors import (
+        Calibration,
+        ForensicAnalyzer,
+        TrapSettings,
+        calibrate,
+        inject,
+        integrate,
+    )
 
 __version__ = "0.1.0"
-
-_PARTS = ("attacks", "serving")
 
 __all__ = [
     "Calibration",
@@ -43,15 +44,89 @@ __all__ = [
     "serving",
 ]
 
+_PARTS = {"attacks", "attractors", "datasets", "evaluation", "layers", "luring"}
+_PARTS |= {"models", "ops", "serving"}
+
+
+def _backend() -> str:
+    """Returns the backend that Keras has, or will have; found as Keras finds it."""
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].config.backend())
+    if name := os.environ.get("KERAS_BACKEND"):
+        return name
+    try:
+        home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+        found = json.loads((home / "keras.json").read_text(encoding="utf-8"))
+        return str(found.get("backend", "tensorflow"))
+    except (AttributeError, OSError, RuntimeError, ValueError):
+        return "tensorflow"
+
+
+def _check_backend() -> None:
+    """Says what is needed at once, where it would fail deep inside otherwise."""
+    if (backend := _backend()) != "tensorflow":
+        raise ImportError(
+            "keras_traps needs Keras on TensorFlow: set KERAS_BACKEND=tensorflow "
+            f"before Keras is imported (it is {backend!r})"
+        )
+
+
+def _register() -> None:
+    """Imports the classes that Keras looks up when it reads a file of ours."""
+    for name, module in [*sys.modules.items()]:
+        # In the middle of an import of ours they may not be there to import yet.
+        loading = getattr(getattr(module, "__spec__", None), "_initializing", False)
+        if name.startswith(f"{__name__}.") and loading:
+            return
+    for part in ("layers", "luring"):
+        importlib.import_module(f"{__name__}.{part}")
+
+
+class _WhenKerasComes(importlib.abc.MetaPathFinder):
+    """Registers our classes after Keras is imported, where that comes after us."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        """Finds Keras as it would be found, and has it call us when it is there."""
+        del path, target
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        sys.meta_path.insert(0, self)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: Any) -> None:
+                sys.meta_path.remove(self)
+                execute(module)
+                _check_backend()
+                _register()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+_check_backend()
+if "keras" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _WhenKerasComes())
+
 
 if not TYPE_CHECKING:
     # Where types are checked, a name that is not there stays an error.
     def __getattr__(name: str) -> Any:
-        """Imports a part when it is first asked for: not everyone needs them all."""
+        """Imports a name when it is first asked for, and TensorFlow only then."""
         if name in _PARTS:
-            return importlib.import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            found = importlib.import_module(f"{__name__}.{name}")
+        elif name in __all__:
+            attractors = importlib.import_module(f"{__name__}.attractors")
+            found = globals()[name] = getattr(attractors, name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _register()
+        return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PARTS})
+    return sorted({*globals(), *__all__, *_PARTS})

@@ -11,9 +11,10 @@ Example:
 import argparse
 from collections.abc import Sequence
 
-import command_line
-from command_line import count, number, positive
 from luring import BASELINES, DATASETS, LOSSES
+
+from keras_traps.commands import command_line
+from keras_traps.commands.command_line import count, number, positive
 
 _ATTRACTORS = ("1", "2", "4", "5", "6", "7a", "7b", "ablation")
 _LURING = ("4", "5", "6", "directions")
@@ -80,7 +81,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _attractors(arguments: argparse.Namespace) -> None:
-    import trapping
     from figures.ablation import ablation, choices
     from figures.attractions import figure_7a, figure_7b
     from figures.drawing import write
@@ -90,6 +90,8 @@ def _attractors(arguments: argparse.Namespace) -> None:
 
     from keras_traps import attacks
     from keras_traps._files import keep_settings, make_writable
+    from keras_traps.commands import trapping
+    from keras_traps.models.forms import standard_form
 
     workdir, dataset, seed = arguments.workdir, arguments.dataset, arguments.seed
     with command_line.refusing():
@@ -100,6 +102,13 @@ def _attractors(arguments: argparse.Namespace) -> None:
         constants = trapped.calibration.to_dict()
         keep_settings(workdir / "calibration.json", constants, resume=True)
     defence, calibration = trapped.defence, trapped.calibration
+    model, output, bounds = defence.classifier, defence.output, defence.bounds
+    if standard_form(model, output, bounds) is not model:
+        raise command_line.CommandLineError(
+            "figures are drawn of classifiers with an output for each class, of images "
+            "of height, width and channels with pixels from 0 to 1, and not of "
+            f"{model.name} with bounds {bounds}: put what differs into a model"
+        )
     few = test.take(min(arguments.num_examples, len(test)))
     preset = trapping.PRESETS.get(dataset, "table7_cifar10")
     fgsm, pgd, umifgsm = attacks.preset(preset, ("FGSM", "PGD", "UMIFGSM"))
@@ -134,11 +143,11 @@ def _attractors(arguments: argparse.Namespace) -> None:
 
 
 def _luring(arguments: argparse.Namespace) -> None:
-    import trapping
     from figures.drawing import write
     from figures.luring_figures import direction_counts, figure_4, figure_5, figure_6
     from luring_folder import Folder
 
+    from keras_traps.commands import trapping
     from keras_traps.devices import hush_retracing, prepare_devices
     from keras_traps.evaluation.metrics import make_frame
     from keras_traps.evaluation.records import RecordStore

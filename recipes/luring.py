@@ -14,8 +14,8 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import command_line
-from command_line import Flags, count, number, path, positive
+from keras_traps.commands import command_line
+from keras_traps.commands.command_line import Flags, count, number, path, positive
 
 DATASETS = ("mnist", "svhn_cropped", "cifar10", "digits")
 BASELINES = ("stack", "auto", "ce", "luring")

@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from command_line import CommandLineError, Flags, refusing
 from figures.drawing import blank, show_pixels, to_png
 from luring_folder import Folder
-from trapping import load_data, load_model
 
 from keras_traps import attacks, datasets
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import make_writable, write_atomically
+from keras_traps.commands.command_line import CommandLineError, Flags, refusing
+from keras_traps.commands.trapping import load_data, load_model
 from keras_traps.devices import prepare_devices
 from keras_traps.luring import agreement_model
 from keras_traps.luring.training import join

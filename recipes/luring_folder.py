@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import keras
-from command_line import CommandLineError, Flags
-from trapping import load_classifier, load_model
 
 from keras_traps import attacks
+from keras_traps.commands.command_line import CommandLineError, Flags
+from keras_traps.commands.trapping import load_classifier, load_model
 from keras_traps.evaluation.records import Run, read_runs
 from keras_traps.luring.schedules import Variant
 from keras_traps.luring.training import join

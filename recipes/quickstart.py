@@ -11,9 +11,16 @@ import shlex
 from collections.abc import Callable, Sequence
 
 import attractors
-import command_line
 import train
-from command_line import CommandLineError, count, path, refusing, whole
+
+from keras_traps.commands import command_line
+from keras_traps.commands.command_line import (
+    CommandLineError,
+    count,
+    path,
+    refusing,
+    whole,
+)
 
 _QUICK = "FGSM,RFGSM,BIM,PGD,UMIFGSM,DeepFool,LLC,RLLC,ILLC,TMIFGSM,JSMA"
 _COSTLY = "UAP,OM,BPDA,SPSA,BLB,CW2,EAD"

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from command_line import CommandLineError, Flags, refusing
+
+from keras_traps.commands.command_line import CommandLineError, Flags, refusing
 
 # The paper's numbers, by the false-positive rate that they are for.
 _PAPER = {0.05: "overall_asr", 0.005: "overall_asr_fpr0.5"}

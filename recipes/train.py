@@ -17,8 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import command_line
-from command_line import CommandLineError, Flags, count, given, number, path, refusing
+from keras_traps.commands import command_line
+from keras_traps.commands.command_line import (
+    CommandLineError,
+    Flags,
+    count,
+    given,
+    number,
+    path,
+    refusing,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -100,9 +108,10 @@ def main(argv: Sequence[str]) -> None:
             output.parent.mkdir(parents=True, exist_ok=True)
 
     import keras
-    import trapping
 
     from keras_traps import models
+    from keras_traps.commands import trapping
+    from keras_traps.models.forms import check_data
     from keras_traps.models.training import is_chief, make_strategy, save_model
 
     with refusing():
@@ -120,6 +129,8 @@ def main(argv: Sequence[str]) -> None:
             model = getattr(models, _BUILDERS[arguments.dataset])()
         else:
             model = trapping.load_classifier(arguments.model, arguments.dataset)
+            with refusing():
+                check_data(model, test, name="--model")
         augment = _augmentation(arguments)
     with refusing():
         models.train(

@@ -2,7 +2,9 @@ import dataclasses
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
+import PIL.Image
 import pytest
 
 from keras_traps import datasets
@@ -57,9 +59,38 @@ class TestArchives:
         assert data.num_classes == 3
         assert data.class_names == ("0", "1", "2")
 
+    def test_a_path_is_taken_and_names_of_classes_are_read(
+        self, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "own.npz", class_names=np.array(["cat", "dog", "fox", "owl"]))
+        data = load(str(tmp_path / "own.npz"), "test")
+        assert (data.name, data.num_classes) == ("own", 4)
+        assert data.class_names == ("cat", "dog", "fox", "owl")
+        write(tmp_path / "own.npz", class_names=np.array(["cat", "dog"]))
+        with pytest.raises(ValueError, match="labels from 0 to 1, not from 0 to 2"):
+            load("own", "test", tmp_path)
+
+    def test_images_are_resized_and_coloured_where_that_is_asked_for(
+        self, tmp_path: Path
+    ) -> None:
+        content = write(tmp_path / "own.npz")
+        data = load("own", "test", tmp_path, image_size=(14, 14, 3))
+        assert data.pixels.shape == (4, 14, 14, 3)
+        whole = content["x_test"].astype(float)
+        # Halves that are met exactly are the means of four pixels.
+        expected = whole.reshape(4, 14, 2, 14, 2).mean((2, 4))
+        assert np.abs(data.pixels[..., 0] - expected).max() <= 0.5
+        assert load("own", "test", tmp_path, image_size=(9, 9)).pixels.shape[3] == 1
+
+    @pytest.mark.parametrize("size", [(8,), (8, 0), (8, 8, 2), (8, 8, 3, 1)])
+    def test_a_size_is_two_or_three_numbers(self, size: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match="argument `image_size`"):
+            load("digits", image_size=size)
+
     @pytest.mark.parametrize(
         ("changes", "expected"),
         [
+            ({"class_names": np.arange(3)}, "one text per class"),
             ({"x_test": None}, "x_test and y_test"),
             ({"x_test": np.zeros((4, 28, 28), np.float32)}, "uint8 pixels"),
             ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "none empty"),
@@ -92,6 +123,84 @@ class TestArchives:
             load("mnist", "test", tmp_path)
 
 
+def draw(path: Path, shape: tuple[int, ...] = (6, 5, 3), level: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.full(shape, level, np.uint8)).save(path)
+
+
+class TestFolders:
+    def test_classes_are_the_sorted_folders_and_a_fifth_is_for_tests(
+        self, tmp_path: Path
+    ) -> None:
+        for index, name in enumerate(("owl", "cat")):
+            for number in range(10):
+                draw(tmp_path / name / f"{number}.png", level=10 * number + index)
+        draw(tmp_path / "cat" / "inner" / "10.PNG", level=100)
+        (tmp_path / "cat" / "notes.txt").touch()
+        (tmp_path / ".hidden").mkdir()
+        train, test = (load(f"folder:{tmp_path}", split) for split in SPLITS)
+        assert train.class_names == test.class_names == ("cat", "owl")
+        assert np.bincount(train.labels).tolist() == [9, 8]
+        assert np.bincount(test.labels).tolist() == [2, 2]
+        levels = np.concatenate([train.pixels, test.pixels])[:, 0, 0, 0]
+        assert sorted(levels % 10) == [0] * 11 + [1] * 10
+        assert len({*levels}) == 21
+        assert load(f"folder:{tmp_path}", "test").sha256 == test.sha256
+        assert train.source == f"folder {tmp_path.name}"
+
+    def test_folders_train_and_test_are_the_splits(self, tmp_path: Path) -> None:
+        for split, count in (("train", 3), ("test", 2)):
+            for name in ("a", "b"):
+                for number in range(count):
+                    draw(tmp_path / split / name / f"{number}.png")
+        train, test = (load(f"folder:{tmp_path}", split) for split in SPLITS)
+        assert (len(train), len(test)) == (6, 4)
+        assert train.class_names == ("a", "b")
+
+    def test_images_are_grey_where_all_of_them_are(self, tmp_path: Path) -> None:
+        draw(tmp_path / "a" / "0.png", (6, 5), 7)
+        draw(tmp_path / "b" / "0.png", (6, 5), 9)
+        name = f"folder:{tmp_path}"
+        assert load(name).pixels.shape == (2, 6, 5, 1)
+        assert load(name, image_size=(6, 5, 3)).pixels.shape == (2, 6, 5, 3)
+        draw(tmp_path / "b" / "1.png", (6, 5, 4), 11)
+        data = load(name, image_size=(3, 2))
+        assert data.pixels.shape == (2, 3, 2, 3)
+        assert (data.pixels[0] == 7).all()
+
+    def test_what_is_read_is_what_keras_reads(self, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), np.uint8)
+        for number, suffix in enumerate(("jpg", "png", "bmp")):
+            path = tmp_path / "train" / "a" / f"{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(noise[number]).save(path)
+        draw(tmp_path / "test" / "a" / "0.png")
+        data = load(f"folder:{tmp_path}", image_size=(16, 16))
+        ((theirs, _),) = keras.utils.image_dataset_from_directory(
+            tmp_path / "train", image_size=(16, 16), shuffle=False, verbose=False
+        )
+        assert np.abs(data.pixels - np.asarray(theirs)).max() <= 0.5
+
+    def test_what_is_wrong_is_told_with_its_path(self, tmp_path: Path) -> None:
+        name = f"folder:{tmp_path}"
+        with pytest.raises(ValueError, match="a folder of images for each class"):
+            load(name)
+        draw(tmp_path / "a" / "0.png")
+        (tmp_path / "b").mkdir()
+        with pytest.raises(ValueError, match=rf"none in {tmp_path}/b"):
+            load(name)
+        draw(tmp_path / "b" / "0.png", (4, 4, 3))
+        with pytest.raises(ValueError, match=r"argument `image_size`.*6x5.*4x4"):
+            load(name)
+        damaged = tmp_path / "b" / "1.png"
+        damaged.write_bytes((tmp_path / "a" / "0.png").read_bytes()[:60])
+        with pytest.raises(ValueError, match=rf"{damaged} cannot be read"):
+            load(name, image_size=(4, 4))
+        damaged.write_text("no image")
+        with pytest.raises(ValueError, match=rf"{damaged} cannot be read"):
+            load(name, image_size=(4, 4))
+
+
 class TestWhatIsAbsent:
     def test_an_unknown_name_lists_the_known_ones_and_where_it_looked(
         self, tmp_path: Path
@@ -101,7 +210,14 @@ class TestWhatIsAbsent:
         assert str(tmp_path / "foo.npz") in str(caught.value)
         assert "digits, mnist, cifar10, svhn_cropped" in str(caught.value)
 
-    @pytest.mark.parametrize("name", ["", ".", "../mnist", "/mnist", "a/b"])
+    @pytest.mark.parametrize("name", ["nowhere.npz", "folder:nowhere"])
+    def test_a_path_that_is_not_there_is_named(self, tmp_path: Path, name: str) -> None:
+        kind, _, _ = name.rpartition("nowhere")
+        place = tmp_path / name.removeprefix(kind)
+        with pytest.raises(DatasetNotFoundError, match=str(place)):
+            load(f"{kind}{place}")
+
+    @pytest.mark.parametrize("name", ["", ".", "../mnist", "/mnist", "a/b/c"])
     def test_a_name_is_no_path(self, tmp_path: Path, name: str) -> None:
         write(tmp_path / "mnist.npz")
         (tmp_path / "inside").mkdir()

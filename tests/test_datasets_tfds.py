@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,75 @@ def test_damaged_records_name_their_folder(prepared: Path, tmp_path: Path) -> No
         load("mnist", "test", tmp_path)
     assert str(folder) in str(caught.value)
     assert len(load("mnist", "train", tmp_path)) == 6
+
+
+def store(folder: Path, splits: dict[str, int], **features: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+    known = {
+        "picture": tfds.features.Image(shape=(None, None, 3)),
+        "kind": tfds.features.ClassLabel(names=["cat", "dog"]),
+        **features,
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="pets",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(known),
+        split_datasets={
+            split: [
+                (
+                    number,
+                    {
+                        "picture": rng.integers(0, 256, (6, 5 + number % 2, 3), "u1"),
+                        **dict.fromkeys([*known][1:], number % 2),
+                    },
+                )
+                for number in range(count)
+            ]
+            for split, count in splits.items()
+        },
+        data_dir=folder,
+    )
+
+
+def test_any_prepared_data_are_read_by_the_keys_and_names_that_they_have(
+    tmp_path: Path,
+) -> None:
+    import tensorflow_datasets as tfds
+
+    other = tfds.features.ClassLabel(names=["old", "young"])
+    store(tmp_path, {"train": 6, "validation": 4}, age=other)
+    with pytest.raises(ValueError, match=r"picture is to be told as .*age"):
+        load("pets", "train", tmp_path)
+    info = tmp_path / "pets" / "1.0.0" / "dataset_info.json"
+    keys = [{"featureKey": "picture"}, {"featureKey": "kind"}]
+    content = json.loads(info.read_text()) | {
+        "supervisedKeys": {"tuple": {"items": keys}}
+    }
+    info.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"argument `image_size`.* of 2"):
+        load("pets", "train", tmp_path)
+    data = load("pets:1.0.0", "test", tmp_path, image_size=(4, 4))
+    assert data.pixels.shape == (4, 4, 4, 3)
+    assert data.class_names == ("cat", "dog")
+    assert len(load("pets", "train", tmp_path, image_size=(4, 4))) == 6
+
+
+def test_a_last_fifth_is_for_tests_where_there_is_one_split(tmp_path: Path) -> None:
+    store(tmp_path, {"train": 10})
+    sizes = [
+        len(load("pets", split, tmp_path, image_size=(4, 4)))
+        for split in ("train", "test")
+    ]
+    assert sizes == [8, 2]
+
+
+def test_data_without_one_class_per_image_are_refused(tmp_path: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    store(tmp_path, {"train": 2}, kind=tfds.features.Scalar(np.int64))
+    with pytest.raises(ValueError, match=r"one class each.* picture is .* as none"):
+        load("pets", "train", tmp_path)
+    with pytest.raises(DatasetNotFoundError, match="'cats' was not found"):
+        load("cats", "train", tmp_path)

@@ -3,11 +3,13 @@
 import ast
 import dataclasses
 import inspect
+import os
 import re
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 import keras_traps
 import keras_traps.ops
 from keras_traps import attacks, attractors, datasets, layers, luring, models, serving
+from keras_traps.evaluation.subjects import Defence
 
 MODULES = [keras_traps, layers, keras_traps.ops, attractors, attacks, luring, models]
 MODULES += [datasets, serving]
@@ -136,6 +139,71 @@ def test_a_class_says_what_it_is_and_a_record_what_is_in_it(cls: type) -> None:
 )
 def test_a_layer_documents_its_call(cls: type) -> None:
     assert {"Call arguments", "Returns", "Reference"} <= sections(cls).keys()
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    known = {name: text for name, text in os.environ.items() if "KERAS" not in name}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**known, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_importing_it_imports_nothing_that_is_slow() -> None:
+    code = (
+        "import sys, time\n"
+        "before = time.process_time()\n"
+        "import keras_traps\n"
+        "assert time.process_time() - before < 0.2\n"
+        "assert not {'keras', 'numpy', 'tensorflow'} & {*sys.modules}\n"
+        "assert {*keras_traps.__all__} <= {*dir(keras_traps)}\n"
+    )
+    assert run(code).stderr == ""
+
+
+@pytest.mark.parametrize("backend", ["jax", "openvino", "torch"])
+def test_another_backend_is_refused_in_one_sentence(
+    backend: str, tmp_path: Path
+) -> None:
+    told = f"ImportError: keras_traps needs Keras on TensorFlow: .* (it is '{backend}')"
+    (tmp_path / "keras.json").write_text(f'{{"backend": "{backend}"}}')
+    stand_in = (
+        "import sys, types\n"
+        "keras = sys.modules['keras'] = types.ModuleType('keras')\n"
+        f"keras.config = types.SimpleNamespace(backend=lambda: '{backend}')\n"
+    )
+    for done in (
+        run("import keras_traps", KERAS_BACKEND=backend),
+        run("import keras_traps", KERAS_HOME=str(tmp_path)),
+        run(f"{stand_in}import keras_traps"),
+    ):
+        last = done.stderr.splitlines()[-1]
+        assert re.fullmatch(re.escape(told).replace(r"\.\*", ".*"), last)
+
+
+def test_a_damaged_keras_json_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text("{")
+    assert run("import keras_traps", KERAS_HOME=str(tmp_path)).stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import keras, keras_traps",
+        "import keras_traps, keras",
+        "from keras_traps import datasets; import keras",
+    ],
+)
+def test_keras_reads_models_of_ours_in_whatever_order_they_are_imported(
+    imports: str, digits_defence: Defence, tmp_path: Path
+) -> None:
+    path = tmp_path / "trapped.keras"
+    digits_defence.trapped.save(path)
+    done = run(f"{imports}; keras.saving.load_model({str(path)!r}, compile=False)")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

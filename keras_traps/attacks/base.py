@@ -42,9 +42,9 @@ from keras_traps.attacks.model_checks import (
     check_differentiable,
     check_unsaturated,
 )
-from keras_traps.models.forms import find_bounds, in_standard_form, standard_form
+from keras_traps.models.forms import find_bounds, in_standard_form
 from keras_traps.models.inference import batch_size_for, predict
-from keras_traps.models.logits import logits_model
+from keras_traps.models.logits import attacked_form, logits_model
 from keras_traps.models.outputs import (
     AttackedOutput,
     answers_of,
@@ -311,11 +311,10 @@ class Attack(abc.ABC):
         if output != "scores":
             few = predict(model, given[:_PROBED], batch_size=batch_size)
             check_outputs(few, output)
-        logits = logits_model(model, output)
         if output == "probabilities":
+            logits = logits_model(model, output)
             check_unsaturated(model, logits, given, batch_size=batch_size)
-        kind: AttackedOutput = "logits" if output == "probabilities" else output
-        attacked = standard_form(logits, kind, bounds)
+        attacked = attacked_form(model, output, bounds)
         if self.needs_gradient:
             once_per_model(
                 attacked, "differentiable", lambda _: check_differentiable(attacked)

@@ -15,7 +15,7 @@ from keras_traps.attacks import Attack
 from keras_traps.attractors import CONDITIONS, Calibration
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation import metrics
-from keras_traps.evaluation.metrics import rate_of
+from keras_traps.evaluation.metrics import clean_accuracy, rate_of
 from keras_traps.evaluation.paper import look_up
 from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.runner import EngineName, attack_all
@@ -28,9 +28,10 @@ from keras_traps.evaluation.subjects import (
     choose_examples,
 )
 from keras_traps.evaluation.warnings import find_warnings
+from keras_traps.models.forms import check_data, for_model
 from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
-from keras_traps.models.outputs import check_outputs
+from keras_traps.models.outputs import answers_of, check_outputs
 
 _SHOWN = 6
 
@@ -46,7 +47,8 @@ class Evaluation:
     calibration: dict[str, Any]
     # By nominal false-positive rate, `U`, `L`, `sigma0`.
     thresholds: dict[float, dict[str, float]]
-    # Of clean test images: the accuracies of C and M, and the false positives by rate.
+    # Of clean test images: `clean_accuracy`, M's accuracy, and the false positives by
+    # rate.
     clean: dict[str, Any]
     # See `make_frame`. Also `clean_score`, the score of the image before the attack,
     # and `lead`, by how much C's answer leads on it.
@@ -82,10 +84,11 @@ def evaluate(
 ) -> Evaluation:
     """Attacks a defence and says what came of it.
 
-    The test images are ones that neither the traps' constants nor the thresholds were
-    chosen on. Each attack, no two of one name, meets C and every variant whose loss it
-    follows; with no variants, clean images alone are looked at. The pictures are of
-    `"paper"`, or of the first variant where that is not asked for. The store has the
+    The test images, of the classifier's shape and classes, are ones that neither the
+    traps' constants nor the thresholds were chosen on. Each attack, no two of one name,
+    meets C and every variant whose loss it follows; with no variants, clean images
+    alone are looked at. The pictures are of `"paper"`, or of the first variant where
+    that is not asked for. The background's pixels are in [0, 1]. The store has the
     `record_settings` of the defence, the background, the seed and the chunk size; what
     is not told here, errors too, is as in `attack_all`. With the same arguments the
     findings are the same, interrupted or not.
@@ -98,14 +101,18 @@ def evaluate(
             "Invalid value for argument `variants`. Expected of "
             f"{', '.join(get_args(Variant))}. Received: {unknown[0]!r}"
         )
-    outputs = predict(defence.classifier, test.images)
+    check_data(defence.classifier, test)
+    images = for_model(defence.classifier, test.images, defence.bounds)
+    outputs = predict(defence.classifier, images)
     check_outputs(outputs, defence.output)
+    outputs = answers_of(outputs, defence.output)
     examples = choose_examples(
         test,
         [outputs],
         num_examples=num_examples,
         seed=seed,
         logits=logits_model(defence.classifier, defence.output),
+        bounds=defence.bounds,
     )
     names = ["undefended", *variants] if variants else []
     subjects = attractor_subjects(defence, examples, names)
@@ -125,7 +132,7 @@ def evaluate(
         found, key=lambda run: (places.index(run.subject), places.index(run.attack))
     )
     main = defence.main_analyzer
-    correlations = main.correlations(test.images)
+    correlations = main.correlations(images)
     scores = main.judge(correlations).score
     frame = metrics.make_frame(runs, store, Watermark(defence.analyzers))
     if runs:
@@ -135,7 +142,7 @@ def evaluate(
         ranked = np.sort(shares, axis=1)
         frame["lead"] = (ranked[:, -1] - ranked[:, -2])[frame["id"]]
     rows = metrics.attack_rows(frame, runs) if runs else []
-    trapped = predict(defence.trapped, test.images)
+    trapped = answers_of(predict(defence.trapped, images), "scores")
     known = look_up("attractors", "clean", test.name)
     attacked, shown = _samples(defence, examples, runs, store)
     return Evaluation(
@@ -154,7 +161,7 @@ def evaluate(
             for one in [each.thresholds]
         },
         clean={
-            "accuracy_classifier": rate_of(outputs.argmax(axis=1) == test.labels),
+            **clean_accuracy(outputs.argmax(axis=1), test.labels, outputs.shape[1]),
             "accuracy_trapped": rate_of(trapped.argmax(axis=1) == test.labels),
             "false_positives": {
                 fpr: rate_of(analyzer.judge(correlations).is_adversarial)

@@ -15,9 +15,11 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from keras_traps._checks import IntArray
 from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.subjects import Detector
 from keras_traps.luring.metrics import LuringMetrics, luring_metrics
+from keras_traps.models.outputs import chance_of, is_near_chance
 from keras_traps.rates import Rate
 
 LEVEL = 0.05
@@ -96,6 +98,15 @@ def fprs_of(frame: pd.DataFrame) -> list[float]:
 def rate_of(flags: pd.Series | npt.NDArray[np.bool_]) -> Rate:
     """Counts how often something holds."""
     return Rate(int(flags.sum()), len(flags))
+
+
+def clean_accuracy(
+    answers: IntArray, labels: IntArray, num_classes: int
+) -> dict[str, Any]:
+    """Tells how often a classifier is right on clean images, and beside chance."""
+    right, chance = rate_of(answers == labels), chance_of(answers, labels, num_classes)
+    near = is_near_chance(right.value or 0.0, chance)
+    return {"accuracy_classifier": right, "chance": chance, "near_chance": near}
 
 
 def attack_rows(frame: pd.DataFrame, runs: Sequence[Run]) -> list[dict[str, Any]]:

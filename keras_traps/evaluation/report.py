@@ -21,6 +21,7 @@ from keras_traps.evaluation.pictures import correlation_picture, roc_picture, st
 from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.render import (
     ReportPaths,
+    class_name,
     number,
     plain,
     settings_text,
@@ -169,14 +170,16 @@ def write_worst_case(
     directory: str | Path,
     *,
     fpr: float | None,
+    clean: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
     """Writes the worst case over many attacks, in their order.
 
-    The rate is the nominal false-positive rate of what watched, or `None`.
+    The rate is the nominal false-positive rate of what watched, or `None`; `clean` is
+    the classifier's `clean_accuracy`.
     """
     settings = {attack.name: attack.settings() for attack in attacks}
-    told = {"fpr": fpr, "attacks": settings, "provenance": provenance}
+    told = {"fpr": fpr, "clean": clean, "attacks": settings, "provenance": provenance}
     return write_page(
         directory,
         "worst_case",
@@ -191,8 +194,11 @@ def _content(found: Evaluation) -> dict[str, Any]:
     """What JSON holds: all but the arrays and the frame itself."""
     hidden = ("frame", "correlations", "clean_scores", "attacked_scores")
     fields = {name: value for name, value in vars(found).items() if name not in hidden}
+    named = ("label", "predicted", "recovered")
     fields["examples"] = [
         {k: v for k, v in example.items() if k not in ("clean", "adversarial")}
+        # Nothing was recovered where nothing was flagged.
+        | {f"{k}_name": class_name(example[k], found.class_names) for k in named}
         for example in found.examples
     ]
     return fields

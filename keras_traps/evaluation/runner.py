@@ -31,7 +31,8 @@ from keras_traps.evaluation.records import (
 )
 from keras_traps.evaluation.subjects import Subject
 from keras_traps.models.inference import predict
-from keras_traps.models.logits import logits_model
+from keras_traps.models.logits import attacked_form
+from keras_traps.models.outputs import answers_of
 from keras_traps.rates import Rate
 
 EngineName = Literal["local", "ray"]
@@ -97,8 +98,9 @@ def attack_all(
             with several choices of the attacker.
         attacks: The attacks, no two of one name and radius.
         store: Where records are kept; a run that is interrupted goes on from them.
-        background: `(images, ...)`: images without labels, for attacks that learn from
-            many. Defaults to the subject's examples.
+        background: `(images, height, width, channels)`, in [0, 1]: images without
+            labels, for attacks that learn from many. Defaults to the subject's
+            examples.
         seed: Seed of the attacks' randomness.
         chunk_size: How many images are attacked at once and recorded together.
         limits: How many images an attack meets at most, by its name. Defaults to all.
@@ -185,20 +187,27 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
     targets = crafted.targets(task.attack)
     result = task.attack(
         subject.attacked,
-        crafted.images,
+        subject.taken(crafted.images),
         crafted.labels,
+        bounds=subject.bounds,
         output=subject.output,
         y_target=targets,
         seed=seed,
         ids=crafted.ids,
-        background=everything.images if background is None else background,
+        background=subject.taken(
+            everything.images if background is None else background
+        ),
         batch_size=len(crafted),
         loss=subject.loss,
     )
-    images, answers = result.images, result.answers
+    # What the model sees, and what is recorded, in [0, 1].
+    seen, answers = result.images, result.answers
+    images = subject.in_unit(seen, crafted.images)
     if subject.exchanged:
         images = np.clip(examples.images + (images - crafted.images), 0.0, 1.0)
-        answers = predict(subject.attacked, images).argmax(axis=1)
+        seen = subject.taken(images)
+        outputs = predict(subject.attacked, seen)
+        answers = answers_of(outputs, subject.output).argmax(axis=1)
     moved = distances(examples.images, images)
     return Record(
         {
@@ -209,7 +218,7 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
             "iterations": result.iterations,
             "kept": images[: subject.kept],
             "answer": answers,
-            **{name: ask(images) for name, ask in subject.questions.items()},
+            **{name: ask(seen) for name, ask in subject.questions.items()},
         }
     )
 
@@ -455,7 +464,8 @@ def _work(
             del _mine[next(iter(_mine))]
         _mine[token] = pickle.loads(packed)
     subject = _mine[token]
-    learnt = learnt_on(logits_model(subject.attacked, subject.output))
+    attacked = attacked_form(subject.attacked, subject.output, subject.bounds)
+    learnt = learnt_on(attacked)
     learnt.update(known or {})
     record = run_task(dataclasses.replace(task, subject=subject), background, seed)
     return record, dict(learnt)

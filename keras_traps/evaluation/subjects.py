@@ -13,13 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps import attacks, attractors
-from keras_traps._checks import FloatArray, IntArray, check_count
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    FloatArray,
+    IntArray,
+    check_count,
+    to_unit,
+)
 from keras_traps.attacks import Attack, Loss
 from keras_traps.attractors import ForensicAnalyzer, TrapSettings
 from keras_traps.datasets import Dataset
 from keras_traps.luring.schemes import SOFTNESS, softened
+from keras_traps.models.forms import class_answers, find_bounds, for_model
 from keras_traps.models.inference import predict
-from keras_traps.models.outputs import AttackedOutput, Output
+from keras_traps.models.outputs import AttackedOutput, Output, answers_of
 from keras_traps.provenance import architecture_sha256, weights_sha256
 
 if TYPE_CHECKING:
@@ -54,7 +62,7 @@ THREATS: dict[Threat, str] = {
 """What each attacker has and does, as the end of a sentence."""
 
 Question = Callable[[FloatArray], npt.NDArray[Any]]
-"""From images in [0, 1] to one answer, or one row, for each."""
+"""From images, as the attacked model takes them, to one answer, or row, for each."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,13 +94,15 @@ def choose_examples(
     num_examples: int,
     seed: int = 0,
     logits: keras.Model | None = None,
+    bounds: Bounds = UNIT,
 ) -> Examples:
     """Chooses the images to attack: the first that all models are right on.
 
-    Of each model `outputs` has what it returns for all test images, `(images,
-    classes)`. The random targets are drawn by `seed`. Where several classes have the
-    lowest output of the first model, as probabilities of 0, `logits`, that model up to
-    its logits, tells the least likely one; without it, that is the first of these.
+    Of each model `outputs` has what it answers to all test images, `(images, classes)`.
+    The random targets are drawn by `seed`. Where several classes have the lowest output
+    of the first model, as probabilities of 0, `logits`, that model up to its logits,
+    which takes images in `bounds`, tells the least likely one; without it, that is the
+    first of these.
 
     Raises:
         ValueError: If `num_examples` is below 1, or there is no such image.
@@ -110,13 +120,13 @@ def choose_examples(
     lowest = (found == found.min(axis=1, keepdims=True)).sum(axis=1)
     tied = np.flatnonzero(lowest > 1)
     if logits is not None and len(tied):
-        exact = predict(logits, images[tied])
+        exact = class_answers(logits, images[tied], "logits", bounds)
         least_likely[tied] = attacks.least_likely_targets(exact, labels[tied])
     return Examples(
         ids=ids,
         images=images,
         labels=labels,
-        random=attacks.random_targets(labels, test.num_classes, seed=seed, ids=ids),
+        random=attacks.random_targets(labels, found.shape[1], seed=seed, ids=ids),
         least_likely=least_likely,
     )
 
@@ -192,6 +202,7 @@ class Subject:
     model: keras.Model
     examples: Examples
     output: AttackedOutput = "logits"
+    bounds: Bounds = UNIT  # of the pixels that the model takes
     loss: Loss | None = None  # what the attacker follows; `None`: each attack's own
     asked: Mapping[str, Question] = dataclasses.field(default_factory=dict)
     detector: Detector | None = None
@@ -220,6 +231,15 @@ class Subject:
         """The model that attacks see; kept, for a new one is traced anew."""
         return self.model if self.view is None else self.view(self.model)
 
+    def taken(self, images: FloatArray) -> FloatArray:
+        """Returns images in [0, 1], such as the examples', as the model takes them."""
+        return for_model(self.model, images, self.bounds)
+
+    def in_unit(self, images: FloatArray, clean: FloatArray) -> FloatArray:
+        """Does the reverse; what is as in the clean images stays so to the last bit."""
+        same = (images == self.taken(clean)).reshape(clean.shape)
+        return np.where(same, clean, to_unit(images, self.bounds).reshape(clean.shape))
+
     @property
     def questions(self) -> dict[str, Question]:
         """All that is asked of the adversarial images, by the detector too."""
@@ -236,18 +256,31 @@ def model_subject(
     *,
     name: str = "model",
     output: AttackedOutput = "logits",
+    bounds: Bounds | None = None,
     loss: Loss | None = None,
     detector: Detector | None = None,
 ) -> Subject:
     """Makes a subject of any built classifier, with or without a detector.
 
-    Models of other weights or layers do not share its records. The `loss` is what the
-    attacker follows, by default each attack's own; the detector may be a
-    `ScoreDetector`.
+    Models of other weights or layers do not share its records. The `bounds` are those
+    of the pixels that the model and the detector take, by default those of a trap in
+    the model, else 0 and 1. The `loss` is what the attacker follows, by default each
+    attack's own; the detector may be a `ScoreDetector`.
+
+    Raises:
+        ValueError: If the name is no folder's, or the bounds do not fit the model.
     """
-    facts = {"model": weights_sha256(model), "architecture": architecture_sha256(model)}
-    facts |= {"output": output, "loss": str(loss)}
-    return Subject(name, model, examples, output, loss, detector=detector, facts=facts)
+    bounds = find_bounds(model, bounds)
+    facts = {
+        "model": weights_sha256(model),
+        "architecture": architecture_sha256(model),
+        "output": output,
+        "bounds": list(bounds),
+        "loss": str(loss),
+    }
+    return Subject(
+        name, model, examples, output, bounds, loss, detector=detector, facts=facts
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +297,11 @@ class Defence:
         """The analyzer of the largest false-positive rate."""
         return self.analyzers[max(self.analyzers)]
 
+    @property
+    def bounds(self) -> Bounds:
+        """The least and the largest value of a pixel that the models take."""
+        return self.main_analyzer.bounds
+
 
 def defend(
     classifier: keras.Model,
@@ -274,7 +312,8 @@ def defend(
 ) -> Defence:
     """Traps a classifier and fits an analyzer for each false-positive rate.
 
-    The images, `(images, ...)`, float32, in [0, 1], are clean ones for the thresholds.
+    The images, `(images, height, width, channels)`, float32, in [0, 1], are clean ones
+    for the thresholds. The models take them in the settings' bounds.
 
     Raises:
         ValueError: If there are no rates, or too few images for one of them.
@@ -285,7 +324,8 @@ def defend(
         )
     trapped = attractors.inject(classifier, settings)
     analyzers = {fpr: ForensicAnalyzer(trapped) for fpr in fprs}
-    correlations = next(iter(analyzers.values())).correlations(images)
+    given = for_model(classifier, images, settings.bounds)
+    correlations = next(iter(analyzers.values())).correlations(given)
     for fpr, analyzer in analyzers.items():
         analyzer.fit_correlations(correlations, fpr=fpr)
     return Defence(classifier, settings.output, trapped, analyzers)
@@ -309,10 +349,11 @@ def attractor_subjects(
         defence.trapped,
         examples,
         "scores",
+        defence.bounds,
         detector=Watermark(defence.analyzers),
     )
     return [
-        Subject(name, defence.classifier, examples, defence.output)
+        Subject(name, defence.classifier, examples, defence.output, defence.bounds)
         if name == "undefended"
         else dataclasses.replace(
             watched,
@@ -326,7 +367,7 @@ def attractor_subjects(
 
 
 def _classes(model: keras.Model, images: FloatArray) -> IntArray:
-    return predict(model, images).argmax(axis=1)
+    return answers_of(predict(model, images), "logits").argmax(axis=1)
 
 
 def luring_subjects(
@@ -342,11 +383,11 @@ def luring_subjects(
 ) -> list[Subject]:
     """Makes what an attacker of `THREATS` attacks; M and M∘P answer to its images.
 
-    All models return logits. `variant` says how M∘P was made; `weights` are hashes of
-    the weights of all models that the images depend on, by name. `"surrogate"` needs
-    the attacker's own classifier, `"exchanged"` leaves out the last of an odd number of
-    examples, and `"softened"` is one subject for each softness, of at least 1, of which
-    the best counts.
+    All models return logits, and take the pixels that M∘P takes. `variant` says how
+    M∘P was made; `weights` are hashes of the weights of all models that the images
+    depend on, by name. `"surrogate"` needs the attacker's own classifier, `"exchanged"`
+    leaves out the last of an odd number of examples, and `"softened"` is one subject
+    for each softness, of at least 1, of which the best counts.
     """
     if threat == "surrogate" and surrogate is None:
         raise ValueError(
@@ -368,6 +409,7 @@ def luring_subjects(
         f"{threat}-{variant}",
         {"whitebox": target, "surrogate": surrogate}.get(threat) or augmented,
         examples,
+        bounds=find_bounds(augmented),
         asked={
             "augmented": functools.partial(_classes, augmented),
             "target": functools.partial(_classes, target),

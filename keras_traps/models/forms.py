@@ -4,6 +4,7 @@ The form that attacks and evaluations work on: images `(batch, height, width, ch
 with pixels from 0 to 1, and a column for each class.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,11 +17,13 @@ from keras_traps._checks import (
     FloatArray,
     check_bounds,
     check_flag,
+    from_unit,
     is_number,
     to_unit,
 )
-from keras_traps.models.inference import PerModel, inner_layers
-from keras_traps.models.outputs import AttackedOutput
+from keras_traps.datasets import Dataset
+from keras_traps.models.inference import PerModel, inner_layers, predict
+from keras_traps.models.outputs import AttackedOutput, answers_of, check_classifier
 
 _forms: PerModel[dict[Any, keras.Model]] = PerModel()
 
@@ -111,6 +114,44 @@ def standard_form(
 def in_standard_form(images: FloatArray, bounds: Bounds) -> FloatArray:
     """Returns images as the models of `standard_form` take them."""
     return to_unit(images, bounds).reshape(-1, *image_shape(images.shape[1:]))
+
+
+def for_model(model: keras.Model, images: FloatArray, bounds: Bounds) -> FloatArray:
+    """Returns images with pixels from 0 to 1 as a model takes them."""
+    return from_unit(images, bounds).reshape(-1, *model.input_shape[1:])
+
+
+def class_answers(
+    model: keras.Model,
+    images: FloatArray,
+    output: AttackedOutput,
+    bounds: Bounds = UNIT,
+) -> FloatArray:
+    """Returns a column for each class, of images with pixels from 0 to 1."""
+    return answers_of(predict(model, for_model(model, images, bounds)), output)
+
+
+def check_data(model: keras.Model, data: Dataset, *, name: str = "classifier") -> None:
+    """Refuses a classifier of other images, or of other classes, than the data are.
+
+    A classifier may be without the axis of one channel, or take flat images.
+    """
+    classes = check_classifier(model, "logits", name=name)
+    shape, given = model.input_shape[1:], data.pixels.shape[1:]
+    # One channel may lie anywhere.
+    alike = [size for size in shape if size > 1] == [size for size in given if size > 1]
+    if not (alike or shape == (math.prod(given),)):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one of images of the shape "
+            f"{given}, as those of {data.name!r} are. Received: {model.name!r} of "
+            f"images of the shape {shape}"
+        )
+    if classes != data.num_classes:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one of {data.num_classes} "
+            f"classes, as {data.name!r} has. Received: {model.name!r} of {classes} "
+            "classes"
+        )
 
 
 def find_bounds(model: keras.Model, bounds: Bounds | None = None) -> Bounds:

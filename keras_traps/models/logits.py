@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_traps.models.forms import two_columns
+from keras_traps._checks import Bounds
+from keras_traps.models.forms import standard_form, two_columns
 from keras_traps.models.inference import PerModel, as_graph, inner_layers, is_its_graph
 from keras_traps.models.outputs import AttackedOutput
 
@@ -44,6 +45,14 @@ def logits_model(model: keras.Model, output: AttackedOutput) -> keras.Model:
     if output != "probabilities":
         return model
     return _models.get(model, lambda: _without_softmax(model))
+
+
+def attacked_form(
+    model: keras.Model, output: AttackedOutput, bounds: Bounds
+) -> keras.Model:
+    """Returns what an attack follows: logits, or scores, in `standard_form`."""
+    kind: AttackedOutput = "logits" if output == "probabilities" else output
+    return standard_form(logits_model(model, output), kind, bounds)
 
 
 def is_logarithm(logits: keras.Model) -> bool:

@@ -48,8 +48,15 @@ def check_classifier(
         shape_in, shape_out = model.input_shape, model.output_shape
     except (AttributeError, ValueError):
         shape_in = shape_out = None
-    known_shapes = isinstance(shape_in, tuple) and isinstance(shape_out, tuple)
-    if not known_shapes or _is_named(model):
+    several = isinstance(shape_out, list | dict) and len(shape_out) > 1
+    if several or _is_named(model):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one output; make a model "
+            "of the one with the classes by `keras.Model(model.inputs[0], "
+            f"model.outputs[0])`. Received: {model.name!r} with {len(model.outputs)} "
+            f"outputs of the shapes {shape_out}"
+        )
+    if not (isinstance(shape_in, tuple) and isinstance(shape_out, tuple)):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a built model with one "
             "input and one output; a subclassed model is wrapped by "
@@ -143,6 +150,18 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
 _LEAST_KAPPA = 0.1
 
 
+def chance_of(answers: IntArray, labels: IntArray, num_classes: int) -> float:
+    """Returns how often answers would be right that are as many, but drawn by lot."""
+    shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    return float(shares @ np.bincount(answers, minlength=num_classes)) / len(answers)
+
+
+def is_near_chance(accuracy: float, chance: float) -> bool:
+    """Tells whether a classifier is right hardly more often than by chance."""
+    # Where all images are of one class, chance is right as well.
+    return chance < 1 and (accuracy - chance) / (1 - chance) < _LEAST_KAPPA
+
+
 def check_answers(
     answers: IntArray, labels: IntArray | None, num_classes: int, bounds: Bounds
 ) -> float | None:
@@ -155,8 +174,8 @@ def check_answers(
         "model was trained on another range, pass images of that range and `bounds`; "
         "if it needs `preprocess_input`, see `keras_traps.models.wrap`."
     )
-    counts = np.bincount(answers, minlength=num_classes)
     if labels is None:
+        counts = np.bincount(answers, minlength=num_classes)
         few = 1 if num_classes == 2 else 2
         share = np.sort(counts)[-few:].sum() / len(answers)
         if share > (0.99 if num_classes == 2 else 0.95):
@@ -167,10 +186,8 @@ def check_answers(
             )
         return None
     accuracy = float((answers == labels).mean())
-    shares = np.bincount(labels, minlength=num_classes) / len(labels)
-    chance = float(shares @ counts) / len(answers)
-    # Where all images are of one class, chance is right as well.
-    if chance < 1 and (accuracy - chance) / (1 - chance) < _LEAST_KAPPA:
+    chance = chance_of(answers, labels, num_classes)
+    if is_near_chance(accuracy, chance):
         raise ValueError(
             "Invalid value for argument `labels`. Expected a classifier that is right "
             f"more often than chance, {chance:.1%}. Received one that is right on "
@@ -180,7 +197,15 @@ def check_answers(
     return accuracy
 
 
-def check_on_noise(model: keras.Model, output: str, bounds: Bounds = UNIT) -> None:
-    """Refuses a classifier that does not return what is declared."""
+def check_on_noise(
+    model: keras.Model, output: Output | None, bounds: Bounds = UNIT
+) -> Output:
+    """Refuses a classifier that does not return what is declared; returns what it does.
+
+    Where nothing is declared, that is what its outputs look like.
+    """
     noise = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
-    check_outputs(predict(model, from_unit(noise, bounds)), output)
+    outputs = predict(model, from_unit(noise, bounds))
+    found = output or output_of(outputs)
+    check_outputs(outputs, found)
+    return found

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import tqdm
-from trapping import accuracy
 
 from figures.drawing import Result
 from figures.trapdoor import examples_of, run
 from keras_traps.attacks import Attack
 from keras_traps.attractors import Calibration, calibrate
+from keras_traps.commands.trapping import accuracy
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence, defend
 from keras_traps.ops import Key

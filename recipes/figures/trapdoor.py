@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 from sklearn.preprocessing import normalize
-from trapping import accuracy
 
 from figures.drawing import Result, draw_norms, quantiles
 from figures.gradients import gradient_norms, output_norms, scores_of
@@ -20,6 +19,7 @@ from keras_traps import ops
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import Attack, AttackResult
 from keras_traps.attractors.thresholds import set_thresholds
+from keras_traps.commands.trapping import accuracy
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence, Examples, choose_examples
 from keras_traps.models.inference import as_graph, predict

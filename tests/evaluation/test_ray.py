@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +33,7 @@ from keras_traps.evaluation.subjects import (
     Watermark,
     attractor_subjects,
     choose_examples,
+    model_subject,
 )
 from keras_traps.models.inference import predict
 from tests.evaluation.conftest import Lured, threatened
@@ -155,19 +157,24 @@ def test_sweeps_and_the_worst_case_are_those_of_a_local_run(
 
 
 def test_a_universal_perturbation_is_learnt_once_for_all_chunks_of_a_subject(
-    subjects: list[Subject], tmp_path: Path
+    subjects: list[Subject], digits_classifier: keras.Model, tmp_path: Path
 ) -> None:
     attack = Personal(eps=0.1, marker=str(tmp_path / "learnt"))
-    whole = [dataclasses.replace(one, kept=10) for one in subjects]
+    # One of the models is attacked in another form than its own.
+    image = keras.Input((8, 8, 1))
+    grey = keras.Model(image, digits_classifier(keras.layers.Rescaling(1 / 255)(image)))
+    own = model_subject(grey, subjects[0].examples, name="grey", bounds=(0.0, 255.0))
+    whole = [dataclasses.replace(one, kept=10) for one in (*subjects, own)]
 
     found, store = run("ray", whole, tmp_path, None, attack)
 
-    assert len(list(tmp_path.glob("learnt-*"))) == len(found) == 2
+    assert len(list(tmp_path.glob("learnt-*"))) == len(found) == 3
     changes = []
     for one in found:
         parts = [store.read(one.folder, chunk)["kept"] for chunk in range(one.chunks)]
         images = np.concatenate(parts)
-        change, inside = images - subjects[0].examples.images, images < 1
+        # Rounding may leave what was cut off at 1 a little below.
+        change, inside = images - subjects[0].examples.images, images < 1 - 1e-6
         # Of three chunks; where nothing was cut off at 1, all images tell the same.
         largest = np.where(inside, change, 0).max(axis=0)
         assert np.abs(change - largest)[inside].max() < 1e-6

@@ -8,7 +8,8 @@ import figure
 import luring
 import numpy as np
 import pytest
-from command_line import CommandLineError
+
+from keras_traps.commands.command_line import CommandLineError
 
 ALL = ("1", "2", "4", "5", "6", "7a", "7b")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import luring
 import pytest
-from command_line import CommandLineError
+
+from keras_traps.commands.command_line import CommandLineError
 
 # Few images and steps; the radius is large, so that something succeeds.
 FEW = ("--num_examples=9", "--chunk_size=4", "--nb_iter=2", "--eps=0.5")

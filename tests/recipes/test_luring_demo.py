@@ -5,8 +5,8 @@ import luring
 import luring_demo
 import numpy as np
 import pytest
-from command_line import CommandLineError
 
+from keras_traps.commands.command_line import CommandLineError
 from keras_traps.models import madry_mnist_cnn
 from keras_traps.models.inference import predict
 

@@ -8,8 +8,8 @@ import keras
 import luring
 import numpy as np
 import pytest
-from command_line import CommandLineError
 
+from keras_traps.commands.command_line import CommandLineError
 from keras_traps.luring.schedules import LURE_RECIPES
 
 SMALL = ("--width=0.05", "--steps=4")

@@ -6,9 +6,9 @@ import attractors
 import pytest
 import quickstart
 import train
-from command_line import CommandLineError
 
 from keras_traps.attacks import PRESETS
+from keras_traps.commands.command_line import CommandLineError
 
 
 def findings(workdir: Path) -> dict[str, Any]:

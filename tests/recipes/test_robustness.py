@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import robustness
-from command_line import CommandLineError
+
+from keras_traps.commands.command_line import CommandLineError
 
 
 def test_what_fell_is_not_attacked_again(
@@ -23,6 +24,8 @@ def test_what_fell_is_not_attacked_again(
 
     found = ran()
     assert found["attacks"]["FGSM"]["eps"] == 0.3
+    assert found["clean"]["accuracy_classifier"]["value"] > 0.9
+    assert not found["clean"]["near_chance"]
     assert found["tried"]["FGSM"] == 20
     for name, after in itertools.pairwise(names):
         assert found["tried"][after] == found["tried"][name] - found["felled"][name]

@@ -6,8 +6,9 @@ from typing import Any
 
 import attractors
 import pytest
-from command_line import CommandLineError
 from summary import summarize
+
+from keras_traps.commands.command_line import CommandLineError
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

@@ -1,7 +1,7 @@
-"""Flags of the recipes, and how a recipe starts and ends.
+"""Flags of the command and of recipes, and how these start and end.
 
-It imports neither TensorFlow nor the package, so that `--help` and a wrong command line
-are answered at once.
+It imports neither TensorFlow nor what uses it, so that `--help` and a wrong command
+line are answered at once.
 """
 
 import argparse
@@ -162,16 +162,52 @@ def path(text: str) -> Path:
 
 def file(text: str) -> Path:
     """Reads the path of a file that is there."""
+    if (path(text) / "saved_model.pb").is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text} is a SavedModel folder, which holds no layers: save the model as "
+            "a .keras file by the program that made it"
+        )
     if not path(text).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
     return path(text)
+
+
+def bounds(text: str) -> tuple[float, float]:
+    """Reads the least and the largest value of a pixel, such as 0,255."""
+    with contextlib.suppress(ValueError):
+        low, high = map(float, text.split(","))
+        if -math.inf < low < high < math.inf:
+            return low, high
+    raise argparse.ArgumentTypeError(
+        f"expected the least and the largest value of a pixel, as 0,255, not {text}"
+    )
+
+
+def add_bounds(parser: Parser) -> None:
+    """Adds the flag of the range of pixels that a model takes."""
+    about = (
+        "The least and the largest value of a pixel, as the model takes it: 0,255 for "
+        "one that was trained on grey levels. Defaults to 0,1."
+    )
+    parser.flag("bounds", about, bounds)
 
 
 def add_data(
     parser: Parser, options: Sequence[str] = (), default: str = "digits"
 ) -> None:
     """Adds the flags of the data set, one of `options` if there are any."""
-    parser.flag("dataset", "The data set.", default=default, options=options)
+    about = "The data set."
+    if not options:
+        about = (
+            "The data set: folder:PATH for image files in a folder for each class, an "
+            ".npz file, or a name."
+        )
+    parser.flag("dataset", about, default=default, options=options)
+    about = (
+        "Height, width and if need be channels that images are made to have, such as "
+        "64,64 or 64,64,3. Those of a folder have to be of one size otherwise."
+    )
+    parser.flag("image_size", about, count, default=(), several=True)
     about = (
         "The folder that holds the data set; see the README. Nothing is downloaded "
         "where it is given."
@@ -191,7 +227,11 @@ def add_traps(parser: Parser) -> None:
     add_data(parser)
     about = "The classifier: a .keras file, or a DEEPSEC .npz state dict."
     parser.flag("model", about, file, required=True)
-    about = "What the classifier returns. Defaults to logits."
+    add_bounds(parser)
+    about = (
+        "What the classifier returns. Defaults to what its answers look like, which is "
+        "told."
+    )
     parser.flag("output", about, options=OUTPUTS)
     about = "The share of clean training images whose answer the traps may change."
     parser.flag("budget", f"{about} Defaults to 0.001.", share)
@@ -205,7 +245,7 @@ def add_traps(parser: Parser) -> None:
         "classifier has them. Defaults to what is chosen from clean training images."
     )
     parser.flag("temperature", about, positive)
-    about = "A calibration.json to use, with its own four of these, not a new one."
+    about = "A calibration.json to use, with its own five of these, not a new one."
     parser.flag("calibration", about, file)
     about = "The false-positive rates to set thresholds for."
     parser.flag("fpr", about, share, default=(0.05, 0.005), several=True)

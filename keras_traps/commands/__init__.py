@@ -1,0 +1,1 @@
+"""What the console script and the recipes do with their flags."""
