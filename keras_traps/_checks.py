@@ -15,6 +15,9 @@ import numpy.typing as npt
 Bounds = tuple[float, float]
 """The least and the largest value of a pixel, as a model takes it."""
 
+# So few images may all be alike.
+_SOME = 32
+
 UNIT: Bounds = (0.0, 1.0)
 """The bounds of who says nothing of them."""
 
@@ -89,6 +92,9 @@ def check_range_is_used(
     images: FloatArray, bounds: Bounds, *, name: str = "images"
 ) -> None:
     """Refuses images that all lie in a fiftieth of the range of a pixel."""
+    if len(images) < _SOME:
+        # A few may be black.
+        return
     low, high = bounds
     least, largest = images.min(), images.max()
     if largest - least < (high - low) / 50:
@@ -118,9 +124,9 @@ def from_unit(images: FloatArray, bounds: Bounds) -> FloatArray:
 
 
 def _takes_integers(dtype: str, bounds: Bounds) -> bool:
-    # Of 0 and 1 integers are black and white only: more likely a range forgotten.
+    # In a range of 1 or 2 they are black, grey and white: more likely one forgotten.
     whole = all(float(bound).is_integer() for bound in bounds)
-    return "int" in dtype and whole and bounds != UNIT
+    return "int" in dtype and whole and bounds[1] - bounds[0] > 2
 
 
 def check_floating(dtype: str, *, bounds: Bounds = UNIT, name: str = "images") -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
@@ -232,38 +232,54 @@ def read_images(
         TypeError: If the images are nothing of that.
         ValueError: If a data set is endless, or batches do not fit together.
     """
+    if isinstance(images, tuple) and len(images) == 2 and labels is None:
+        images, labels = images
+    if _is_array(images, rank):
+        return np.asarray(images), None if labels is None else _class_ids(labels)
+    pairs = [_pair(part, rank) for part in _parts(images)]
+    try:
+        pixels = np.concatenate([pair[0] for pair in pairs])
+        told = [pair[1] for pair in pairs if pair[1] is not None]
+        if labels is None and len(told) == len(pairs):
+            labels = np.concatenate(told)
+    except ValueError as error:
+        raise ValueError(
+            "Invalid value for argument `images`. Expected images, or batches of them, "
+            f"of one shape. Received {len(pairs)} parts: {error}"
+        ) from None
+    return pixels, None if labels is None else _class_ids(labels)
+
+
+def _parts(images: Images) -> Iterable[Any]:
+    """Lists the batches, or the single images, of what is no array."""
     if isinstance(images, tf.data.Dataset):
         if images.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
                 "Invalid value for argument `images`. Expected a data set with an end, "
                 "such as `images.take(100)`. Received one that repeats for ever."
             )
-        first = tf.nest.flatten(images.element_spec)[0]
-        batched = images if first.shape.rank != rank else images.batch(256)
-        parts = list(batched.as_numpy_iterator())
-    elif _is_array(images, rank):
-        return np.asarray(images), None if labels is None else _class_ids(labels)
-    elif isinstance(images, Iterable):
-        parts = list(images)
-    elif hasattr(images, "__getitem__") and hasattr(images, "__len__"):
-        parts = [images[index] for index in range(len(images))]
-    else:
-        raise TypeError(
-            "Invalid value for argument `images`. Expected an array, a "
-            "`tf.data.Dataset` or an iterable of batches. "
-            f"Received: {type(images).__name__}"
-        )
-    pairs = [part if isinstance(part, tuple | list) else (part,) for part in parts]
-    try:
-        pixels = np.concatenate([np.asarray(pair[0]) for pair in pairs])
-        if labels is None and all(len(pair) > 1 for pair in pairs) and pairs:
-            labels = np.concatenate([np.asarray(pair[1]) for pair in pairs])
-    except ValueError as error:
-        raise ValueError(
-            "Invalid value for argument `images`. Expected batches of images of one "
-            f"shape. Received {len(pairs)} batches: {error}"
-        ) from None
-    return pixels, None if labels is None else _class_ids(labels)
+        return images.as_numpy_iterator()
+    # Iterators of Keras have a length, and no end.
+    if hasattr(images, "__getitem__") and hasattr(images, "__len__"):
+        return (images[index] for index in range(len(images)))
+    if isinstance(images, Iterable):
+        return images
+    raise TypeError(
+        "Invalid value for argument `images`. Expected an array, a `tf.data.Dataset` "
+        f"or an iterable of batches. Received: {type(images).__name__}"
+    )
+
+
+def _pair(part: Any, rank: int) -> tuple[Array, Array | None]:
+    """Returns a batch of images, with its labels where it has some."""
+    if isinstance(part, Mapping):
+        part = [part[name] for name in ("image", "label") if name in part]
+    pixels, *more = part if isinstance(part, tuple | list) and len(part) else (part,)
+    pixels = np.asarray(pixels)
+    labels = np.asarray(more[0]) if more else None
+    if pixels.ndim == rank:
+        return pixels[np.newaxis], None if labels is None else labels[np.newaxis]
+    return pixels, labels
 
 
 def _is_array(images: Images, rank: int) -> bool:
@@ -271,7 +287,7 @@ def _is_array(images: Images, rank: int) -> bool:
         return hasattr(images, "__array__")
     # A list of images, not one of batches.
     return not images or (
-        not isinstance(images[0], tuple) and np.ndim(images[0]) <= rank
+        not isinstance(images[0], tuple | Mapping) and np.ndim(images[0]) <= rank
     )
 
 

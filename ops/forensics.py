@@ -16,7 +16,8 @@ class Judgement(NamedTuple):
         fired: `(batch, 3)`, bool: which of C1, C2 and C3 hold.
         score: `(batch,)`, float32, higher for more adversarial.
         flagged: `(batch,)`, bool: whether any condition holds.
-        recovered: `(batch,)`, int64: the class of lowest correlation.
+        recovered: `(batch,)`, int64: the class of lowest correlation where an input is
+            flagged, else -1.
     """
 
     fired: tf.Tensor

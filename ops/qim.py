@@ -53,7 +53,12 @@ def message_signs(messages: npt.ArrayLike) -> npt.NDArray[np.float32]:
     Returns:
         `(pixels, num_messages)`, float32: 1 for the bit 0, -1 for the bit 1.
     """
-    return np.ascontiguousarray(1.0 - 2.0 * np.asarray(messages, np.float32).T)
+    bits = np.asarray(messages)
+    signs = np.empty(bits.shape[::-1], np.float32)
+    # In place: of many classes of large images there is no memory for several.
+    np.multiply(bits.T, -2.0, out=signs, casting="unsafe")
+    signs += 1.0
+    return signs
 
 
 def centred_shift(

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -22,6 +23,14 @@ class Batches(keras.utils.PyDataset):
         return PIXELS[rows], LABELS[rows]
 
 
+class Endless(Batches):
+    """As `ImageDataGenerator.flow` makes one."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield self[0]
+
+
 SOURCES = {
     "array": (PIXELS, None),
     "tensor": (tf.constant(PIXELS), None),
@@ -44,6 +53,14 @@ SOURCES = {
         LABELS,
     ),
     "PyDataset": (Batches(), LABELS),
+    "pair of arrays": ((PIXELS, LABELS), LABELS),
+    "dicts, as of tfds": (
+        PAIRS.map(lambda x, y: {"image": x, "label": y}),
+        LABELS,
+    ),
+    "list of single pairs": (list(zip(PIXELS, LABELS, strict=True)), LABELS),
+    "generator of single images": ((image for image in PIXELS), None),
+    "an iterator without an end that has a length": (Endless(), LABELS),
 }
 
 
@@ -71,7 +88,7 @@ def test_labels_that_are_given_count_more_than_those_that_come_along() -> None:
     ("source", "expected"),
     [
         (PAIRS.repeat(), "repeats for ever"),
-        ([PIXELS[:3], PIXELS[:3, :2]], "batches of images of one shape"),
+        ([PIXELS[:3], PIXELS[:3, :2]], "images, or batches of them, of one shape"),
         (3, "an array, a .tf.data.Dataset. or an iterable of batches.*int"),
     ],
 )

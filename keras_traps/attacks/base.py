@@ -27,6 +27,7 @@ from keras_traps._checks import (
     check_labels,
     check_number,
     check_positive,
+    check_range_is_used,
     check_share,
     from_unit,
 )
@@ -290,6 +291,7 @@ class Attack(abc.ABC):
             check_channels_last(model, name=self.name)
         shape = model.input_shape[1:]
         given = check_images(x, shape, bounds=bounds, name="x")
+        check_range_is_used(given, bounds, name="x")
         clean = in_standard_form(given, bounds)
         labels = check_labels(y, len(clean), num_classes)
         if loss is not None and loss not in self.losses:

@@ -221,13 +221,14 @@ class UAP(LinfAttack):
         digest = hashlib.sha256(images.data).hexdigest()
         key = (self, batch.seed, digest, weights_sha256(batch.model))
         last = learnt_on(batch.model)
-        if key not in last:
+        learnt = last.get(key)
+        if learnt is None:
             who = f"UAP on {batch.model.name!r}"
             with naming_examples(who, of=" of the background"):
                 learnt = self._learn(batch.model, images, chosen, draw)
             last.clear()
             last[key] = learnt
-        return last[key]
+        return learnt
 
     def _learn(
         self,
@@ -268,5 +269,5 @@ def learnt_on(model: keras.Model) -> dict[Hashable, UniversalPerturbation]:
 
 
 def _answers(model: keras.Model, images: FloatArray) -> IntArray:
-    answers = predict(model, images, batch_size=_ANSWER_BATCH)
+    answers = predict(model, images)
     return answers.argmax(axis=1).astype(np.int64)

@@ -131,10 +131,8 @@ class ForensicAnalyzer:
                 `batch_size` is not an integer of at least 1.
         """
         pixels, _ = read_images(images, rank=len(self.decoder.image_shape))
-        clean = check_images(pixels, self.decoder.image_shape, bounds=self.bounds)
-        check_range_is_used(clean, self.bounds)
         return self.fit_correlations(
-            self.correlations(clean, batch_size=batch_size), fpr=fpr
+            self.correlations(pixels, batch_size=batch_size), fpr=fpr
         )
 
     def fit_correlations(self, correlations: FloatArray, *, fpr: float = 0.05) -> Self:
@@ -188,6 +186,7 @@ class ForensicAnalyzer:
             batch_size = batch_size_for(shape, most=1024)
         check_count("batch_size", batch_size)
         array = check_images(images, shape, bounds=self.bounds)
+        check_range_is_used(array, self.bounds)
         return np.concatenate(
             [
                 self._correlate(tf.constant(array[start : start + batch_size])).numpy()

@@ -253,9 +253,15 @@ class QIMDecoder(keras.layers.Layer):
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads what `save_own_variables` wrote."""
         pixels = math.prod(self.image_shape)
-        bits = np.unpackbits(np.asarray(store["messages"]), axis=1, count=pixels)
+        packed, steps = np.asarray(store["messages"]), np.asarray(store["steps"])
+        if (len(packed), len(steps)) != (self.num_classes, pixels):
+            raise ValueError(
+                f"The secrets of {self.name!r} do not fit. Expected {self.num_classes} "
+                f"messages of {pixels} pixels. Received: {len(packed)} of {len(steps)}"
+            )
+        bits = np.unpackbits(packed, axis=1, count=pixels)
         self.signs.assign(ops.message_signs(bits))
-        self.pixel_steps.assign(np.asarray(store["steps"]))
+        self.pixel_steps.assign(steps)
         self.pixel_weights.assign(np.asarray(store["weights"]))
         self.shift.assign(self._centred_shift())
 

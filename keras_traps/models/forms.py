@@ -22,13 +22,24 @@ from keras_traps._checks import (
     to_unit,
 )
 from keras_traps.datasets import Dataset
-from keras_traps.models.inference import PerModel, inner_layers, predict
+from keras_traps.layers import LuringInput, QIMDecoder
+from keras_traps.models.inference import (
+    TRACING,
+    PerModel,
+    as_graph,
+    inner_layers,
+    predict,
+)
 from keras_traps.models.outputs import AttackedOutput, answers_of, check_classifier
+
+# What knows the range of pixels that it was made for.
+_TRAPS = (QIMDecoder, LuringInput)
 
 _forms: PerModel[dict[Any, keras.Model]] = PerModel()
 
-# After its own first layers, a network's numbers span about 1 to 6.
-_NARROWEST, _WIDEST = 0.1, 100.0
+# After its own first layers, a network's numbers span 1 to 6, or 255 where only means
+# are taken off; what was made for 0 to 1 makes 510 or more of 0 to 255.
+_NARROWEST, _WIDEST = 0.1, 400.0
 _USUAL: tuple[Bounds, ...] = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
 
 
@@ -57,7 +68,9 @@ def wrap(
         `model`.
 
     Raises:
-        ValueError: If `scale` or `offset` is not a number or one for each channel.
+        TypeError: If `model` is not a Keras model.
+        ValueError: If it is not built, `scale` or `offset` is not a number or one for
+            each channel, or channels to flip are not the last three.
 
     Example:
     >>> resnet = keras.applications.ResNet50(weights=None)
@@ -66,7 +79,22 @@ def wrap(
     >>> keras_traps.calibrate(of_rgb, images, bounds=(0, 255), ...)
     """
     check_flag("flip_channels", flip_channels)
-    shape = model.input_shape[1:]
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "Invalid value for argument `model`. Expected a Keras model. Received: "
+            f"{type(model).__name__}"
+        )
+    shape = getattr(model, "input_shape", (None,))[1:]
+    if not shape:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected a built model of images. "
+            f"Received: {model.name!r}"
+        )
+    if flip_channels and shape[-1] != 3:
+        raise ValueError(
+            "Invalid value for argument `flip_channels`. Expected `False` for images "
+            f"whose last axis is not of three channels. Received: shape {shape}"
+        )
     image = keras.Input(shape, name="image")
     pixels = keras.ops.flip(image, axis=-1) if flip_channels else image
     scales, offsets = (
@@ -92,6 +120,8 @@ def standard_form(
         return model
 
     def make() -> keras.Model:
+        # Shares the layers, and not the model: that would never be freed.
+        inner = as_graph(model, name=model.name)
         image = keras.Input(image_shape(shape), name="image")
         pixels = image
         if len(shape) != 3:
@@ -99,16 +129,17 @@ def standard_form(
         if bounds != UNIT:
             low, high = bounds
             pixels = keras.layers.Rescaling(high - low, low, dtype="float32")(pixels)
-        answer = model(pixels)
+        answer = inner(pixels)
         if binary:
             answer = two_columns(answer, output)
         return keras.Model(image, answer, name=model.name)
 
-    made = _forms.get(model, dict)
-    key = output, bounds
-    if key not in made:
-        made[key] = make()
-    return made[key]
+    with TRACING:
+        made = _forms.get(model, dict)
+        key = output, bounds
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
 
 def in_standard_form(images: FloatArray, bounds: Bounds) -> FloatArray:
@@ -155,13 +186,13 @@ def check_data(model: keras.Model, data: Dataset, *, name: str = "classifier") -
 
 
 def find_bounds(model: keras.Model, bounds: Bounds | None = None) -> Bounds:
-    """Returns the bounds that are given, else those of a trap in the model, else 0, 1.
+    """Returns the bounds that are given, else those of traps in the model, else 0, 1.
 
     Raises:
         ValueError: If the bounds are not two numbers, or do not fit the model.
     """
-    known = (getattr(layer, "bounds", None) for layer in inner_layers(model))
-    own: Bounds | None = next((one for one in known if isinstance(one, tuple)), None)
+    traps = (one for one in inner_layers(model) if isinstance(one, _TRAPS))
+    own: Bounds | None = next((one.bounds for one in traps), None)
     found = own or UNIT if bounds is None else check_bounds(bounds)
     if own is not None and found != own:
         raise ValueError(
@@ -210,11 +241,25 @@ def check_first_layers(model: keras.Model, bounds: Bounds, *, name: str) -> None
 
 
 def _first_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Lists what images pass before the first layer that has learnt weights."""
-    for layer in inner_layers(model):
-        if layer.weights and not (isinstance(layer, keras.Model) or _is_affine(layer)):
+    """Lists what images pass before the first learnt layer, as far as that is known."""
+    for one in _operations(model):
+        # Arithmetic and layers of one's own may change the range of pixels.
+        known = isinstance(one, keras.layers.Layer) and not (
+            isinstance(one, keras.layers.Lambda)
+            or type(one).__module__.partition(".")[0] != "keras"
+        )
+        if not known or (one.weights and not _is_affine(one)):
             return
-        yield layer
+        yield one
+
+
+def _operations(model: keras.Model) -> Iterator[keras.Operation]:
+    # A sequential model has layers alone.
+    for one in getattr(model, "operations", model.layers):
+        if isinstance(one, keras.Model):
+            yield from _operations(one)
+        else:
+            yield one
 
 
 def _is_affine(layer: keras.layers.Layer) -> bool:
@@ -234,7 +279,8 @@ def _span(layers: Sequence[keras.layers.Layer], bounds: Bounds) -> tuple[float, 
             if layer.invert:
                 scale, offset = 1 / scale, mean
         low, high = low * scale + offset, high * scale + offset
-    return float(np.mean(low)), float(np.mean(high))
+    # A channel that never changes is scaled beyond measure.
+    return float(np.median(low)), float(np.median(high))
 
 
 def _fits(layers: Sequence[keras.layers.Layer], bounds: Bounds) -> bool:

@@ -18,6 +18,11 @@ AttackedOutput = Literal["logits", "probabilities", "scores"]
 """As `Output`, or `"scores"`: neither, but attacked as if they were logits."""
 
 
+# The class, of no public name, that `keras.ops.sigmoid` puts into a graph.
+_image = keras.Input((2,))
+_SIGMOID = type(keras.Model(_image, ops.sigmoid(_image)).operations[-1])
+
+
 def subtract_row_maximum(logits: keras.KerasTensor) -> keras.KerasTensor:
     """Shifts each row of logits so that its largest is 0; softmax is unchanged."""
     return logits - ops.max(logits, axis=-1, keepdims=True)
@@ -66,7 +71,7 @@ def check_classifier(
     if len(shape_in) not in (2, 3, 4) or None in shape_in[1:]:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a model of images of one "
-            "known size, for each pixel has a key of its own: make one of that size by "
+            "known size; make one of that size by "
             "`image = keras.Input((224, 224, 3)); keras.Model(image, model(image))`. "
             f"Received: {model.name!r} with input shape {shape_in}"
         )
@@ -100,7 +105,8 @@ def _ends_in_sigmoid(model: keras.Model) -> bool:
     last = getattr(model, "operations", model.layers)[-1]
     if isinstance(last, keras.Model):
         return _ends_in_sigmoid(last)
-    return getattr(last, "activation", None) is keras.activations.sigmoid
+    activation = getattr(last, "activation", None)
+    return activation is keras.activations.sigmoid or type(last) is _SIGMOID
 
 
 def answers_of(outputs: npt.NDArray[Any], output: str) -> FloatArray:
@@ -136,7 +142,19 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
             "The classifier's outputs hold numbers that are not finite: check its "
             "weights and its preprocessing."
         )
-    if output_of(outputs) != output:
+    inside = ((outputs > 0) & (outputs < 1)).all()
+    found = output_of(outputs)
+    if outputs.shape[1] == 1:
+        # A few logits may all lie between 0 and 1.
+        found = output if inside else found
+    elif inside and found == "logits":
+        raise ValueError(
+            "Invalid value for argument `classifier`. Expected logits, or "
+            "probabilities that sum to 1. Received numbers that are all between 0 and "
+            f"1 and sum to {outputs[0].sum():.4g} for the first image, as those of a "
+            "multi-label classifier are."
+        )
+    if found != output:
         row = np.array2string(outputs[0], precision=3, threshold=8)
         raise ValueError(
             f"Invalid value for argument `output`. The outputs do not look like "
@@ -153,12 +171,14 @@ _LEAST_KAPPA = 0.1
 def chance_of(answers: IntArray, labels: IntArray, num_classes: int) -> float:
     """Returns how often answers would be right that are as many, but drawn by lot."""
     shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    if shares.max() == 1:
+        # Of images of one class, answers of that class are no chance.
+        return 1 / num_classes
     return float(shares @ np.bincount(answers, minlength=num_classes)) / len(answers)
 
 
 def is_near_chance(accuracy: float, chance: float) -> bool:
     """Tells whether a classifier is right hardly more often than by chance."""
-    # Where all images are of one class, chance is right as well.
     return chance < 1 and (accuracy - chance) / (1 - chance) < _LEAST_KAPPA
 
 
@@ -207,5 +227,8 @@ def check_on_noise(
     noise = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
     outputs = predict(model, from_unit(noise, bounds))
     found = output or output_of(outputs)
+    if output is None and outputs.shape[1] == 1 and found == "probabilities":
+        # A few logits may all lie between 0 and 1.
+        found = "probabilities" if _ends_in_sigmoid(model) else "logits"
     check_outputs(outputs, found)
     return found

@@ -1,4 +1,5 @@
-import dataclasses
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_traps.datasets import Dataset
+from keras_traps.layers import QIMDecoder
 from keras_traps.models import wrap
 from keras_traps.models.forms import (
-    check_data,
     check_first_layers,
-    class_answers,
     find_bounds,
-    for_model,
     in_standard_form,
     standard_form,
 )
@@ -101,7 +99,15 @@ def test_one_output_becomes_two_of_the_same_probabilities(output: Any) -> None:
     np.testing.assert_allclose(made, tf.concat([1 - given, given], 1), atol=1e-6)
 
 
+@keras.saving.register_keras_serializable(package="test_forms")
+class Shrunk(layers.Layer):
+    def call(self, images: Any) -> Any:
+        return images / 255
+
+
 NORMALIZATION = {"mean": [123.7, 116.3, 103.5], "variance": [3410.0, 3259.0, 3291.0]}
+
+NORMALIZED = layers.Normalization(mean=[0.48, 0.46, 0.41], variance=[0.05] * 3)
 
 
 @pytest.mark.parametrize(
@@ -137,61 +143,73 @@ def test_layers_behind_the_first_weights_say_nothing_of_pixels() -> None:
     check_first_layers(model, (0.0, 1.0), name="classifier")
 
 
-def test_bounds_are_those_that_a_layer_of_the_model_was_made_for() -> None:
+@pytest.mark.parametrize(
+    ("first", "bounds"),
+    [
+        # Means alone are taken off, as by `preprocess_input` of ResNet50.
+        ([layers.Rescaling(1.0, [-103.9, -116.8, -123.7])], (0.0, 255.0)),
+        ([layers.Rescaling(255.0)], (0.0, 1.0)),
+        # What may change the range is not looked behind.
+        ([layers.Lambda(lambda x: x / 255), NORMALIZED], (0.0, 255.0)),
+        ([Shrunk(), NORMALIZED], (0.0, 255.0)),
+    ],
+    ids=["means", "grey levels", "lambda", "own layer"],
+)
+def test_bounds_that_may_fit_are_taken(
+    first: list[layers.Layer], bounds: tuple[float, float]
+) -> None:
+    check_first_layers(classifier(*first), bounds, name="classifier")
+
+
+def test_arithmetic_before_a_normalization_is_not_looked_behind() -> None:
+    image = keras.Input((6, 5, 3))
+    pixels = NORMALIZED(image / 255.0)
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(pixels)))
+    check_first_layers(model, (0.0, 255.0), name="classifier")
+
+
+def test_a_pixel_that_never_changes_says_nothing_of_the_range() -> None:
+    normalization = layers.Normalization()
+    images = RNG.random((50, 30))
+    images[:, ::3] = 0
+    normalization.adapt(images)
+    model = classifier(normalization, shape=(30,))
+    check_first_layers(model, (0.0, 1.0), name="classifier")
+    with pytest.raises(ValueError, match="argument `bounds`"):
+        check_first_layers(model, (0.0, 255.0), name="classifier")
+
+
+def test_bounds_are_those_of_the_traps_in_the_model() -> None:
     model = classifier()
     assert find_bounds(model) == (0.0, 1.0)
     assert find_bounds(model, (0, 255)) == (0.0, 255.0)
-    marked = classifier(layers.Identity(name="marked"))
-    marked.get_layer("marked").bounds = (-1.0, 1.0)
-    assert find_bounds(marked) == (-1.0, 1.0)
+    # A layer of one's own may mean something else by the name.
+    other = classifier(layers.Identity(name="marked"))
+    other.get_layer("marked").bounds = (-5.0, 5.0)
+    assert find_bounds(other) == (0.0, 1.0)
+    image = keras.Input((6, 5, 3))
+    trapped = keras.Model(image, QIMDecoder(3, bounds=(-1, 1))(image))
+    assert find_bounds(trapped) == (-1.0, 1.0)
     with pytest.raises(ValueError, match=r"argument `bounds`.*\(-1.0, 1.0\)"):
-        find_bounds(marked, (0, 1))
+        find_bounds(trapped, (0, 1))
     for wrong in ((1, 0), (0, 1, 2), "ab", (0, float("inf"))):
         with pytest.raises(ValueError, match="argument `bounds`"):
             find_bounds(model, wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8), (64,), (1, 8, 8)])
-def test_images_are_given_as_a_model_takes_them(
-    shape: tuple[int, ...], digits_test: Dataset
-) -> None:
-    model = classifier(shape=shape, outputs=10)
-    check_data(model, digits_test)
-    given = for_model(model, digits_test.images, (-1.0, 1.0))
-    assert given.shape == (500, *shape)
-    expected = 2 * digits_test.images.reshape(500, 64) - 1
-    np.testing.assert_allclose(given.reshape(500, 64), expected, atol=1e-6)
+def test_a_model_in_another_form_is_freed_with_its_owner() -> None:
+    model = classifier(outputs=1)
+    standard_form(model, "logits", (0.0, 255.0))
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
 
 
-def test_one_output_is_answered_with_a_column_for_each_class(
-    digits_test: Dataset,
-) -> None:
-    images = digits_test.images[:20]
-    model = classifier(shape=(8, 8, 1), outputs=1)
-    answers = class_answers(model, images, "logits")
-    np.testing.assert_allclose(answers[:, 1:], model(images), rtol=1e-5)
-    assert (answers[:, 0] == 0).all()
-
-
-@pytest.mark.parametrize(
-    ("shape", "outputs", "expected"),
-    [
-        ((28, 28, 1), 10, r"shape \(8, 8, 1\).*'digits'.*shape \(28, 28, 1\)"),
-        ((8, 8, 3), 10, r"shape \(8, 8, 1\)"),
-        ((192,), 10, r"shape \(8, 8, 1\)"),
-        ((8, 8, 1), 7, "of 10 classes, as 'digits' has.*'functional.*' of 7 classes"),
-        ((8, 8, 1), 1, "of 10 classes.* of 2 classes"),
-    ],
-)
-def test_data_of_other_images_or_classes_are_refused(
-    shape: tuple[int, ...], outputs: int, expected: str, digits_test: Dataset
-) -> None:
-    with pytest.raises(ValueError, match=f"argument `mine`.*{expected}"):
-        check_data(classifier(shape=shape, outputs=outputs), digits_test, name="mine")
-
-
-def test_two_classes_are_those_of_one_output(digits_test: Dataset) -> None:
-    two: Any = {"labels": digits_test.labels % 2, "num_classes": 2}
-    check_data(
-        classifier(shape=(8, 8), outputs=1), dataclasses.replace(digits_test, **two)
-    )
+def test_what_cannot_be_wrapped_is_refused() -> None:
+    with pytest.raises(TypeError, match="argument `model`"):
+        wrap(layers.Dense(3))
+    with pytest.raises(ValueError, match="a built model"):
+        wrap(keras.Sequential([layers.Dense(3)]))
+    with pytest.raises(ValueError, match="argument `flip_channels`"):
+        wrap(classifier(shape=(3, 6, 5)), flip_channels=True)

@@ -9,6 +9,7 @@ from keras import layers
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import (
     chance_of,
+    check_answers,
     check_classifier,
     check_on_noise,
     check_outputs,
@@ -177,3 +178,27 @@ def test_chance_is_what_as_many_answers_by_lot_are_worth() -> None:
     assert is_near_chance(0.159, 0.1)
     assert not is_near_chance(0.35, 0.1)
     assert not is_near_chance(1.0, 1.0)
+
+
+def test_a_few_values_of_one_output_may_be_logits_between_0_and_1() -> None:
+    few = np.array([[0.2], [0.7]], np.float32)
+    check_outputs(few, "logits")
+    check_outputs(few, "probabilities")
+    with pytest.raises(ValueError, match="do not look like probabilities"):
+        check_outputs(few * 3, "probabilities")
+
+
+def test_several_independent_sigmoids_are_known_by_their_numbers() -> None:
+    with pytest.raises(ValueError, match=r"argument `classifier`.*multi-label"):
+        check_outputs(np.array([[0.2, 0.9, 0.8]], np.float32), "logits")
+    hidden = keras.Model(IMAGE, keras.ops.sigmoid(layers.Dense(3)(IMAGE)))
+    with pytest.raises(ValueError, match="3 sigmoids"):
+        check_classifier(hidden, "logits")
+
+
+def test_of_images_of_one_class_most_may_be_right() -> None:
+    labels = np.zeros(100, int)
+    answers = np.where(np.arange(100) < 97, 0, 1)
+    assert check_answers(answers, labels, 3, (0.0, 1.0)) == 0.97
+    with pytest.raises(ValueError, match=r"than chance, 33\.3%"):
+        check_answers(1 - answers, labels, 3, (0.0, 1.0))
