@@ -50,8 +50,8 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.serving_load \
 	  --model_base_path=saved_models/digits_attractors
 
-# The seed of the shipped models is no secret: they are there to try serving with.
-SHIPPED := --seed=0 --made_by="make saved-models"
+# The key of the shipped models is no secret: they are there to try serving with.
+SHIPPED := --public_key=0 --made_by="make saved-models"
 saved-models: $(VENV)/.package
 	$(BIN)/python recipes/train.py --dataset=digits --overwrite \
 	  --output=runs/saved_models/digits.keras

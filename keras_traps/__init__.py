@@ -2,8 +2,8 @@
 
 Example:
 >>> import keras_traps
->>> calibration = keras_traps.calibrate(classifier, images, output="logits")
->>> trapped = keras_traps.inject(classifier, calibration.settings)
+>>> calibration = keras_traps.calibrate(classifier, images, labels, bounds=(0, 255))
+>>> trapped = keras_traps.inject(classifier, calibration)
 >>> analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
 >>> analyzer.detect(suspects).is_adversarial
 """
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keras_traps.attractors import (
         Calibration,
         ForensicAnalyzer,
+        Key,
         TrapSettings,
         calibrate,
         inject,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Calibration",
     "ForensicAnalyzer",
+    "Key",
     "TrapSettings",
     "attacks",
     "calibrate",

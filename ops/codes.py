@@ -66,7 +66,18 @@ class Key:
 
     @classmethod
     def of(cls, key: "bytes | Key | None") -> "Key":
-        """Returns the key that an argument `key` means."""
+        """Returns the key that an argument `key` means.
+
+        Args:
+            key: A key, its secret, or `None` for a new one.
+
+        Returns:
+            A key, the same where it is one.
+
+        Raises:
+            TypeError: If it is nothing of that.
+            ValueError: If the secret is too short.
+        """
         return key if isinstance(key, Key) else cls(key)
 
     @classmethod

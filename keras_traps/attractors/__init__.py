@@ -10,12 +10,14 @@ from keras_traps.attractors.injection import (
 )
 from keras_traps.attractors.integration import integrate
 from keras_traps.attractors.thresholds import Thresholds
+from keras_traps.ops.codes import Key
 from keras_traps.ops.forensics import CONDITIONS
 
 __all__ = [
     "CONDITIONS",
     "Calibration",
     "ForensicAnalyzer",
+    "Key",
     "Thresholds",
     "TrapSettings",
     "Verdict",

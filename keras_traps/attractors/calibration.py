@@ -97,9 +97,12 @@ class Calibration:
             TypeError: If a field without a default is missing, or one is unknown.
             ValueError: If a setting is out of its range.
         """
-        settings = TrapSettings.from_dict(data["settings"], key=key)
-        told = tuple(data.get("explanation", ()))
-        return cls(**{**data, "settings": settings, "explanation": told})
+        made = cls(**data)
+        return dataclasses.replace(
+            made,
+            settings=TrapSettings.from_dict(data["settings"], key=key),
+            explanation=tuple(made.explanation),
+        )
 
     def with_key(
         self, key: Key | bytes | None, classifier: keras.Model, images: Images

@@ -222,6 +222,20 @@ def add_work(parser: Parser, seed: str) -> None:
     parser.switch("resume", "Go on in a --workdir in use.")
 
 
+def add_key(parser: Parser, default: str) -> None:
+    """Adds the flags of the traps' secret; `default` says which one is taken."""
+    about = (
+        "The file of the traps' secret key. Where there is none, a new key is written "
+        f"to it, for its owner's eyes alone. Defaults to {default}."
+    )
+    parser.flag("key_file", about, path)
+    about = (
+        "A number to make a key of that is public, in place of a secret one, for an "
+        "experiment that others are to repeat."
+    )
+    parser.flag("public_key", about, whole)
+
+
 def add_traps(parser: Parser) -> None:
     """Adds the flags of a classifier and its traps, and those of the work."""
     add_data(parser)
@@ -249,7 +263,8 @@ def add_traps(parser: Parser) -> None:
     parser.flag("calibration", about, file)
     about = "The false-positive rates to set thresholds for."
     parser.flag("fpr", about, share, default=(0.05, 0.005), several=True)
-    add_work(parser, "The seed of messages, targets and attacks.")
+    add_key(parser, "`key` in --workdir")
+    add_work(parser, "The seed of targets and attacks.")
 
 
 def add_attacks(parser: Parser, attacks: str) -> None:

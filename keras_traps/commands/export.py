@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +51,9 @@ def add_flags(parser: command_line.Parser) -> None:
     parser.flag("fpr", about, command_line.share, default=0.05)
     about = "From how many training images at most."
     parser.flag("num_images", about, count, default=10_000)
-    about = (
-        "The seed of the messages: the defence's secret. Defaults to that of "
-        "--calibration, or to one drawn by chance, which nobody is told. A trapped "
-        "--model has its own."
+    command_line.add_key(
+        parser, "a new key that is kept nowhere; a trapped --model has its own"
     )
-    parser.flag("seed", about, command_line.whole)
     parser.flag("lure", "A .keras file of the network P of a lured model.", file)
     parser.flag("deploy", "What a lured model answers; with --lure.", options=DEPLOYS)
     about = "The model's folder; its last part is its name."
@@ -155,23 +151,21 @@ def _trapped(
 
     metrics = {}
     if not is_trapped(model):
-        seed, asked = arguments.seed, given(arguments, "bounds", "output")
+        key, asked = trapping.read_key(arguments), given(arguments, "bounds", "output")
         if arguments.calibration is not None:
-            calibration = trapping.read_calibration(arguments.calibration)
+            calibration = trapping.read_calibration(arguments.calibration, key)
             trapping.check_made_with(arguments.calibration, calibration, asked)
-            if seed is not None:
-                calibration = calibration.reseeded(seed)
         else:
-            asked["seed"] = secrets.randbits(63) if seed is None else seed
             images = for_model(
                 model, clean.images, find_bounds(model, arguments.bounds)
             )
-            calibration = calibrate(model, images, clean.labels, **asked)
+            calibration = calibrate(model, images, clean.labels, key=key, **asked)
         settings = calibration.settings
         metrics["accuracy_classifier"] = trapping.accuracy(
             model, test, settings.output, settings.bounds
         )
         model = inject(model, settings)
+        trapping.keep_key(arguments, key)
     bounds = find_bounds(model, arguments.bounds)
     if arguments.analyzer is None:
         images = for_model(model, clean.images, bounds)

@@ -25,6 +25,7 @@ from keras_traps.evaluation.subjects import Defence, defend
 from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
 from keras_traps.models.forms import check_data, class_answers, for_model
 from keras_traps.models.outputs import AttackedOutput, check_classifier
+from keras_traps.ops import Key
 from keras_traps.provenance import provenance, weights_sha256
 
 _DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
@@ -142,11 +143,31 @@ def accuracy(
     return float((answers == data.labels).mean())
 
 
-def read_calibration(path: Path) -> Calibration:
-    """Reads a `calibration.json`."""
+def read_key(arguments: Flags, default: Path | None = None) -> Key:
+    """Returns the key of `add_key`'s flags, a new one where there is none yet."""
+    path = arguments.key_file or default
+    if arguments.public_key is not None:
+        if arguments.key_file is not None:
+            raise CommandLineError("--public_key takes the place of --key_file")
+        return Key.from_seed(arguments.public_key)
+    with refusing("--key_file"):
+        return Key.load(path) if path is not None and path.exists() else Key()
+
+
+def keep_key(arguments: Flags, key: Key, default: Path | None = None) -> None:
+    """Writes a new secret key to its file."""
+    path = arguments.key_file or default
+    if arguments.public_key is None and path is not None and not path.exists():
+        with refusing("--key_file"):
+            key.save(path)
+
+
+def read_calibration(path: Path, key: Key) -> Calibration:
+    """Reads a `calibration.json`, for the traps of a key."""
     with refusing(f"{path} is no calibration"):
         try:
-            return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return Calibration.from_dict(data, key=key)
         except (AttributeError, TypeError) as error:
             raise ValueError(error) from error
 
@@ -161,6 +182,7 @@ def trap(arguments: Flags, train: datasets.Dataset, test: datasets.Dataset) -> T
         calibration = _calibration(arguments, classifier, train)
         settings, fprs = calibration.settings, arguments.fpr
         defence = defend(classifier, settings, train.images, fprs=fprs)
+    keep_key(arguments, settings.key, arguments.workdir / "key")
     facts = provenance(
         arguments.command_line,
         seed=arguments.seed,
@@ -179,14 +201,14 @@ def _calibration(
     """Reads the calibration of `--calibration` or `--resume`, or makes one."""
     names = ("bounds", "output", "budget", "small_step_share", "temperature")
     asked = given(arguments, *names)
+    key = read_key(arguments, arguments.workdir / "key")
     path, written = arguments.calibration, arguments.workdir / "calibration.json"
     if path is None and arguments.resume and written.exists():
         path = written
     if path is None:
         images = for_model(classifier, train.images, asked.get("bounds", UNIT))
-        asked["seed"] = arguments.seed
-        return calibrate(classifier, images, train.labels, **asked)
-    calibration = read_calibration(path).reseeded(arguments.seed)
+        return calibrate(classifier, images, train.labels, key=key, **asked)
+    calibration = read_calibration(path, key)
     check_made_with(path, calibration, asked)
     return calibration
 
@@ -195,7 +217,7 @@ def check_made_with(
     path: Path, calibration: Calibration, asked: Mapping[str, Any]
 ) -> None:
     """Refuses flags that a calibration was not made with."""
-    there = {**dataclasses.asdict(calibration), **calibration.settings.to_dict()}
+    there = {**calibration.to_dict(), **calibration.settings.to_dict()}
     for name, value in asked.items():
         if there[name] != value:
             made, wanted = (

@@ -143,7 +143,7 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
             "weights and its preprocessing."
         )
     inside = ((outputs > 0) & (outputs < 1)).all()
-    found = output_of(outputs)
+    found: str = output_of(outputs)
     if outputs.shape[1] == 1:
         # A few logits may all lie between 0 and 1.
         found = output if inside else found

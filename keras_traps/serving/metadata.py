@@ -42,7 +42,7 @@ def write_metadata(
     metrics: Mapping[str, float] | None,
     data_sha256: str | None,
 ) -> None:
-    """Writes `defense.json`, which holds no seed, threshold or fingerprint."""
+    """Writes `defense.json`, which holds no key, threshold or fingerprint."""
     undefended = "none" if subject.lure is None else "luring"
     content: dict[str, Any] = {
         "format": "keras_traps.defense.v1",
@@ -75,7 +75,7 @@ def card(
     made_by: str | None = None,
     note: str = "",
 ) -> str:
-    """Returns a model's card as Markdown. It tells no seed.
+    """Returns a model's card as Markdown. It tells no secret.
 
     Args:
         exported: The version.
@@ -89,8 +89,6 @@ def card(
     Returns:
         The text.
     """
-    # A value may follow its flag after a space, as a word of its own.
-    words = re.sub(r"(?<=\0)--?seed[=\0][^\0]*", "--seed=SECRET", "\0".join(argv))
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_traps.serving"),
         undefined=jinja2.StrictUndefined,
@@ -102,7 +100,7 @@ def card(
         exported=exported,
         test=test,
         metrics=metrics,
-        facts=provenance(words.split("\0")),
+        facts=provenance(argv),
         made_by=made_by,
         note=note,
     )

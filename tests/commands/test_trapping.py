@@ -18,6 +18,7 @@ from keras_traps.commands import command_line, trapping
 from keras_traps.commands.command_line import CommandLineError
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.subjects import Defence
+from keras_traps.ops import Key
 
 
 def asked(**flags: Any) -> argparse.Namespace:
@@ -269,7 +270,7 @@ def test_a_calibration_that_is_damaged_is_told(text: str, tmp_path: Path) -> Non
     path = tmp_path / "calibration.json"
     path.write_text(text)
     with pytest.raises(CommandLineError, match=r"calibration\.json is no calibration"):
-        trapping.read_calibration(path)
+        trapping.read_calibration(path, Key())
 
 
 def test_records_are_not_mixed_with_those_of_another_calibration(
@@ -287,3 +288,21 @@ def test_records_are_not_mixed_with_those_of_another_calibration(
         trapping.open_store(
             arguments, trapped._replace(calibration=other), digits_train, digits_test
         )
+
+
+def test_a_key_is_made_once_and_a_public_one_is_asked_for(tmp_path: Path) -> None:
+    none = {"key_file": None, "public_key": None}
+    first = trapping.read_key(asked(**none), tmp_path / "key")
+    trapping.keep_key(asked(**none), first, tmp_path / "key")
+    assert trapping.read_key(asked(**none), tmp_path / "key") == first
+    assert trapping.read_key(asked(**none)) != first
+    public = asked(**{**none, "public_key": 7})
+    assert trapping.read_key(public, tmp_path / "other") == Key.from_seed(7)
+    trapping.keep_key(public, Key.from_seed(7), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "damaged").write_text("no key")
+    for flags in ({"public_key": 7, "key_file": tmp_path}, {"key_file": tmp_path}):
+        with pytest.raises(CommandLineError, match="--key_file"):
+            trapping.read_key(asked(**{**none, **flags}))
+    with pytest.raises(CommandLineError, match="holds no key"):
+        trapping.read_key(asked(**{**none, "key_file": tmp_path / "damaged"}))

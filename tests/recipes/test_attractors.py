@@ -108,17 +108,26 @@ def test_a_calibration_that_was_made_otherwise_is_refused(
         run(digits_file, finished, "--resume", *FEW, "--output=probabilities")
 
 
-def test_a_calibration_is_used_for_another_seed(
+def test_a_calibration_is_used_for_another_key(
     finished: Path, digits_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trapping, "calibrate", fail)
     given, workdir = finished / "calibration.json", tmp_path / "run"
-    flags = (f"--calibration={given}", "--seed=1", "--fpr=0.1", *FEW)
+    flags = (f"--calibration={given}", "--public_key=1", "--fpr=0.1", *FEW)
     run(digits_file, workdir, *flags)
     first = json.loads(given.read_text())
     second = json.loads((workdir / "calibration.json").read_text())
-    assert (first["settings"].pop("seed"), second["settings"].pop("seed")) == (0, 1)
     assert second["settings"] == first["settings"]
+    # Another key is another decoder, and the secret one is in no file but its own.
+    decoders = [findings(each)["provenance"]["decoder"] for each in (finished, workdir)]
+    assert decoders[0] != decoders[1]
+    secret = (finished / "key").read_text().strip()
+    assert (finished / "key").stat().st_mode & 0o777 == 0o600
+    for file in finished.rglob("*"):
+        if file.is_file() and file.name != "key":
+            assert secret.encode() not in file.read_bytes()
+            assert bytes.fromhex(secret) not in file.read_bytes()
+    assert not (workdir / "key").exists()
     assert list(findings(workdir)["thresholds"]) == ["0.1"]
 
 
@@ -181,7 +190,7 @@ def test_a_model_of_grey_levels_gives_the_numbers_of_shares(
     image = keras.Input((8, 8, 1))
     scaled = keras.layers.Rescaling(1 / 255)(image)
     keras.Model(image, digits_classifier(scaled)).save(tmp_path / "grey.keras")
-    both = (*FEW, "--attacks=PGD", "--seed=3")
+    both = (*FEW, "--attacks=PGD", "--public_key=3")
     run(digits_file, tmp_path / "plain", *both)
     with pytest.raises(CommandLineError, match=r"`bounds`.*bounds=\(0, 255\)"):
         run(tmp_path / "grey.keras", tmp_path / "grey", *both)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_traps.attractors import TrapSettings, inject
 from keras_traps.commands.command_line import CommandLineError
+from keras_traps.ops import Key
 from keras_traps.serving import FORMATS, SelfTest
 
 
@@ -21,7 +22,12 @@ def run(*arguments: str) -> None:
 def trapped(digits_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trapped") / "digits.keras"
     settings = TrapSettings(
-        output="logits", a0=-1e-3, a1=-1.0, a2=0.5, step_weights=(2.0, 1.0), seed=4
+        output="logits",
+        a0=-1e-3,
+        a1=-1.0,
+        a2=0.5,
+        step_weights=(2.0, 1.0),
+        key=Key.from_seed(4),
     )
     inject(keras.saving.load_model(digits_file), settings).save(path)
     return path
@@ -45,7 +51,7 @@ def test_one_command_traps_measures_and_exports(
     run(
         f"--model={digits_file}",
         f"--directory={directory}",
-        "--seed=20261122",
+        f"--key_file={tmp_path / 'key'}",
         "--signatures=serving_default,analyze",
         "--warmup_batch_sizes=2",
         "--format=tflite",
@@ -59,8 +65,9 @@ def test_one_command_traps_measures_and_exports(
     card = (directory / "1" / "README.md").read_text()
     assert str(tmp_path) not in card
     assert "--signatures=serving_default,analyze" in card
-    assert "20261122" not in card
-    assert "--seed=SECRET" in card
+    secret = (tmp_path / "key").read_text().strip()
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert secret not in card
     told = json.loads((directory / "1" / "assets.extra" / "defense.json").read_text())
     assert 0 < told["metrics"]["false_positive_rate"] < 0.2
     assert f"{told['metrics']['accuracy']:.2%}" in card
