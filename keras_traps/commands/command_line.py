@@ -280,7 +280,7 @@ def add_running(parser: Parser) -> None:
     """Adds the flags that say how many images are attacked, and where."""
     about = "How many test images to attack at most."
     parser.flag("num_examples", about, count, default=1000)
-    about = "How many images are attacked at once."
+    about = "How many images are attacked at once, fewer where they are large."
     parser.flag("chunk_size", about, count, default=250)
     about = (
         "Where the attacks run: in this process, or spread by Ray over the cores or "
