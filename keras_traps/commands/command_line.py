@@ -190,6 +190,27 @@ def add_data(
     parser.flag("data_dir", about, path)
 
 
+def add_model_and_images(parser: Parser, *, required: bool = True) -> None:
+    """Adds what a command is about: a model, and images that it classifies."""
+    parser.add_argument("model", type=file, metavar="MODEL", help="A .keras file.")
+    about = (
+        "Images with their classes: folder:PATH for image files in a folder for each "
+        "class, an .npz file, or the name of a data set. Those of a folder are resized "
+        "as the model needs them."
+    )
+    optional: dict[str, Any] = {} if required else {"nargs": "?"}
+    parser.add_argument("dataset", metavar="IMAGES", help=about, **optional)
+    about = "The folder of a data set that is named; nothing is downloaded then."
+    parser.flag("data_dir", about, path)
+    about = (
+        "The least and the largest value of a pixel that the model was trained on, "
+        "such as 0,255. Defaults to "
+    )
+    about += "0,1." if required else "what the model and IMAGES tell."
+    parser.flag("bounds", about, number(), several=True)
+    parser.set_defaults(image_size=())
+
+
 def add_work(parser: Parser, seed: str) -> None:
     """Adds the flags of where work is kept; `seed` says what the seed is of."""
     parser.flag("workdir", "The folder for all that is made.", path, required=True)

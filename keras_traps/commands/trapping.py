@@ -19,6 +19,7 @@ from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.records import RecordStore, check_workdir, record_settings
 from keras_traps.evaluation.subjects import Defence, defend
 from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
+from keras_traps.models.forms import check_data
 from keras_traps.models.inference import predict
 from keras_traps.provenance import provenance, weights_sha256
 
@@ -46,6 +47,22 @@ def load_data(
     with refusing():
         train = datasets.load(name, "train", folder, image_size=size)
         return train, datasets.load(name, "test", folder, image_size=size)
+
+
+def load_for(
+    model: keras.Model, arguments: Flags
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Loads images for a model; those of a folder are resized as it takes them."""
+    shape = model.input_shape[1:]
+    if arguments.dataset.startswith("folder:") and not arguments.image_size:
+        # What is not so, is told below.
+        height, width, channels = (*shape, 1, 1)[:3]
+        arguments.image_size = height, width, 3 if channels == 3 else 1
+    train, test = load_data(arguments)
+    with refusing():
+        check_data(model, train, name="MODEL")
+        check_data(model, test, name="MODEL")
+    return train, test
 
 
 def load_model(path: Path, flag: str) -> keras.Model:
