@@ -91,6 +91,7 @@ def _attractors(arguments: argparse.Namespace) -> None:
     from keras_traps import attacks
     from keras_traps._files import keep_settings, make_writable
     from keras_traps.commands import trapping
+    from keras_traps.models.forms import standard_form
 
     workdir, dataset, seed = arguments.workdir, arguments.dataset, arguments.seed
     with command_line.refusing():
@@ -101,6 +102,13 @@ def _attractors(arguments: argparse.Namespace) -> None:
         constants = trapped.calibration.to_dict()
         keep_settings(workdir / "calibration.json", constants, resume=True)
     defence, calibration = trapped.defence, trapped.calibration
+    model, output, bounds = defence.classifier, defence.output, defence.bounds
+    if standard_form(model, output, bounds) is not model:
+        raise command_line.CommandLineError(
+            "figures are drawn of classifiers with an output for each class, of images "
+            "of height, width and channels with pixels from 0 to 1, and not of "
+            f"{model.name} with bounds {bounds}: put what differs into a model"
+        )
     few = test.take(min(arguments.num_examples, len(test)))
     preset = trapping.PRESETS.get(dataset, "table7_cifar10")
     fgsm, pgd, umifgsm = attacks.preset(preset, ("FGSM", "PGD", "UMIFGSM"))

@@ -18,6 +18,7 @@ from keras_traps.evaluation.report import write_luring_tables
 from keras_traps.evaluation.runner import attack_all
 from keras_traps.evaluation.subjects import Subject, choose_examples, luring_subjects
 from keras_traps.luring.schemes import SOFTNESS
+from keras_traps.models.forms import check_data
 from keras_traps.models.inference import predict
 from keras_traps.provenance import provenance, weights_sha256
 from keras_traps.rates import Rate
@@ -128,6 +129,7 @@ def _subjects(
     arguments: Flags, folder: Folder, variant: str, test: Dataset
 ) -> list[Subject]:
     target = folder.target()
+    check_data(target, test, name="--model")
     facts = folder.facts(variant)
     weights = {"target": weights_sha256(target), "variant": facts["model"]}
     if facts["target_sha256"] != weights["target"]:

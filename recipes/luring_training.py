@@ -26,6 +26,7 @@ from keras_traps.luring.training import (
 )
 from keras_traps.models import cifar10_vgg, digits_cnn, madry_mnist_cnn, svhn_vgg
 from keras_traps.models.architectures import VICTIM_RECIPES
+from keras_traps.models.forms import check_data
 from keras_traps.models.inference import predict
 from keras_traps.models.training import save_model
 from keras_traps.provenance import provenance, rounding_environment, weights_sha256
@@ -56,6 +57,8 @@ def train(arguments: Flags) -> None:
     data, test = load_data(arguments)
     with refusing():
         make_writable(folder.path, name="workdir")
+        if folder.model:
+            check_data(folder.target(), test, name="--model")
     prepare_devices()
     hush_retracing()
     for variant in variants:

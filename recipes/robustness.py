@@ -28,11 +28,12 @@ def main(argv: Sequence[str]) -> None:
     arguments = _parser().parse(argv)
 
     from keras_traps.commands import trapping
+    from keras_traps.evaluation.metrics import clean_accuracy
     from keras_traps.evaluation.render import percent
     from keras_traps.evaluation.report import write_worst_case
     from keras_traps.evaluation.runner import worst_case
     from keras_traps.evaluation.subjects import attractor_subjects, choose_examples
-    from keras_traps.models.inference import predict
+    from keras_traps.models.forms import class_answers
     from keras_traps.models.logits import logits_model
 
     trapping.begin(arguments)
@@ -41,13 +42,16 @@ def main(argv: Sequence[str]) -> None:
     trapped = trapping.trap(arguments, train, test)
     defence = trapped.defence
     store = trapping.open_store(arguments, trapped, train, test)
+    model, output, bounds = defence.classifier, defence.output, defence.bounds
+    outputs = class_answers(model, test.images, output, bounds)
     with command_line.refusing():
         examples = choose_examples(
             test,
-            [predict(defence.classifier, test.images)],
+            [outputs],
             num_examples=arguments.num_examples,
             seed=arguments.seed,
-            logits=logits_model(defence.classifier, defence.output),
+            logits=logits_model(model, output),
+            bounds=bounds,
         )
     [subject] = attractor_subjects(defence, examples, [arguments.subject])
     found = worst_case(
@@ -61,7 +65,10 @@ def main(argv: Sequence[str]) -> None:
     )
     facts = {**trapped.provenance, "attack settings": trapping.preset_name(arguments)}
     fpr, workdir = max(defence.analyzers), arguments.workdir
-    paths = write_worst_case(found, chosen, workdir, fpr=fpr, provenance=facts)
+    clean = clean_accuracy(outputs.argmax(axis=1), test.labels, outputs.shape[1])
+    paths = write_worst_case(
+        found, chosen, workdir, fpr=fpr, clean=clean, provenance=facts
+    )
     print(f"{'attack':<10} {'still stood':>11} {'got through':>11}")
     for name, count in found.tried.items():
         print(f"{name:<10} {count:>11} {found.felled[name]:>11}")

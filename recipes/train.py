@@ -111,6 +111,7 @@ def main(argv: Sequence[str]) -> None:
 
     from keras_traps import models
     from keras_traps.commands import trapping
+    from keras_traps.models.forms import check_data
     from keras_traps.models.training import is_chief, make_strategy, save_model
 
     with refusing():
@@ -128,6 +129,8 @@ def main(argv: Sequence[str]) -> None:
             model = getattr(models, _BUILDERS[arguments.dataset])()
         else:
             model = trapping.load_classifier(arguments.model, arguments.dataset)
+            with refusing():
+                check_data(model, test, name="--model")
         augment = _augmentation(arguments)
     with refusing():
         models.train(

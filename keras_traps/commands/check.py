@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,9 @@ def look(arguments: Flags) -> None:
     hush_retracing()
     with _obstacles():
         model = trapping.load_model(arguments.model, "MODEL")
+        classes = check_classifier(model, "logits", name="MODEL")
         if is_trapped(model):
             raise ValueError("It is trapped already: evaluate it, or export it.")
-        classes = check_classifier(model, "logits", name="MODEL")
     train = test = None
     if arguments.dataset is not None:
         train, test = trapping.load_for(model, arguments)
@@ -102,7 +103,11 @@ def look(arguments: Flags) -> None:
         if size > _TOO_LARGE:
             _tell("Slow", f"the decoder needs {size / 1e9:.1f} GB; it was not timed")
         else:
-            _costs(model, inject(model, settings), size)
+            with warnings.catch_warnings():
+                # What is guessed of a large one there is measured here.
+                warnings.simplefilter("ignore")
+                trapped = inject(model, settings)
+            _costs(model, trapped, size)
     for note in _notes(model, output):
         _tell("Note", note)
     print("It can be trapped.")
@@ -127,16 +132,15 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 def _bounds(
-    model: keras.Model, given: tuple[float, ...] | None, test: Dataset | None
+    model: keras.Model, given: Bounds | None, test: Dataset | None
 ) -> tuple[Bounds, str]:
     """Returns the range of pixels, and what tells it."""
-    from keras_traps._checks import UNIT, check_bounds
+    from keras_traps._checks import UNIT
     from keras_traps.models.forms import check_first_layers, fitting_bounds
 
     if given is not None:
-        bounds = check_bounds(given)
-        check_first_layers(model, bounds, name="MODEL")
-        return bounds, "as given"
+        check_first_layers(model, given, name="MODEL")
+        return given, "as given"
     fitting = fitting_bounds(model)
     if not fitting:
         check_first_layers(model, UNIT, name="MODEL")

@@ -162,9 +162,34 @@ def path(text: str) -> Path:
 
 def file(text: str) -> Path:
     """Reads the path of a file that is there."""
+    if (path(text) / "saved_model.pb").is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text} is a SavedModel folder, which holds no layers: save the model as "
+            "a .keras file by the program that made it"
+        )
     if not path(text).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
     return path(text)
+
+
+def bounds(text: str) -> tuple[float, float]:
+    """Reads the least and the largest value of a pixel, such as 0,255."""
+    with contextlib.suppress(ValueError):
+        low, high = map(float, text.split(","))
+        if -math.inf < low < high < math.inf:
+            return low, high
+    raise argparse.ArgumentTypeError(
+        f"expected the least and the largest value of a pixel, as 0,255, not {text}"
+    )
+
+
+def add_bounds(parser: Parser, default: str = "0,1") -> None:
+    """Adds the flag of the range of pixels that a model takes."""
+    about = (
+        "The least and the largest value of a pixel, as the model takes it: 0,255 for "
+        f"one that was trained on grey levels. Defaults to {default}."
+    )
+    parser.flag("bounds", about, bounds)
 
 
 def add_data(
@@ -202,12 +227,7 @@ def add_model_and_images(parser: Parser, *, required: bool = True) -> None:
     parser.add_argument("dataset", metavar="IMAGES", help=about, **optional)
     about = "The folder of a data set that is named; nothing is downloaded then."
     parser.flag("data_dir", about, path)
-    about = (
-        "The least and the largest value of a pixel that the model was trained on, "
-        "such as 0,255. Defaults to "
-    )
-    about += "0,1." if required else "what the model and IMAGES tell."
-    parser.flag("bounds", about, number(), several=True)
+    add_bounds(parser, "0,1" if required else "what the model and IMAGES tell")
     parser.set_defaults(image_size=())
 
 
@@ -223,7 +243,11 @@ def add_traps(parser: Parser) -> None:
     add_data(parser)
     about = "The classifier: a .keras file, or a DEEPSEC .npz state dict."
     parser.flag("model", about, file, required=True)
-    about = "What the classifier returns. Defaults to logits."
+    add_bounds(parser)
+    about = (
+        "What the classifier returns. Defaults to what its answers look like, which is "
+        "told."
+    )
     parser.flag("output", about, options=OUTPUTS)
     about = "The share of clean training images whose answer the traps may change."
     parser.flag("budget", f"{about} Defaults to 0.001.", share)
@@ -237,7 +261,7 @@ def add_traps(parser: Parser) -> None:
         "classifier has them. Defaults to what is chosen from clean training images."
     )
     parser.flag("temperature", about, positive)
-    about = "A calibration.json to use, with its own four of these, not a new one."
+    about = "A calibration.json to use, with its own five of these, not a new one."
     parser.flag("calibration", about, file)
     about = "The false-positive rates to set thresholds for."
     parser.flag("fpr", about, share, default=(0.05, 0.005), several=True)

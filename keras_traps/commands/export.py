@@ -13,6 +13,7 @@ from keras_traps.commands.command_line import (
     Flags,
     count,
     file,
+    given,
     path,
     refusing,
 )
@@ -20,6 +21,7 @@ from keras_traps.commands.command_line import (
 if TYPE_CHECKING:
     import keras
 
+    from keras_traps._checks import Bounds
     from keras_traps.datasets import Dataset
 
 SIGNATURES = (
@@ -37,11 +39,12 @@ def add_flags(parser: command_line.Parser) -> None:
     command_line.add_data(parser)
     about = "A .keras file: a classifier, or a trapped model."
     parser.flag("model", about, file, required=True)
+    command_line.add_bounds(parser)
     about = (
-        "What the classifier returns; a --calibration and a trapped --model have their "
-        "own."
+        "What the classifier returns. Defaults to what its answers look like, which is "
+        "told; a --calibration and a trapped --model have their own."
     )
-    parser.flag("output", about, default="logits", options=command_line.OUTPUTS)
+    parser.flag("output", about, options=command_line.OUTPUTS)
     about = "A calibration.json to use in place of a new one."
     parser.flag("calibration", about, file)
     parser.flag("analyzer", "A saved analyzer of a trapped --model to use.", file)
@@ -85,25 +88,28 @@ def export(arguments: Flags) -> None:
     from keras_traps.commands import trapping
     from keras_traps.devices import prepare_devices
     from keras_traps.luring.training import join
+    from keras_traps.models.forms import check_data, for_model
 
     # TensorFlow tells of every step of writing a model.
     logging.getLogger("absl").setLevel(logging.WARNING)
     prepare_devices()
     train, test = trapping.load_data(arguments)
-    model = trapping.load_model(arguments.model, "--model")
-    examples = test.images[:_EXAMPLES]
+    model = trapping.load_classifier(arguments.model, arguments.dataset)
     with refusing():
+        check_data(model, test, name="--model")
         if arguments.lure is None:
-            clean = train.take(min(arguments.num_images, len(train)), seed=0).images
+            clean = train.take(min(arguments.num_images, len(train)), seed=0)
             model, parts, metrics = _trapped(arguments, model, clean, test)
+            bounds = parts["analyzer"].bounds
             note = (
                 f"What was not given by a file was set on {len(clean)} training "
                 "images. The analyzer's nominal false-positive rate is "
                 f"{parts['analyzer'].thresholds.fpr:.1%}."
             )
         else:
-            parts, metrics = _lured(arguments, model, test)
+            parts, metrics, bounds = _lured(arguments, model, test)
             note = ""
+        examples = for_model(model, test.images[:_EXAMPLES], bounds)
         exported = serving.export(
             model,
             arguments.directory,
@@ -136,49 +142,70 @@ def export(arguments: Flags) -> None:
 
 
 def _trapped(
-    arguments: Flags, model: keras.Model, clean: Any, test: Dataset
+    arguments: Flags, model: keras.Model, clean: Dataset, test: Dataset
 ) -> tuple[keras.Model, dict[str, Any], dict[str, float]]:
     """Returns the trapped model, its analyzer and what was measured of both."""
     from keras_traps import ForensicAnalyzer, calibrate, inject
     from keras_traps.commands import trapping
+    from keras_traps.models.forms import find_bounds, for_model
     from keras_traps.serving import is_trapped
 
     metrics = {}
     if not is_trapped(model):
-        metrics["accuracy_classifier"] = trapping.accuracy(model, test)
-        seed = arguments.seed
+        seed, asked = arguments.seed, given(arguments, "bounds", "output")
         if arguments.calibration is not None:
             calibration = trapping.read_calibration(arguments.calibration)
+            trapping.check_made_with(arguments.calibration, calibration, asked)
             if seed is not None:
                 calibration = calibration.reseeded(seed)
         else:
-            seed = secrets.randbits(63) if seed is None else seed
-            calibration = calibrate(model, clean, output=arguments.output, seed=seed)
-        model = inject(model, calibration.settings)
+            asked["seed"] = secrets.randbits(63) if seed is None else seed
+            images = for_model(
+                model, clean.images, find_bounds(model, arguments.bounds)
+            )
+            calibration = calibrate(model, images, clean.labels, **asked)
+        settings = calibration.settings
+        metrics["accuracy_classifier"] = trapping.accuracy(
+            model, test, settings.output, settings.bounds
+        )
+        model = inject(model, settings)
+    bounds = find_bounds(model, arguments.bounds)
     if arguments.analyzer is None:
-        analyzer = ForensicAnalyzer(model).fit(clean, fpr=arguments.fpr)
+        images = for_model(model, clean.images, bounds)
+        analyzer = ForensicAnalyzer(model).fit(images, fpr=arguments.fpr)
     else:
         analyzer = ForensicAnalyzer.load(arguments.analyzer, model)
-    flagged = analyzer.detect(test.images).is_adversarial
-    metrics["accuracy"] = trapping.accuracy(model, test)
+    flagged = analyzer.detect(for_model(model, test.images, bounds)).is_adversarial
+    metrics["accuracy"] = trapping.accuracy(model, test, "scores", bounds)
     metrics["false_positive_rate"] = float(flagged.mean())
     return model, {"analyzer": analyzer}, metrics
 
 
 def _lured(
     arguments: Flags, model: keras.Model, test: Dataset
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Returns P with how it is deployed, and what was measured of M and M∘P."""
+) -> tuple[dict[str, Any], dict[str, float], Bounds]:
+    """Returns P with how it is deployed, what was measured, and M's bounds."""
     from keras_traps.commands import trapping
+    from keras_traps.luring.training import join
+    from keras_traps.models.forms import find_bounds, for_model
     from keras_traps.models.inference import predict
+    from keras_traps.models.outputs import answers_of, output_of
 
     lure = trapping.load_model(arguments.lure, "--lure")
-    target = predict(model, test.images).argmax(axis=1)
-    augmented = predict(model, predict(lure, test.images)).argmax(axis=1)
+    bounds = find_bounds(join(lure, model), arguments.bounds)
+    images, output = for_model(model, test.images, bounds), arguments.output
+    outputs = predict(model, images)
+    if output is None:
+        output = output_of(outputs)
+        print(f"The outputs of {model.name!r} are taken for {output}.")
+    lured = predict(model, predict(lure, images))
+    target, augmented = (
+        answers_of(each, output).argmax(axis=1) for each in (outputs, lured)
+    )
     metrics = {
         "accuracy_target": float((target == test.labels).mean()),
         "accuracy_augmented": float((augmented == test.labels).mean()),
         "agreement": float((target == augmented).mean()),
     }
-    parts = {"lure": lure, "deploy": arguments.deploy, "output": arguments.output}
-    return parts, metrics
+    parts = {"lure": lure, "deploy": arguments.deploy, "output": output}
+    return parts, metrics, bounds

@@ -10,7 +10,6 @@ from keras_traps.commands.command_line import (
     Parser,
     count,
     given,
-    path,
     refusing,
     share,
     whole,
@@ -26,7 +25,7 @@ def add_command(parser: Parser) -> None:
         "The trapped model's .keras file; calibration.json and analyzer.json are "
         "written beside it."
     )
-    trap.flag("output", about, path, required=True)
+    trap.flag("output", about, command_line.path, required=True)
     trap.switch("overwrite", "Replace these files.")
     about = "The share of clean images that the analyzer may flag."
     trap.flag("fpr", about, share, default=0.05)
@@ -43,37 +42,33 @@ def add_command(parser: Parser) -> None:
 
 def lay_traps(arguments: Flags) -> None:
     """Runs the sub-command."""
-    output = arguments.output
-    written = {
-        "trapped": output,
-        "calibration": output.with_name("calibration.json"),
-        "analyzer": output.with_name("analyzer.json"),
-    }
-    if output.suffix != ".keras":
-        raise CommandLineError(f"--output has to end in .keras, not as {output}")
-    there = [str(one) for one in written.values() if one.exists()]
+    path = arguments.output
+    beside = [path.with_name(f"{name}.json") for name in ("calibration", "analyzer")]
+    if path.suffix != ".keras":
+        raise CommandLineError(f"--output has to end in .keras, not as {path}")
+    there = [str(one) for one in (path, *beside) if one.exists()]
     if there and not arguments.overwrite:
         raise CommandLineError(f"{', '.join(there)} exist: replace by --overwrite")
 
     from keras_traps import ForensicAnalyzer, calibrate, inject
-    from keras_traps._checks import UNIT, check_bounds
+    from keras_traps._checks import UNIT
     from keras_traps._files import make_writable, write_atomically
     from keras_traps.commands import trapping
     from keras_traps.devices import hush_retracing, prepare_devices
-    from keras_traps.models.forms import class_answers, for_model
+    from keras_traps.models.forms import for_model
     from keras_traps.models.training import save_model
 
     prepare_devices()
     hush_retracing()
     with refusing():
-        make_writable(output.parent, name="output")
-    model = trapping.load_model(arguments.model, "MODEL")
+        make_writable(path.parent, name="output")
+    model = trapping.load_classifier(arguments.model, arguments.dataset)
     train, test = trapping.load_for(model, arguments)
     train = train.take(min(arguments.num_images, len(train)), seed=0)
     seed = secrets.randbits(63) if arguments.seed is None else arguments.seed
     bounds = arguments.bounds or UNIT
     with refusing():
-        clean = for_model(model, train.images, check_bounds(bounds))
+        clean = for_model(model, train.images, bounds)
         calibration = calibrate(
             model,
             clean,
@@ -85,19 +80,19 @@ def lay_traps(arguments: Flags) -> None:
         trapped = inject(model, calibration)
         analyzer = ForensicAnalyzer(trapped).fit(clean, fpr=arguments.fpr)
     print(*calibration.explanation, sep="\n")
-    settings = calibration.settings
-    flagged = analyzer.detect(for_model(model, test.images, settings.bounds))
-    for name, one, kind in (
-        ("classifier", model, settings.output),
-        ("trapped model", trapped, "probabilities"),
-    ):
-        answers = class_answers(one, test.images, kind, settings.bounds)
-        right = (answers.argmax(axis=1) == test.labels).mean()
-        print(f"On {len(test)} test images the {name} is right on {right:.1%}.")
-    print(f"Of these images {flagged.is_adversarial.mean():.1%} are flagged.")
-    save_model(trapped, output)
+    rights = [
+        trapping.accuracy(one, test, output, bounds)
+        for one, output in ((model, calibration.settings.output), (trapped, "scores"))
+    ]
+    print(
+        f"On {len(test)} test images the classifier is right on {rights[0]:.1%}, the "
+        f"trapped model on {rights[1]:.1%}."
+    )
+    flagged = analyzer.detect(for_model(model, test.images, bounds)).is_adversarial
+    print(f"Of these images {flagged.mean():.1%} are flagged.")
+    save_model(trapped, path)
     text = json.dumps(calibration.to_dict(), indent=1) + "\n"
-    write_atomically(written["calibration"], text.encode())
-    analyzer.save(written["analyzer"])
-    print("Saved", ", ".join(map(str, written.values())))
+    write_atomically(beside[0], text.encode())
+    analyzer.save(beside[1])
+    print(f"Saved {path}, {beside[0].name} and {beside[1].name}.")
     print("All three are secret: they hold the messages, or the seed of them.")

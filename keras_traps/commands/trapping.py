@@ -5,13 +5,17 @@ Whatever a user can do wrong is a `CommandLineError`.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import keras
 
 from keras_traps import attacks, calibrate, datasets
+from keras_traps._checks import UNIT, Bounds
 from keras_traps._files import keep_settings, make_writable
 from keras_traps.attractors import Calibration
 from keras_traps.commands.command_line import CommandLineError, Flags, given, refusing
@@ -19,8 +23,8 @@ from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.evaluation.records import RecordStore, check_workdir, record_settings
 from keras_traps.evaluation.subjects import Defence, defend
 from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
-from keras_traps.models.forms import check_data
-from keras_traps.models.inference import predict
+from keras_traps.models.forms import check_data, class_answers, for_model
+from keras_traps.models.outputs import AttackedOutput, check_classifier
 from keras_traps.provenance import provenance, weights_sha256
 
 _DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
@@ -45,8 +49,19 @@ def load_data(
     name, folder = arguments.dataset, arguments.data_dir
     size = arguments.image_size or None
     with refusing():
-        train = datasets.load(name, "train", folder, image_size=size)
-        return train, datasets.load(name, "test", folder, image_size=size)
+        splits = [
+            datasets.load(name, "train", folder, image_size=size),
+            datasets.load(name, "test", folder, image_size=size),
+        ]
+    # One of them may be without images of the last classes.
+    whole = max(splits, key=lambda split: split.num_classes)
+    train, test = (
+        dataclasses.replace(
+            split, num_classes=whole.num_classes, class_names=whole.class_names
+        )
+        for split in splits
+    )
+    return train, test
 
 
 def load_for(
@@ -66,15 +81,67 @@ def load_for(
 
 
 def load_model(path: Path, flag: str) -> keras.Model:
-    """Loads a `.keras` file that a flag names, without the model's optimizer."""
-    with refusing(f"{flag} cannot be read"):
-        return keras.saving.load_model(path, compile=False)
+    """Loads a file that a flag names, without the model's optimizer."""
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras, HDF5 and zipfile each raise their own.
+        raise CommandLineError(
+            f"{flag} cannot be read: {_why_not(path, error)}"
+        ) from error
+    if isinstance(getattr(model, "output", None), list) and len(model.outputs) == 1:
+        # Old files have it so; whoever calls the model would get a list.
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    """Says why a model's file cannot be loaded, and what to do about it."""
+    text = " ".join(str(error).split())
+    script = (
+        "start from a script that does so and then calls the `main` of this one with "
+        "the same arguments"
+    )
+    if (made_by := _keras_version(path)).startswith(("1.", "2.")):
+        return (
+            f"{path} was saved by Keras {made_by}, whose files Keras "
+            f"{keras.__version__} reads in part. Save the weights where it was made, "
+            "by `model.save_weights('it.weights.h5')`, build the same layers under "
+            "Keras 3, load these into them by `load_weights`, and save a .keras file"
+        )
+    if unknown := re.search(r"(?:Could not locate class|Unknown layer:) '(.+?)'", text):
+        return (
+            f"{path} holds {unknown[1]!r}, a class of your own. Decorate it with "
+            "`@keras.saving.register_keras_serializable()`, import it before the file "
+            f"is read: {script}"
+        )
+    if "safe_mode" in text:
+        return (
+            f"{path} holds a Lambda layer, which can run any code. Put a layer such as "
+            "Rescaling in its place, or, if you trust the file, call "
+            f"`keras.config.enable_unsafe_deserialization()`: {script}"
+        )
+    return text
+
+
+def _keras_version(path: Path) -> str:
+    """Reads which Keras wrote a model's file; empty where it does not tell."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                return str(json.loads(file.read("metadata.json"))["keras_version"])
+        with h5py.File(path) as file:
+            return str(file.attrs["keras_version"])
+    except (KeyError, OSError, ValueError):
+        return ""
 
 
 def load_classifier(path: Path, dataset: str) -> keras.Model:
-    """Loads a `.keras` file, or DEEPSEC's `.npz` state dict for the data set."""
+    """Loads a model's file, or DEEPSEC's `.npz` state dict for the data set."""
     if path.suffix != ".npz":
-        return load_model(path, "--model")
+        model = load_model(path, "--model")
+        with refusing():
+            check_classifier(model, "logits", name="--model")
+        return model
     if dataset not in _DEEPSEC:
         raise CommandLineError(
             f"DEEPSEC has no model for {dataset}; it has {', '.join(_DEEPSEC)}"
@@ -83,9 +150,15 @@ def load_classifier(path: Path, dataset: str) -> keras.Model:
         return load_deepsec_weights(_DEEPSEC[dataset](), path)
 
 
-def accuracy(model: keras.Model, data: datasets.Dataset) -> float:
+def accuracy(
+    model: keras.Model,
+    data: datasets.Dataset,
+    output: AttackedOutput = "logits",
+    bounds: Bounds = UNIT,
+) -> float:
     """Returns the share of images that a classifier gets right."""
-    return float((predict(model, data.images).argmax(axis=1) == data.labels).mean())
+    answers = class_answers(model, data.images, output, bounds).argmax(axis=1)
+    return float((answers == data.labels).mean())
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -103,6 +176,7 @@ def trap(arguments: Flags, train: datasets.Dataset, test: datasets.Dataset) -> T
     hush_retracing()
     classifier = load_classifier(arguments.model, arguments.dataset)
     with refusing():
+        check_data(classifier, test, name="--model")
         calibration = _calibration(arguments, classifier, train)
         settings, fprs = calibration.settings, arguments.fpr
         defence = defend(classifier, settings, train.images, fprs=fprs)
@@ -122,21 +196,34 @@ def _calibration(
     arguments: Flags, classifier: keras.Model, train: datasets.Dataset
 ) -> Calibration:
     """Reads the calibration of `--calibration` or `--resume`, or makes one."""
-    asked = given(arguments, "output", "budget", "small_step_share", "temperature")
+    names = ("bounds", "output", "budget", "small_step_share", "temperature")
+    asked = given(arguments, *names)
     path, written = arguments.calibration, arguments.workdir / "calibration.json"
     if path is None and arguments.resume and written.exists():
         path = written
     if path is None:
-        made = {"output": "logits", **asked, "seed": arguments.seed}
-        return calibrate(classifier, train.images, **made)
+        images = for_model(classifier, train.images, asked.get("bounds", UNIT))
+        asked["seed"] = arguments.seed
+        return calibrate(classifier, images, train.labels, **asked)
     calibration = read_calibration(path).reseeded(arguments.seed)
+    check_made_with(path, calibration, asked)
+    return calibration
+
+
+def check_made_with(
+    path: Path, calibration: Calibration, asked: Mapping[str, Any]
+) -> None:
+    """Refuses flags that a calibration was not made with."""
     there = {**dataclasses.asdict(calibration), **calibration.settings.to_dict()}
     for name, value in asked.items():
         if there[name] != value:
-            raise CommandLineError(
-                f"{path} was made with --{name}={there[name]}, not --{name}={value}"
+            made, wanted = (
+                ",".join(f"{one:g}" for one in each) if name == "bounds" else each
+                for each in (there[name], value)
             )
-    return calibration
+            raise CommandLineError(
+                f"{path} was made with --{name}={made}, not --{name}={wanted}"
+            )
 
 
 def begin(arguments: Flags) -> None:

@@ -98,7 +98,7 @@ def _environment() -> jinja2.Environment:
         "headings": _headings,
         "md": _markdown,
         "named": lambda keys, names: [names[key] for key in keys],
-        "of": lambda k, names: names[k] if 0 <= k < len(names) else str(k),
+        "of": class_name,
         "settings": settings_text,
         "share": lambda rate: percent(rate.value) + (" %" if rate.total else ""),
     }
@@ -228,6 +228,11 @@ def known(
         return NOTHING
     value = papers[key]
     return percent(value) if digits is None else measure(value, digits)
+
+
+def class_name(number: int, names: Sequence[str]) -> str:
+    """Writes a class by its name, or by its number where it has none."""
+    return names[number] if 0 <= number < len(names) else str(number)
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from keras_traps.evaluation.pictures import correlation_picture, roc_picture, st
 from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.render import (
     ReportPaths,
+    class_name,
     number,
     plain,
     settings_text,
@@ -193,8 +194,11 @@ def _content(found: Evaluation) -> dict[str, Any]:
     """What JSON holds: all but the arrays and the frame itself."""
     hidden = ("frame", "correlations", "clean_scores", "attacked_scores")
     fields = {name: value for name, value in vars(found).items() if name not in hidden}
+    named = ("label", "predicted", "recovered")
     fields["examples"] = [
         {k: v for k, v in example.items() if k not in ("clean", "adversarial")}
+        # Nothing was recovered where nothing was flagged.
+        | {f"{k}_name": class_name(example[k], found.class_names) for k in named}
         for example in found.examples
     ]
     return fields

@@ -271,8 +271,13 @@ def model_subject(
         ValueError: If the name is no folder's, or the bounds do not fit the model.
     """
     bounds = find_bounds(model, bounds)
-    facts = {"model": weights_sha256(model), "architecture": architecture_sha256(model)}
-    facts |= {"output": output, "bounds": list(bounds), "loss": str(loss)}
+    facts = {
+        "model": weights_sha256(model),
+        "architecture": architecture_sha256(model),
+        "output": output,
+        "bounds": list(bounds),
+        "loss": str(loss),
+    }
     return Subject(
         name, model, examples, output, bounds, loss, detector=detector, facts=facts
     )

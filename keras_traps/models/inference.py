@@ -62,7 +62,9 @@ def inference_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         def infer(images: tf.Tensor) -> tf.Tensor:
             # Only `model`'s owner can call this, so that it is still alive.
             alive = typing.cast(keras.Model, reference())
-            return tf.cast(alive(images, training=False), tf.float32)
+            # One that was made with lists answers with one.
+            (answer,) = tf.nest.flatten(alive(images, training=False))
+            return tf.cast(answer, tf.float32)
 
         # At once, under the lock.
         infer.get_concrete_function()

@@ -45,8 +45,15 @@ def check_classifier(
         shape_in, shape_out = model.input_shape, model.output_shape
     except (AttributeError, ValueError):
         shape_in = shape_out = None
-    known_shapes = isinstance(shape_in, tuple) and isinstance(shape_out, tuple)
-    if not known_shapes or _is_named(model):
+    several = isinstance(shape_out, list | dict) and len(shape_out) > 1
+    if several or _is_named(model):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one output; make a model "
+            "of the one with the classes by `keras.Model(model.inputs[0], "
+            f"model.outputs[0])`. Received: {model.name!r} with {len(model.outputs)} "
+            f"outputs of the shapes {shape_out}"
+        )
+    if not (isinstance(shape_in, tuple) and isinstance(shape_out, tuple)):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a built model with one "
             "input and one output; a subclassed model is wrapped by "
@@ -187,7 +194,15 @@ def check_answers(
     return accuracy
 
 
-def check_on_noise(model: keras.Model, output: str, bounds: Bounds = UNIT) -> None:
-    """Refuses a classifier that does not return what is declared."""
+def check_on_noise(
+    model: keras.Model, output: Output | None, bounds: Bounds = UNIT
+) -> Output:
+    """Refuses a classifier that does not return what is declared; returns what it does.
+
+    Where nothing is declared, that is what its outputs look like.
+    """
     noise = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
-    check_outputs(predict(model, from_unit(noise, bounds)), output)
+    outputs = predict(model, from_unit(noise, bounds))
+    found = output or output_of(outputs)
+    check_outputs(outputs, found)
+    return found

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from keras_traps._checks import FloatArray
+from keras_traps._checks import FloatArray, to_unit
 from keras_traps.layers import SoftLabels
 from keras_traps.luring.schemes import NO_CLASS
 from keras_traps.models.inference import predict
-from keras_traps.serving.signatures import Signature, Subject, as_taken
+from keras_traps.serving.signatures import Signature, Subject
 
 TOLERANCE = 1e-6
 """How far a probability may lie from the live model's. A score is measured in standard
@@ -57,8 +56,9 @@ def self_test(
     levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     levels[6], levels[7] = 0, 255
     if examples is not None:
-        levels = np.concatenate([levels, np.round(examples * 255).astype(np.uint8)])
-    images = np.divide(levels, 255, dtype=np.float32)
+        shares = to_unit(examples, subject.bounds)
+        levels = np.concatenate([levels, np.round(shares * 255).astype(np.uint8)])
+    images = subject.pixels[levels]
     expected = {
         name: live_answers(subject, name, images) for name in subject.signatures
     }
@@ -74,7 +74,7 @@ def self_test(
     tested = SelfTest(live={}, alone={}, num_images=len(levels))
     with tempfile.TemporaryDirectory(prefix="keras_traps_selftest_") as folder:
         for name in subject.signatures:
-            np.save(Path(folder, f"{name}.npy"), as_taken(name, levels))
+            np.save(Path(folder, f"{name}.npy"), subject.as_taken(name, levels))
         reload(directory, Path(folder))
         for name, answer in expected.items():
             batch, rows, none = (
@@ -108,7 +108,7 @@ def live_answers(subject: Subject, signature: Signature, images: FloatArray) -> 
         elif subject.deploy == "augmented":
             own = lured
     if signature == "integrated":
-        own = predict(subject.integrated, images)
+        own = subject.probabilities(predict(subject.integrated, images)).numpy()
     names = np.array([*subject.class_names, ""])  # the last is that of NO_CLASS
     class_id = np.where(agreed, own.argmax(axis=1), NO_CLASS)
     answer: Arrays = {
@@ -131,8 +131,7 @@ def live_answers(subject: Subject, signature: Signature, images: FloatArray) -> 
 
 
 def _probabilities(subject: Subject, images: FloatArray) -> FloatArray:
-    outputs = predict(subject.model, images)
-    return tf.nn.softmax(outputs).numpy() if subject.output == "logits" else outputs
+    return subject.probabilities(predict(subject.model, images)).numpy()
 
 
 def _tolerances(subject: Subject) -> dict[str, float]:

@@ -27,6 +27,7 @@ def parsed(*argv: str) -> dict[str, Any]:
     parser.flag("rates", "Rates.", command_line.share, default=(0.05,), several=True)
     parser.flag("colour", "A colour.", options=("red", "green"), several=True)
     parser.flag("file", "A file.", command_line.file)
+    parser.flag("bounds", "A range.", command_line.bounds)
     parser.switch("fast", "Hurry.")
     return vars(parser.parse(argv))
 
@@ -40,6 +41,7 @@ def test_what_is_not_given_has_its_default() -> None:
         "rates": (0.05,),
         "colour": None,
         "file": None,
+        "bounds": None,
         "fast": False,
         "command_line": ("try.py",),
     }
@@ -50,13 +52,20 @@ def test_several_values_are_repeated_or_have_commas_and_replace_the_default() ->
     assert found["rates"] == (0.1, 0.2, 0.3)
     assert found["colour"] == ("red", "green")
     assert parsed("--part=0")["part"] == 0.0
+    assert parsed("--bounds=-1,1")["bounds"] == (-1.0, 1.0)
     # Also where they say what the default says.
     assert parsed("--rates=0.05", "--rates=0.05")["rates"] == (0.05, 0.05)
+
+
+RANGE = "expected the least and the largest value of a pixel, as 0,255"
 
 
 @pytest.mark.parametrize(
     ("argument", "told"),
     [
+        ("--bounds=255", f"--bounds: {RANGE}, not 255"),
+        ("--bounds=1,0", f"--bounds: {RANGE}, not 1,0"),
+        ("--bounds=0,inf", f"--bounds: {RANGE}, not 0,inf"),
         ("--count=0", "--count: expected an integer of at least 1, not 0"),
         ("--count=2.0", "--count: expected an integer of at least 1, not 2.0"),
         ("--rates=0.1,nan", "--rates: expected a number above 0 and below 1, not nan"),

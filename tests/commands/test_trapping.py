@@ -1,9 +1,15 @@
 import argparse
 import dataclasses
 import inspect
+import json
+import re
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
+import keras
 import numpy as np
 import pytest
 
@@ -112,6 +118,150 @@ def test_a_classifier_that_cannot_be_read_is_told(
     (tmp_path / "some.keras").write_text("no model")
     with pytest.raises(CommandLineError, match=expected):
         trapping.load_classifier(tmp_path / file, dataset)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnLayer(keras.layers.Layer):
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+
+@pytest.fixture
+def unknown_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not imported the layer."""
+    known = keras.saving.get_custom_objects()
+    monkeypatch.delitem(known, "tests>OwnLayer")
+    monkeypatch.delattr(sys.modules[__name__], "OwnLayer")
+
+
+def digits_model(*inside: keras.Layer, outputs: int = 10) -> keras.Model:
+    flat = [keras.layers.Flatten(), keras.layers.Dense(outputs, name="head")]
+    return keras.Sequential([keras.Input((8, 8, 1)), *inside, *flat])
+
+
+def message_of(path: Path) -> str:
+    """The one line that tells why a file is not taken."""
+    with pytest.raises(CommandLineError) as told:
+        trapping.load_classifier(path, "digits")
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_layer_of_ones_own_has_to_be_registered(
+    suffix: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path = tmp_path / f"own.{suffix}"
+    digits_model(OwnLayer()).save(path)
+    assert trapping.load_classifier(path, "digits").output_shape == (None, 10)
+    request.getfixturevalue("unknown_layer")
+    told = message_of(path)
+    assert "OwnLayer', a class of your own" in told
+    assert "@keras.saving.register_keras_serializable()" in told
+
+
+def test_a_lambda_layer_is_told_with_what_to_put_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "lambda.keras"
+    digits_model(keras.layers.Lambda(lambda x: x / 255)).save(path)
+    assert "holds a Lambda layer" in message_of(path)
+
+
+def test_a_file_of_keras_2_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "old.keras"
+    config: dict[str, Any] = {"class_name": "Functional", "config": {}}
+    config |= {"module": "keras.src.engine.functional", "registered_name": "Functional"}
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": "2.15.0"}))
+        file.writestr("config.json", json.dumps(config))
+        file.writestr("model.weights.h5", b"")
+    told = message_of(path)
+    assert "was saved by Keras 2.15.0" in told
+    assert "load_weights" in told
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["keras_version"] = "2.3.1"
+        file.attrs["model_config"] = json.dumps({**config, "class_name": "Odd"})
+    assert "was saved by Keras 2.3.1" in message_of(tmp_path / "old.h5")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_old_file_that_answers_with_a_list_is_taken(
+    tmp_path: Path, digits_test: Dataset
+) -> None:
+    path = tmp_path / "list.h5"
+    image = keras.Input((8, 8, 1))
+    answer = keras.layers.Dense(10, name="head")(keras.layers.Flatten()(image))
+    model = keras.Model(image, answer)
+    model.save(path)
+    with h5py.File(path, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["output_layers"] = [[["head", 0, 0]]]
+        file.attrs["model_config"] = json.dumps(config)
+    images = digits_test.images[:3]
+    assert isinstance(keras.saving.load_model(path, compile=False)(images), list)
+    loaded = trapping.load_classifier(path, "digits")
+    np.testing.assert_array_equal(loaded(images), model(images))
+
+
+def own_loss(y: Any, x: Any) -> Any:
+    return x[:, 0] - y[:, 0]
+
+
+def test_a_file_that_loads_only_without_its_optimizer_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.keras"
+    model = digits_model()
+    model.compile(loss=own_loss)
+    model.save(path)
+    with pytest.raises(TypeError):
+        keras.saving.load_model(path)
+    assert trapping.load_classifier(path, "digits").output_shape == (None, 10)
+
+
+def sigmoids(image: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.Dense(10, "sigmoid")(keras.layers.Flatten()(image))
+
+
+def two_heads(image: keras.KerasTensor) -> list[keras.KerasTensor]:
+    return [sigmoids(image), sigmoids(image)]
+
+
+def pooled(image: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(image))
+
+
+def whole(image: keras.KerasTensor) -> keras.KerasTensor:
+    return pooled(keras.layers.Rescaling(1 / 255)(image))
+
+
+@pytest.mark.parametrize(
+    ("image", "layers", "expected"),
+    [
+        (keras.Input((8, 8, 1)), two_heads, r"one output.*model\.outputs\[0\]"),
+        (keras.Input((8, 8, 1)), sigmoids, "multi-label classifier"),
+        (keras.Input((8, 8, 1), dtype="uint8"), whole, "floating point.*dtype uint8"),
+        (keras.Input((None, None, 1)), pooled, "one known size.*keras.Input"),
+    ],
+)
+def test_a_model_that_cannot_be_trapped_is_told_with_the_cure(
+    image: keras.KerasTensor, layers: Any, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.keras"
+    keras.Model(image, layers(image)).save(path)
+    assert re.search(f"argument `--model`.*{expected}", message_of(path))
+
+
+def test_a_class_of_which_one_split_has_no_image_is_one(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 8, 8), np.uint8)
+    arrays: dict[str, Any] = {
+        "x_train": pixels,
+        "y_train": [0, 1, 2, 2],
+        "x_test": pixels,
+    }
+    np.savez(tmp_path / "own.npz", **arrays, y_test=[0, 1, 1, 0])
+    train, test = trapping.load_data(
+        asked(dataset="own", data_dir=tmp_path, image_size=())
+    )
+    assert train.num_classes == test.num_classes == len(test.class_names) == 3
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON"])

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps import Calibration
+from keras_traps import Calibration, calibrate
 from keras_traps.attacks import preset
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.report import write_report, write_tables
@@ -114,6 +114,133 @@ def test_a_classifier_of_probabilities_is_evaluated_too(
     wrong = dataclasses.replace(digits_defence, output="probabilities")
     with pytest.raises(ValueError, match="do not look like probabilities"):
         evaluate_digits(defence=wrong, workdir=tmp_path)
+
+
+def written_as(classifier: keras.Model, *inside: keras.Layer) -> keras.Model:
+    """The same, for what these layers make its images of."""
+    shape = {"grey": (8, 8, 1), "rows": (8, 8), "flat": (64,)}[inside[0].name]
+    image = x = keras.Input(shape)
+    for layer in inside:
+        x = layer(x)
+    return keras.Model(image, classifier(x))
+
+
+def test_pixels_of_another_range_give_the_same_findings(
+    digits_defence: Defence,
+    digits_calibration: Calibration,
+    digits_train: Dataset,
+    digits_test: Dataset,
+    evaluate_digits: Evaluate,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+) -> None:
+    bounds = (0.0, 255.0)
+    rescaling = keras.layers.Rescaling(1 / 255, name="grey")
+    classifier = written_as(digits_defence.classifier, rescaling)
+    settings = dataclasses.replace(digits_calibration.settings, bounds=bounds)
+    calibration = dataclasses.replace(digits_calibration, settings=settings)
+    defence = defend(classifier, settings, digits_train.images)
+    assert defence.bounds == bounds
+    attacks = {"attacks": [FGSM], "variants": ("paper", "integrated")}
+    given: dict[str, Any] = {"defence": defence, "calibration": calibration, **attacks}
+    found = evaluate_digits(workdir=tmp_path, **given)
+    known = {(row["variant"], row["attack"]): row for row in undisturbed.found.rows}
+    assert len(found.rows) == 2
+    for row in found.rows:
+        other = known[row["variant"], row["attack"]]
+        for name in ("success_classifier", "success_trapped", "detection"):
+            assert row[name] == other[name]
+        assert row["mean_l2"] == pytest.approx(other["mean_l2"], rel=1e-5)
+    for name, one in undisturbed.found.clean.items():
+        assert found.clean[name] == one
+    [example] = found.examples
+    np.testing.assert_array_equal(
+        example["clean"], undisturbed.found.examples[0]["clean"]
+    )
+    np.testing.assert_allclose(
+        example["adversarial"], undisturbed.found.examples[0]["adversarial"], atol=1e-6
+    )
+    same = example["clean"] == undisturbed.found.examples[0]["adversarial"]
+    assert (example["adversarial"] == example["clean"])[same].all()
+
+
+@pytest.mark.parametrize("name", ["rows", "flat"])
+def test_images_of_another_shape_are_attacked_alike(
+    name: str,
+    digits_defence: Defence,
+    digits_calibration: Calibration,
+    digits_train: Dataset,
+    evaluate_digits: Evaluate,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+) -> None:
+    layer = keras.layers.Reshape((8, 8, 1), name=name)
+    classifier = written_as(digits_defence.classifier, layer)
+    defence = defend(classifier, digits_calibration.settings, digits_train.images)
+    few: dict[str, Any] = {"variants": ("paper",), "attacks": [FGSM]}
+    found = evaluate_digits(defence=defence, workdir=tmp_path, **few)
+    [row], other = found.rows, undisturbed.found.rows[0]
+    assert row["success_classifier"] == other["success_classifier"]
+    assert found.clean["accuracy_trapped"].value > 0.9
+    assert found.examples[0]["adversarial"].shape == (8, 8, 1)
+    assert write_report(found, tmp_path).html.is_file()
+
+
+def test_a_classifier_of_one_output_is_one_of_two_classes(
+    digits_defence: Defence,
+    digits_train: Dataset,
+    digits_test: Dataset,
+    evaluate_digits: Evaluate,
+    tmp_path: Path,
+) -> None:
+    logits = digits_defence.classifier
+    halves = [
+        keras.ops.logsumexp(part, axis=-1, keepdims=True) for part in halved(logits)
+    ]
+    large = keras.layers.Dense(1, "sigmoid", name="large")
+    classifier = keras.Model(logits.inputs[0], large(halves[1] - halves[0]))
+    large.set_weights([np.ones((1, 1)), np.zeros(1)])
+    train, test = (
+        dataclasses.replace(
+            data,
+            labels=(data.labels > 4).astype(np.int64),
+            num_classes=2,
+            class_names=("small", "large"),
+        )
+        for data in (digits_train, digits_test)
+    )
+    calibration = calibrate(classifier, train.images, train.labels, budget=0.002)
+    defence = defend(classifier, calibration.settings, train.images)
+    given: dict[str, Any] = {"defence": defence, "calibration": calibration}
+    given |= {"test": test, "attacks": [FGSM], "background": train.images}
+    variants = ("paper", "raw_sum", "integrated")
+    found = evaluate_digits(workdir=tmp_path, variants=variants, **given)
+
+    sure = predict(classifier, test.images)[:, 0] > 0.5
+    assert found.clean["accuracy_classifier"] == Rate(
+        int((sure == test.labels).sum()), 500
+    )
+    assert found.clean["accuracy_trapped"].value > 0.9
+    assert 0.4 < found.clean["chance"] < 0.6
+    assert found.rows[0]["success_classifier"].count > 7
+    assert set(found.frame["answer"]) == {0, 1}
+    assert found.correlations["clean"].shape == (500, 2)
+    assert "small" in write_report(found, tmp_path).html.read_text()
+
+
+def halved(model: keras.Model) -> tuple[Any, Any]:
+    return model.outputs[0][:, :5], model.outputs[0][:, 5:]
+
+
+def test_data_that_are_not_the_classifiers_are_refused(
+    evaluate_digits: Evaluate, digits_test: Dataset, tmp_path: Path
+) -> None:
+    large = dataclasses.replace(digits_test, pixels=np.zeros((500, 9, 9, 1), np.uint8))
+    with pytest.raises(ValueError, match=r"shape \(9, 9, 1\)"):
+        evaluate_digits(test=large, workdir=tmp_path)
+    more = dataclasses.replace(digits_test, num_classes=11)
+    with pytest.raises(ValueError, match="one of 11 classes"):
+        evaluate_digits(test=more, workdir=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,45 @@ def test_the_report_shows_the_numbers_of_the_evaluation(
         assert f"figures/{name.name}" in markdown
 
 
+def test_the_first_lines_tell_what_the_classifier_is_worth(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    found = undisturbed.found
+    share = percent(found.clean["accuracy_classifier"].value)
+    told = f"is right on {share} % of 500 clean test images; chance alone would be"
+    guessing = {"accuracy_classifier": Rate(79, 500), "near_chance": True}
+    poor = dataclasses.replace(found, clean={**found.clean, **guessing})
+    for write in (write_report, lambda one, place: write_tables(one, [2], place)):
+        assert told in first_lines(write(found, tmp_path))
+        lines = first_lines(write(poor, tmp_path))
+        assert "is right on 15.8 % of 500 clean test images" in lines
+        assert "near chance. The classifier is not trained, or" in lines
+
+
+def first_lines(paths: ReportPaths) -> str:
+    lines = paths.markdown.read_text(encoding="utf-8").split("\n\n")
+    assert lines[0].startswith("# ")
+    return "\n".join(lines[:6])
+
+
+def test_classes_are_called_by_their_names(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    names = tuple(f"sign-{number}" for number in range(10))
+    found = dataclasses.replace(undisturbed.found, class_names=names)
+    paths = write_report(found, tmp_path)
+    shown = json.loads(paths.json.read_text())["examples"]
+    pages = [each.read_text(encoding="utf-8") for each in (paths.markdown, paths.html)]
+    for example in found.examples:
+        real, said = names[example["label"]], names[example["predicted"]]
+        for page in pages:
+            assert f"{example['attack']}: {real} " in page
+            assert f"read as {said}" in page
+    assert [one["label_name"] for one in shown] == [
+        names[one["label"]] for one in found.examples
+    ]
+
+
 def test_tables_have_the_papers_numbers_below_ours_and_json_is_strict(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
@@ -121,7 +160,8 @@ def test_tables_have_the_papers_numbers_below_ours_and_json_is_strict(
     assert [*content["clean"]["false_positives"]] == ["0.05", "0.005"]
     assert content["thresholds"]["0.05"].keys() == {"U", "L", "sigma0"}
     assert content["examples"][0].keys() == {
-        *("attack", "label", "predicted", "score", "flagged", "fired", "recovered")
+        *("attack", "label", "predicted", "score", "flagged", "fired", "recovered"),
+        *("label_name", "predicted_name", "recovered_name"),
     }
     plain_paths = write_tables(undisturbed.found, [1], tmp_path / "plain")
     assert "*paper*" not in table(plain_paths, "Attack")
@@ -203,7 +243,9 @@ def test_the_worst_case_is_written_with_its_settings(tmp_path: Path) -> None:
     tried, felled = {"FGSM": 20, "PGD": 12}, {"FGSM": 8, "PGD": 2}
     found = WorstCase("paper", tried, felled, Rate(10, 20))
     facts = {"command": "python recipes/x.py"}
-    paths = write_worst_case(found, chosen, tmp_path, fpr=0.05, provenance=facts)
+    clean = {"accuracy_classifier": Rate(80, 500), "chance": 0.1, "near_chance": True}
+    told: dict[str, Any] = {"clean": clean, "provenance": facts}
+    paths = write_worst_case(found, chosen, tmp_path, fpr=0.05, **told)
     content = json.loads(paths.json.read_text())
     assert content["overall"]["value"] == 0.5
     assert (content["tried"], content["felled"]) == (tried, felled)
@@ -211,8 +253,10 @@ def test_the_worst_case_is_written_with_its_settings(tmp_path: Path) -> None:
     assert (content["fpr"], content["provenance"]) == (0.05, facts)
     assert table(paths, "Attack")["PGD"][1:] == ["12", "2"]
     text = paths.markdown.read_text()
+    assert "right on 16.0 % of 500 clean test images" in text
+    assert "That is near chance." in text
     assert "unnoticed at 5 % FPR" in text
-    unwatched = write_worst_case(found, chosen, tmp_path, fpr=None, provenance=facts)
+    unwatched = write_worst_case(found, chosen, tmp_path, fpr=None, **told)
     assert "unnoticed" not in unwatched.markdown.read_text()
 
 

@@ -187,6 +187,32 @@ def test_any_model_with_any_detector_is_evaluated(lured: Lured, tmp_path: Path) 
     assert found.overall.count == through.sum()
 
 
+def test_a_model_of_other_pixels_meets_the_same_attack(
+    lured: Lured, tmp_path: Path
+) -> None:
+    image = keras.Input(lured.examples.images.shape[1:])
+    scaled = keras.layers.Rescaling(0.5, 0.5)(image)
+    signed = keras.Model(image, lured.target(scaled))
+    bounds = (-1.0, 1.0)
+    # It is shown what the model is shown.
+    detector = ScoreDetector(lambda x: x.min(axis=(1, 2, 3)), {0.05: -0.5})
+    told: dict[str, Any] = {"bounds": bounds, "detector": detector}
+    ours = model_subject(signed, lured.examples, name="signed", **told)
+    plain = model_subject(lured.target, lured.examples)
+    background = lured.examples.images
+    found, known = attack([ours, plain], [FGSM], tmp_path, background=background)
+    one, other = read(found, tmp_path), read(known, tmp_path)
+    for name in ("ids", "answer", "l0"):
+        np.testing.assert_array_equal(one[name], other[name])
+    for name in ("l2", "linf", "kept"):
+        np.testing.assert_allclose(one[name], other[name], atol=1e-6)
+    kept = 2 * one["kept"] - 1
+    np.testing.assert_allclose(one["score"][:4], detector.score(kept), atol=1e-6)
+    through = worst_case(ours, [FGSM], store_in(tmp_path), chunk_size=7).overall
+    flagged = one["score"] > -0.5
+    assert through.count == (one.misclassified & ~flagged).sum()
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

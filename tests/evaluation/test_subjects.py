@@ -133,6 +133,21 @@ def test_threats_attack_what_they_have_and_are_judged_alike(lured: Lured) -> Non
             np.testing.assert_array_equal(subject.questions[name](images), expected)
 
 
+def test_a_pixel_that_does_not_change_stays_as_it_was(lured: Lured) -> None:
+    subject = model_subject(lured.target, lured.examples, bounds=(-3.0, 7.0))
+    clean = lured.examples.images
+    given = subject.taken(clean)
+    assert (given.min() < -2, given.max() > 6) == (True, True)
+    changed = given.copy()
+    changed[:, 0] = 7.0
+    found = subject.in_unit(changed, clean)
+    np.testing.assert_array_equal(found[:, 1:], clean[:, 1:])
+    np.testing.assert_array_equal(found[:, 0], 1.0)
+    assert subject.facts["bounds"] == [-3.0, 7.0]
+    with pytest.raises(ValueError, match=r"`bounds`. Expected two numbers"):
+        model_subject(lured.target, lured.examples, bounds=(7.0, -3.0))
+
+
 def test_what_is_wrong_with_a_subject_is_told(lured: Lured) -> None:
     with pytest.raises(ValueError, match=r"`name`. Expected letters"):
         model_subject(lured.target, lured.examples, name="a/b")

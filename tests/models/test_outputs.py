@@ -6,10 +6,13 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_traps.models.inference import predict
 from keras_traps.models.outputs import (
+    chance_of,
     check_classifier,
     check_on_noise,
     check_outputs,
+    is_near_chance,
     subtract_row_maximum,
 )
 
@@ -60,7 +63,7 @@ IMAGE, TWO = keras.Input((4,)), [keras.Input((3,)), keras.Input((3,))]
     ("model", "expected"),
     [
         (keras.Model(TWO, layers.Add()(TWO)), "one input and one output"),
-        (classifier(3, 3), "one input and one output"),
+        (classifier(3, 3), "one output.*'functional.*' with 2 outputs"),
         (keras.Model(IMAGE, {"classes": layers.Dense(3)(IMAGE)}), "one output"),
         (keras.Model(*of(4, 4, 3)), r"shape \(batch, num_classes\)"),
         (keras.Model(*of(None)), r"images of one known size"),
@@ -146,3 +149,31 @@ def test_noise_tells_logits_from_probabilities() -> None:
         check_on_noise(logits, "probabilities")
     with pytest.raises(ValueError, match="do not look like logits"):
         check_on_noise(sure, "logits")
+
+
+def test_one_of_several_outputs_has_to_be_chosen() -> None:
+    inputs = keras.Input((4, 4, 1))
+    flat = layers.Flatten()(inputs)
+    outputs = [layers.Dense(3)(flat), layers.Dense(2)(flat)]
+    named = dict(zip("ab", outputs, strict=True))
+    for several in (outputs, named, {"a": outputs[0]}):
+        with pytest.raises(ValueError, match=r"one output.*model\.outputs\[0\]"):
+            check_classifier(keras.Model(inputs, several), "logits")
+
+
+def test_a_model_that_answers_with_a_list_of_one_is_asked_as_any_other() -> None:
+    inputs = keras.Input((4, 4, 1))
+    answer = layers.Dense(3)(layers.Flatten()(inputs))
+    plain, listed = keras.Model(inputs, answer), keras.Model(inputs, [[answer]])
+    assert check_classifier(listed, "logits") == 3
+    images = np.random.default_rng(0).random((5, 4, 4, 1), np.float32)
+    np.testing.assert_array_equal(predict(listed, images), predict(plain, images))
+
+
+def test_chance_is_what_as_many_answers_by_lot_are_worth() -> None:
+    labels = np.asarray([0, 0, 0, 1])
+    assert chance_of(labels, labels, 2) == 0.625
+    assert chance_of(np.asarray([0, 0, 0, 0]), labels, 2) == 0.75
+    assert is_near_chance(0.159, 0.1)
+    assert not is_near_chance(0.35, 0.1)
+    assert not is_near_chance(1.0, 1.0)

@@ -11,10 +11,12 @@ from typing import Any
 
 import attractors
 import keras
+import numpy as np
 import pytest
 
 from keras_traps.commands import trapping
 from keras_traps.commands.command_line import CommandLineError
+from keras_traps.datasets import load
 from keras_traps.provenance import weights_sha256
 
 FEW = ("--num_examples=6", "--attacks=FGSM", "--variant=paper")
@@ -167,6 +169,61 @@ def test_a_wrong_command_line_is_told_before_anything_is_attacked(
     with pytest.raises(CommandLineError, match=expected):
         run(digits_file, tmp_path / "run", *arguments)
     assert not contents(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5")
+def test_a_model_of_grey_levels_gives_the_numbers_of_shares(
+    digits_file: Path,
+    digits_classifier: keras.Model,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image = keras.Input((8, 8, 1))
+    scaled = keras.layers.Rescaling(1 / 255)(image)
+    keras.Model(image, digits_classifier(scaled)).save(tmp_path / "grey.keras")
+    both = (*FEW, "--attacks=PGD", "--seed=3")
+    run(digits_file, tmp_path / "plain", *both)
+    with pytest.raises(CommandLineError, match=r"`bounds`.*bounds=\(0, 255\)"):
+        run(tmp_path / "grey.keras", tmp_path / "grey", *both)
+    capsys.readouterr()
+    run(tmp_path / "grey.keras", tmp_path / "grey", *both, "--bounds=0,255")
+    assert "are taken for logits.\n" in capsys.readouterr().out
+    plain, grey = findings(tmp_path / "plain"), findings(tmp_path / "grey")
+    assert len(plain["rows"]) == len(grey["rows"]) == 2
+    for one, other in zip(plain["rows"], grey["rows"], strict=True):
+        for name in ("attack", "success_classifier", "success_trapped", "detection"):
+            assert other[name] == one[name]
+        assert other["mean_l2"] == pytest.approx(one["mean_l2"], rel=1e-3)
+    assert grey["clean"] == plain["clean"]
+    constants = json.loads((tmp_path / "grey" / "calibration.json").read_text())
+    assert constants["settings"]["bounds"] == [0.0, 255.0]
+    with pytest.raises(CommandLineError, match="--bounds=0,255, not --bounds=-1,1"):
+        run(
+            *(tmp_path / "grey.keras", tmp_path / "grey", *both, "--resume"),
+            "--bounds=-1,1",
+        )
+    # It goes on without being told again.
+    run(tmp_path / "grey.keras", tmp_path / "grey", *both, "--resume")
+    assert findings(tmp_path / "grey")["rows"] == grey["rows"]
+
+
+def test_what_does_not_belong_together_is_refused_before_any_work(
+    digits_classifier: keras.Model, digits_file: Path, tmp_path: Path
+) -> None:
+    image = keras.Input((8, 8, 1))
+    few = keras.Model(image, digits_classifier(image)[:, :7])
+    few.save(tmp_path / "seven.keras")
+    with pytest.raises(CommandLineError, match=r"`--model`.*10 classes.*of 7 classes"):
+        run(tmp_path / "seven.keras", tmp_path / "run", *FEW)
+    train = load("digits")
+    shuffled = np.random.default_rng(0).permutation(train.labels)
+    arrays: dict[str, Any] = {"x_train": train.pixels, "x_test": train.pixels}
+    arrays["y_train"] = shuffled
+    np.savez(tmp_path / "shuffled.npz", **arrays, y_test=shuffled)
+    data = ("--dataset=shuffled", f"--data_dir={tmp_path}", "--preset=digits")
+    with pytest.raises(CommandLineError, match=r"`labels`.*more often than chance"):
+        run(digits_file, tmp_path / "run", *FEW, *data)
+    assert not contents(tmp_path / "run")
 
 
 def kill_once(command: list[str], signum: int, records: Path) -> int:

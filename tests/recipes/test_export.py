@@ -93,6 +93,28 @@ def test_a_lured_model_is_exported_from_two_files(
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, rtol=0, atol=1e-4)
 
 
+def test_a_model_of_grey_levels_is_exported_with_its_bounds(
+    digits_classifier: keras.Model, tmp_path: Path, no_fresh_process: None
+) -> None:
+    image = keras.Input((8, 8, 1))
+    scaled = keras.layers.Rescaling(1 / 255)(image)
+    probabilities = keras.layers.Softmax()(digits_classifier(scaled))
+    keras.Model(image, probabilities).save(tmp_path / "grey.keras")
+    directory = tmp_path / "digits"
+    files = (f"--model={tmp_path / 'grey.keras'}", f"--directory={directory}")
+    with pytest.raises(CommandLineError, match=r"`bounds`.*bounds=\(0, 255\)"):
+        run(*files)
+    with pytest.raises(CommandLineError, match="`output`"):
+        run(*files, "--bounds=0,255", "--output=logits")
+    assert not directory.exists()
+    run(*files, "--bounds=0,255", "--signatures=serving_default")
+    told = (directory / "1" / "assets.extra" / "defense.json").read_text()
+    measured = json.loads(told)["metrics"]
+    assert measured["accuracy_classifier"] > 0.9
+    assert measured["accuracy"] > 0.9
+    assert measured["false_positive_rate"] < 0.2
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
