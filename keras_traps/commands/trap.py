@@ -80,13 +80,11 @@ def lay_traps(arguments: Flags) -> None:
         trapped = inject(model, calibration)
         analyzer = ForensicAnalyzer(trapped).fit(clean, fpr=arguments.fpr)
     print(*calibration.explanation, sep="\n")
-    rights = [
-        trapping.accuracy(one, test, output, bounds)
-        for one, output in ((model, calibration.settings.output), (trapped, "scores"))
-    ]
+    bare = trapping.accuracy(model, test, calibration.settings.output, bounds)
+    right = trapping.accuracy(trapped, test, "scores", bounds)
     print(
-        f"On {len(test)} test images the classifier is right on {rights[0]:.1%}, the "
-        f"trapped model on {rights[1]:.1%}."
+        f"On {len(test)} test images the classifier is right on {bare:.1%}, the "
+        f"trapped model on {right:.1%}."
     )
     flagged = analyzer.detect(for_model(model, test.images, bounds)).is_adversarial
     print(f"Of these images {flagged.mean():.1%} are flagged.")

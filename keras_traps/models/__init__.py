@@ -9,6 +9,7 @@ from keras_traps.models.architectures import (
     mnist_cnn,
     svhn_vgg,
 )
+from keras_traps.models.forms import wrap
 from keras_traps.models.training import train
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "mnist_cnn",
     "svhn_vgg",
     "train",
+    "wrap",
 ]
