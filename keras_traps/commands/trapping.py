@@ -64,6 +64,22 @@ def load_data(
     return train, test
 
 
+def load_for(
+    model: keras.Model, arguments: Flags
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Loads images for a model; those of a folder are resized as it takes them."""
+    shape = model.input_shape[1:]
+    if arguments.dataset.startswith("folder:") and not arguments.image_size:
+        # What is not so, is told below.
+        height, width, channels = (*shape, 1, 1)[:3]
+        arguments.image_size = height, width, 3 if channels == 3 else 1
+    train, test = load_data(arguments)
+    with refusing():
+        check_data(model, train, name="MODEL")
+        check_data(model, test, name="MODEL")
+    return train, test
+
+
 def load_model(path: Path, flag: str) -> keras.Model:
     """Loads a file that a flag names, without the model's optimizer."""
     try:
