@@ -64,11 +64,6 @@ def test_own_model(images: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert "It can be trapped." in shown
     assert names["calibration"].accuracy > 0.9
     assert names["verdict"].is_adversarial.mean() > 0.9
-    for path in (
-        "resnet.keras",
-        "traps/analyzer.json",
-        "runs/own/report/report.html",
-        "served/own/1/saved_model.pb",
-    ):
+    for path in ("resnet.keras", "traps/analyzer.json", "runs/own/report/report.html"):
         assert Path(path).is_file()
-    assert "stripes" in Path("runs/own/report/report.html").read_text(encoding="utf-8")
+    assert b"stripes" in Path("served/own/1/saved_model.pb").read_bytes()

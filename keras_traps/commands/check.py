@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from keras_traps.commands import command_line
-from keras_traps.commands.command_line import CommandLineError, Flags, Parser
+from keras_traps.commands.command_line import CommandLineError, Flags, Parser, refusing
 
 if TYPE_CHECKING:
     import keras
@@ -41,7 +41,7 @@ def look(arguments: Flags) -> None:
     from keras_traps import TrapSettings, calibrate, inject
     from keras_traps.commands import trapping
     from keras_traps.devices import hush_retracing, prepare_devices
-    from keras_traps.models.forms import for_model
+    from keras_traps.models.forms import check_data, for_model
     from keras_traps.models.outputs import check_classifier
     from keras_traps.serving import is_trapped
 
@@ -54,7 +54,9 @@ def look(arguments: Flags) -> None:
             raise ValueError("It is trapped already: evaluate it, or export it.")
     train = test = None
     if arguments.dataset is not None:
-        train, test = trapping.load_for(model, arguments)
+        train, test = trapping.load_data(arguments, model)
+        with refusing():
+            check_data(model, test, name="MODEL")
         train, test = (
             one.take(min(_LOOKED_AT, len(one)), seed=0) for one in (train, test)
         )

@@ -205,7 +205,7 @@ def add_data(
     parser.flag("dataset", about, default=default, options=options)
     about = (
         "Height, width and if need be channels that images are made to have, such as "
-        "64,64 or 64,64,3. Those of a folder have to be of one size otherwise."
+        "64,64 or 64,64,3. Those of a folder have the --model's else."
     )
     parser.flag("image_size", about, count, default=(), several=True)
     about = (

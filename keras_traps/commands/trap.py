@@ -55,7 +55,7 @@ def lay_traps(arguments: Flags) -> None:
     from keras_traps._files import make_writable, write_atomically
     from keras_traps.commands import trapping
     from keras_traps.devices import hush_retracing, prepare_devices
-    from keras_traps.models.forms import for_model
+    from keras_traps.models.forms import check_data, for_model
     from keras_traps.models.training import save_model
 
     prepare_devices()
@@ -63,11 +63,12 @@ def lay_traps(arguments: Flags) -> None:
     with refusing():
         make_writable(path.parent, name="output")
     model = trapping.load_classifier(arguments.model, arguments.dataset)
-    train, test = trapping.load_for(model, arguments)
+    train, test = trapping.load_data(arguments, model)
     train = train.take(min(arguments.num_images, len(train)), seed=0)
     seed = secrets.randbits(63) if arguments.seed is None else arguments.seed
     bounds = arguments.bounds or UNIT
     with refusing():
+        check_data(model, test, name="MODEL")
         clean = for_model(model, train.images, bounds)
         calibration = calibrate(
             model,

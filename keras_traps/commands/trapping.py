@@ -43,11 +43,20 @@ class Trapped(NamedTuple):
 
 
 def load_data(
-    arguments: Flags,
+    arguments: Flags, model: keras.Model | None = None
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Loads the training and the test images of `--dataset`."""
+    """Loads the training and the test images of `--dataset`.
+
+    Those of a folder are resized as the model takes them, or that of `--model`.
+    """
     name, folder = arguments.dataset, arguments.data_dir
     size = arguments.image_size or None
+    if size is None and name.startswith("folder:"):
+        if model is None and arguments.model is not None:
+            model = load_classifier(arguments.model, name)
+        # Flat images tell no height.
+        if model is not None and len(shape := model.input_shape[1:]) > 1:
+            size = *shape[:2], 3 if shape[2:] == (3,) else 1
     with refusing():
         splits = [
             datasets.load(name, "train", folder, image_size=size),
@@ -61,22 +70,6 @@ def load_data(
         )
         for split in splits
     )
-    return train, test
-
-
-def load_for(
-    model: keras.Model, arguments: Flags
-) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Loads images for a model; those of a folder are resized as it takes them."""
-    shape = model.input_shape[1:]
-    if arguments.dataset.startswith("folder:") and not arguments.image_size:
-        # What is not so, is told below.
-        height, width, channels = (*shape, 1, 1)[:3]
-        arguments.image_size = height, width, 3 if channels == 3 else 1
-    train, test = load_data(arguments)
-    with refusing():
-        check_data(model, train, name="MODEL")
-        check_data(model, test, name="MODEL")
     return train, test
 
 

@@ -287,3 +287,22 @@ def test_records_are_not_mixed_with_those_of_another_calibration(
         trapping.open_store(
             arguments, trapped._replace(calibration=other), digits_train, digits_test
         )
+
+
+def test_a_folder_is_read_in_the_size_that_the_model_takes(
+    digits_folder: str, tmp_path: Path
+) -> None:
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {
+        (6, 7, 3): (6, 7, 3),
+        (6, 7): (6, 7, 1),
+        (64,): (8, 8, 1),
+    }
+    for shape, expected in shapes.items():
+        image = keras.Input(shape)
+        model = keras.Model(
+            image, keras.layers.Dense(10)(keras.layers.Flatten()(image))
+        )
+        model.save(path := tmp_path / "model.keras")
+        flags = {"data_dir": None, "image_size": (), "model": path}
+        train, test = trapping.load_data(asked(dataset=digits_folder, **flags))
+        assert train.pixels.shape[1:] == test.pixels.shape[1:] == expected
