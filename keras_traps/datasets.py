@@ -391,7 +391,7 @@ def _from_folder(root: Path, split: Split, size: Sequence[int] | None) -> Datase
         labels += [label] * len(some)
     pixels = np.stack([_read_image(path, channels, size) for path in chosen])
     return _checked(
-        root.name,
+        f"{_FOLDER}{root.name}",
         split,
         pixels,
         np.asarray(labels),

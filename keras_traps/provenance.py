@@ -67,12 +67,14 @@ def provenance(argv: Sequence[str], **facts: Any) -> dict[str, Any]:
 
 def _command(argv: Sequence[str]) -> str:
     script, *flags = argv
-    words = ["python", f"recipes/{Path(script).name}"]
+    name = Path(script).name
+    words = ["python", f"recipes/{name}"] if name.endswith(".py") else [name]
     for flag in flags:
         # A value may follow its flag after a space, as a word of its own.
         name, equals, value = flag.partition("=") if flag[:1] == "-" else ("", "", flag)
-        if Path(value).is_absolute():
-            value = Path(value).name
+        kind = "folder:" if value.startswith("folder:") else ""
+        if Path(value.removeprefix(kind)).is_absolute():
+            value = f"{kind}{Path(value).name}"
         words.append(f"{name}{equals}{value}")
     return shlex.join(words)
 

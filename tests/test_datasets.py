@@ -148,6 +148,11 @@ class TestFolders:
         assert load(f"folder:{tmp_path}", "test").sha256 == test.sha256
         assert train.source == f"folder {tmp_path.name}"
 
+    def test_a_folder_with_the_name_of_known_data_is_none(self, tmp_path: Path) -> None:
+        draw(tmp_path / "mnist" / "a" / "0.png")
+        data = load(f"folder:{tmp_path}/mnist")
+        assert (data.name, data.class_names) == ("folder:mnist", ("a",))
+
     def test_folders_train_and_test_are_the_splits(self, tmp_path: Path) -> None:
         for split, count in (("train", 3), ("test", 2)):
             for name in ("a", "b"):

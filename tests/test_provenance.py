@@ -15,6 +15,10 @@ def test_only_the_last_part_of_an_absolute_path_is_kept() -> None:
         "python recipes/attractors.py --dataset=mnist --data_dir=data --resume "
         "--model classifier.keras '-workdir=run 1'"
     )
+    of_package = provenance(
+        ["/bin/keras-traps", "check", f"folder:{Path.home()}/images"]
+    )
+    assert of_package["command"] == "keras-traps check folder:images"
     # Nor does anything else tell of this machine's folders.
     assert not re.search(r"(?<![\w.])/\w", json.dumps(found))
 

@@ -183,11 +183,11 @@ def bounds(text: str) -> tuple[float, float]:
     )
 
 
-def add_bounds(parser: Parser) -> None:
+def add_bounds(parser: Parser, default: str = "0,1") -> None:
     """Adds the flag of the range of pixels that a model takes."""
     about = (
         "The least and the largest value of a pixel, as the model takes it: 0,255 for "
-        "one that was trained on grey levels. Defaults to 0,1."
+        f"one that was trained on grey levels. Defaults to {default}."
     )
     parser.flag("bounds", about, bounds)
 
@@ -205,7 +205,7 @@ def add_data(
     parser.flag("dataset", about, default=default, options=options)
     about = (
         "Height, width and if need be channels that images are made to have, such as "
-        "64,64 or 64,64,3. Those of a folder have to be of one size otherwise."
+        "64,64 or 64,64,3. Those of a folder have the --model's else."
     )
     parser.flag("image_size", about, count, default=(), several=True)
     about = (
@@ -213,6 +213,22 @@ def add_data(
         "where it is given."
     )
     parser.flag("data_dir", about, path)
+
+
+def add_model_and_images(parser: Parser, *, required: bool = True) -> None:
+    """Adds what a command is about: a model, and images that it classifies."""
+    parser.add_argument("model", type=file, metavar="MODEL", help="A .keras file.")
+    about = (
+        "Images with their classes: folder:PATH for image files in a folder for each "
+        "class, an .npz file, or the name of a data set. Those of a folder are resized "
+        "as the model needs them."
+    )
+    optional: dict[str, Any] = {} if required else {"nargs": "?"}
+    parser.add_argument("dataset", metavar="IMAGES", help=about, **optional)
+    about = "The folder of a data set that is named; nothing is downloaded then."
+    parser.flag("data_dir", about, path)
+    add_bounds(parser, "0,1" if required else "what the model and IMAGES tell")
+    parser.set_defaults(image_size=())
 
 
 def add_work(parser: Parser, seed: str) -> None:
@@ -295,7 +311,7 @@ def add_running(parser: Parser) -> None:
     """Adds the flags that say how many images are attacked, and where."""
     about = "How many test images to attack at most."
     parser.flag("num_examples", about, count, default=1000)
-    about = "How many images are attacked at once."
+    about = "How many images are attacked at once, fewer where they are large."
     parser.flag("chunk_size", about, count, default=250)
     about = (
         "Where the attacks run: in this process, or spread by Ray over the cores or "

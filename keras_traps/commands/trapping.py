@@ -44,11 +44,20 @@ class Trapped(NamedTuple):
 
 
 def load_data(
-    arguments: Flags,
+    arguments: Flags, model: keras.Model | None = None
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Loads the training and the test images of `--dataset`."""
+    """Loads the training and the test images of `--dataset`.
+
+    Those of a folder are resized as the model takes them, or that of `--model`.
+    """
     name, folder = arguments.dataset, arguments.data_dir
     size = arguments.image_size or None
+    if size is None and name.startswith("folder:"):
+        if model is None and arguments.model is not None:
+            model = load_classifier(arguments.model, name)
+        # Flat images tell no height.
+        if model is not None and len(shape := model.input_shape[1:]) > 1:
+            size = *shape[:2], 3 if shape[2:] == (3,) else 1
     with refusing():
         splits = [
             datasets.load(name, "train", folder, image_size=size),

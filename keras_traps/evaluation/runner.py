@@ -30,7 +30,7 @@ from keras_traps.evaluation.records import (
     folder_of,
 )
 from keras_traps.evaluation.subjects import Subject
-from keras_traps.models.inference import predict
+from keras_traps.models.inference import batch_size_for, predict
 from keras_traps.models.logits import attacked_form
 from keras_traps.models.outputs import answers_of
 from keras_traps.rates import Rate
@@ -102,7 +102,8 @@ def attack_all(
             labels, for attacks that learn from many. Defaults to the subject's
             examples.
         seed: Seed of the attacks' randomness.
-        chunk_size: How many images are attacked at once and recorded together.
+        chunk_size: How many images are recorded together, and attacked at once where
+            they are small.
         limits: How many images an attack meets at most, by its name. Defaults to all.
         sweeps: Changes of an attack's settings to try, by its name, such as
             `keras_traps.attacks.LURING_SWEEPS`.
@@ -197,7 +198,7 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         background=subject.taken(
             everything.images if background is None else background
         ),
-        batch_size=len(crafted),
+        batch_size=batch_size_for(crafted.images.shape[1:], most=len(crafted)),
         loss=subject.loss,
     )
     # What the model sees, and what is recorded, in [0, 1].

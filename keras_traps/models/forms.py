@@ -227,7 +227,7 @@ def check_first_layers(model: keras.Model, bounds: Bounds, *, name: str) -> None
     layers = [layer for layer in _first_layers(model) if _is_affine(layer)]
     if not layers or _fits(layers, bounds):
         return
-    fitting = [usual for usual in _USUAL if _fits(layers, usual)]
+    fitting = fitting_bounds(model)
     least, largest = _span(layers, bounds)
     advice = "; ".join(f"bounds=({low:g}, {high:g})" for low, high in fitting)
     raise ValueError(
@@ -238,6 +238,12 @@ def check_first_layers(model: keras.Model, bounds: Bounds, *, name: str) -> None
         f"trained on them, with {advice or 'their bounds'}. "
         f"Received: bounds=({bounds[0]:g}, {bounds[1]:g}) for `{name}`"
     )
+
+
+def fitting_bounds(model: keras.Model) -> list[Bounds]:
+    """Lists the usual bounds that the model's own `Rescaling` or the like fit."""
+    layers = [layer for layer in _first_layers(model) if _is_affine(layer)]
+    return [usual for usual in _USUAL if not layers or _fits(layers, usual)]
 
 
 def _first_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

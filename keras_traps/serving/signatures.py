@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import UNIT, Bounds, FloatArray, check_distinct
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    FloatArray,
+    check_distinct,
+    pixels_of_levels,
+)
 from keras_traps.attractors import ForensicAnalyzer, integrate
 from keras_traps.layers import LuringInput, QIMDecoder
 from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows
@@ -152,10 +158,8 @@ class Subject:
             "probabilities" if trapped else check_on_noise(model, output, self.bounds)
         )
         self.output_was_found = not trapped and output is None
-        low, high = self.bounds
-        pixels = low + np.arange(256) * (high - low) / 255
-        # By grey level, the same to the last bit here and in the graph.
-        self.pixels: FloatArray = np.clip(np.float32(pixels), *np.float32(self.bounds))
+        # Looked up, for the same to the last bit here and in the graph.
+        self.pixels: FloatArray = pixels_of_levels(self.bounds)
 
     def input_key(self, signature: Signature) -> str:
         """The key of a signature's input in a request."""

@@ -306,3 +306,22 @@ def test_a_key_is_made_once_and_a_public_one_is_asked_for(tmp_path: Path) -> Non
             trapping.read_key(asked(**{**none, **flags}))
     with pytest.raises(CommandLineError, match="holds no key"):
         trapping.read_key(asked(**{**none, "key_file": tmp_path / "damaged"}))
+
+
+def test_a_folder_is_read_in_the_size_that_the_model_takes(
+    digits_folder: str, tmp_path: Path
+) -> None:
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {
+        (6, 7, 3): (6, 7, 3),
+        (6, 7): (6, 7, 1),
+        (64,): (8, 8, 1),
+    }
+    for shape, expected in shapes.items():
+        image = keras.Input(shape)
+        model = keras.Model(
+            image, keras.layers.Dense(10)(keras.layers.Flatten()(image))
+        )
+        model.save(path := tmp_path / "model.keras")
+        flags = {"data_dir": None, "image_size": (), "model": path}
+        train, test = trapping.load_data(asked(dataset=digits_folder, **flags))
+        assert train.pixels.shape[1:] == test.pixels.shape[1:] == expected
