@@ -116,21 +116,6 @@ class LuringInput(keras.layers.Layer):
         self.bounds = bounds
         self._network = network
 
-    @classmethod
-    def of(cls, network: keras.layers.Layer) -> Self:
-        """Makes a P of a network, so that it returns images in [0, 1] wherever it is.
-
-        Args:
-            network: A layer or model from images to images; one that is a P already
-                is taken as it is.
-
-        Returns:
-            P.
-        """
-        return (
-            network if isinstance(network, cls) else cls(network=network, name="lure")
-        )
-
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes the network, and checks that it keeps the images' shape."""
         shape = tuple(size for size in tuple(input_shape)[1:] if size is not None)
