@@ -52,7 +52,7 @@ def preset_for(shape: Sequence[int], preset: str | None = None) -> str:
             f"Invalid value for argument `preset`. Expected one that fits images of "
             f"{sizes[0]} by {sizes[1]} pixels: {', '.join(fitting) or 'none does'}. "
             "Sizes are 4 more than a multiple of 8 for mnist, multiples of 8 for svhn, "
-            f"even for cifar10, and any for None. Received: preset={preset!r}"
+            f"even for cifar10, and any without a preset. Received: preset={preset!r}"
         )
     # Eight filters at an eighth of the size are few for colours.
     if "mnist" in fitting and (*shape, 1)[2] != 1:

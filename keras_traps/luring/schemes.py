@@ -173,7 +173,7 @@ def check_target(
 ) -> Bounds:
     """Refuses what is no classifier M; returns the bounds of its pixels."""
     check_classifier(target, output, name="target")
-    found = find_bounds(target, bounds)
+    found = find_bounds(target, bounds, name="target")
     if probe:
         check_on_noise(target, output, found)
     return found

@@ -113,7 +113,9 @@ def in_standard_form(images: FloatArray, bounds: Bounds) -> FloatArray:
     return to_unit(images, bounds).reshape(-1, *image_shape(images.shape[1:]))
 
 
-def find_bounds(model: keras.Model, bounds: Bounds | None = None) -> Bounds:
+def find_bounds(
+    model: keras.Model, bounds: Bounds | None = None, *, name: str = "model"
+) -> Bounds:
     """Returns the bounds that are given, else those of a trap in the model, else 0, 1.
 
     Raises:
@@ -127,7 +129,7 @@ def find_bounds(model: keras.Model, bounds: Bounds | None = None) -> Bounds:
             f"Invalid value for argument `bounds`. Expected {own}, for which "
             f"{model.name!r} was made. Received: bounds={bounds}"
         )
-    check_first_layers(model, found, name="model")
+    check_first_layers(model, found, name=name)
     return found
 
 
