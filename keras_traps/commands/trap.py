@@ -1,7 +1,6 @@
 """Traps a classifier and fits its analyzer, in files."""
 
 import json
-import secrets
 
 from keras_traps.commands import command_line
 from keras_traps.commands.command_line import (
@@ -12,7 +11,6 @@ from keras_traps.commands.command_line import (
     given,
     refusing,
     share,
-    whole,
 )
 
 
@@ -33,11 +31,7 @@ def add_command(parser: Parser) -> None:
     trap.flag("budget", f"{about} Defaults to 0.001.", share)
     about = "How many training images are looked at, at most."
     trap.flag("num_images", about, count, default=10_000)
-    about = (
-        "The seed of the messages: the defence's secret. Defaults to one drawn by "
-        "chance."
-    )
-    trap.flag("seed", about, whole)
+    command_line.add_key(trap, "a new key that is kept nowhere")
 
 
 def lay_traps(arguments: Flags) -> None:
@@ -65,7 +59,7 @@ def lay_traps(arguments: Flags) -> None:
     model = trapping.load_classifier(arguments.model, arguments.dataset)
     train, test = trapping.load_data(arguments, model)
     train = train.take(min(arguments.num_images, len(train)), seed=0)
-    seed = secrets.randbits(63) if arguments.seed is None else arguments.seed
+    key = trapping.read_key(arguments)
     bounds = arguments.bounds or UNIT
     with refusing():
         check_data(model, test, name="MODEL")
@@ -75,7 +69,7 @@ def lay_traps(arguments: Flags) -> None:
             clean,
             train.labels,
             bounds=bounds,
-            seed=seed,
+            key=key,
             **given(arguments, "budget"),
         )
         trapped = inject(model, calibration)
@@ -89,9 +83,10 @@ def lay_traps(arguments: Flags) -> None:
     )
     flagged = analyzer.detect(for_model(model, test.images, bounds)).is_adversarial
     print(f"Of these images {flagged.mean():.1%} are flagged.")
+    trapping.keep_key(arguments, key)
     save_model(trapped, path)
     text = json.dumps(calibration.to_dict(), indent=1) + "\n"
     write_atomically(beside[0], text.encode())
     analyzer.save(beside[1])
     print(f"Saved {path}, {beside[0].name} and {beside[1].name}.")
-    print("All three are secret: they hold the messages, or the seed of them.")
+    print(f"{path.name} is secret: it holds the messages.")

@@ -8,6 +8,12 @@ from keras import layers
 
 _DROPOUT = {"mnist": 0.0, "svhn": 0.15, "cifar10": 0.3}
 
+# What remains of a height or width that comes out as it went in, divided by what. The
+# first that fits is taken; of the two for 32 by 32 svhn has a fifth of the work.
+_SIZES = {"mnist": (8, 4), "svhn": (8, 0), "cifar10": (2, 0)}
+_PADDED = "svhn"
+_LEAST_PADDED = 4  # a margin mirrors pixels that are there
+
 _POOL = "pool"
 _UP = "up"
 
@@ -31,6 +37,34 @@ def preset_dropout(preset: str, *, width: float) -> float:
     return noise / (1.0 + noise)
 
 
+def preset_for(shape: Sequence[int], preset: str | None = None) -> str:
+    """Returns the preset for images of this shape; refuses one that does not fit it."""
+    sizes = shape[:2]
+    fitting = [
+        name
+        for name, (step, rest) in _SIZES.items()
+        if all(size % step == rest for size in sizes)
+    ]
+    if preset is not None:
+        if preset in fitting:
+            return preset
+        raise ValueError(
+            f"Invalid value for argument `preset`. Expected one that fits images of "
+            f"{sizes[0]} by {sizes[1]} pixels: {', '.join(fitting) or 'none does'}. "
+            "Sizes are 4 more than a multiple of 8 for mnist, multiples of 8 for svhn, "
+            f"even for cifar10, and any without a preset. Received: preset={preset!r}"
+        )
+    # Eight filters at an eighth of the size are few for colours.
+    if "mnist" in fitting and (*shape, 1)[2] != 1:
+        fitting.remove("mnist")
+    if not fitting and min(sizes) < _LEAST_PADDED:
+        raise ValueError(
+            "Invalid value for argument `images`. Expected images of at least 8 by 8 "
+            f"pixels. Received: {sizes[0]} by {sizes[1]}"
+        )
+    return fitting[0] if fitting else _PADDED
+
+
 def preset_network(
     preset: str,
     shape: Sequence[int],
@@ -39,13 +73,30 @@ def preset_network(
     dropout: float,
     dtype: Any,
 ) -> keras.Model:
-    """Builds one of the authors' architectures, untrained, for images of this shape."""
+    """Builds one of the authors' architectures, untrained, for images of this shape.
+
+    Images `(height, width)` are of one channel. Sizes that the preset does not fit are
+    padded inside.
+    """
     x = inputs = keras.Input(tuple(shape), name="image")
+    channels = (*shape, 1)[2]
+    if len(shape) == 2:
+        x = layers.Reshape((*shape, 1), dtype=dtype)(x)
+    step, rest = _SIZES[preset]
+    missing = [(rest - size) % step for size in shape[:2]]
+    margins = [(size // 2, size - size // 2) for size in missing]
+    if any(missing):
+        # Mirrored, for black bars would be an edge that the image does not have.
+        x = keras.ops.pad(x, [(0, 0), *margins, (0, 0)], mode="symmetric")
     if preset == "mnist":
-        x = _mnist(x, shape[-1], width, dtype)
+        x = _mnist(x, channels, width, dtype)
     else:
         plan = _SVHN if preset == "svhn" else _CIFAR10
-        x = _normalized(x, plan, shape[-1], width, dropout, dtype)
+        x = _normalized(x, plan, channels, width, dropout, dtype)
+    if any(missing):
+        x = layers.Cropping2D(margins, dtype=dtype)(x)
+    if len(shape) == 2:
+        x = layers.Reshape(tuple(shape), dtype=dtype)(x)
     outputs = layers.Activation("sigmoid", dtype="float32", name="pixels")(x)
     return keras.Model(inputs, outputs, name=f"luring_{preset}")
 

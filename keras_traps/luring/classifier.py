@@ -9,12 +9,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import (
+    UNIT,
+    Bounds,
     FloatArray,
     check_count,
     check_floating,
     check_images,
     check_labels,
+    check_range_is_used,
 )
+from keras_traps.datasets import Images, read_images
 from keras_traps.luring.losses import (
     LuringLoss,
     check_loss,
@@ -22,11 +26,12 @@ from keras_traps.luring.losses import (
     luring_loss,
     margin_loss,
 )
-from keras_traps.luring.schemes import check_target, lure_of
+from keras_traps.luring.schemes import check_target, lure_before
+from keras_traps.models.forms import two_columns
 from keras_traps.models.inference import predict
 from keras_traps.models.input_gradients import input_gradient_model
 from keras_traps.models.logits import TellsLogits, logits_model
-from keras_traps.models.outputs import Output, check_outputs
+from keras_traps.models.outputs import Output, answers_of, check_outputs
 from keras_traps.models.training import scaling_optimizer
 
 Int32Array = npt.NDArray[np.int32]
@@ -61,31 +66,38 @@ class LuredClassifier(TellsLogits, keras.Model):
     `keras.models.clone_model` makes a plain model of it, which does not lure.
 
     Args:
-        target: M, a built Keras model from images in [0, 1] to classes; frozen before
-            `fit` by `target.trainable = False`.
+        target: M, a built Keras model from images to classes, or to one output for two
+            classes; frozen before `fit` by `target.trainable = False`.
         lure: P, a `LuringInput`, or any Keras network that one is made of.
         output: What M returns; M∘P returns the same. Defaults to `"probabilities"`.
+        bounds: The least and the largest value of a pixel, as M takes it. Defaults to
+            `None`: those of the `LuringInput` or of a trapped M, else `(0.0, 1.0)`.
+            Once it is made, `bounds` is what was found.
         probe: Whether M is shown a little noise, to see that it returns what `output`
-            says; not before its weights are read. Defaults to `True`.
+            says, and its own rescaling looked at; not before its weights are read.
+            Defaults to `True`.
         **kwargs: Passed on to `keras.Model`, such as a `name`.
 
     Call arguments:
-        images: `(batch, height, width, channels)`, floating point, in [0, 1]; or a
-            list or dict of nothing else, as for other Keras models.
+        images: `(batch, height, width, channels)`, or what else M takes; floating
+            point, or integers where the bounds are (and are not 0 and 1), pixels in
+            `bounds`; or a list or dict of nothing else, as for other Keras models.
         training: Whether P is called as in training; M never is.
 
     Returns:
-        M(P(x)), `(batch, num_classes)`, what `output` says, in the dtype of M.
+        M(P(x)), as M returns it, `(batch, num_classes)` or `(batch, 1)`, what `output`
+        says, in the dtype of M.
 
     Raises:
         TypeError: If `target` is no Keras model or `lure` no Keras layer.
         ValueError: If M is no built classifier of images of a known size, does not
-            return what `output` says, or P returns images of another shape.
+            return what `output` says, or its own rescaling does not fit the bounds; or
+            P is of other bounds or returns images of another shape.
 
     Example:
     >>> target.trainable = False
     >>> lured = keras_traps.luring.LuredClassifier(
-    ...     target, keras_traps.layers.LuringInput("mnist"), output="logits"
+    ...     target, keras_traps.layers.LuringInput(), output="logits"
     ... )
     >>> lured.compile(keras.optimizers.Adam(1e-3), luring_weight=1.0)
     >>> lured.fit(images, batch_size=64, epochs=5)
@@ -100,11 +112,11 @@ class LuredClassifier(TellsLogits, keras.Model):
         lure: keras.layers.Layer,
         *,
         output: Output = "probabilities",
+        bounds: Bounds | None = None,
         probe: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_target(target, output, probe=probe, of_images=True)
-        lure = lure_of(lure)
+        lure = lure_before(target, lure, output, bounds, probe=probe)
         inputs = keras.Input(target.input_shape[1:], name="image")
         super().__init__(inputs, target(lure(inputs), training=False), **kwargs)
         self.target = target
@@ -154,6 +166,12 @@ class LuredClassifier(TellsLogits, keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self._loss_name, self._luring_weight = loss, weight
 
+    @property
+    def bounds(self) -> Bounds:
+        """The least and the largest value of a pixel, those of P."""
+        bounds: Bounds = self.lure.bounds
+        return bounds
+
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns M(P(x)); `training` is passed on to P alone."""
         images = _only_images(images)
@@ -189,10 +207,12 @@ class LuredClassifier(TellsLogits, keras.Model):
             What `keras.Model.fit` returns.
 
         Raises:
-            TypeError: If the images are not floating point or not all that `x` holds,
-                or labels in an array are not integers.
-            ValueError: If M is trainable or P is not, or images or labels in an array
-                or a number of steps are out of their range.
+            TypeError: If the images are integers and the bounds are not, or are not all
+                that `x` holds, or labels in an array are not integers.
+            ValueError: If M is trainable or P is not, images or labels in an array or a
+                number of steps are out of their range, or images in an array, or in
+                the first batch of other bounds than 0 and 1, use less than a fiftieth
+                of the range of a pixel.
         """
         if kwargs.get("class_weight") is not None:
             raise _weighted("class_weight")
@@ -200,8 +220,17 @@ class LuredClassifier(TellsLogits, keras.Model):
             if kwargs.get(name) is not None:
                 check_count(name, kwargs[name])
         x, y = self._checked_arrays(x, y)
+        if _is_array(x):
+            check_range_is_used(x, self.bounds, name="x")
+        elif isinstance(x, tf.data.Dataset) and self.bounds != UNIT:
+            # Of pixels in [0, 1] that are not in these bounds M says one class alone.
+            for batch in x.take(1):
+                first = _only_images(keras.utils.unpack_x_y_sample_weight(batch)[0])
+                check_range_is_used(np.asarray(first), self.bounds, name="x")
         if _is_array(x) and not isinstance(y, Mapping):
-            found = frozen_answers(self.target, x, output=self.output_kind)._asdict()
+            found = frozen_answers(
+                self.target, x, output=self.output_kind, bounds=self.bounds
+            )._asdict()
             y = found if y is None else {**found, "label": y}
         return super().fit(x, y, *args, **kwargs)
 
@@ -289,23 +318,24 @@ class LuredClassifier(TellsLogits, keras.Model):
         x = _only_images(x)
         if not _is_array(x):
             return x, y
-        x = check_images(x, self.target.input_shape[1:], name="x")
+        x = check_images(x, self.target.input_shape[1:], bounds=self.bounds, name="x")
         if y is None or isinstance(y, Mapping):
             return x, y
         labels = np.asarray(y)
         labels = labels[:, 0] if labels.shape == (len(x), 1) else labels
-        return x, check_labels(labels, len(x), self.target.output_shape[-1], name="y")
+        return x, check_labels(labels, len(x), _count_classes(self.target), name="y")
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
-        """M's logits, float32."""
+        """M's logits, float32, a column for each class."""
         model = input_gradient_model(logits_model(self.target, self.output_kind))
-        return tf.cast(model(images, training=False), tf.float32)
+        logits = tf.cast(model(images, training=False), tf.float32)
+        return two_columns(logits, "logits") if logits.shape[-1] == 1 else logits
 
     def _forward(
         self, data: Any, *, training: bool
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of a batch, M∘P's classes, and what these are compared with."""
-        images, answers, labels = _read_batch(data, self._logits)
+        images, answers, labels = _read_batch(data, self._logits, self.bounds)
         logits = self._logits(self.lure(images, training=training))
         answer = answers["answer"]
         if self._loss_name == "luring":
@@ -335,48 +365,69 @@ class LuredClassifier(TellsLogits, keras.Model):
 
 
 def frozen_answers(
-    target: keras.Model, images: npt.ArrayLike, *, output: Output
+    target: keras.Model,
+    images: Images,
+    *,
+    output: Output,
+    bounds: Bounds | None = None,
 ) -> FrozenAnswers:
     """Asks the classifier M for its answer and its runner-up.
 
     Args:
         target: M, called with `training=False`.
-        images: `(images, height, width, channels)`, floating point, in [0, 1].
+        images: `(images, ...)`, as M takes them, pixels in `bounds`: an array, a
+            `tf.data.Dataset` or batches, as `keras_traps.datasets.read_images` takes
+            them.
         output: What M returns.
+        bounds: The least and the largest value of a pixel, as M takes it. Defaults to
+            `None`: those of a trapped M, else `(0.0, 1.0)`.
 
     Returns:
         The two classes of each image; of equal logits, the lower class comes first.
 
     Raises:
-        TypeError: If `target` is no Keras model or the images are not floating point.
-        ValueError: If `target` is no built classifier of such images and `output`.
+        TypeError: If `target` is no Keras model, or the images are integers and the
+            bounds are not.
+        ValueError: If `target` is no built classifier of such images, `output` and
+            `bounds`.
     """
-    check_target(target, output, probe=False)
-    pixels = check_images(images, target.input_shape[1:])
+    bounds = check_target(target, output, bounds, probe=False)
+    shape = target.input_shape[1:]
+    pixels, _ = read_images(images, rank=len(shape))
+    return _ask(target, check_images(pixels, shape, bounds=bounds), output)
+
+
+def _ask(target: keras.Model, pixels: FloatArray, output: Output) -> FrozenAnswers:
     check_outputs(predict(target, pixels[:_PROBED]), output)
-    logits = predict(logits_model(target, output), pixels)
+    logits = answers_of(predict(logits_model(target, output), pixels), "logits")
     return FrozenAnswers(*(np.asarray(part) for part in _top_two(logits)))
 
 
 def answered_dataset(
     target: keras.Model,
-    images: npt.ArrayLike,
+    images: Images,
     labels: npt.ArrayLike | None = None,
     *,
     output: Output,
+    bounds: Bounds | None = None,
     batch_size: int = 64,
     order: npt.NDArray[np.integer] | None = None,
 ) -> tf.data.Dataset:
     """Joins images with M's answers, for `LuredClassifier.fit` and `evaluate`.
 
-    `fit` makes the like of images in an array; this is for an order of one's own.
+    `fit` makes the like of images in an array; this is for an order of one's own, and
+    for data sets that M is to be asked about once.
 
     Args:
         target: M, called with `training=False`, here and never again.
-        images: `(images, height, width, channels)`, floating point, in [0, 1].
+        images: `(images, ...)`, as M takes them, pixels in `bounds`: an array, a
+            `tf.data.Dataset` or batches, as `keras_traps.datasets.read_images` takes
+            them.
         labels: Integer classes `(images,)`, for the metric `accuracy` only. Defaults
-            to none.
+            to those that come with the images, or none.
         output: What M returns.
+        bounds: The least and the largest value of a pixel, as M takes it. Defaults to
+            `None`: those of a trapped M, else `(0.0, 1.0)`.
         batch_size: Images in a batch where there is no `order`. Defaults to `64`.
         order: Which images each batch has, `(batches, batch_size)`, as `batch_order`
             draws it. Defaults to all images in their order, in every epoch.
@@ -385,18 +436,21 @@ def answered_dataset(
         Batches `(images, {"answer", "runner_up"[, "label"]})`.
 
     Raises:
-        TypeError: If `target` is no Keras model or the images are not floating point.
-        ValueError: If `target` is no built classifier of such images, or the labels
-            are not theirs.
+        TypeError: If `target` is no Keras model, or the images are integers and the
+            bounds are not.
+        ValueError: If `target` is no built classifier of such images, `output` and
+            `bounds`, or the labels are not theirs.
     """
     check_count("batch_size", batch_size)
-    answers = frozen_answers(target, images, output=output)
-    pixels = check_images(images, target.input_shape[1:])
-    told: dict[str, npt.NDArray[np.integer]] = answers._asdict()
+    bounds = check_target(target, output, bounds, probe=False)
+    shape = target.input_shape[1:]
+    found, labels = read_images(images, labels, rank=len(shape))
+    pixels = check_images(found, shape, bounds=bounds)
+    told: dict[str, npt.NDArray[np.integer]]
+    told = _ask(target, pixels, output)._asdict()
     if labels is not None:
-        told["label"] = check_labels(
-            labels, len(pixels), target.output_shape[1], name="labels"
-        )
+        classes = _count_classes(target)
+        told["label"] = check_labels(labels, len(pixels), classes, name="labels")
     return batches(pixels, told, batch_size=batch_size, order=order)
 
 
@@ -452,6 +506,10 @@ def _top_two(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return ranked[:, 0], ranked[:, 1]
 
 
+def _count_classes(target: keras.Model) -> int:
+    return max(2, int(target.output_shape[-1]))
+
+
 def _is_array(data: Any) -> bool:
     return isinstance(data, np.ndarray | tf.Tensor)
 
@@ -470,18 +528,22 @@ def _only_images(data: Any) -> Any:
 
 
 def _read_batch(
-    data: Any, ask: Callable[[tf.Tensor], tf.Tensor]
+    data: Any, ask: Callable[[tf.Tensor], tf.Tensor], bounds: Bounds
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
     """Takes apart what `fit` hands to a step: images, M's answers, labels or none."""
     images, told, weights = keras.utils.unpack_x_y_sample_weight(data)
     if weights is not None:
         raise _weighted("sample_weight")
     images = tf.convert_to_tensor(_only_images(images))
-    check_floating(images.dtype.name, name="x")
+    check_floating(images.dtype.name, bounds=bounds, name="x")
+    if not images.dtype.is_floating:
+        images = tf.cast(images, tf.float32)
+    low, high = bounds
     # NaN is neither.
-    inside = tf.reduce_all((images >= 0) & (images <= 1))
-    limits = "Invalid value for argument `x`. Expected pixels in [0, 1]. Received: from"
-    found = [limits, tf.reduce_min(images), "to", tf.reduce_max(images)]
+    inside = tf.reduce_all((images >= low) & (images <= high))
+    limits = f"Expected pixels in [{low:g}, {high:g}]"
+    message = f"Invalid value for argument `x`. {limits}. Received: from"
+    found = [message, tf.reduce_min(images), "to", tf.reduce_max(images)]
     with tf.control_dependencies([tf.debugging.Assert(inside, found)]):
         images = tf.identity(images)
     names = FrozenAnswers._fields

@@ -6,8 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_traps._checks import UNIT, Bounds, check_bounds
 from keras_traps.layers import LuringInput
-from keras_traps.models.inference import inner_layers
+from keras_traps.layers.luring_input import from_unit, to_unit
+from keras_traps.models.forms import find_bounds, two_columns
+from keras_traps.models.inference import inner_layers, is_its_graph
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 
 NO_CLASS = -1  # the class id where no answer is given
@@ -28,7 +31,9 @@ class DeployedScheme(keras.Model):
         return super().call(inputs, training=False, mask=mask)
 
 
-def target_model(target: keras.Model, *, output: Output) -> keras.Model:
+def target_model(
+    target: keras.Model, *, output: Output, bounds: Bounds | None = None
+) -> keras.Model:
     """Makes the first scheme a model: what M says of an image is the answer.
 
     P is not part of it: it is shown to attackers and never asked.
@@ -36,23 +41,25 @@ def target_model(target: keras.Model, *, output: Output) -> keras.Model:
     Args:
         target: M, called with `training=False`.
         output: What M returns.
+        bounds: The least and the largest value of a pixel, as M takes it. Defaults to
+            `None`: those of a trapped M, else `(0.0, 1.0)`.
 
     Returns:
-        A functional model from images `(batch, height, width, channels)`, pixels in
-        [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 where the image or M's
-        answer holds a number that is not finite, and `"probabilities"`,
-        `(batch, num_classes)`, float32. It shares M's weights.
+        A functional model from images `(batch, ...)`, as M takes them, to a dict of
+        `"class_id"`, `(batch,)`, int32, -1 where the image or M's answer holds a number
+        that is not finite, and `"probabilities"`, `(batch, num_classes)`, float32, two
+        of an M with one output. It shares M's weights.
 
     Raises:
         TypeError: If `target` is not a Keras model.
-        ValueError: If `target` is not a built classifier, or does not return what
-            `output` says.
+        ValueError: If `target` is not a built classifier, does not return what `output`
+            says, or its own rescaling does not fit `bounds`.
 
     Reference:
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
         scheme (1).
     """
-    check_target(target, output)
+    check_target(target, output, bounds)
     images = keras.Input(target.input_shape[1:], name="image")
     probabilities = _probabilities(target(images, training=False), output)
     answers = {
@@ -63,7 +70,11 @@ def target_model(target: keras.Model, *, output: Output) -> keras.Model:
 
 
 def agreement_model(
-    target: keras.Model, lure: keras.layers.Layer, *, output: Output
+    target: keras.Model,
+    lure: keras.layers.Layer,
+    *,
+    output: Output,
+    bounds: Bounds | None = None,
 ) -> keras.Model:
     """Makes the second scheme a model: an answer is given where M and M∘P agree.
 
@@ -72,18 +83,22 @@ def agreement_model(
         lure: P, from images to images of the same shape: a `LuringInput`, the `lure`
             of a `LuredClassifier`, or any network, called with `training=False`.
         output: What M returns.
+        bounds: The least and the largest value of a pixel, as M takes it; a network
+            that is no `LuringInput` becomes one of these. Defaults to `None`: those of
+            the `LuringInput` or of a trapped M, else `(0.0, 1.0)`.
 
     Returns:
-        A functional model from images `(batch, height, width, channels)`, pixels in
-        [0, 1], to a dict of `"class_id"`, `(batch,)`, int32, -1 where there is no
-        answer; `"agreed"`, `(batch,)`, bool; `"probabilities"` of M and
-        `"lured_probabilities"` of M∘P, `(batch, num_classes)`, float32. There is none
+        A functional model from images `(batch, ...)`, as M takes them, to a dict of
+        `"class_id"`, `(batch,)`, int32, -1 where there is no answer; `"agreed"`,
+        `(batch,)`, bool; `"probabilities"` of M and `"lured_probabilities"` of M∘P,
+        `(batch, num_classes)`, float32, two of an M with one output. There is no answer
         where one of these or the image is not finite. It shares the weights.
 
     Raises:
         TypeError: If `target` is not a Keras model, or `lure` not a Keras layer.
-        ValueError: If `target` is not a built classifier, or does not return what
-            `output` says, or P returns images of another shape.
+        ValueError: If `target` is not a built classifier, does not return what `output`
+            says, or its own rescaling does not fit `bounds`; or P is of other bounds or
+            returns images of another shape.
 
     Example:
     >>> deployed = keras_traps.luring.agreement_model(
@@ -95,8 +110,7 @@ def agreement_model(
         Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
         scheme (2).
     """
-    check_target(target, output)
-    lure = lure_of(lure)
+    lure = lure_before(target, lure, output, bounds)
     images = keras.Input(target.input_shape[1:], name="image")
     probabilities = _probabilities(target(images, training=False), output)
     mapped = lure(images, training=False)
@@ -126,8 +140,16 @@ def agreed_class(
     Returns:
         `(batch,)`, int32: the class that both rank first, of equals the lowest; -1
         where these differ, or a number is not finite.
+
+    Raises:
+        ValueError: If there is one column.
     """
     given = [target_outputs, augmented_outputs]
+    if target_outputs.shape[-1] == 1:
+        raise ValueError(
+            "Invalid value for argument `target_outputs`. Expected a column for each "
+            f"class, two for two classes. Received: shape {tuple(target_outputs.shape)}"
+        )
     agreed = ops.equal(*(ops.argmax(one, axis=-1) for one in given))
     finite = finite_rows(*given, *(() if images is None else (images,)))
     return _answer(target_outputs, ops.logical_and(agreed, finite))
@@ -143,33 +165,86 @@ def finite_rows(*given: Any) -> Any:
 
 
 def check_target(
-    target: keras.Model, output: Output, *, probe: bool = True, of_images: bool = False
-) -> None:
-    """Refuses what is no classifier M, or if asked none of images of a known size."""
+    target: keras.Model,
+    output: Output,
+    bounds: Bounds | None = None,
+    *,
+    probe: bool = True,
+) -> Bounds:
+    """Refuses what is no classifier M; returns the bounds of its pixels."""
     check_classifier(target, output, name="target")
-    shape = target.input_shape[1:]
-    if of_images and (len(shape) != 3 or None in shape):
-        raise ValueError(
-            "Invalid value for argument `target`. Expected a classifier of images "
-            f"(height, width, channels) of a known size. Received: {target.input_shape}"
-        )
+    found = find_bounds(target, bounds, name="target")
     if probe:
-        check_on_noise(target, output)
+        check_on_noise(target, output, found)
+    return found
 
 
-def lure_of(network: keras.layers.Layer) -> LuringInput:
-    """Makes a P of what the caller passed for `lure`, or says that it is none."""
+def lure_before(
+    target: keras.Model,
+    network: keras.layers.Layer,
+    output: Output,
+    bounds: Bounds | None,
+    *,
+    probe: bool = True,
+) -> LuringInput:
+    """Makes a P of what the caller passed for `lure`, and checks M with its bounds."""
+    check_classifier(target, output, name="target")
+    known = _only_lure(network)
+    if known is not None:
+        if bounds is not None and check_bounds(bounds) != known.bounds:
+            raise ValueError(
+                "Invalid value for argument `lure`. Expected a `LuringInput` of "
+                f"bounds={bounds}. Received: one of bounds={known.bounds}"
+            )
+        bounds = known.bounds
+    if probe:
+        bounds = check_target(target, output, bounds)
+    lure = lure_of(network, UNIT if bounds is None else bounds)
+    if probe and isinstance(lure.network, keras.Model) and lure.network.built:
+        try:
+            find_bounds(lure.network, UNIT)
+        except ValueError:
+            raise ValueError(
+                "Invalid value for argument `lure`. Expected a network of images in "
+                "[0, 1], whatever `bounds` is. Received one whose first layers are for "
+                f"another range: {lure.network.name!r}"
+            ) from None
+    return lure
+
+
+def lure_of(network: keras.layers.Layer, bounds: Bounds = UNIT) -> LuringInput:
+    """Makes a P of a network, so that it returns images in `bounds` wherever it is.
+
+    One that is a P already, or a model of nothing else, is taken as it is.
+    """
+    known = _only_lure(network)
+    if known is not None:
+        return known
     if not isinstance(network, keras.layers.Layer):
         raise TypeError(
             "Invalid value for argument `lure`. Expected a Keras layer or model. "
             f"Received: {type(network).__name__}"
         )
-    return LuringInput.of(network)
+    return LuringInput(network=network, bounds=bounds, name="lure")
+
+
+def _only_lure(network: keras.layers.Layer) -> LuringInput | None:
+    """Returns the P that a network is, such as what `to_lure_model` made."""
+    if is_its_graph(network):
+        parts = [
+            one
+            for one in getattr(network, "operations", network.layers)
+            if not isinstance(one, keras.layers.InputLayer)
+        ]
+        network = parts[0] if len(parts) == 1 else network
+    return network if isinstance(network, LuringInput) else None
 
 
 def _probabilities(outputs: keras.KerasTensor, output: Output) -> keras.KerasTensor:
     # In half precision two classes may share the largest number.
     outputs = ops.cast(outputs, "float32")
+    if outputs.shape[-1] == 1:
+        outputs = two_columns(outputs, output)
     return ops.softmax(outputs, axis=-1) if output == "logits" else outputs
 
 
@@ -218,14 +293,17 @@ class _SoftLure(keras.layers.Layer):
     def __init__(self, lure: LuringInput, softness: float) -> None:
         super().__init__(name=lure.name, autocast=False)
         self.until_sigmoid = lure.until_sigmoid()
+        self.bounds = lure.bounds
         self.softness = softness
         self.built = True
 
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        images = to_unit(images, self.bounds)
         z = ops.cast(self.until_sigmoid(images, training=False), "float32")
         # Near 0 and 1 the slope of the sigmoid is nearly 0. That of a flatter one is
         # here multiplied by `softness`, which a gradient's direction does not show.
         flat = self.softness * ops.sigmoid(z / self.softness)
         # What is added is 0, and has the gradient.
         still = ops.stop_gradient
-        return still(ops.sigmoid(z)) + (flat - still(flat))
+        mapped = still(ops.sigmoid(z)) + (flat - still(flat))
+        return from_unit(mapped, self.bounds)

@@ -185,7 +185,9 @@ def check_data(model: keras.Model, data: Dataset, *, name: str = "classifier") -
         )
 
 
-def find_bounds(model: keras.Model, bounds: Bounds | None = None) -> Bounds:
+def find_bounds(
+    model: keras.Model, bounds: Bounds | None = None, *, name: str = "model"
+) -> Bounds:
     """Returns the bounds that are given, else those of traps in the model, else 0, 1.
 
     Raises:
@@ -199,7 +201,7 @@ def find_bounds(model: keras.Model, bounds: Bounds | None = None) -> Bounds:
             f"Invalid value for argument `bounds`. Expected {own}, for which "
             f"{model.name!r} was made. Received: bounds={bounds}"
         )
-    check_first_layers(model, found, name="model")
+    check_first_layers(model, found, name=name)
     return found
 
 

@@ -17,8 +17,8 @@ from keras_traps._checks import (
     pixels_of_levels,
 )
 from keras_traps.attractors import ForensicAnalyzer, integrate
-from keras_traps.layers import LuringInput, QIMDecoder
-from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows
+from keras_traps.layers import QIMDecoder
+from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows, lure_of
 from keras_traps.models.forms import find_bounds, image_shape, two_columns
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.forensics import judge
@@ -108,7 +108,7 @@ class Subject:
             images = keras.Input(shape)
             try:
                 # As `LuredClassifier` asks it: what it returns is cut to [0, 1].
-                lure = keras.Model(images, LuringInput.of(lure)(images))
+                lure = keras.Model(images, lure_of(lure)(images))
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     "Invalid value for argument `lure`. Expected a model from images "

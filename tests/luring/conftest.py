@@ -9,9 +9,12 @@ import pytest
 from keras import layers
 
 from keras_traps.datasets import Dataset, load
+from keras_traps.layers import LuringInput
 from keras_traps.luring import LuredClassifier
+from keras_traps.models.inference import predict
 
 SHAPE, CLASSES = (6, 6, 1), 3
+GREY = (0.0, 255.0)
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +77,48 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="session")
 def labels() -> np.ndarray:
     return np.random.default_rng(1).integers(0, CLASSES, 40)
+
+
+def small_classifier(
+    *first: keras.layers.Layer, shape: tuple[int, ...] = (8, 8, 1), outputs: int = 10
+) -> keras.Model:
+    """A frozen classifier that begins with layers of the caller's."""
+    keras.utils.set_random_seed(0)
+    squash = "softmax" if outputs > 1 else "sigmoid"
+    hidden = [layers.Flatten(), layers.Dense(32, activation="relu")]
+    last = layers.Dense(outputs, activation=squash)
+    model = keras.Sequential([keras.Input(shape), *first, *hidden, last])
+    model.trainable = False
+    return model
+
+
+def grey_lured(
+    target: keras.Model, *, bounds: tuple[float, float] = GREY, **settings: Any
+) -> LuredClassifier:
+    """A classifier of 8x8 images behind one convolution."""
+    keras.utils.set_random_seed(0)
+    network = layers.Conv2D(1, 3, padding="same", activation="sigmoid")
+    lure = LuringInput(network=network, bounds=bounds)
+    model = LuredClassifier(target, lure, **settings)
+    model.compile(keras.optimizers.Adam(0.01))
+    return model
+
+
+def answers_to(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return predict(model, images.astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def grey_digits() -> Dataset:
+    return load("digits").take(400)
+
+
+@pytest.fixture(scope="session")
+def grey_target(grey_digits: Dataset) -> keras.Model:
+    """A trained classifier that divides its grey levels by 255 itself."""
+    model = small_classifier(layers.Rescaling(1 / 255))
+    model.trainable = True
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(grey_digits.pixels, grey_digits.labels, epochs=10, verbose=0)
+    model.trainable = False
+    return model

@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_traps.attacks import create
+from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.luring import (
     LuredClassifier,
@@ -18,15 +20,22 @@ from keras_traps.luring import (
     batch_order,
     classifier,
     frozen_answers,
+    luring_metrics,
+    target_model,
 )
 from keras_traps.luring.classifier import _top_two
 from keras_traps.luring.losses import luring_loss
+from keras_traps.models.forms import find_bounds
 from keras_traps.models.inference import predict
 from tests.luring.conftest import (
     CLASSES,
+    GREY,
     SHAPE,
+    answers_to,
     assert_alike,
+    grey_lured,
     lured,
+    small_classifier,
     tiny_lure,
     tiny_target,
     weights_of,
@@ -324,7 +333,7 @@ def test_only_p_is_trained_or_the_remedy_is_told(images: np.ndarray) -> None:
 def test_what_is_no_classifier_of_images_is_refused() -> None:
     inputs = keras.Input((36,))
     target = keras.Model(inputs, layers.Dense(CLASSES)(inputs))
-    with pytest.raises(ValueError, match="classifier of images"):
+    with pytest.raises(ValueError, match=r"`network`.*\(36,\)"):
         LuredClassifier(target, tiny_lure(), output="logits")
 
 
@@ -470,3 +479,215 @@ def test_a_classifier_that_was_trained_with_fit_can_be_lured_and_saved(
     loaded = keras.saving.load_model(tmp_path / "lured.keras")
     assert not loaded.target.compiled
     np.testing.assert_array_equal(predict(loaded, images), predict(model, images))
+
+
+def test_a_model_of_grey_levels_is_lured_saved_attacked_and_deployed(
+    grey_target: keras.Model, grey_digits: Dataset, tmp_path: Path
+) -> None:
+    model = grey_lured(grey_target)
+    before = model.evaluate(grey_digits.pixels, verbose=0, return_dict=True)
+    model.fit(grey_digits.pixels, batch_size=40, epochs=8, verbose=0)
+    after = model.evaluate(
+        grey_digits.pixels, grey_digits.labels, verbose=0, return_dict=True
+    )
+    assert after["loss"] < before["loss"]
+    assert after["agreement"] > before["agreement"]
+    assert 0 < after["accuracy"] < 1
+
+    model.save(tmp_path / "lured.keras")
+    loaded = keras.saving.load_model(tmp_path / "lured.keras")
+    assert loaded.bounds == loaded.lure.bounds == find_bounds(loaded) == GREY
+    few = grey_digits.take(30)
+    np.testing.assert_array_equal(
+        answers_to(loaded, few.pixels), answers_to(model, few.pixels)
+    )
+
+    found = create("MIM", eps=0.2, eps_iter=0.05, nb_iter=10)(
+        loaded, few.pixels, few.labels, output="probabilities"
+    )
+    assert found.images.max() > 1
+    assert found.success.sum() > 10
+    deployed = agreement_model(grey_target, loaded.lure, output="probabilities")
+    answers = {name: np.asarray(part) for name, part in deployed(found.images).items()}
+    of_m = answers_to(grey_target, found.images).argmax(axis=1)
+    np.testing.assert_array_equal(answers["agreed"], of_m == found.answers)
+    np.testing.assert_array_equal(
+        answers["class_id"], np.where(answers["agreed"], of_m, -1)
+    )
+    alone = target_model(grey_target, output="probabilities", bounds=GREY)
+    np.testing.assert_array_equal(alone(found.images)["class_id"], of_m)
+    measured = luring_metrics(augmented=found.answers, target=of_m, labels=few.labels)
+    assert measured.ac_mop.count == 30 - found.success.sum()
+
+
+def test_the_range_of_pixels_changes_nothing_that_p_learns(
+    grey_target: keras.Model, grey_digits: Dataset
+) -> None:
+    unit = small_classifier()
+    unit.set_weights(grey_target.get_weights())
+    answers = []
+    for model, images in (
+        (grey_lured(unit, bounds=(0.0, 1.0)), grey_digits.images),
+        (grey_lured(grey_target), np.asarray(grey_digits.pixels)),
+    ):
+        model.fit(images, batch_size=100, shuffle=False, verbose=0)
+        answers.append(answers_to(model, images))
+    np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=1e-5)
+
+
+def test_data_sets_of_integers_train_as_an_array(
+    grey_target: keras.Model, grey_digits: Dataset
+) -> None:
+    pairs = (grey_digits.pixels, grey_digits.labels)
+    data = tf.data.Dataset.from_tensor_slices(pairs).batch(40)
+    answered = answered_dataset(
+        grey_target, data, output="probabilities", bounds=GREY, batch_size=40
+    )
+    assert answered.element_spec[1]["label"].dtype == tf.int64
+    expected = frozen_answers(
+        grey_target, grey_digits.pixels, output="probabilities", bounds=GREY
+    )
+    np.testing.assert_array_equal(
+        expected.answer, answers_to(grey_target, grey_digits.pixels).argmax(axis=1)
+    )
+    histories = []
+    for given in (pairs, (data,), (answered,)):
+        model = grey_lured(grey_target)
+        fit: dict[str, Any] = {"shuffle": False, "verbose": 0}
+        if given is pairs:
+            fit["batch_size"] = 40
+        histories.append(model.fit(*given, **fit).history)
+        assert model.evaluate(data, verbose=0) == pytest.approx(
+            model.evaluate(*pairs, verbose=0), rel=1e-4
+        )
+    for history in histories[1:]:
+        assert history == {
+            name: pytest.approx(values, rel=1e-4)
+            for name, values in histories[0].items()
+        }
+
+
+def test_pixels_of_another_range_are_refused(
+    grey_target: keras.Model, grey_digits: Dataset
+) -> None:
+    model = grey_lured(grey_target)
+    data = tf.data.Dataset.from_tensor_slices
+    for given in (grey_digits.images, data(grey_digits.images).batch(40)):
+        with pytest.raises(ValueError, match=r"`x`.*use the range.*0 to 255"):
+            model.fit(given, verbose=0)
+    with pytest.raises(ValueError, match=r"`x`.*\[0, 255\]"):
+        model.evaluate(2.0 * grey_digits.pixels, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"`x`.*\[0, 255\]"):
+        model.evaluate(data(grey_digits.images * 500).batch(40), verbose=0)
+    for ask in (frozen_answers, answered_dataset):
+        with pytest.raises(ValueError, match=r"`bounds`.*with bounds=\(0, 255\)"):
+            ask(grey_target, grey_digits.images, output="probabilities")
+
+
+def test_parts_of_other_bounds_are_refused(grey_target: keras.Model) -> None:
+    network = layers.Conv2D(1, 3, padding="same", activation="sigmoid")
+    wide: Any = {"output": "probabilities", "bounds": (0, 255)}
+    for make in (LuredClassifier, agreement_model):
+        with pytest.raises(
+            ValueError, match=r"`lure`.*bounds=\(0, 255\).*\(0.0, 1.0\)"
+        ):
+            make(grey_target, LuringInput(), **wide)
+        for lure in (LuringInput(), network):
+            with pytest.raises(ValueError, match=r"`bounds`.*rescaling.*bounds=\(0, 2"):
+                make(grey_target, lure, output="probabilities")
+        grey = keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Rescaling(1 / 255), network]
+        )
+        for bounded in (grey, LuringInput(network=grey, bounds=(0, 255))):
+            with pytest.raises(ValueError, match=r"`lure`.*in \[0, 1\], whatever"):
+                make(grey_target, bounded, **wide)
+    model = LuredClassifier(grey_target, network, **wide)
+    assert isinstance(model.lure, LuringInput)
+    assert model.bounds == model.lure.bounds == GREY
+    # P as a model of its own is the P that it is made of.
+    again = LuredClassifier(grey_target, model.to_lure_model(), **wide)
+    assert again.lure is model.lure
+
+
+@pytest.mark.parametrize("ends", ["sigmoid", "log", "logit"])
+def test_one_output_is_two_classes(ends: str, grey_digits: Dataset) -> None:
+    images = grey_digits.images[:60]
+    target = small_classifier(outputs=1)
+    last = target.layers[-1]
+    middle = np.median(answers_to(target, images))
+    last.bias.assign([np.log(1 / middle - 1)])
+    output: Any = "probabilities"
+    border = 0.5
+    if ends == "logit":
+        last.activation = keras.activations.linear
+        output, border = "logits", 0.0
+    if ends == "log":
+        # A sigmoid that cannot be taken off.
+        image = keras.Input((8, 8, 1))
+        target = keras.Model(image, 1.0 * target(image))
+        target.trainable = False
+
+    def second_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
+        return np.asarray(answers_to(model, images)[:, 0] > border, np.int64)
+
+    second = second_of(target, images)
+    assert second.sum() == 30
+    answers = frozen_answers(target, images, output=output)
+    np.testing.assert_array_equal(answers.answer, second)
+    np.testing.assert_array_equal(answers.runner_up, 1 - second)
+
+    model = grey_lured(target, bounds=(0.0, 1.0), output=output)
+    assert model.output_shape == (None, 1)
+    fit: dict[str, Any] = {"batch_size": 20, "epochs": 4, "verbose": 0}
+    history = model.fit(images, second[:, None], **fit).history
+    assert history["agreement"] == history["accuracy"]
+    assert history["loss"][-1] < history["loss"][0]
+
+    found = agreement_model(target, model.lure, output=output)(images)
+    assert found["probabilities"].shape == (60, 2)
+    agreed = second == second_of(model, images)
+    np.testing.assert_array_equal(found["class_id"], np.where(agreed, second, -1))
+    alone = target_model(target, output=output)(images)
+    np.testing.assert_array_equal(alone["class_id"], second)
+
+    attack = create("MIM", eps=0.3, eps_iter=0.1, nb_iter=3)
+    attacked = attack(model, images, second, output=output)
+    np.testing.assert_array_equal(attacked.answers, second_of(model, attacked.images))
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (64,)])
+def test_images_of_other_shapes_are_lured(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    target = small_classifier(shape=shape)
+    images = np.random.default_rng(0).random((20, *shape), np.float32)
+    lure: keras.layers.Layer = LuringInput(width=1 / 32)
+    if len(shape) == 1:
+        with pytest.raises(ValueError, match=r"`network` of your own.*64"):
+            LuredClassifier(target, lure)
+        lure = layers.Dense(64, activation="sigmoid")
+    model = LuredClassifier(target, lure)
+    model.compile(keras.optimizers.Adam(1e-2))
+    model.fit(images, verbose=0)
+    model.save(tmp_path / "lured.keras")
+    loaded = keras.saving.load_model(tmp_path / "lured.keras")
+    np.testing.assert_array_equal(answers_to(loaded, images), answers_to(model, images))
+    deployed = agreement_model(target, loaded.lure, output="probabilities")
+    assert deployed(images)["agreed"].shape == (20,)
+    labels = answers_to(model, images).argmax(axis=1)
+    found = create("MIM", eps=0.2, eps_iter=0.1, nb_iter=2)(
+        loaded, images, labels, output="probabilities"
+    )
+    assert found.images.shape == images.shape
+
+
+def test_what_is_no_classifier_is_refused_by_a_sentence() -> None:
+    image = keras.Input((8, 8, 1))
+    flat = layers.Flatten()(image)
+    two = keras.Model(image, [layers.Dense(3)(flat), layers.Dense(2)(flat)])
+    many = keras.Model(image, layers.Dense(4, activation="sigmoid")(flat))
+    for model, words in ((two, "one output"), (many, "multi-label")):
+        with pytest.raises(ValueError, match=f"`target`.*{words}"):
+            LuredClassifier(model, LuringInput())
+        with pytest.raises(ValueError, match=f"`target`.*{words}"):
+            target_model(model, output="probabilities")

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_traps.datasets import Dataset
 from keras_traps.layers import LuringInput
 from keras_traps.luring import (
     LuredClassifier,
@@ -14,8 +15,10 @@ from keras_traps.luring import (
     agreement_model,
     target_model,
 )
+from keras_traps.luring.schemes import softened
+from keras_traps.models.forms import find_bounds
 from keras_traps.models.inference import predict
-from tests.luring.conftest import SHAPE, tiny_lure, tiny_target
+from tests.luring.conftest import GREY, SHAPE, answers_to, tiny_lure, tiny_target
 
 
 def answers(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -127,3 +130,22 @@ def test_an_answer_is_given_where_both_name_one_class_and_all_is_finite() -> Non
     assert agreed_class(target, lured, pixels).numpy().tolist() == [0, -1, 2, -1, -1]
     graph = tf.function(agreed_class)
     assert graph(target, lured, pixels).numpy().tolist() == [0, -1, 2, -1, -1]
+
+
+def test_the_softened_sigmoid_keeps_answers_and_bounds(
+    grey_target: keras.Model, grey_digits: Dataset
+) -> None:
+    lure = LuringInput("cifar10", width=1 / 512, dropout=0.0, bounds=GREY)
+    image = keras.Input((8, 8, 1))
+    augmented = keras.Model(image, grey_target(lure(image)))
+    soft = softened(augmented, softness=4.0)
+    assert find_bounds(soft) == find_bounds(augmented) == GREY
+    found, expected = (
+        answers_to(model, grey_digits.pixels[:9]) for model in (soft, augmented)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_one_column_is_no_row_of_classes() -> None:
+    with pytest.raises(ValueError, match=r"`target_outputs`.*\(5, 1\)"):
+        agreed_class(np.zeros((5, 1)), np.zeros((5, 1)))

@@ -130,7 +130,7 @@ def test_figure_6_has_shares_of_the_background_and_correlations() -> None:
     # P looks as M's first logit does, and its image stays within the range.
     like_m = np.abs(FIRST[:, 0]) / 4
     inputs = keras.Input((2, 2, 1))
-    lure = LuringInput.of(linear(np.diag(like_m), 2, 2, 1))
+    lure = LuringInput(network=linear(np.diag(like_m), 2, 2, 1), name="lure")
     variants = {"luring": keras.Model(inputs, target(lure(inputs)))}
     x = np.array([0.0, 0.05, 0.5, 1.0], np.float32).reshape(1, 2, 2, 1)
     numbers = figure_6("digits", target, variants, x, np.array([0])).numbers
