@@ -99,8 +99,8 @@ class _WhenKerasComes(importlib.abc.MetaPathFinder):
             execute = spec.loader.exec_module
 
             def execute_and_register(module: Any) -> None:
-                sys.meta_path.remove(self)
                 execute(module)
+                sys.meta_path.remove(self)
                 _check_backend()
                 _register()
 

@@ -271,7 +271,8 @@ def calibrate(
         raise ValueError(
             f"Invalid value for argument `images`. Expected at least {needed} images "
             f"for a budget of {budget:g}. Received: {len(clean)} images, with which "
-            f"budget={1 / len(clean):.2g} is the least that can be asked for."
+            f"budget={math.ceil(1e6 / len(clean)) / 1e6:g} is the least that can be "
+            "asked for."
         )
 
     answers = predict(classifier, clean, batch_size=batch_size)

@@ -84,7 +84,7 @@ def look(arguments: Flags) -> None:
             _tell("Classes", f"{names}{more}")
             right = (answers.argmax(axis=1) == test.labels).mean()
             _tell("Accuracy", f"{right:.1%} of {len(test)} test images")
-            budget = max(0.001, 1 / len(train))
+            budget = max(0.001, math.ceil(1e6 / len(train)) / 1e6)
             found = calibrate(
                 model,
                 for_model(model, train.images, bounds),
@@ -100,7 +100,7 @@ def look(arguments: Flags) -> None:
                 f"training images, of {budget:.2%} allowed; A2 = {settings.a2:.3g}",
             )
             if budget > 0.001:
-                _tell("Few", f"with {len(train)} images pass --budget={budget:.2g}")
+                _tell("Few", f"with {len(train)} images pass --budget={budget:g}")
         size = 4 * classes * math.prod(shape)
         if size > _TOO_LARGE:
             _tell("Slow", f"the decoder needs {size / 1e9:.1f} GB; it was not timed")

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from keras_traps import TrapSettings, inject
@@ -63,6 +64,31 @@ def test_what_is_slow_is_told_with_numbers(
     monkeypatch.setattr(check, "_TOO_LARGE", 1)
     dispatch(["check", str(unit_file)])
     assert "it was not timed" in lines(capsys)["Slow"]
+
+
+def test_one_number_for_two_classes_without_an_axis_of_channels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    content = {"class_names": np.array(["dark", "bright"])}
+    for split, count in (("train", 300), ("test", 60)):
+        content[f"y_{split}"] = rng.integers(0, 2, count)
+        levels = rng.integers(0, 100, (count, 10, 10))
+        content[f"x_{split}"] = levels + 150 * content[f"y_{split}"][:, None, None]
+        content[f"x_{split}"] = content[f"x_{split}"].astype(np.uint8)
+    np.savez(tmp_path / "lights.npz", **content)
+    image = keras.Input((10, 10))
+    dense = keras.layers.Dense(1, "sigmoid")
+    model = keras.Model(image, dense(keras.layers.Flatten()(image)))
+    dense.set_weights([np.full((100, 1), 0.2), np.full(1, -10.0)])
+    model.save(tmp_path / "model.keras")
+    files = [str(tmp_path / name) for name in ("model.keras", "lights.npz")]
+    dispatch(["check", *files, "--bounds=0,1"])
+    shown = lines(capsys)
+    assert shown["Returns"] == "probabilities of 2 classes, one number"
+    assert shown["Classes"] == "dark, bright"
+    assert shown["Accuracy"] == "100.0% of 60 test images"
+    assert shown["Few"] == "with 300 images pass --budget=0.003334"
 
 
 def classifier(*layers: keras.layers.Layer) -> keras.Model:

@@ -58,7 +58,10 @@ def test_three_files_are_written_and_fit_each_other(
         (["--output=trapped.h5"], r"has to end in \.keras"),
         (["--output={}/m.keras", "--bounds=0"], "--bounds: expected the least"),
         (["--output={}/m.keras"], r"with bounds=\(0, 255\)"),
-        (["--output={}/m.keras", "--bounds=0,255", "--num_images=50"], "budget=0.02"),
+        (
+            ["--output={}/m.keras", "--bounds=0,255", "--num_images=30"],
+            "budget=0.033334 ",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_told_and_nothing_is_written(
