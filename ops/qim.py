@@ -36,6 +36,10 @@ import tensorflow as tf
 # So many images at a time that their waves stay in the processor's cache.
 _BLOCK = 256
 
+# So many pixels are summed in one go, and then these sums. Of a single image a product
+# adds one pixel after the other, and of 800,000 the last come too late for float32.
+_PIXELS = 4096
+
 # Equation 3 has a pole at u = 1; from here on tanh is 1 in float32 anyway.
 _LARGEST_U = 1.0 - 2.0**-10
 
@@ -87,7 +91,7 @@ def qim_distance(
         one; at a kink it is the derivative from the right. `signs`, `steps` and
         `weights` are constants to it.
     """
-    return _with_gradient(_distance, _pull_back, x, signs, steps, weights)
+    return _blockwise_distance(x, *_in_blocks(signs, steps, weights))
 
 
 def qim_correlation(
@@ -147,7 +151,8 @@ def qim_decode(
     Reference:
         Zhang, Chang, Lee, Section V-E.
     """
-    secrets, constants = (signs, steps, weights), (a0, a1, a2)
+    # Here, where the number of pixels is known.
+    secrets, constants = _in_blocks(signs, steps, weights), (a0, a1, a2)
     if not jit_compile:
         return _decode(x, secrets, constants)
     # Each way is compiled for itself: between the two halves of one function, XLA
@@ -158,7 +163,7 @@ def qim_decode(
 
 @functools.partial(tf.function, reduce_retracing=True)
 def _decode(x: tf.Tensor, secrets: Any, constants: Any) -> tf.Tensor:
-    return qim_correlation(qim_distance(x, *secrets), *constants)
+    return qim_correlation(_blockwise_distance(x, *secrets), *constants)
 
 
 _correlation = tf.function(qim_correlation, reduce_retracing=True)
@@ -207,16 +212,40 @@ def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
     return Embedding(tf.reshape(codeword, tf.shape(x)), distance)
 
 
+def _in_blocks(
+    signs: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the secrets as `(blocks, pixels, ...)`, of at least `_PIXELS` pixels."""
+    pixels, num_messages = signs.shape
+    count, size = 1, -1
+    if pixels is not None:
+        most = max(1, pixels // _PIXELS)
+        count = max(count for count in range(1, most + 1) if pixels % count == 0)
+        size = pixels // count
+    return (
+        tf.reshape(signs, (count, size, num_messages or tf.shape(signs)[1])),
+        tf.reshape(steps, (count, 1, size)),
+        tf.reshape(weights, (count, 1, size)),
+    )
+
+
+def _blockwise_distance(x: tf.Tensor, *secrets: tf.Tensor) -> tf.Tensor:
+    return _with_gradient(_distance, _pull_back, x, *secrets)
+
+
 def _distance(
     x: tf.Tensor, signs: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:
     """Q(x, m) without a gradient: that is `_pull_back`."""
     x, steps, weights = (tf.stop_gradient(tensor) for tensor in (x, steps, weights))
+    blocks = tf.shape(signs)
 
     def project(values: tf.Tensor) -> tf.Tensor:
+        values = tf.reshape(values, (-1, blocks[0], blocks[1]))
+        values = tf.transpose(values, (1, 0, 2))
         # The weights go on the wave: weighing the signs would copy them at every call.
         wave = tf.abs(_offset_from_codeword(values, steps)) - 0.5 * steps
-        return tf.matmul(weights * wave, signs)
+        return tf.reduce_sum(tf.matmul(weights * wave, signs), axis=0)
 
     return _by_blocks(project, tf.reshape(x, (-1, tf.size(steps))))
 
@@ -229,6 +258,8 @@ def _pull_back(
     weights: tf.Tensor,
 ) -> tf.Tensor:
     """The gradient with respect to x, given that with respect to Q(x, m)."""
+    signs = tf.reshape(signs, (-1, tf.shape(signs)[2]))
+    steps, weights = (tf.reshape(tensor, [-1]) for tensor in (steps, weights))
 
     def pull_back(values: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         pull = weights * tf.matmul(upstream, signs, transpose_b=True)
