@@ -117,6 +117,14 @@ def from_unit(images: FloatArray, bounds: Bounds) -> FloatArray:
     return np.clip(moved, np.float32(low), np.float32(high))
 
 
+def pixels_of_levels(bounds: Bounds) -> FloatArray:
+    """Returns by grey level, 0 to 255, what pixel of `bounds` it is, `(256,)`."""
+    low, high = bounds
+    # In float64, so that of the bounds 0 and 255 the levels are the pixels.
+    pixels = (low + np.arange(256) * (high - low) / 255).astype(np.float32)
+    return np.clip(pixels, np.float32(low), np.float32(high))
+
+
 def _takes_integers(dtype: str, bounds: Bounds) -> bool:
     # Of 0 and 1 integers are black and white only: more likely a range forgotten.
     whole = all(float(bound).is_integer() for bound in bounds)

@@ -1,7 +1,7 @@
 """Asks a model server from the command line.
 
 Example:
-    python -m keras_traps.serving.client predict digit.png \
+    python -m keras_traps.serving.client predict digit.png --bounds 0 1 \
         --address=http://localhost:8501 --model=mnist_attractors --signature=analyze
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_traps._checks import Bounds, check_bounds, pixels_of_levels
 from keras_traps.serving.client.client import Client
 from keras_traps.serving.client.protocol import Array, ServingError, TensorSpec
 
@@ -64,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
             about = "one .npy file of a batch, or PNG and JPEG files of an image each"
             add("files", nargs="+", type=Path, metavar="FILE", help=about)
             add("--signature", default="serving_default")
+            about = (
+                "what the model takes for black and for white, such as 0 1 or 0 255: "
+                "the bounds in its assets.extra/defense.json; needed for image files "
+                "and a signature of floats, not for one that takes grey levels or files"
+            )
+            add("--bounds", nargs=2, type=float, metavar=("LOW", "HIGH"), help=about)
             add("--output", type=Path, help="also write the outputs to this .npz file")
     return parser
 
@@ -73,8 +80,8 @@ def predict(client: Client, options: argparse.Namespace) -> list[dict[str, Any]]
     known = client.signatures().signatures
     inputs = known[options.signature].inputs if options.signature in known else {}
     # Without a spec the call below says which signatures there are.
-    spec = next(iter(inputs.values()), TensorSpec("float32", None))
-    images = _read(options.files, spec)
+    spec = next(iter(inputs.values()), TensorSpec("string", None))
+    images = read_files(options.files, spec, options.bounds)
     answer = client.predict(images, signature=options.signature)
     if options.output is not None:
         with options.output.open("wb") as file:
@@ -109,7 +116,10 @@ def signatures(client: Client, _: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _read(files: Sequence[Path], spec: TensorSpec) -> Array | list[bytes]:
+def read_files(
+    files: Sequence[Path], spec: TensorSpec, bounds: Bounds | None
+) -> Array | list[bytes]:
+    """Reads an array, or image files in the form that an input takes."""
     if len(files) == 1 and files[0].suffix == ".npy":
         try:
             with files[0].open("rb") as file:
@@ -120,18 +130,33 @@ def _read(files: Sequence[Path], spec: TensorSpec) -> Array | list[bytes]:
         return array
     if spec.dtype == "string":
         return [path.read_bytes() for path in files]
-    channels = (spec.shape[-1] if spec.shape else None) or 0
+    takes_levels = "int" in spec.dtype
+    if bounds is None and not takes_levels:
+        # The server does not know: a guess would be a wrong answer in silence.
+        raise ValueError(
+            "Expected --bounds for a signature of floats, such as --bounds 0 1, or one "
+            "that takes grey levels or files: serving_uint8 or image_bytes, if it is "
+            "served"
+        )
+    *_, channels = spec.shape or (None,)
+    rank = len(spec.shape or ())
+    if rank in (2, 3):
+        # Flat ones have what channels the file has, and others without an axis one.
+        channels = rank - 2
     images = []
     for path in files:
         content = path.read_bytes()
         try:
             # As the signature `image_bytes` does.
-            image = tf.io.decode_image(content, channels, expand_animations=False)
+            image = tf.io.decode_image(content, channels or 0, expand_animations=False)
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(f"{path}: expected an image ({error.message})") from error
-        images.append(image.numpy())
+        pixels = image.numpy()
+        images.append({2: pixels.ravel(), 3: pixels[..., 0]}.get(rank, pixels))
     levels = np.stack(images)
-    return levels if spec.dtype == "uint8" else levels / np.float32(255.0)
+    if bounds is None or takes_levels:
+        return levels
+    return pixels_of_levels(check_bounds(bounds, name="--bounds"))[levels]
 
 
 if __name__ == "__main__":

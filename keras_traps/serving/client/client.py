@@ -88,10 +88,11 @@ class Client:
         """Runs a signature on a batch.
 
         Args:
-            images: `(batch, height, width, channels)`, float32 pixels in [0, 1], for
-                the usual signatures; a list of PNG or JPEG files as bytes for one that
-                takes encoded images; a dictionary for one of several inputs. Floats
-                and integers are cast to the width that the signature has.
+            images: `(batch, ...)`, float32 pixels in the bounds of the model, mostly
+                [0, 1], for the usual signatures; a list of PNG or JPEG files as bytes
+                for one that takes encoded images; a dictionary for one of several
+                inputs. Floats and integers are cast to the width that the signature
+                has.
             signature: The signature's name. Defaults to `"serving_default"`.
             version: One version, or `None` for the client's. Defaults to `None`.
             timeout: The deadline in seconds. Defaults to `None`, for the client's.

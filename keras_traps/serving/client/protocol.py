@@ -247,7 +247,8 @@ def _to_array(value: Any, spec: TensorSpec) -> Array:
     array = np.asarray(value)
     dtype = spec.numpy_dtype
     if array.dtype.kind not in _KINDS[dtype.kind]:
-        hint = "; divide integer pixels by 255" if dtype.kind == "f" else ""
+        hint = "; divide integer pixels by 255, or pass them as floats to a model of "
+        hint = f"{hint}bounds 0 and 255" if dtype.kind == "f" else ""
         raise TypeError(
             f"{_PASSED} Expected {spec}{hint}. Received: dtype={array.dtype}"
         )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.serving.client.__main__ import main
+from keras_traps.serving.client import TensorSpec
+from keras_traps.serving.client.__main__ import main, read_files
 from tests.serving.conftest import SHAPE, Offline, Serve, answering, images
 
 Ran = tuple[int, list[dict[str, Any]], str]
@@ -61,7 +62,7 @@ def test_an_image_file_goes_as_the_signature_takes_it(
     png.write_bytes(tf.io.encode_png(pixels).numpy())
     # Of 16 bits the upper 8 are taken.
     deep.write_bytes(tf.io.encode_png(pixels.astype(np.uint16) * 257).numpy())
-    code, lines, _ = predict(png, deep, f"--signature={signature}")
+    code, lines, _ = predict(*(png, deep), f"--signature={signature}", "--bounds", 0, 1)
     assert code == 0
     expected = offline("serving_uint8", pixels[np.newaxis])
     assert len(lines) == 2
@@ -86,9 +87,10 @@ def test_what_is_not_there_or_cannot_be_read_is_told(
     predict: Run, tmp_path: Path
 ) -> None:
     png, npy = tmp_path / "image.png", tmp_path / "batch.npy"
-    assert "image.png" in predict(png)[2]
+    bounds = ("--bounds", 0, 1)
+    assert "image.png" in predict(png, *bounds)[2]
     png.write_bytes(b"no image")
-    assert f"{png}: expected an image (" in predict(png)[2]
+    assert f"{png}: expected an image (" in predict(png, *bounds)[2]
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00"):
         npy.write_bytes(content)
         assert predict(npy)[2].startswith(f"{npy}: expected an array (")
@@ -96,6 +98,39 @@ def test_what_is_not_there_or_cannot_be_read_is_told(
     code, lines, error = predict(npy, "--signature=nope")
     assert (code, lines) == (1, [])
     assert "no signature 'nope'" in error
+    assert "no signature 'nope'" in predict(png, "--signature=nope")[2]
+
+
+def test_a_file_for_a_signature_of_floats_needs_bounds_and_one_of_levels_does_not(
+    predict: Run, tmp_path: Path
+) -> None:
+    png = tmp_path / "digit.png"
+    png.write_bytes(tf.io.encode_png(np.zeros(SHAPE, np.uint8)).numpy())
+    code, lines, error = predict(png, "--signature=analyze")
+    assert (code, lines) == (1, [])
+    assert "Expected --bounds for a signature of floats" in error
+    assert "argument `--bounds`" in predict(png, "--bounds", 1, 0)[2]
+    for signature in ("serving_uint8", "image_bytes"):
+        assert predict(png, f"--signature={signature}")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ((None, 2, 3, 1), "float32", [[[-1], [0.6], [1]], [[-1], [0.6], [1]]]),
+        ((None, 2, 3), "float32", [[-1, 0.6, 1], [-1, 0.6, 1]]),
+        ((None, 6), "float32", [-1, 0.6, 1, -1, 0.6, 1]),
+        ((None, 2, 3), "int32", [[0, 204, 255], [0, 204, 255]]),
+    ],
+)
+def test_a_file_becomes_an_image_of_the_signatures_shape_and_bounds(
+    tmp_path: Path, shape: tuple[int | None, ...], dtype: str, expected: Any
+) -> None:
+    png = tmp_path / "image.png"
+    levels = np.array([[0, 204, 255]] * 2, np.uint8)[..., np.newaxis]
+    png.write_bytes(tf.io.encode_png(levels).numpy())
+    images = read_files([png], TensorSpec(dtype, shape), (-1, 1))
+    np.testing.assert_array_equal(images, np.asarray([expected], np.float32))
 
 
 def test_an_output_without_a_row_per_image_is_whole_in_each_line(
