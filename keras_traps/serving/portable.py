@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, check_images
+from keras_traps._checks import Bounds, FloatArray, check_images, from_unit
+from keras_traps.models.forms import find_bounds
 from keras_traps.models.inference import predict
 
 Format = Literal["onnx", "openvino", "tflite"]
@@ -44,6 +45,7 @@ def export_portable(
     model: keras.Model,
     path: str | os.PathLike[str],
     *,
+    bounds: Bounds | None = None,
     examples: npt.ArrayLike | None = None,
 ) -> float:
     """Writes the output of a model as an ONNX, OpenVINO or TFLite file.
@@ -54,12 +56,14 @@ def export_portable(
     `{"INFERENCE_PRECISION_HINT": "f32"}`, and its answers are then coarser.
 
     Args:
-        model: A built model with one input of images, pixels in [0, 1], and one
-            output.
+        model: A built model with one input of images `(batch, ...)`, pixels in
+            `bounds`, and one output.
         path: The file; its ending, `.onnx`, `.tflite` or for OpenVINO `.xml`, says
             the format. OpenVINO's weights go to a `.bin` beside it. Files there are
             replaced, and never is the one there with another's weights.
-        examples: A few real images for the check, `(batch, height, width, channels)`.
+        bounds: The least and the largest value of a pixel, as the model takes it and
+            the file does. Defaults to `None`: those of a trapped model, else `(0, 1)`.
+        examples: A few real images for the check, `(batch, ...)`, pixels in `bounds`.
             Noise is tried in any case. Defaults to `None`.
 
     Returns:
@@ -67,7 +71,7 @@ def export_portable(
 
     Raises:
         ImportError: If a package that the format needs is missing.
-        ValueError: If the ending is another.
+        ValueError: If the ending is another, or `bounds` do not fit the model.
         PortableError: If the model cannot be converted, or the file's answers differ
             from the live model's by more than 1e-4. No file is written.
         OSError: If it cannot be written.
@@ -80,6 +84,7 @@ def export_portable(
             f"of {', '.join(named)}. Received: {place.name!r}"
         )
     name, form = named[place.suffix]
+    bounds = find_bounds(model, bounds)
     try:
         with _unreported():
             for package in form.packages:
@@ -90,11 +95,13 @@ def export_portable(
             f'keras-traps with the extra "{name}". ({error})'
         ) from error
     shape = model.input_shape[1:]
-    images = np.random.default_rng(0).random((16, *shape), np.float32)
+    noise = np.random.default_rng(0).random((16, *shape), np.float32)
+    images = from_unit(noise, bounds)
     if examples is not None:
-        examples = check_images(examples, shape, name="examples")
+        examples = check_images(examples, shape, bounds=bounds, name="examples")
         images = np.concatenate([images, examples])
     expected = predict(model, images)
+    model = _of_float32(model)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.stem}-") as new:
         unchecked = Path(new, place.name)
@@ -121,6 +128,15 @@ def export_portable(
         for file in (*weights, unchecked):
             file.replace(place.with_name(file.name))
     return difference
+
+
+def _of_float32(model: keras.Model) -> keras.Model:
+    """Returns a model that takes float32 images, as every file does."""
+    (given,) = model.inputs
+    if given.dtype == "float32":
+        return model
+    image = keras.Input(given.shape[1:], dtype="float32", name=given.name)
+    return keras.Model(image, model(image), name=model.name)
 
 
 @contextlib.contextmanager
