@@ -15,12 +15,12 @@ import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from keras_traps._checks import check_images, is_integer
+from keras_traps._checks import UNIT, Bounds, check_images, is_integer
 from keras_traps.attractors import ForensicAnalyzer
 from keras_traps.models.outputs import Output
 from keras_traps.serving.metadata import check_metadata, command_lines, write_metadata
 from keras_traps.serving.selftest import SelfTest, self_test
-from keras_traps.serving.signatures import Deploy, Signature, Subject, as_taken, save
+from keras_traps.serving.signatures import Deploy, Signature, Subject, save
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 """Where TF Serving looks, in a version's folder, for requests to begin with."""
@@ -39,6 +39,8 @@ class Exported:
         signatures: What a client can call.
         self_test: What the self-test found.
         commands: Lines for a shell that show, serve and ask this model.
+        bounds: The least and the largest value of a pixel, where it is a float.
+            Defaults to `(0.0, 1.0)`.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Exported:
     signatures: tuple[Signature, ...]
     self_test: SelfTest
     commands: tuple[str, ...]
+    bounds: Bounds = UNIT
 
 
 def export(
@@ -56,6 +59,7 @@ def export(
     lure: keras.Model | None = None,
     deploy: Deploy | None = None,
     output: Output | None = None,
+    bounds: Bounds | None = None,
     version: int | None = None,
     signatures: Sequence[Signature] | None = None,
     class_names: Sequence[str] | None = None,
@@ -73,8 +77,9 @@ def export(
 
     Args:
         model: A trapped model from `inject`; the classifier M of a lured model; or any
-            other classifier. Built, from images `(batch, height, width, channels)`
-            with pixels in [0, 1] to `(batch, num_classes)`.
+            other classifier. Built, from images `(batch, ...)` with pixels in `bounds`
+            to `(batch, num_classes)`, or to `(batch, 1)` for two classes, which are
+            answered as two.
         directory: The model's folder, such as `"saved_models/mnist_attractors"`. Its
             last part is the model's name on the server.
         analyzer: The fitted analyzer of a trapped model. Defaults to `None`.
@@ -84,7 +89,11 @@ def export(
             Required with a `lure`. Defaults to `None`.
         output: What a `model` that is not trapped returns. Logits are turned into
             probabilities; the output of a trapped model is served as it is. Defaults
-            to `None`.
+            to `None`: what its outputs look like on noise, which is printed.
+        bounds: The least and the largest value of a pixel, as the model takes it; with
+            a `lure` 0 and 1. Float signatures take pixels in them, and the grey levels
+            0 to 255 of the others are spread over them. Defaults to `None`: those of
+            a trapped model, else `(0, 1)`.
         version: The version. Defaults to `None`, for the highest one there plus 1.
         signatures: What a client may call, and what alone is in the graph; see
             `keras_traps.serving.Signature`. Defaults to `None`: `"serving_default"`,
@@ -97,8 +106,8 @@ def export(
             signature before it takes requests. Defaults to `(1, 32)`.
         metrics: Numbers for `assets.extra/defense.json`. Defaults to `None`.
         data_sha256: The hash of the data behind them. Defaults to `None`.
-        examples: A few real images for the self-test, `(batch, height, width,
-            channels)`, beside noise, black and white. They are rounded to whole grey
+        examples: A few real images for the self-test, `(batch, ...)`, pixels in
+            `bounds`, beside noise, black and white. They are rounded to whole grey
             levels and not stored. Defaults to `None`.
         verbose: Whether to print how to serve the model. Defaults to `True`.
 
@@ -131,6 +140,7 @@ def export(
     subject = Subject(
         model,
         output=output,
+        bounds=bounds,
         analyzer=analyzer,
         lure=lure,
         deploy=deploy,
@@ -147,7 +157,9 @@ def export(
         )
     check_metadata(metrics, data_sha256)
     if examples is not None:
-        examples = check_images(examples, subject.image_shape, name="examples")
+        examples = check_images(
+            examples, subject.image_shape, bounds=subject.bounds, name="examples"
+        )
     place = Path(directory).expanduser()
     check_free(place, version)
 
@@ -162,14 +174,27 @@ def export(
     commands = command_lines(subject, path)
     if verbose:
         worst = max(*tested.live.values(), *tested.alone.values())
-        sys.stdout.write(
+        low, high = subject.bounds
+        found = f"What the model returns on noise looks like {subject.output}.\n"
+        _tell(
             f"Exported {path} with {', '.join(subject.signatures)}.\n"
+            f"Pixels that are floats are taken in [{low:g}, {high:g}].\n"
+            f"{found if subject.output_was_found else ''}"
             f"Reloaded without keras_traps: {tested.num_images} images answered as by "
             f"the live model and each alone, to {worst:.2g} of what is tolerated.\n"
             "Show it, serve it, ask it:\n"
             + "".join(f"  {command}\n" for command in commands)
         )
-    return Exported(path, number, subject.signatures, tested, commands)
+    return Exported(path, number, subject.signatures, tested, commands, subject.bounds)
+
+
+def _tell(text: str) -> None:
+    """Writes to the terminal if that is possible: what is published is no failure."""
+    # There may be none, it may be closed, or its reader gone.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
 
 
 def versions(directory: Path) -> list[int]:
@@ -195,7 +220,10 @@ def staging(directory: Path) -> Iterator[Path]:
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".exporting-") as hidden:
+        # An error on leaving would hide that a version was published.
+        with tempfile.TemporaryDirectory(
+            dir=directory, prefix=".exporting-", ignore_cleanup_errors=True
+        ) as hidden:
             # Of one's own, for the hidden one cannot be read by other users.
             folder = Path(hidden, "version")
             folder.mkdir()
@@ -247,7 +275,7 @@ def write_warmup(
             for size in batch_sizes:
                 shape = (size, *subject.image_shape)
                 levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-                batch = tf.make_tensor_proto(as_taken(signature, levels))
+                batch = tf.make_tensor_proto(subject.as_taken(signature, levels))
                 inputs = written(f1=key, f2=batch.SerializeToString())
                 request = written(f1=spec, f2=inputs)
                 writer.write(written(f6=written(f1=request)))

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ def write_metadata(
         "signatures": list(subject.signatures),
         "num_classes": len(subject.class_names),
         "image_shape": list(subject.image_shape),
+        "bounds": list(subject.bounds),
         "data_sha256": data_sha256,
         "metrics": dict(metrics or {}),
         "versions": {"keras-traps": __version__, **provenance(["."])["versions"]},
@@ -110,7 +112,9 @@ def command_lines(subject: Subject, path: Path) -> tuple[str, ...]:
     """Lines for `saved_model_cli`, `docker` and, one for each signature, `curl`."""
     path = path.absolute()
     name = path.parent.name
-    url = f"http://localhost:8501/v1/models/{quote(name, safe='')}:predict"
+    # Of bytes, for a folder's name may be no text.
+    path_name = quote(os.fsencode(name), safe="")
+    url = f"http://localhost:8501/v1/models/{path_name}:predict"
     # The image's start script does not quote MODEL_NAME. A flag after its own counts
     # instead, and its folder is that of its default name.
     mount = shlex.quote(f"{path.parent}:/models/model:ro")
@@ -129,9 +133,10 @@ def command_lines(subject: Subject, path: Path) -> tuple[str, ...]:
 
 def _script(subject: Subject, signature: Signature) -> str:
     """A request as Python writes it: by hand an image would be a screen of zeros."""
-    height, width, channels = subject.image_shape
-    pixel = "128" if signature == "serving_uint8" else "0.5"
-    instance = f"[[[{pixel}] * {channels}] * {width}] * {height}"
+    grey = 128 if signature == "serving_uint8" else sum(subject.bounds) / 2
+    instance = repr(grey)
+    for size in reversed(subject.image_shape):
+        instance = f"[{instance}] * {size}"
     if signature == "image_bytes":
         instance = "{'b64': base64.b64encode(open('image.png', 'rb').read()).decode()}"
     body = f"{{'signature_name': {signature!r}, 'instances': [{instance}]}}"

@@ -1,6 +1,5 @@
 """What a client can call: each signature as a function of stock operations."""
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,10 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import check_distinct
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    FloatArray,
+    check_distinct,
+    pixels_of_levels,
+)
 from keras_traps.attractors import ForensicAnalyzer, integrate
 from keras_traps.layers import LuringInput, QIMDecoder
 from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows
+from keras_traps.models.forms import find_bounds, image_shape, two_columns
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.forensics import judge
 
@@ -27,13 +33,15 @@ Signature = Literal[
 ]
 """What a client can call. Every one takes a batch and answers each image on its own.
 
-- `"serving_default"`: float32 images to probabilities, class_id, label.
+- `"serving_default"`: float32 images, pixels in the model's bounds, to probabilities,
+  class_id, label.
 - `"analyze"`: the same, and score, is_adversarial, fired, recovered_class_id,
   recovered_label.
 - `"integrated"`: the classify-detect-recover answer.
 - `"predict_agreed"`: a lured model's answer where both of its networks agree.
 - `"serving_uint8"`: as `"serving_default"`, from grey levels 0 to 255.
-- `"image_bytes"`: as `"serving_default"`, from PNG or JPEG files.
+- `"image_bytes"`: as `"serving_default"`, from PNG or JPEG files; not for flat images,
+  nor for channels that files do not have.
 """
 
 Deploy = Literal["augmented", "target", "agreed"]
@@ -57,6 +65,7 @@ class Subject:
         model: keras.Model,
         *,
         output: Output | None = None,
+        bounds: Bounds | None = None,
         analyzer: ForensicAnalyzer | None = None,
         lure: keras.Model | None = None,
         deploy: Deploy | None = None,
@@ -64,23 +73,15 @@ class Subject:
         input_name: str = "image",
         signatures: Sequence[Signature] | None = None,
     ) -> None:
-        num_classes = check_classifier(model, output or "probabilities")
-        shape = model.input_shape[1:]
-        if len(shape) != 3 or None in shape:
-            raise ValueError(
-                "Invalid value for argument `model`. Expected one of images (height, "
-                "width, channels) whose size is known. Received: input shape "
-                f"{model.input_shape}"
-            )
+        num_classes = check_classifier(model, output or "probabilities", name="model")
+        shape = tuple(model.input_shape[1:])
         trapped = is_trapped(model)
-        if trapped == (output is not None):
+        if trapped and output is not None:
             raise ValueError(
                 "Invalid value for argument `output`. Expected None for a trapped "
-                'model, and for any other "logits" or "probabilities". Received: '
-                f"output={output!r} for {model.name!r}"
+                f"model. Received: output={output!r} for {model.name!r}"
             )
-        if not trapped:
-            check_on_noise(model, str(output))
+        self.bounds = find_bounds(model, bounds)
         if not input_name.isidentifier():
             raise ValueError(
                 "Invalid value for argument `input_name`. Expected a name that Python "
@@ -98,6 +99,12 @@ class Subject:
                     "Invalid value for argument `lure`. Expected None for a trapped "
                     f"model. Received: {lure!r}"
                 )
+            if self.bounds != UNIT:
+                raise ValueError(
+                    "Invalid value for argument `bounds`. Expected (0, 1) with a "
+                    "`lure`, for the images that it makes are so. "
+                    f"Received: bounds={self.bounds}"
+                )
             images = keras.Input(shape)
             try:
                 # As `LuredClassifier` asks it: what it returns is cut to [0, 1].
@@ -108,7 +115,6 @@ class Subject:
                     f"{shape} to images of the same shape. Received: {lure!r} ({error})"
                 ) from error
         self.model = model
-        self.output: Output = output or "probabilities"
         self.analyzer = analyzer
         # Refuses a model without traps, and an analyzer of another decoder.
         self.integrated = None if analyzer is None else integrate(model, analyzer)
@@ -139,21 +145,47 @@ class Subject:
                     f"{get_args(Signature)}, the second and third with a fitted "
                     f"`analyzer`, the fourth with a `lure`. Received: {name!r}"
                 )
+        if "image_bytes" in signatures and not _fits_files(shape):
+            raise ValueError(
+                "Invalid value for argument `signatures`. Expected images (height, "
+                "width), or of 1, 3 or 4 channels, for 'image_bytes': files hold no "
+                f"others. Received: 'image_bytes' for images of shape {shape}"
+            )
         self.signatures = tuple(signatures)
-        self.image_shape: tuple[int, int, int] = tuple(shape)
+        self.image_shape: tuple[int, ...] = shape
+        # The output of a trapped model is served as it is.
+        self.output: Output = (
+            "probabilities" if trapped else check_on_noise(model, output, self.bounds)
+        )
+        self.output_was_found = not trapped and output is None
+        # Looked up, for the same to the last bit here and in the graph.
+        self.pixels: FloatArray = pixels_of_levels(self.bounds)
 
     def input_key(self, signature: Signature) -> str:
         """The key of a signature's input in a request."""
         return self.input_name + ("_bytes" if signature == "image_bytes" else "")
 
+    def as_taken(
+        self, signature: Signature, levels: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[Any]:
+        """Returns grey levels `(batch, ...)` in the form that a signature takes."""
+        if signature == "serving_uint8":
+            return levels
+        if signature == "image_bytes":
+            files = levels.reshape(-1, *image_shape(self.image_shape))
+            return np.array([tf.io.encode_png(image).numpy() for image in files])
+        return self.pixels[levels]
 
-def as_taken(signature: Signature, levels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """Returns grey levels `(batch, ...)` in the form that a signature takes."""
-    if signature == "serving_uint8":
-        return levels
-    if signature == "image_bytes":
-        return np.array([tf.io.encode_png(image).numpy() for image in levels])
-    return np.divide(levels, 255, dtype=np.float32)
+    def probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Makes a float32 column for each class of what the model returns."""
+        outputs = tf.cast(outputs, tf.float32)
+        if outputs.shape[-1] == 1:
+            outputs = two_columns(outputs, self.output)
+        return tf.nn.softmax(outputs) if self.output == "logits" else outputs
+
+
+def _fits_files(shape: Sequence[int]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3, 4))
 
 
 def is_trapped(model: keras.Model) -> bool:
@@ -196,8 +228,7 @@ def _functions(subject: Subject) -> dict[Signature, Function]:
     lure, integrated = subject.lure, subject.integrated
 
     def ask(images: tf.Tensor) -> tf.Tensor:
-        outputs = tf.cast(subject.model(images, training=False), tf.float32)
-        return tf.nn.softmax(outputs) if subject.output == "logits" else outputs
+        return subject.probabilities(subject.model(images, training=False))
 
     def classifying(ask: Callable[[tf.Tensor], tf.Tensor]) -> Function:
         def classify(images: tf.Tensor) -> Answer:
@@ -227,19 +258,20 @@ def _functions(subject: Subject) -> dict[Signature, Function]:
     if subject.analyzer is not None and integrated is not None:
         functions["analyze"] = _analysis(subject, subject.analyzer)
         functions["integrated"] = classifying(
-            functools.partial(integrated, training=False)
+            lambda images: subject.probabilities(integrated(images, training=False))
         )
     functions = {name: _on_one_image_at_least(functions[name]) for name in functions}
     predict = functions["serving_default"]
 
     def predict_levels(levels: tf.Tensor) -> Answer:
-        return predict(tf.cast(levels, tf.float32) / 255.0)
+        return predict(tf.gather(subject.pixels, tf.cast(levels, tf.int32)))
+
+    file_shape = image_shape(subject.image_shape)
 
     def decode(file: tf.Tensor) -> tf.Tensor:
-        channels = subject.image_shape[-1]
-        image = tf.io.decode_image(file, channels, expand_animations=False)
+        image = tf.io.decode_image(file, file_shape[-1], expand_animations=False)
         # Of another size it is refused, with the size expected.
-        return tf.ensure_shape(image, subject.image_shape)
+        return tf.reshape(tf.ensure_shape(image, file_shape), subject.image_shape)
 
     def predict_files(files: tf.Tensor) -> Answer:
         return predict_levels(tf.map_fn(decode, files, fn_output_signature=tf.uint8))
@@ -267,9 +299,11 @@ def _analysis(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
     # One pass for both: M holds W.
     correlations = subject.model.get_layer("normalized_sum").input[1]
     both = keras.Model(subject.model.input, [subject.model.output, correlations])
+    low, high = subject.bounds
 
     def analyze(images: tf.Tensor) -> Answer:
-        probabilities, correlations = both(images, training=False)
+        outputs, correlations = both(images, training=False)
+        probabilities = subject.probabilities(outputs)
         valid = finite_rows(images, probabilities)
         judgement = judge(
             # As the analyzer computes it.
@@ -282,7 +316,8 @@ def _analysis(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
         )
         # The analyzer refuses such an image; a server has to say something of it.
         in_range = tf.reduce_all(
-            tf.logical_and(images >= 0.0, images <= 1.0), axis=(1, 2, 3)
+            tf.logical_and(images >= low, images <= high),
+            axis=range(1, images.shape.rank),
         )
         return {
             **_answer(subject, probabilities, valid),

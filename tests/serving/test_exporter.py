@@ -1,9 +1,12 @@
 """Version folders, the warm-up file, and what is left after a failure."""
 
 import functools
+import io
+import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,9 +95,67 @@ def test_versions_count_up_and_what_is_written_is_told(
     assert export(trapped.model, tmp_path, version=7).path.name == "7"
 
 
+@pytest.mark.usefixtures("quick_self_test")
+def test_what_was_found_out_of_a_model_is_told(
+    target: keras.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for output in (None, "logits"):
+        serving.export(
+            *(target, tmp_path),
+            output=output,
+            bounds=(0, 255),
+            warmup_batch_sizes=(),
+        )
+        printed = capsys.readouterr().out
+        assert "are taken in [0, 255].\n" in printed
+        told = "What the model returns on noise looks like logits.\n"
+        assert (told in printed) == (output is None)
+
+
+class BrokenPipe(io.StringIO):
+    """What a reader left."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.usefixtures("quick_self_test")
+@pytest.mark.parametrize("stdout", [None, closed(), BrokenPipe()])
+def test_a_version_that_is_published_is_no_error_where_nothing_can_be_printed(
+    trapped: Trapped,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stdout: io.StringIO | None,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        exported = serving.export(trapped.model, tmp_path, warmup_batch_sizes=())
+    assert (exported.path / "saved_model.pb").exists()
+
+
+@pytest.mark.usefixtures("quick_self_test")
+def test_a_folder_is_told_as_far_as_the_terminal_can_write_its_name(
+    trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    with monkeypatch.context() as patch:
+        terminal = io.TextIOWrapper(written, encoding="cp1252")
+        patch.setattr(sys, "stdout", terminal)
+        serving.export(trapped.model, tmp_path / "模型 é", warmup_batch_sizes=())
+    printed = written.getvalue().decode("cp1252")
+    assert "\\u6a21\\u578b é" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        ({"bounds": (1, 0)}, "argument `bounds`"),
         ({"version": 0}, "argument `version`"),
         ({"version": 2**63}, "argument `version`"),
         ({"warmup_batch_sizes": (0,)}, "argument `warmup_batch_sizes`"),

@@ -32,6 +32,7 @@ def test_metadata_tells_no_secret(exported: serving.Exported, trapped: Trapped) 
     assert content["versions"]["keras"] == keras.__version__
     assert content["signatures"] == list(exported.signatures)
     assert content["defence"] == "attractors"
+    assert content["bounds"] == [0, 1]
     assert "seed" not in text
     assert "threshold" not in text
     assert trapped.analyzer.decoder.fingerprint[:8] not in text
@@ -46,7 +47,8 @@ def test_a_card_tells_what_was_measured_and_never_the_seed(
 ) -> None:
     tested = serving.SelfTest(live={}, alone={}, num_images=1)
     path = Path("saved_models", "digits", "3")
-    exported = serving.Exported(path, 3, ("serving_default", "analyze"), tested, ())
+    signatures: tuple[serving.Signature, ...] = ("serving_default", "analyze")
+    exported = serving.Exported(path, 3, signatures, tested, (), bounds=(0, 255))
     test = datasets.load("digits", "test")
     argv = ["/home/me/export.py", *seed, "--data_dir=/home/me/data"]
     text = serving.card(
@@ -59,7 +61,8 @@ def test_a_card_tells_what_was_measured_and_never_the_seed(
     )
     for part in (
         "# digits, version 3\n\n",
-        "`serving_default`, `analyze`. Images are float32, 8 x 8 x 1, ",
+        "`serving_default`, `analyze`. Images are float32, 8 x 8 x 1, pixels in ",
+        "in [0, 255].\n",
         "measured on its 500 test images.\n\n",
         "| false positive rate | 5.12% |\n\nSet on 9 images.\n\nSHA-256",
         f"of the test data: `{test.sha256}`\n",
@@ -116,6 +119,17 @@ def test_a_name_with_special_characters_stays_whole(
     assert f"{tmp_path / name}:/models/model:ro" in shlex.split(docker)
     assert shlex.split(docker)[-2:] == ["tensorflow/serving", f"--model_name={name}"]
     assert str(tmp_path / name / "1") in shlex.split(shown)
+
+
+def test_a_line_asks_with_a_pixel_in_the_bounds_and_of_the_models_shape() -> None:
+    images = keras.Input((4, 3))
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(images)))
+    subject = Subject(
+        model, bounds=(100, 200), signatures=("serving_default", "serving_uint8")
+    )
+    *_, floats, levels = command_lines(subject, Path("m", "1"))
+    assert "'instances': [[[150.0] * 3] * 4]}" in floats
+    assert "'instances': [[[128] * 3] * 4]}" in levels
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")

@@ -14,7 +14,8 @@ import tensorflow as tf
 from keras_traps import ForensicAnalyzer, inject, integrate, serving
 from keras_traps.models import digits_cnn
 from keras_traps.models.inference import predict
-from keras_traps.serving import Deploy
+from keras_traps.models.outputs import answers_of, output_of
+from keras_traps.serving import Deploy, Signature
 from keras_traps.serving.signatures import Subject, concrete_functions
 from tests.serving.conftest import CLASS_NAMES, SETTINGS, Outputs, Trapped, load
 
@@ -67,9 +68,14 @@ def test_names_types_and_shapes_are_as_documented(
         "recovered_class_id": ("int64", (3,)),
         "recovered_label": ("object", (3,)),
     }
+    answer = served["analyze"](image=images)
+    names = (*CLASS_NAMES, "")  # the last is that of -1
     for kind in ("", "recovered_"):
         labels = [label.decode() for label in answer[f"{kind}label"]]
-        assert labels == [CLASS_NAMES[i] for i in answer[f"{kind}class_id"]]
+        assert labels == [names[i] for i in answer[f"{kind}class_id"]]
+    recovered, flagged = answer["recovered_class_id"], answer["is_adversarial"]
+    assert ((recovered == -1) == ~flagged).all()
+    assert 0 < flagged.mean() < 1
 
 
 def test_an_image_that_is_not_finite_gets_no_class_and_spoils_no_other(
@@ -137,6 +143,120 @@ def test_what_is_no_image_of_the_size_is_refused(served: Signatures) -> None:
         served["image_bytes"](image_bytes=np.array([file], object))
     with pytest.raises(tf.errors.InvalidArgumentError):
         served["image_bytes"](image_bytes=np.array([b"no image"], object))
+
+
+def _form(
+    shape: tuple[int, ...], units: int, activation: str | None, **dtypes: Any
+) -> keras.Model:
+    images = keras.Input(shape, dtype=dtypes.get("given"))
+    flat = keras.layers.Flatten()(images)
+    kept = dtypes.get("kept")
+    return keras.Model(
+        images, keras.layers.Dense(units, activation=activation, dtype=kept)(flat)
+    )
+
+
+FORMS: dict[str, Callable[[], keras.Model]] = {
+    "flat": lambda: _form((48,), 3, "softmax"),
+    "no channel axis": lambda: _form((8, 6), 3, None),
+    "one sigmoid": lambda: _form((4, 4, 3), 1, "sigmoid"),
+    "one logit": lambda: _form((48,), 1, None),
+    "float16 images": lambda: _form((4, 4, 3), 3, None, given="float16"),
+    "bfloat16 images": lambda: _form((4, 4, 3), 3, None, given="bfloat16"),
+    "half precision": lambda: _form((8, 6), 3, "softmax", kept="mixed_float16"),
+    "five channels": lambda: _form((3, 3, 5), 3, "softmax"),
+}
+
+
+@pytest.mark.usefixtures("quick_self_test")
+@pytest.mark.parametrize(
+    ("form", "bounds"), [*zip(FORMS, [(0, 255), (-1.5, 1)] * 4, strict=True)]
+)
+def test_a_model_of_any_form_and_range_is_served(
+    tmp_path: Path, form: str, bounds: tuple[float, float]
+) -> None:
+    keras.utils.set_random_seed(0)
+    classifier = FORMS[form]()
+    low, high = bounds
+    shape = classifier.input_shape[1:]
+    levels = np.random.default_rng(0).integers(0, 256, (60, *shape), np.uint8)
+    pixels = (low + levels.astype(float) * (high - low) / 255).astype(np.float32)
+    outputs = predict(classifier, pixels)
+    output = output_of(outputs)
+    names: tuple[Signature, ...] = ("serving_default", "serving_uint8")
+    if form not in ("flat", "one logit", "five channels"):
+        names += ("image_bytes",)
+        files = levels.reshape(-1, *(shape if len(shape) == 3 else (*shape, 1)))
+        encoded = np.array([tf.io.encode_png(image).numpy() for image in files])
+
+    def served_alike(served: Signatures) -> Outputs:
+        answer = served["serving_default"](image=pixels)
+        others = [served["serving_uint8"](image=levels)]
+        if "image_bytes" in names:
+            others += [served["image_bytes"](image_bytes=encoded)]
+        for other in others:
+            for name in answer:
+                np.testing.assert_array_equal(answer[name], other[name])
+        return answer
+
+    exported = export(
+        *(classifier, tmp_path / "bare"),
+        bounds=bounds,
+        examples=pixels[:2],
+        signatures=names,
+    )
+    assert exported.bounds == bounds
+    answer = served_alike(load(exported.path))
+    columns = answers_of(outputs, output)
+    if output == "logits":
+        columns = tf.nn.softmax(columns).numpy()
+    np.testing.assert_allclose(answer["probabilities"], columns, rtol=0, atol=1e-6)
+    assert (answer["class_id"] == columns.argmax(axis=1)).all()
+
+    settings = dataclasses.replace(SETTINGS, output=output, bounds=bounds)
+    trapped = inject(classifier, settings)
+    # On others, for one of them lies on a threshold to the last bit.
+    analyzer = ForensicAnalyzer(trapped).fit(pixels[30:])
+    names += ("analyze", "integrated")
+    served = load(
+        export(
+            trapped,
+            tmp_path / "trapped",
+            analyzer=analyzer,
+            examples=pixels[:2],
+            signatures=names,
+        ).path
+    )
+    columns = answers_of(predict(trapped, pixels), "probabilities")
+    np.testing.assert_allclose(
+        served_alike(served)["probabilities"], columns, rtol=0, atol=1e-6
+    )
+    others = pixels[:30]
+    answer, verdict = served["analyze"](image=others), analyzer.detect(others)
+    assert (answer["is_adversarial"] == verdict.is_adversarial).all()
+    assert (answer["recovered_class_id"] == verdict.recovered).all()
+    outside = np.stack([pixels[0], pixels[0]])
+    outside.reshape(2, -1)[:, 0] = low - (high - low) / 256, high + (high - low) / 256
+    assert served["analyze"](image=outside)["is_adversarial"].all()
+
+
+def test_files_hold_no_images_that_are_flat_or_of_five_channels() -> None:
+    for form in ("flat", "five channels"):
+        with pytest.raises(ValueError, match=r"of 1, 3 or 4 channels.*of shape \("):
+            Subject(FORMS[form](), signatures=("image_bytes",))
+
+
+def test_bounds_that_do_not_fit_the_model_are_refused(
+    trapped: Trapped, target: keras.Model, lure: keras.Model
+) -> None:
+    with pytest.raises(ValueError, match=r"Expected \(0.0, 1.0\), for which"):
+        Subject(trapped.model, bounds=(0, 255))
+    images = keras.Input(target.input_shape[1:])
+    rescaled = keras.Model(images, target(keras.layers.Rescaling(1 / 255)(images)))
+    with pytest.raises(ValueError, match=r"with bounds=\(0, 255\)"):
+        Subject(rescaled)
+    with pytest.raises(ValueError, match=r"Expected \(0, 1\) with a `lure`"):
+        Subject(rescaled, bounds=(0, 255), lure=lure, deploy="agreed")
 
 
 @pytest.mark.usefixtures("quick_self_test")
@@ -223,11 +343,10 @@ def test_a_model_that_cannot_be_served_is_refused() -> None:
     no_model: Any = "model.keras"
     with pytest.raises(TypeError, match="Expected a Keras model"):
         Subject(no_model)
-    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
-    with pytest.raises(ValueError, match="whose size is known"):
-        Subject(model, output="logits")
-    with pytest.raises(ValueError, match="argument `output`"):
-        Subject(digits_cnn())
+    images = keras.Input((None, None, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    with pytest.raises(ValueError, match=r"argument `model`.*of one known size"):
+        Subject(keras.Model(images, pooled), output="logits")
     with pytest.raises(ValueError, match="do not look like probabilities"):
         Subject(digits_cnn(), output="probabilities")
 
