@@ -101,6 +101,7 @@ def export_portable(
         examples = check_images(examples, shape, bounds=bounds, name="examples")
         images = np.concatenate([images, examples])
     expected = predict(model, images)
+    model = _of_float32(model)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.stem}-") as new:
         unchecked = Path(new, place.name)
@@ -127,6 +128,15 @@ def export_portable(
         for file in (*weights, unchecked):
             file.replace(place.with_name(file.name))
     return difference
+
+
+def _of_float32(model: keras.Model) -> keras.Model:
+    """Returns a model that takes float32 images, as every file does."""
+    (given,) = model.inputs
+    if given.dtype == "float32":
+        return model
+    image = keras.Input(given.shape[1:], dtype="float32", name=given.name)
+    return keras.Model(image, model(image), name=model.name)
 
 
 @contextlib.contextmanager

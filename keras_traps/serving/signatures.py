@@ -10,7 +10,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import (
-    UNIT,
     Bounds,
     FloatArray,
     check_distinct,
@@ -18,7 +17,7 @@ from keras_traps._checks import (
 )
 from keras_traps.attractors import ForensicAnalyzer, integrate
 from keras_traps.layers import QIMDecoder
-from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows, lure_of
+from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows, lure_before
 from keras_traps.models.forms import find_bounds, image_shape, two_columns
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.forensics import judge
@@ -81,16 +80,15 @@ class Subject:
                 "Invalid value for argument `output`. Expected None for a trapped "
                 f"model. Received: output={output!r} for {model.name!r}"
             )
-        self.bounds = find_bounds(model, bounds)
         if not input_name.isidentifier():
             raise ValueError(
                 "Invalid value for argument `input_name`. Expected a name that Python "
                 f"takes as one. Received: input_name={input_name!r}"
             )
-        known = (None,) if lure is None else get_args(Deploy)
-        if deploy not in known:
+        schemes = (None,) if lure is None else get_args(Deploy)
+        if deploy not in schemes:
             raise ValueError(
-                f"Invalid value for argument `deploy`. Expected one of {known} "
+                f"Invalid value for argument `deploy`. Expected one of {schemes} "
                 f"{'without' if lure is None else 'with'} a lure. Received: {deploy!r}"
             )
         if lure is not None:
@@ -99,21 +97,18 @@ class Subject:
                     "Invalid value for argument `lure`. Expected None for a trapped "
                     f"model. Received: {lure!r}"
                 )
-            if self.bounds != UNIT:
-                raise ValueError(
-                    "Invalid value for argument `bounds`. Expected (0, 1) with a "
-                    "`lure`, for the images that it makes are so. "
-                    f"Received: bounds={self.bounds}"
-                )
             images = keras.Input(shape)
+            kind = output or "probabilities"
             try:
-                # As `LuredClassifier` asks it: what it returns is cut to [0, 1].
-                lure = keras.Model(images, lure_of(lure)(images))
+                # As `LuredClassifier` asks it: what it returns is cut to the bounds.
+                known = lure_before(model, lure, kind, bounds, probe=False)
+                lure, bounds = keras.Model(images, known(images)), known.bounds
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     "Invalid value for argument `lure`. Expected a model from images "
                     f"{shape} to images of the same shape. Received: {lure!r} ({error})"
                 ) from error
+        self.bounds = find_bounds(model, bounds)
         self.model = model
         self.analyzer = analyzer
         # Refuses a model without traps, and an analyzer of another decoder.

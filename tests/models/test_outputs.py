@@ -144,8 +144,9 @@ def test_noise_tells_logits_from_probabilities() -> None:
     pooled = layers.GlobalAveragePooling2D()(inputs)
     logits = keras.Model(inputs, layers.Dense(3)(pooled))
     sure = keras.Model(inputs, layers.Dense(3, "softmax")(pooled))
-    check_on_noise(logits, "logits")
-    check_on_noise(sure, "probabilities")
+    for declared in ("logits", None):
+        assert check_on_noise(logits, declared) == "logits"
+    assert check_on_noise(sure, None) == "probabilities"
     with pytest.raises(ValueError, match="do not look like probabilities"):
         check_on_noise(logits, "probabilities")
     with pytest.raises(ValueError, match="do not look like logits"):

@@ -299,3 +299,19 @@ def test_the_shift_of_centred_distances_gives_equation_3_of_the_distances() -> N
         reference.correlation(centred + middle, a0, a1, a2),
         rtol=1e-9,
     )
+
+
+@pytest.mark.parametrize("pixels", [150_528, 262_139, 786_432])
+def test_a_large_image_alone_is_as_in_a_batch(pixels: int) -> None:
+    case = random_case(8, (pixels,), count=3, classes=2)
+    together = ops.qim_distance(case.images, *case.secrets).numpy()
+    alone = np.concatenate(
+        [
+            ops.qim_distance(case.images[i : i + 1], *case.secrets).numpy()
+            for i in range(3)
+        ]
+    )
+    spread = np.sqrt(np.square(case.steps * case.weights).sum() / 12)
+    # A prime number of pixels has no blocks.
+    tolerance = (1e-4 if pixels == 262_139 else 2e-6) * spread
+    np.testing.assert_allclose(alone, together, rtol=0, atol=tolerance)

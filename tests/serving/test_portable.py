@@ -50,6 +50,25 @@ def test_a_file_answers_as_the_live_model(
     assert {path.name for path in file.parent.iterdir()} == expected
 
 
+@pytest.mark.parametrize("given", ["float32", "float16"])
+def test_a_file_takes_float32_pixels_in_the_bounds_of_the_model(
+    tmp_path: Path, given: str
+) -> None:
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((6, 4), dtype=given)
+    scaled = keras.layers.Rescaling(1 / 255)(pixels)
+    answer = keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(scaled))
+    model = keras.Model(pixels, answer)
+    examples = np.full((1, 6, 4), 255, np.uint8)
+    file = tmp_path / "m.tflite"
+    with pytest.raises(ValueError, match=r"with bounds=\(0, 255\)"):
+        export_portable(model, file)
+    export_portable(model, file, bounds=(0, 255), examples=examples)
+    images = examples.astype(np.float32)
+    found = FORMATS["tflite"].run(file, images)
+    np.testing.assert_allclose(found, predict(model, images), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_missing_package_is_named(
     trapped: Trapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Format

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_traps import serving
+from keras_traps import ForensicAnalyzer, calibrate, serving
 from keras_traps.attractors import inject
+from keras_traps.models.inference import predict
 from keras_traps.serving import selftest
 from tests.serving.conftest import SETTINGS, Trapped
 
@@ -117,3 +118,63 @@ def test_what_a_low_temperature_makes_of_rounding_is_tolerated(tmp_path: Path) -
     images = np.random.default_rng(0).random((100, 32, 32, 3), np.float32)
     done = export(inject(model, settings), tmp_path, examples=images)
     assert done.self_test.num_images > 100
+
+
+@pytest.mark.usefixtures("quick_self_test")
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_a_classifier_of_half_precision_is_exported(
+    tmp_path: Path, activation: str | None
+) -> None:
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    images = keras.Input((32, 32, 3))
+    with_half = {"dtype": "mixed_float16"}
+    features = layers.Conv2D(16, 3, strides=2, activation="relu", **with_half)(images)
+    features = layers.Dense(64, **with_half)(layers.Flatten(**with_half)(features))
+    answers = layers.Dense(43, activation=activation, **with_half)(features)
+    model = keras.Model(images, answers)
+    if activation:
+        sums = model(np.ones((1, 32, 32, 3))).numpy().astype(float).sum(axis=1)
+        assert abs(sums - 1).max() > 1e-4
+    done = export(model, tmp_path)
+    assert max(*done.self_test.live.values(), *done.self_test.alone.values()) <= 1
+
+
+def structured(count: int, side: int) -> np.ndarray:
+    """Waves of every direction and contrast under noise."""
+    rng = np.random.default_rng(side)
+    x = np.linspace(0, 2 * np.pi, side, dtype=np.float32)
+    images = np.empty((count, side, side, 3), np.float32)
+    for image in images:
+        down, along = rng.uniform(0.5, 6, 2)
+        wave = np.sin(down * x[:, None, None] + along * x[None, :, None])
+        noise = rng.normal(0, 0.1, image.shape)
+        image[...] = 0.5 + wave * rng.uniform(-0.3, 0.3, 3) + noise
+    return np.clip(images, 0, 1)
+
+
+@pytest.mark.usefixtures("quick_self_test")
+@pytest.mark.parametrize(
+    "side", [150, *(pytest.param(side, marks=pytest.mark.slow) for side in (299, 512))]
+)
+def test_large_images_alone_are_as_in_a_batch_to_the_same_tolerance(
+    tmp_path: Path, side: int
+) -> None:
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    images = keras.Input((side, side, 3))
+    features = layers.Conv2D(8, 5, strides=4, activation="relu")(images)
+    pooled = layers.GlobalAveragePooling2D()(features)
+    spread = keras.initializers.RandomNormal(stddev=30)
+    classifier = keras.Model(images, layers.Dense(5, kernel_initializer=spread)(pooled))
+    clean = structured(40, side)
+    labels = predict(classifier, clean).argmax(axis=1)
+    calibration = calibrate(classifier, clean, labels, output="logits", budget=0.05)
+    trapped = inject(classifier, calibration)
+    done = export(
+        *(trapped, tmp_path),
+        analyzer=ForensicAnalyzer(trapped).fit(clean[4:]),
+        signatures=("analyze", "integrated", "serving_uint8"),
+        examples=clean[:4],
+    ).self_test
+    assert max(*done.live.values(), *done.alone.values()) <= 1
