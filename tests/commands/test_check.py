@@ -1,6 +1,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,7 +71,7 @@ def test_one_number_for_two_classes_without_an_axis_of_channels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
-    content = {"class_names": np.array(["dark", "bright"])}
+    content: dict[str, Any] = {"class_names": np.array(["dark", "bright"])}
     for split, count in (("train", 300), ("test", 60)):
         content[f"y_{split}"] = rng.integers(0, 2, count)
         levels = rng.integers(0, 100, (count, 10, 10))
