@@ -11,14 +11,19 @@ from keras_traps.commands.command_line import CommandLineError, Flags, refusing
 from keras_traps.commands.trapping import begin, load_data
 from keras_traps.datasets import Dataset
 from keras_traps.devices import hush_retracing, prepare_devices
-from keras_traps.evaluation.metrics import CleanVariant, luring_rates, make_frame
+from keras_traps.evaluation.metrics import (
+    CleanVariant,
+    clean_accuracy,
+    luring_rates,
+    make_frame,
+)
 from keras_traps.evaluation.records import RecordStore, record_settings
 from keras_traps.evaluation.render import percent
 from keras_traps.evaluation.report import write_luring_tables
 from keras_traps.evaluation.runner import attack_all
 from keras_traps.evaluation.subjects import Subject, choose_examples, luring_subjects
 from keras_traps.luring.schemes import SOFTNESS
-from keras_traps.models.forms import check_data
+from keras_traps.models.forms import check_data, class_answers
 from keras_traps.models.inference import predict
 from keras_traps.provenance import provenance, weights_sha256
 from keras_traps.rates import Rate
@@ -169,12 +174,21 @@ def table(arguments: Flags) -> None:
         runs = folder.runs(names)
         every = [*folder.trained(WHOLE), *names]
         clean = [_clean(name, folder, test) for name in every]
+        target = folder.target()
+        check_data(target, test, name="--model")
+        answers = class_answers(target, test.images, "logits").argmax(axis=1)
         frame = pd.DataFrame()
         if runs:
             frame = make_frame(runs, RecordStore.open(folder.path))
-    facts = provenance(arguments.command_line, test_data=test.sha256)
-    place = folder.path / "tables"
-    paths = write_luring_tables(test.name, clean, runs, frame, place, provenance=facts)
+    paths = write_luring_tables(
+        test.name,
+        clean,
+        runs,
+        frame,
+        folder.path / "tables",
+        standing=clean_accuracy(answers, test.labels, test.num_classes),
+        provenance=provenance(arguments.command_line, test_data=test.sha256),
+    )
     print(f"Tables: {paths.html}")
 
 

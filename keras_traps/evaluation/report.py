@@ -109,12 +109,14 @@ def write_luring_tables(
     frame: pd.DataFrame,
     directory: str | Path,
     *,
+    standing: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
     """Writes the luring paper's tables; attacks may be missing, and all may be.
 
-    The frame is what `make_frame` makes of the runs. The provenance is what a reader
-    needs to make the tables again; the runs' commands and seeds are added.
+    The frame is what `make_frame` makes of the runs, and `standing` is the
+    `clean_accuracy` of M. The provenance is what a reader needs to make the tables
+    again; the runs' commands and seeds are added.
     """
     parts = dict(iter(frame.groupby(["subject", "attack", "eps"]))) if runs else {}
     cells = [
@@ -130,6 +132,7 @@ def write_luring_tables(
     }
     content = {
         "dataset": dataset,
+        "standing": standing,
         "clean": clean,
         "cells": [{"run": run, "rates": rates} for run, rates in cells],
         "comparisons": paper.compare_luring(frame, runs),

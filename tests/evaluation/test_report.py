@@ -293,11 +293,16 @@ CLEAN = [
 ]
 
 
+STANDING = {"accuracy_classifier": Rate(98, 100), "chance": 0.1, "near_chance": False}
+GIVEN: dict[str, Any] = {"standing": STANDING, "provenance": {}}
+
+
 def test_luring_tables_show_the_rates_and_the_papers(
     luring: Any, tmp_path: Path
 ) -> None:
     runs, frame = luring
-    paths = write_luring_tables("mnist", CLEAN, runs, frame, tmp_path, provenance={})
+    paths = write_luring_tables("mnist", CLEAN, runs, frame, tmp_path, **GIVEN)
+    assert "right on 98.0 % of 100 clean test images" in first_lines(paths)
     assert len(Page(paths.html).headings) == 5
     tabled = table(paths, "Attack, ε")["FGSM 0.3"]
     # C_E, then Luring: AC of M∘P, AC of M, DAC.
@@ -320,7 +325,7 @@ def test_luring_tables_show_the_rates_and_the_papers(
 
 def test_luring_tables_need_no_attack(luring: Any, tmp_path: Path) -> None:
     _, frame = luring
-    paths = write_luring_tables("digits", CLEAN, [], frame, tmp_path, provenance={})
+    paths = write_luring_tables("digits", CLEAN, [], frame, tmp_path, **GIVEN)
     assert Page(paths.html).headings == ["Table 1. Clean test images", "Origin"]
     assert "*paper*" not in table(paths, "Model")
 
