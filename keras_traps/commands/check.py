@@ -16,6 +16,7 @@ from keras_traps.commands.command_line import CommandLineError, Flags, Parser, r
 if TYPE_CHECKING:
     import keras
 
+    from keras_traps import TrapSettings
     from keras_traps._checks import Bounds
     from keras_traps.datasets import Dataset
 
@@ -38,10 +39,10 @@ def add_command(parser: Parser) -> None:
 
 def look(arguments: Flags) -> None:
     """Runs the sub-command."""
-    from keras_traps import TrapSettings, calibrate, inject
+    from keras_traps import TrapSettings, inject
     from keras_traps.commands import trapping
     from keras_traps.devices import hush_retracing, prepare_devices
-    from keras_traps.models.forms import check_data, for_model
+    from keras_traps.models.forms import check_data
     from keras_traps.models.outputs import check_classifier
     from keras_traps.serving import is_trapped
 
@@ -51,7 +52,7 @@ def look(arguments: Flags) -> None:
         model = trapping.load_model(arguments.model, "MODEL")
         classes = check_classifier(model, "logits", name="MODEL")
         if is_trapped(model):
-            raise ValueError("It is trapped already: evaluate it, or export it.")
+            raise ValueError("It is trapped already; `keras-traps export` takes it.")
     train = test = None
     if arguments.dataset is not None:
         train, test = trapping.load_data(arguments, model)
@@ -70,37 +71,21 @@ def look(arguments: Flags) -> None:
         _tell("Returns", f"{output} of {classes} classes, {numbers}")
         if train is None or test is None:
             # Other constants take as long.
+            weights = (1.0,) * len(TrapSettings.steps)
             settings = TrapSettings(
                 output=output,
-                bounds=bounds,
                 a0=-1.0,
                 a1=0.0,
                 a2=1.0,
-                step_weights=(1.0, 1.0),
+                step_weights=weights,
+                bounds=bounds,
             )
         else:
-            names = ", ".join(test.class_names[:10])
-            more = ", ..." if classes > 10 else ""
-            _tell("Classes", f"{names}{more}")
+            shown = [*test.class_names[:10], *["..."][: classes > 10]]
+            _tell("Classes", ", ".join(shown))
             right = (answers.argmax(axis=1) == test.labels).mean()
             _tell("Accuracy", f"{right:.1%} of {len(test)} test images")
-            budget = max(0.001, math.ceil(1e6 / len(train)) / 1e6)
-            found = calibrate(
-                model,
-                for_model(model, train.images, bounds),
-                train.labels,
-                output=output,
-                bounds=bounds,
-                budget=budget,
-            )
-            settings = found.settings
-            _tell(
-                "Traps",
-                f"change {found.changed_answers:.2%} of the answers to {len(train)} "
-                f"training images, of {budget:.2%} allowed; A2 = {settings.a2:.3g}",
-            )
-            if budget > 0.001:
-                _tell("Few", f"with {len(train)} images pass --budget={budget:g}")
+            settings = _calibrated(model, train, output, bounds)
         size = 4 * classes * math.prod(shape)
         if size > _TOO_LARGE:
             _tell("Slow", f"the decoder needs {size / 1e9:.1f} GB; it was not timed")
@@ -178,6 +163,32 @@ def _answers(
     output = output_of(outputs)
     check_outputs(outputs, output)
     return answers_of(outputs, output), output
+
+
+def _calibrated(
+    model: keras.Model, train: Dataset, output: Any, bounds: Bounds
+) -> TrapSettings:
+    """Chooses the traps, as far as so few images allow, and tells what they change."""
+    from keras_traps import calibrate
+    from keras_traps.models.forms import for_model
+
+    budget = max(0.001, math.ceil(1e6 / len(train)) / 1e6)
+    found = calibrate(
+        model,
+        for_model(model, train.images, bounds),
+        train.labels,
+        output=output,
+        bounds=bounds,
+        budget=budget,
+    )
+    _tell(
+        "Traps",
+        f"change {found.changed_answers:.2%} of the answers to {len(train)} training "
+        f"images, of {budget:.2%} allowed; A2 = {found.settings.a2:.3g}",
+    )
+    if budget > 0.001:
+        _tell("Few", f"with {len(train)} images pass --budget={budget:g}")
+    return found.settings
 
 
 def _costs(model: keras.Model, trapped: keras.Model, size: int) -> None:
