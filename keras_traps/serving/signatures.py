@@ -17,8 +17,8 @@ from keras_traps._checks import (
     pixels_of_levels,
 )
 from keras_traps.attractors import ForensicAnalyzer, integrate
-from keras_traps.layers import LuringInput, QIMDecoder
-from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows
+from keras_traps.layers import QIMDecoder
+from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows, lure_of
 from keras_traps.models.forms import find_bounds, image_shape, two_columns
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.forensics import judge
@@ -99,21 +99,22 @@ class Subject:
                     "Invalid value for argument `lure`. Expected None for a trapped "
                     f"model. Received: {lure!r}"
                 )
-            if self.bounds != UNIT:
-                raise ValueError(
-                    "Invalid value for argument `bounds`. Expected (0, 1) with a "
-                    "`lure`, for the images that it makes are so. "
-                    f"Received: bounds={self.bounds}"
-                )
             images = keras.Input(shape)
             try:
                 # As `LuredClassifier` asks it: what it returns is cut to [0, 1].
-                lure = keras.Model(images, LuringInput.of(lure)(images))
+                layer = lure_of(lure)
+                lure = keras.Model(images, layer(images))
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     "Invalid value for argument `lure`. Expected a model from images "
                     f"{shape} to images of the same shape. Received: {lure!r} ({error})"
                 ) from error
+            made_for = getattr(layer, "bounds", UNIT)
+            if made_for != self.bounds:
+                raise ValueError(
+                    "Invalid value for argument `lure`. Expected one of pixels in "
+                    f"{self.bounds}, as `model` takes them. Received: one of {made_for}"
+                )
         self.model = model
         self.analyzer = analyzer
         # Refuses a model without traps, and an analyzer of another decoder.

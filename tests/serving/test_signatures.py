@@ -255,7 +255,7 @@ def test_bounds_that_do_not_fit_the_model_are_refused(
     rescaled = keras.Model(images, target(keras.layers.Rescaling(1 / 255)(images)))
     with pytest.raises(ValueError, match=r"with bounds=\(0, 255\)"):
         Subject(rescaled)
-    with pytest.raises(ValueError, match=r"Expected \(0, 1\) with a `lure`"):
+    with pytest.raises(ValueError, match=r"argument `lure`.*in \(0.0, 255.0\)"):
         Subject(rescaled, bounds=(0, 255), lure=lure, deploy="agreed")
 
 
