@@ -90,8 +90,8 @@ def export(
         output: What a `model` that is not trapped returns. Logits are turned into
             probabilities; the output of a trapped model is served as it is. Defaults
             to `None`: what its outputs look like on noise, which is printed.
-        bounds: The least and the largest value of a pixel, as the model takes it; with
-            a `lure` 0 and 1. Float signatures take pixels in them, and the grey levels
+        bounds: The least and the largest value of a pixel, as the model and a `lure`
+            take it. Float signatures take pixels in them, and the grey levels
             0 to 255 of the others are spread over them. Defaults to `None`: those of
             a trapped model, else `(0, 1)`.
         version: The version. Defaults to `None`, for the highest one there plus 1.
