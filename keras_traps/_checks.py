@@ -15,6 +15,13 @@ import numpy.typing as npt
 Bounds = tuple[float, float]
 """The least and the largest value of a pixel, as a model takes it."""
 
+
+class KnowsBounds:
+    """A layer that was made for pixels of some range, in its attribute `bounds`."""
+
+    bounds: Bounds
+
+
 # So few images may all be alike.
 _SOME = 32
 

@@ -147,7 +147,8 @@ def trained(form: Form) -> tuple[keras.Model, FloatArray, IntArray]:
 
 
 def classes_of(model: keras.Model, images: FloatArray) -> npt.NDArray[np.int64]:
-    return answers_of(np.asarray(model(images)), "scores").argmax(axis=1)
+    answers = np.asarray(model(images, training=False))
+    return answers_of(answers, "scores").argmax(axis=1)
 
 
 class Own(NamedTuple):
@@ -165,7 +166,9 @@ class Own(NamedTuple):
 def own(name: str) -> Own:
     form = FORMS[name]
     model, images, labels = trained(form)
-    calibration = keras_traps.calibrate(model, images, labels, bounds=form.bounds)
+    calibration = keras_traps.calibrate(
+        model, images, labels, bounds=form.bounds, key=keras_traps.Key.from_seed(0)
+    )
     trapped = keras_traps.inject(model, calibration)
     analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
     return Own(model, images, labels, calibration, trapped, analyzer)
@@ -194,7 +197,9 @@ def test_three_lines_trap_a_classifier_of_any_form(name: str, tmp_path: Path) ->
 
     trapped.save(tmp_path / "trapped.keras")
     loaded = keras.saving.load_model(tmp_path / "trapped.keras")
-    np.testing.assert_allclose(loaded(images[:20]), trapped(images[:20]), atol=1e-6)
+    # Not called as they are: some layers augment unless they are told not to.
+    found, expected = (one(images[:20], training=False) for one in (loaded, trapped))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @of_every_form
@@ -243,9 +248,9 @@ APPLICATIONS: dict[str, Callable[[keras.Model], keras.Model]] = {
 def test_models_of_keras_applications(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     make = getattr(keras.applications, name)
-    size = (64, 64, 3)
+    size = (32, 32, 3)
     base = make(weights=None, input_shape=size, include_top=False, pooling="avg")
-    images = blobs(Form(make, size, 5, (0, 255)), 200)[0]
+    images = blobs(Form(make, size, 5, (0, 255)), 100)[0]
     model = APPLICATIONS[name](base)
     # Random features hardly differ: a head that spreads them, as training would.
     features = np.asarray(model.predict(images, verbose=0))
@@ -257,14 +262,14 @@ def test_models_of_keras_applications(name: str, tmp_path: Path) -> None:
     labels = answer.predict(images, verbose=0).argmax(axis=1)
 
     calibration = keras_traps.calibrate(
-        answer, images, labels, bounds=(0, 255), budget=0.005
+        answer, images, labels, bounds=(0, 255), budget=0.01
     )
     trapped = keras_traps.inject(answer, calibration)
     analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
 
     changed = trapped.predict(images, verbose=0).argmax(axis=1) != labels
-    assert changed.mean() <= 0.005
-    pgd = attacks.create("PGD", eps=8 / 255, eps_iter=2 / 255, nb_iter=2)
+    assert changed.mean() <= 0.01
+    pgd = attacks.create("PGD", eps=8 / 255, eps_iter=2 / 255, nb_iter=1)
     result = pgd(trapped, images[:2], labels[:2], output="scores")
     assert result.linf.max() <= 8 / 255 + 1e-6
     trapped.save(tmp_path / "trapped.keras")

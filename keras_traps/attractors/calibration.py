@@ -41,6 +41,7 @@ from keras_traps.models.outputs import (
     answers_of,
     check_answers,
     check_classifier,
+    check_exclusive,
     check_outputs,
     output_of,
 )
@@ -283,6 +284,7 @@ def calibrate(
             f"The outputs of {classifier.name!r} are taken for {output}."
         )
     check_outputs(answers, output)
+    check_exclusive(answers, "classifier")
     answers = answers_of(answers, output)
     accuracy = check_answers(answers.argmax(axis=1), own_labels, num_classes, bounds)
     if draft.soft_labels:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_traps._checks import (
     UNIT,
     Bounds,
+    KnowsBounds,
     check_bounds,
     check_floating,
     check_number,
@@ -24,7 +25,7 @@ LurePreset = Literal["mnist", "svhn", "cifar10"]
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
-class LuringInput(keras.layers.Layer):
+class LuringInput(KnowsBounds, keras.layers.Layer):
     """Maps an image to an image of the same shape: the component P of luring.
 
     Untrained it is no identity; `keras_traps.luring.LuredClassifier` trains it before

@@ -14,6 +14,7 @@ from keras_traps import ops
 from keras_traps._checks import (
     UNIT,
     Bounds,
+    KnowsBounds,
     check_bounds,
     check_floating,
     check_number,
@@ -22,7 +23,7 @@ from keras_traps.ops.codes import Key, MessageKind
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
-class QIMDecoder(keras.layers.Layer):
+class QIMDecoder(KnowsBounds, keras.layers.Layer):
     """Correlates images with one watermark message per class.
 
     Messages and step sizes are drawn from `key` when the layer is built, held as

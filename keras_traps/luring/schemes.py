@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_traps._checks import UNIT, Bounds, check_bounds
+from keras_traps._checks import UNIT, Bounds, KnowsBounds, check_bounds
 from keras_traps.layers import LuringInput
 from keras_traps.layers.luring_input import from_unit, to_unit
 from keras_traps.models.forms import find_bounds, two_columns
@@ -287,7 +287,7 @@ def softened(augmented: keras.Model, *, softness: float) -> keras.Model:
     return keras.models.clone_model(augmented, clone_function=softer)
 
 
-class _SoftLure(keras.layers.Layer):
+class _SoftLure(KnowsBounds, keras.layers.Layer):
     """P with another gradient."""
 
     def __init__(self, lure: LuringInput, softness: float) -> None:

@@ -15,6 +15,7 @@ from keras_traps._checks import (
     UNIT,
     Bounds,
     FloatArray,
+    KnowsBounds,
     check_bounds,
     check_flag,
     from_unit,
@@ -22,7 +23,6 @@ from keras_traps._checks import (
     to_unit,
 )
 from keras_traps.datasets import Dataset
-from keras_traps.layers import LuringInput, QIMDecoder
 from keras_traps.models.inference import (
     TRACING,
     PerModel,
@@ -31,9 +31,6 @@ from keras_traps.models.inference import (
     predict,
 )
 from keras_traps.models.outputs import AttackedOutput, answers_of, check_classifier
-
-# What knows the range of pixels that it was made for.
-_TRAPS = (QIMDecoder, LuringInput)
 
 _forms: PerModel[dict[Any, keras.Model]] = PerModel()
 
@@ -193,7 +190,7 @@ def find_bounds(
     Raises:
         ValueError: If the bounds are not two numbers, or do not fit the model.
     """
-    traps = (one for one in inner_layers(model) if isinstance(one, _TRAPS))
+    traps = (one for one in inner_layers(model) if isinstance(one, KnowsBounds))
     own: Bounds | None = next((one.bounds for one in traps), None)
     found = own or UNIT if bounds is None else check_bounds(bounds)
     if own is not None and found != own:

@@ -142,18 +142,11 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
             "The classifier's outputs hold numbers that are not finite: check its "
             "weights and its preprocessing."
         )
-    inside = ((outputs > 0) & (outputs < 1)).all()
+    inside = _are_inside(outputs)
     found: str = output_of(outputs)
     if outputs.shape[1] == 1:
         # A few logits may all lie between 0 and 1.
         found = output if inside else found
-    elif inside and found == "logits":
-        raise ValueError(
-            "Invalid value for argument `classifier`. Expected logits, or "
-            "probabilities that sum to 1. Received numbers that are all between 0 and "
-            f"1 and sum to {outputs[0].sum():.4g} for the first image, as those of a "
-            "multi-label classifier are."
-        )
     if found != output:
         row = np.array2string(outputs[0], precision=3, threshold=8)
         raise ValueError(
@@ -161,6 +154,21 @@ def check_outputs(outputs: FloatArray, output: str) -> None:
             f"{output}: those of the first image are {row}, sum "
             f"{outputs[0].sum():.4g}. Received: output={output!r}"
         )
+
+
+def check_exclusive(outputs: FloatArray, name: str) -> None:
+    """Refuses outputs of many images that look like those of several sigmoids."""
+    if outputs.shape[1] > 1 and _are_inside(outputs) and output_of(outputs) == "logits":
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected logits, or probabilities "
+            "that sum to 1. Received numbers that are all between 0 and 1 and sum to "
+            f"{outputs[0].sum():.4g} for the first image, as those of a multi-label "
+            "classifier are."
+        )
+
+
+def _are_inside(outputs: FloatArray) -> bool:
+    return bool(((outputs > 0) & (outputs < 1)).all())
 
 
 # Cohen's kappa, the share of what is right beyond chance. Labels in a wrong order and

@@ -12,6 +12,7 @@ from keras_traps.datasets import Dataset
 from keras_traps.evaluation.report import write_report, write_tables
 from keras_traps.evaluation.subjects import Defence, defend
 from keras_traps.models.inference import predict
+from keras_traps.ops import Key
 from keras_traps.rates import Rate
 from tests.evaluation.conftest import Evaluate, Undisturbed
 
@@ -209,7 +210,10 @@ def test_a_classifier_of_one_output_is_one_of_two_classes(
         )
         for data in (digits_train, digits_test)
     )
-    calibration = calibrate(classifier, train.images, train.labels, budget=0.002)
+    key = Key.from_seed(0)
+    calibration = calibrate(
+        classifier, train.images, train.labels, budget=0.002, key=key
+    )
     defence = defend(classifier, calibration.settings, train.images)
     given: dict[str, Any] = {"defence": defence, "calibration": calibration}
     given |= {"test": test, "attacks": [FGSM], "background": train.images}

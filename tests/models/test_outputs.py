@@ -11,6 +11,7 @@ from keras_traps.models.outputs import (
     chance_of,
     check_answers,
     check_classifier,
+    check_exclusive,
     check_on_noise,
     check_outputs,
     is_near_chance,
@@ -191,7 +192,9 @@ def test_a_few_values_of_one_output_may_be_logits_between_0_and_1() -> None:
 
 def test_several_independent_sigmoids_are_known_by_their_numbers() -> None:
     with pytest.raises(ValueError, match=r"argument `classifier`.*multi-label"):
-        check_outputs(np.array([[0.2, 0.9, 0.8]], np.float32), "logits")
+        check_exclusive(np.array([[0.2, 0.9, 0.8]], np.float32), "classifier")
+    check_exclusive(PROBABILITIES, "classifier")
+    check_exclusive(LOGITS, "classifier")
     hidden = keras.Model(IMAGE, keras.ops.sigmoid(layers.Dense(3)(IMAGE)))
     with pytest.raises(ValueError, match="3 sigmoids"):
         check_classifier(hidden, "logits")

@@ -44,7 +44,7 @@ def test_each_figure_is_written_with_its_numbers_and_flags_reach_it(
     whole, second = (found["magnitudes"][name]["median"] for name in ("whole", "m2"))
     assert whole == pytest.approx(second, rel=1e-3)
     with pytest.raises(CommandLineError, match="was made with other settings"):
-        figure.main([*where, "--figure=4", "--seed=1"])
+        figure.main([*where, "--figure=4", "--public_key=1"])
 
 
 @pytest.mark.slow

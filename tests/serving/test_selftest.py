@@ -16,6 +16,7 @@ import pytest
 from keras_traps import ForensicAnalyzer, calibrate, serving
 from keras_traps.attractors import inject
 from keras_traps.models.inference import predict
+from keras_traps.ops import Key
 from keras_traps.serving import selftest
 from tests.serving.conftest import SETTINGS, Trapped
 
@@ -169,7 +170,9 @@ def test_large_images_alone_are_as_in_a_batch_to_the_same_tolerance(
     classifier = keras.Model(images, layers.Dense(5, kernel_initializer=spread)(pooled))
     clean = structured(40, side)
     labels = predict(classifier, clean).argmax(axis=1)
-    calibration = calibrate(classifier, clean, labels, output="logits", budget=0.05)
+    calibration = calibrate(
+        classifier, clean, labels, output="logits", budget=0.05, key=Key.from_seed(0)
+    )
     trapped = inject(classifier, calibration)
     done = export(
         *(trapped, tmp_path),

@@ -259,8 +259,9 @@ def test_bounds_that_do_not_fit_the_model_are_refused(
     # A network of images from 0 to 1 becomes one of the bounds.
     subject = Subject(rescaled, bounds=(0, 255), lure=lure, deploy="agreed")
     assert subject.lure is not None
-    levels = np.random.default_rng(0).random((2, *images.shape[1:]), np.float32) * 255
-    expected = 255 * np.clip(predict(lure, levels / 255), 0, 1)
+    noise = np.random.default_rng(0).random((2, *images.shape[1:]), np.float32)
+    levels = noise * np.float32(255)
+    expected = 255 * np.clip(predict(lure, noise), 0, 1)
     np.testing.assert_allclose(predict(subject.lure, levels), expected, atol=1e-3)
 
 
