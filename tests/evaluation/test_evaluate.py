@@ -165,6 +165,7 @@ def test_pixels_of_another_range_give_the_same_findings(
     assert (example["adversarial"] == example["clean"])[same].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows", "flat"])
 def test_images_of_another_shape_are_attacked_alike(
     name: str,
@@ -187,6 +188,7 @@ def test_images_of_another_shape_are_attacked_alike(
     assert write_report(found, tmp_path).html.is_file()
 
 
+@pytest.mark.slow
 def test_a_classifier_of_one_output_is_one_of_two_classes(
     digits_defence: Defence,
     digits_train: Dataset,

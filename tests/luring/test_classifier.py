@@ -538,17 +538,18 @@ def test_the_range_of_pixels_changes_nothing_that_p_learns(
 def test_data_sets_of_integers_train_as_an_array(
     grey_target: keras.Model, grey_digits: Dataset
 ) -> None:
-    pairs = (grey_digits.pixels, grey_digits.labels)
+    few = grey_digits.take(120)
+    pairs = (few.pixels, few.labels)
     data = tf.data.Dataset.from_tensor_slices(pairs).batch(40)
     answered = answered_dataset(
         grey_target, data, output="probabilities", bounds=GREY, batch_size=40
     )
     assert answered.element_spec[1]["label"].dtype == tf.int64
     expected = frozen_answers(
-        grey_target, grey_digits.pixels, output="probabilities", bounds=GREY
+        grey_target, few.pixels, output="probabilities", bounds=GREY
     )
     np.testing.assert_array_equal(
-        expected.answer, answers_to(grey_target, grey_digits.pixels).argmax(axis=1)
+        expected.answer, answers_to(grey_target, few.pixels).argmax(axis=1)
     )
     histories = []
     for given in (pairs, (data,), (answered,)):

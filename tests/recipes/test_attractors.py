@@ -180,6 +180,7 @@ def test_a_wrong_command_line_is_told_before_anything_is_attacked(
     assert not contents(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*HDF5")
 def test_a_model_of_grey_levels_gives_the_numbers_of_shares(
     digits_file: Path,

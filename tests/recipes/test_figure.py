@@ -18,6 +18,7 @@ def numbers(folder: Path, name: str) -> Any:
     return json.loads((folder / f"{name}.json").read_text("utf-8"))["numbers"]
 
 
+@pytest.mark.slow
 def test_each_figure_is_written_with_its_numbers_and_flags_reach_it(
     digits_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

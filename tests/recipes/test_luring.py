@@ -41,6 +41,7 @@ def attacked(lured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_the_tables_hold_every_cell_and_where_it_comes_from(attacked: Path) -> None:
     content = tables(attacked)
     assert set(cells(content)) == {

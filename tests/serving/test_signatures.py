@@ -171,7 +171,13 @@ FORMS: dict[str, Callable[[], keras.Model]] = {
 
 @pytest.mark.usefixtures("quick_self_test")
 @pytest.mark.parametrize(
-    ("form", "bounds"), [*zip(FORMS, [(0, 255), (-1.5, 1)] * 4, strict=True)]
+    ("form", "bounds"),
+    [
+        pytest.param(form, bounds, marks=pytest.mark.slow if index % 2 else ())
+        for index, (form, bounds) in enumerate(
+            zip(FORMS, [(0, 255), (0, 255), (-1.5, 1), (-1.5, 1)] * 2, strict=True)
+        )
+    ],
 )
 def test_a_model_of_any_form_and_range_is_served(
     tmp_path: Path, form: str, bounds: tuple[float, float]
