@@ -15,6 +15,7 @@ from keras import layers
 import keras_traps
 from keras_traps import attacks
 from keras_traps._checks import FloatArray, IntArray
+from keras_traps.commands.main import dispatch
 from keras_traps.models import wrap
 from keras_traps.models.outputs import Output, answers_of
 
@@ -239,6 +240,31 @@ def test_what_is_exported_answers_as_the_live_model(name: str, tmp_path: Path) -
     )
     assert max(exported.self_test.live.values()) <= 1
     assert max(exported.self_test.alone.values()) <= 1
+
+
+@pytest.mark.slow
+@of_every_form
+def test_the_command_says_that_it_can_be_trapped(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, (model, images, labels, *_) = FORMS[name], own(name)
+    low, high = form.bounds
+    levels = np.round((images - low) * (255 / (high - low))).astype(np.uint8)
+    if len(form.shape) == 1:
+        levels = levels.reshape(-1, 14, 14)
+    splits = {"train": slice(1000), "test": slice(1000, None)}
+    arrays: dict[str, Any] = {}
+    for split, rows in splits.items():
+        arrays |= {f"x_{split}": levels[rows], f"y_{split}": labels[rows]}
+    np.savez(tmp_path / "own.npz", **arrays)
+    model.save(tmp_path / "model.keras")
+    files = [str(tmp_path / "model.keras"), str(tmp_path / "own.npz")]
+
+    dispatch(["check", *files, f"--bounds={low:g},{high:g}"])
+
+    told = capsys.readouterr().out
+    assert told.endswith("It can be trapped.\n")
+    assert f"{form.output} of {form.classes} classes" in told
 
 
 # Pixels 0 to 255, as each model's `preprocess_input` takes them.
