@@ -132,6 +132,7 @@ def test_a_calibration_is_used_for_another_key(
 
 
 TABLES = (
+    "--public_key=0",
     *("--num_examples=20", "--chunk_size=5", "--attacks=FGSM,PGD"),
     *("--costly=PGD", "--num_examples_costly=10", "--setting=PGD.nb_iter=3"),
     "--table=1,2,3,4,5,6",
