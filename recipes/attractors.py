@@ -18,9 +18,9 @@ from keras_traps.commands.command_line import Flags, file, path
 def _parser() -> command_line.Parser:
     parser = command_line.Parser(__doc__, prog="attractors.py")
     evaluate.add_command(parser, "attack")
-    about = "Puts the reports of several seeds into one table."
+    about = "Puts the reports of several keys into one table."
     summary = parser.command("summary", about, _summary)
-    about = "A report.json; one for each seed."
+    about = "A report.json; one for each key."
     summary.flag("report", about, file, several=True, required=True)
     summary.flag("output", "The Markdown file to write.", path, required=True)
     return parser

@@ -1,4 +1,4 @@
-"""Puts the reports of several message seeds into one table."""
+"""Puts the reports of several keys into one table."""
 
 import json
 from pathlib import Path
@@ -19,6 +19,8 @@ def write_summary(arguments: Flags) -> None:
     for what, value in first.items():
         if any(other[what] != value for other in others):
             raise CommandLineError(f"the reports are of several {what}")
+    if len({_name(report) for report in reports}) < len(reports):
+        raise CommandLineError("two of the reports are of the same decoder")
     with refusing():
         arguments.output.write_text(summarize(reports), encoding="utf-8")
 
@@ -33,8 +35,13 @@ def _read(path: Path) -> dict[str, Any]:
     return report
 
 
+def _name(report: dict[str, Any]) -> str:
+    """Returns what tells a report's key from others, without telling the key."""
+    return f"decoder {report['provenance']['decoder'][:6]}"
+
+
 def _shared(report: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the table says once for all seeds."""
+    """Returns what the table says once for all keys."""
     facts, constants = report["provenance"], report["calibration"]
     weights = ", ".join(f"{weight:.4g}" for weight in constants["step_weights"])
     steps = ", ".join(f"{step:g}" for step in constants["steps"])
@@ -56,24 +63,24 @@ def _shared(report: dict[str, Any]) -> dict[str, Any]:
 def summarize(reports: list[dict[str, Any]]) -> str:
     """Returns the tables as Markdown; `reports` holds what `report.json` does."""
     shared = _shared(reports[0])
-    by_seed = {f"seed {report['provenance']['seed']}": report for report in reports}
+    by_key = {_name(report): report for report in reports}
     hashes = {
         "classifier": shared["classifiers"],
         "training images": shared["training images"],
         "test images": shared["test images"],
     }
-    for seed, report in by_seed.items():
-        hashes[f"decoder of {seed}"] = report["provenance"]["decoder"]
+    for key, report in by_key.items():
+        hashes[key] = report["provenance"]["decoder"]
     parts = [
-        f"# Attractors on {shared['data sets']}, {len(reports)} message seeds",
-        "Rates in per cent. One set of constants for all seeds: "
+        f"# Attractors on {shared['data sets']}, {len(reports)} keys",
+        "Rates in per cent. One set of constants for all keys: "
         f"{shared['choices of constants']}.",
         "## Clean test images",
-        _markdown(pd.DataFrame({seed: _clean(r) for seed, r in by_seed.items()})),
+        _markdown(pd.DataFrame({key: _clean(r) for key, r in by_key.items()})),
         "## Attacks with the paper's loss",
         f"{shared['numbers of attacked images']} images, all classified correctly by "
         "C. *Overall* is the share that M misclassifies unnoticed.",
-        _markdown(_attacks(by_seed)),
+        _markdown(_attacks(by_key)),
         "## Commands",
         "\n".join(f"- `{report['provenance']['command']}`" for report in reports),
         "## Hashes",
@@ -93,26 +100,26 @@ def _clean(report: dict[str, Any]) -> pd.Series:
     return pd.Series({name: _percent(rate["value"]) for name, rate in rates.items()})
 
 
-def _attacks(by_seed: dict[str, dict[str, Any]]) -> pd.DataFrame:
+def _attacks(by_key: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Returns a row for each attack of the first report, on M as the paper has it."""
     found = {}
-    for seed, report in by_seed.items():
+    for key, report in by_key.items():
         rows = [row for row in report["rows"] if row["variant"] == "paper"]
         once = ["attack", "paper", ["success_classifier", "value"]]
         for fpr, part in pd.json_normalize(rows, "detection", once).groupby("fpr"):
-            found[seed, fpr] = part.set_index("attack")
-    seed = next(iter(by_seed))
-    fprs = [float(fpr) for fpr in by_seed[seed]["thresholds"]]
-    main = found[seed, max(fprs)]
+            found[key, fpr] = part.set_index("attack")
+    key = next(iter(by_key))
+    fprs = [float(fpr) for fpr in by_key[key]["thresholds"]]
+    main = found[key, max(fprs)]
     columns = {"fools C": main["success_classifier.value"].map(_percent)}
-    for seed in by_seed:
-        recovered = found[seed, max(fprs)]["recovered.value"]
-        columns[f"recovered, {seed}"] = recovered.map(_percent)
+    for key in by_key:
+        recovered = found[key, max(fprs)]["recovered.value"]
+        columns[f"recovered, {key}"] = recovered.map(_percent)
     for fpr in fprs:
         head, name = f"overall at {fpr:.1%}", _PAPER.get(fpr)
-        for seed in by_seed:
-            overall = found[seed, fpr]["overall.value"]
-            columns[f"{head}, {seed}"] = overall.map(_percent)
+        for key in by_key:
+            overall = found[key, fpr]["overall.value"]
+            columns[f"{head}, {key}"] = overall.map(_percent)
         papers = main["paper"].map(lambda paper, name=name: paper.get(name))
         columns[f"{head}, paper"] = papers.map(lambda p: _percent(p, 1, "–"))
     return pd.DataFrame(columns, main.index)

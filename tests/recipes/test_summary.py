@@ -1,4 +1,4 @@
-"""Facts about the table over several message seeds."""
+"""Facts about the table over several keys."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 @pytest.fixture
 def reports() -> list[dict[str, Any]]:
-    """The published reports of three seeds."""
+    """The published reports of three keys."""
     paths = [RESULTS / f"mnist_seed{seed}" / "report.json" for seed in range(3)]
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
@@ -70,6 +70,13 @@ def test_reports_of_what_the_table_says_once_are_refused(
     with pytest.raises(CommandLineError, match=f"the reports are of several {what}"):
         run(reports, tmp_path)
     assert not (tmp_path / "table.md").exists()
+
+
+def test_the_same_key_twice_is_refused(
+    reports: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(CommandLineError, match="the same decoder"):
+        run([reports[0], reports[0]], tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON"])
