@@ -281,7 +281,9 @@ APPLICATIONS: dict[str, Callable[[keras.Model], keras.Model]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_models_of_keras_applications(name: str, tmp_path: Path) -> None:
+def test_models_of_keras_applications(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keras.utils.set_random_seed(0)
     make = getattr(keras.applications, name)
     size = (32, 32, 3)
@@ -321,3 +323,7 @@ def test_models_of_keras_applications(name: str, tmp_path: Path) -> None:
         verbose=False,
     )
     assert max(exported.self_test.live.values()) <= 1
+
+    answer.save(tmp_path / "model.keras")
+    dispatch(["check", str(tmp_path / "model.keras"), "--bounds=0,255"])
+    assert capsys.readouterr().out.endswith("It can be trapped.\n")
