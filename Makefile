@@ -8,7 +8,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # What depends on how a processor rounds is run on three of them.
-NUMERIC := tests/ops tests/layers tests/attractors tests/models
+NUMERIC := tests/ops tests/layers tests/attractors \
+  $(addprefix tests/models/test_,$(addsuffix .py,architectures forms input_gradients logits outputs))
 
 .PHONY: help demo test test-all lint format benchmarks saved-models clean
 
