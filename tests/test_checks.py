@@ -16,7 +16,6 @@ from keras_traps._checks import (
     check_share,
     is_integer,
     is_number,
-    pixels_of_levels,
 )
 
 
@@ -51,19 +50,6 @@ def test_a_pixel_outside_0_and_1_is_refused(pixel: float) -> None:
     images[1, 2, 3] = pixel
     with pytest.raises(ValueError, match=r"argument `images`.*finite pixels in \[0, 1"):
         check_images(images)
-
-
-@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (-0.1, 0.9)])
-def test_grey_levels_are_spread_over_the_bounds(bounds: tuple[float, float]) -> None:
-    low, high = bounds
-    pixels = pixels_of_levels(bounds)
-    assert pixels.dtype == np.float32
-    assert (pixels[0], pixels[255]) == (np.float32(low), np.float32(high))
-    np.testing.assert_allclose(pixels, np.linspace(low, high, 256), rtol=0, atol=2e-7)
-    levels = np.arange(256, dtype=np.float32)
-    expected = {(0.0, 1.0): levels / 255, (0.0, 255.0): levels}
-    if bounds in expected:
-        np.testing.assert_array_equal(pixels, expected[bounds])
 
 
 def test_labels_and_ids_become_int64() -> None:

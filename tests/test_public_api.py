@@ -18,11 +18,20 @@ import pytest
 
 import keras_traps
 import keras_traps.ops
-from keras_traps import attacks, attractors, datasets, layers, luring, models, serving
+from keras_traps import (
+    attacks,
+    attractors,
+    datasets,
+    image_sources,
+    layers,
+    luring,
+    models,
+    serving,
+)
 from keras_traps.evaluation.subjects import Defence
 
 MODULES = [keras_traps, layers, keras_traps.ops, attractors, attacks, luring, models]
-MODULES += [datasets, serving]
+MODULES += [datasets, image_sources, serving]
 _HEADING = re.compile(r"(?m)^(Args|Call arguments|Returns|Raises|Example|Reference):")
 
 

@@ -29,8 +29,8 @@ from keras_traps._checks import (
     check_positive,
     check_range_is_used,
     check_share,
-    from_unit,
 )
+from keras_traps._pixels import from_unit
 from keras_traps.attacks.loop import (
     NON_FINITE,
     Loss,

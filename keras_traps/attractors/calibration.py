@@ -33,7 +33,7 @@ from keras_traps.attractors.calibration_rules import (
     temperature_for,
 )
 from keras_traps.attractors.injection import TrapSettings, inject
-from keras_traps.datasets import Images, read_images
+from keras_traps.image_sources import Images, read_images
 from keras_traps.models.forms import check_first_layers
 from keras_traps.models.inference import batch_size_for, predict
 from keras_traps.models.outputs import (

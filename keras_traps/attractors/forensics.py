@@ -21,7 +21,7 @@ from keras_traps._checks import (
 from keras_traps._files import write_atomically
 from keras_traps.attractors.injection import decoder_of
 from keras_traps.attractors.thresholds import Thresholds, set_thresholds
-from keras_traps.datasets import Images, read_images
+from keras_traps.image_sources import Images, read_images
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import batch_size_for
 from keras_traps.ops.forensics import recover

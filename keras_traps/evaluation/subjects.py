@@ -13,14 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps import attacks, attractors
-from keras_traps._checks import (
-    UNIT,
-    Bounds,
-    FloatArray,
-    IntArray,
-    check_count,
-    to_unit,
-)
+from keras_traps._checks import UNIT, Bounds, FloatArray, IntArray, check_count
+from keras_traps._pixels import to_unit
 from keras_traps.attacks import Attack, Loss
 from keras_traps.attractors import ForensicAnalyzer, TrapSettings
 from keras_traps.datasets import Dataset

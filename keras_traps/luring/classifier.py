@@ -18,7 +18,7 @@ from keras_traps._checks import (
     check_labels,
     check_range_is_used,
 )
-from keras_traps.datasets import Images, read_images
+from keras_traps.image_sources import Images, read_images
 from keras_traps.luring.losses import (
     LuringLoss,
     check_loss,

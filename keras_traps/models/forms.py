@@ -18,10 +18,9 @@ from keras_traps._checks import (
     KnowsBounds,
     check_bounds,
     check_flag,
-    from_unit,
     is_number,
-    to_unit,
 )
+from keras_traps._pixels import from_unit, to_unit
 from keras_traps.datasets import Dataset
 from keras_traps.models.inference import (
     TRACING,

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from keras_traps._checks import UNIT, Bounds, FloatArray, IntArray, from_unit
+from keras_traps._checks import UNIT, Bounds, FloatArray, IntArray
+from keras_traps._pixels import from_unit
 from keras_traps.models.inference import is_its_graph, predict
 
 Output = Literal["logits", "probabilities"]

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import Bounds, FloatArray, check_images, from_unit
+from keras_traps._checks import Bounds, FloatArray, check_images
+from keras_traps._pixels import from_unit
 from keras_traps.models.forms import find_bounds
 from keras_traps.models.inference import predict
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, to_unit
+from keras_traps._checks import FloatArray
+from keras_traps._pixels import to_unit
 from keras_traps.layers import SoftLabels
 from keras_traps.luring.schemes import NO_CLASS
 from keras_traps.models.inference import inner_layers, predict

@@ -9,12 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import (
-    Bounds,
-    FloatArray,
-    check_distinct,
-    pixels_of_levels,
-)
+from keras_traps._checks import Bounds, FloatArray, check_distinct
+from keras_traps._pixels import pixels_of_levels
 from keras_traps.attractors import ForensicAnalyzer, integrate
 from keras_traps.layers import QIMDecoder
 from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows, lure_before

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_traps._checks import Bounds, check_bounds, pixels_of_levels
+from keras_traps._checks import Bounds, check_bounds
+from keras_traps._pixels import pixels_of_levels
 from keras_traps.serving.client.client import Client
 from keras_traps.serving.client.protocol import Array, ServingError, TensorSpec
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_traps.datasets import read_images
+from keras_traps.image_sources import read_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (70, 4, 5, 3), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 3, 70)
