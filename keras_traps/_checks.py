@@ -53,8 +53,8 @@ def check_images(
     """Returns images as a float32 array, or says what is wrong with them.
 
     They are `(batch, ...)`, in `bounds`, and of `shape`, whose `None` entries fit any
-    size; integers only where the bounds are integers and not 0 and 1. There is no copy
-    where they were float32.
+    size; integers only where the bounds are integers, more than 2 apart. There is no
+    copy where they were float32.
     """
     low, high = bounds
     pixels = f"pixels in [{low:g}, {high:g}]"

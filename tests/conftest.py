@@ -87,6 +87,16 @@ def digits_classifier(digits_train: Dataset) -> keras.Model:
 
 
 @pytest.fixture(scope="session")
+def digits_file(
+    digits_classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("models") / "digits.keras"
+    digits_classifier.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def digits_calibration(
     digits_classifier: keras.Model, digits_train: Dataset
 ) -> Calibration:

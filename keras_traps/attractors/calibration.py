@@ -205,8 +205,8 @@ def calibrate(
         output: What the classifier returns, `"logits"` or `"probabilities"`. Defaults
             to `None`: what its answers look like, which is printed.
         bounds: The least and the largest value of a pixel, as the classifier was
-            trained on. Integer images are taken where both are integers. Defaults to
-            `(0.0, 1.0)`.
+            trained on. Integer images are taken where both are integers, more than 2
+            apart. Defaults to `(0.0, 1.0)`.
         key: The secret that the traps are drawn from, a `keras_traps.Key` or at least
             16 bytes. Defaults to `None`: a new one of the system's randomness. Keep it
             with `calibration.settings.key.save(path)` where the traps are to be made
@@ -281,7 +281,7 @@ def calibrate(
         output = output_of(answers)
         draft = dataclasses.replace(draft, output=output)
         print(  # noqa: T201
-            f"The outputs of {classifier.name!r} are taken for {output}."
+            f"The outputs of {classifier.name!a} are taken for {output}."
         )
     check_outputs(answers, output)
     check_exclusive(answers, "classifier")

@@ -63,7 +63,8 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
 
     Raises:
         ValueError: If an argument is out of its range.
-        TypeError: If images are integers and the bounds are not, or are 0 and 1.
+        TypeError: If images are integers and the bounds are not, or are at most 2
+            apart.
 
     Example:
     >>> decoder = keras_traps.layers.QIMDecoder.from_seed(

@@ -25,20 +25,10 @@ def digits_folder(
 
 
 @pytest.fixture(scope="session")
-def unit_file(
-    digits_classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A classifier of pixels from 0 to 1."""
-    path = tmp_path_factory.mktemp("models") / "unit.keras"
-    digits_classifier.save(path)
-    return path
-
-
-@pytest.fixture(scope="session")
 def own_file(
     digits_classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The same, of grey levels from 0 to 255."""
+    """The classifier of the digits, of grey levels from 0 to 255."""
     path = tmp_path_factory.mktemp("models") / "own.keras"
     image = keras.Input((8, 8, 1))
     rescaled = keras.layers.Rescaling(1 / 255)(image)

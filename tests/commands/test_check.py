@@ -38,32 +38,32 @@ def test_a_model_and_its_images_are_told_in_a_line_each(
 
 
 def test_without_images_what_is_assumed_is_said(
-    unit_file: Path, capsys: pytest.CaptureFixture[str]
+    digits_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dispatch(["check", str(unit_file)])
+    dispatch(["check", str(digits_file)])
     shown = lines(capsys)
     assert shown["Pixels"].startswith("from 0 to 1: assumed")
     assert not {"Accuracy", "Classes", "Traps"} & {*shown}
 
 
 def test_images_tell_the_range_where_the_model_does_not(
-    unit_file: Path, digits_folder: str, capsys: pytest.CaptureFixture[str]
+    digits_file: Path, digits_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dispatch(["check", str(unit_file), digits_folder])
+    dispatch(["check", str(digits_file), digits_folder])
     assert "where it is right most often (" in lines(capsys)["Pixels"]
 
 
 def test_what_is_slow_is_told_with_numbers(
-    unit_file: Path,
+    digits_file: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(check, "_SLOWER", 0.0)
     monkeypatch.setattr(check, "_SLOW_MS", -1e9)
-    dispatch(["check", str(unit_file)])
+    dispatch(["check", str(digits_file)])
     assert "times as long at batch 1, as 0.00256 MB are read" in lines(capsys)["Slow"]
     monkeypatch.setattr(check, "_TOO_LARGE", 1)
-    dispatch(["check", str(unit_file)])
+    dispatch(["check", str(digits_file)])
     assert "it was not timed" in lines(capsys)["Slow"]
 
 
@@ -139,15 +139,15 @@ def test_bounds_that_do_not_fit_and_a_damaged_file_end_with_1(
 
 
 def test_images_that_are_not_there_or_another_models_are_a_wrong_command_line(
-    unit_file: Path, tmp_path: Path
+    digits_file: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CommandLineError, match="no file nowhere"):
         dispatch(["check", "nowhere.keras"])
     write(tmp_path / "mnist.npz")
     with pytest.raises(CommandLineError, match="no folder"):
-        dispatch(["check", str(unit_file), "folder:nowhere"])
+        dispatch(["check", str(digits_file), "folder:nowhere"])
     with pytest.raises(CommandLineError, match=r"`MODEL`.*\(28, 28, 1\)"):
-        dispatch(["check", str(unit_file), "mnist", f"--data_dir={tmp_path}"])
+        dispatch(["check", str(digits_file), "mnist", f"--data_dir={tmp_path}"])
 
 
 def test_what_will_not_work_is_told_with_its_cure() -> None:

@@ -46,11 +46,11 @@ def test_help_comes_before_tensorflow() -> None:
 
 
 def test_evaluate_attacks_a_model_on_a_folder_of_images(
-    unit_file: Path, digits_folder: str, tmp_path: Path
+    digits_file: Path, digits_folder: str, tmp_path: Path
 ) -> None:
     main.dispatch(
         [
-            *("evaluate", f"--model={unit_file}", f"--dataset={digits_folder}"),
+            *("evaluate", f"--model={digits_file}", f"--dataset={digits_folder}"),
             *("--preset=digits", "--attacks=FGSM", "--variant=paper"),
             *("--num_examples=6", f"--workdir={tmp_path}"),
         ]
@@ -65,12 +65,15 @@ def test_evaluate_attacks_a_model_on_a_folder_of_images(
 
 
 def test_export_publishes_what_trap_wrote(
-    unit_file: Path, digits_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits_file: Path,
+    digits_folder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tested = SelfTest(live={"x": 0.0}, alone={"x": 0.0}, num_images=0)
     monkeypatch.setattr("keras_traps.serving.exporter.self_test", lambda *_: tested)
     trapped = tmp_path / "trapped.keras"
-    main.dispatch(["trap", str(unit_file), digits_folder, f"--output={trapped}"])
+    main.dispatch(["trap", str(digits_file), digits_folder, f"--output={trapped}"])
     main.dispatch(
         [
             *("export", f"--model={trapped}", f"--dataset={digits_folder}"),

@@ -1,19 +1,8 @@
 import shutil
 from pathlib import Path
 
-import keras
 import luring
 import pytest
-
-
-@pytest.fixture(scope="session")
-def digits_file(
-    digits_classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A trained classifier of the digits as a file."""
-    path = tmp_path_factory.mktemp("models") / "digits.keras"
-    digits_classifier.save(path)
-    return path
 
 
 @pytest.fixture(scope="session")
