@@ -1,23 +1,25 @@
-"""The forensic step: what the decoder's correlations say of an input."""
+"""The forensic step: what the decoder and the classifier say of an input."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-# High correlation, low correlation, large spread: Section V-C.
-CONDITIONS = ("C1", "C2", "C3")
+# High correlation, low correlation, large spread: Section V-C. C's lead is small.
+CONDITIONS = ("C1", "C2", "C3", "C4")
+_W_CONDITIONS = 3
 
 
 class Judgement(NamedTuple):
-    """What the correlations of a batch say.
+    """What the evidence on a batch says.
 
     Args:
-        fired: `(batch, 3)`, bool: which of C1, C2 and C3 hold.
+        fired: `(batch, 4)`, bool: which of C1 to C4 hold.
         score: `(batch,)`, float32, higher for more adversarial.
         flagged: `(batch,)`, bool: whether any condition holds.
-        recovered: `(batch,)`, int64: the class of lowest correlation where an input is
-            flagged, else -1.
+        recovered: `(batch,)`, int64: the class that a flagged input had before the
+            attack, else -1.
     """
 
     fired: tf.Tensor
@@ -28,70 +30,63 @@ class Judgement(NamedTuple):
 
 def judge(
     correlations: tf.Tensor,
-    upper: float,
-    lower: float,
-    deviation: float,
+    logits: tf.Tensor,
+    limits: Sequence[float],
     *,
-    centre: Sequence[float] | None = None,
-    scale: Sequence[float] = (1.0, 1.0, 1.0),
+    centre: Sequence[float],
+    scale: Sequence[float],
 ) -> Judgement:
     r"""Tells attacked inputs from clean ones, and which class they were.
 
-    With the statistics $t(w) = (\max w, -\min w, \mathrm{stdev}(w))$ and the limits
-    $\tau = (U, -L, \sigma_0)$, condition i holds where $t_i > \tau_i$, and the score is
-    $\max_i (t_i - c_i) / s_i$. An attack leaves its class for another one, so that the
-    class before it is that of lowest correlation.
+    With the statistics $t = (\max w, -\min w, \mathrm{stdev}(w), -\ln l)$, of which
+    $l$ is how far the largest logit of C leads the next, and with limits $\tau$,
+    condition i holds where $t_i > \tau_i$, and the score is $\max_i (t_i - c_i) / s_i$.
+
+    C1 to C3 see an attack that followed the slope of W. It left its class for another
+    one, so that the class before it is that of lowest correlation. C4 sees one that
+    followed no slope and stopped just behind C's own border; where it holds alone, the
+    class before is C's second.
 
     Nothing of it has a gradient.
 
     Args:
         correlations: `(batch, num_classes)`, float32 or float64: w = W(x). All is
             computed in its dtype.
-        upper: U; a max w above it is adversarial (C1).
-        lower: L; a min w below it is adversarial (C2).
-        deviation: sigma_0; a stdev(w) above it is adversarial (C3).
-        centre: Three numbers c that the score is measured from. Defaults to `None`, the
-            limits: the score is by how much the condition that is exceeded most is.
-        scale: Three numbers s that it is measured in. Defaults to 1 for each.
+        logits: The same shape and dtype: C's logits, or logarithms of probabilities.
+        limits: U, -L, sigma_0 and -ln of the least lead: tau.
+        centre: Four numbers c that the score is measured from.
+        scale: Four numbers s that it is measured in.
 
     Returns:
         Conditions, score, flag and recovered class of each input.
 
     Reference:
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
-        Attractors, Sections V-C and V-D.
+        Attractors, Sections V-C and V-D; C4 is not of the paper.
     """
-    fired = conditions(correlations, upper, lower, deviation)
-    found = statistics(correlations)
-    if centre is None:
-        centre = (upper, -lower, deviation)
+    found = statistics(correlations, logits)
+    fired = found > tf.constant(limits, found.dtype)
     scores = found - tf.constant(centre, found.dtype)
     scores /= tf.constant(scale, found.dtype)
     flagged = tf.reduce_any(fired, axis=-1)
     nothing = tf.constant(-1, tf.int64)
-    return Judgement(
-        fired=fired,
-        score=tf.cast(tf.reduce_max(scores, axis=-1), tf.float32),
-        flagged=flagged,
-        recovered=tf.where(flagged, recover(correlations), nothing),
-    )
+    recovered = tf.where(flagged, recover(correlations, logits, fired), nothing)
+    score = tf.cast(tf.reduce_max(scores, axis=-1), tf.float32)
+    return Judgement(fired, score, flagged, recovered)
 
 
-def conditions(
-    correlations: tf.Tensor, upper: float, lower: float, deviation: float
-) -> tf.Tensor:
-    """Returns which of C1, C2 and C3 hold, `(batch, 3)`, bool; see `judge`."""
-    found = statistics(correlations)
-    return found > tf.constant((upper, -lower, deviation), found.dtype)
+def recover(correlations: tf.Tensor, logits: tf.Tensor, fired: tf.Tensor) -> tf.Tensor:
+    """Returns the class before the attack, `(batch,)`, int64; see `judge`."""
+    by_watermark = tf.reduce_any(fired[:, :_W_CONDITIONS], axis=-1)
+    second = tf.cast(tf.math.top_k(logits, 2).indices[:, 1], tf.int64)
+    return tf.where(by_watermark, tf.argmin(correlations, axis=-1), second)
 
 
-def recover(correlations: tf.Tensor) -> tf.Tensor:
-    """Returns the class of lowest correlation, `(batch,)`, int64; see `judge`."""
-    return tf.argmin(correlations, axis=-1)
-
-
-def statistics(correlations: tf.Tensor) -> tf.Tensor:
-    """Returns max w, -min w and stdev(w), `(batch, 3)`, without a gradient."""
-    w = tf.stop_gradient(correlations)
+def statistics(correlations: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns t of `judge`, `(batch, 4)`, without a gradient."""
+    w, logits = tf.stop_gradient(correlations), tf.stop_gradient(logits)
     highest, lowest = tf.reduce_max(w, axis=-1), tf.reduce_min(w, axis=-1)
-    return tf.stack([highest, -lowest, tf.math.reduce_std(w, axis=-1)], axis=-1)
+    best = tf.math.top_k(logits, 2).values
+    lead = tf.maximum(best[:, 0] - best[:, 1], np.finfo(np.float32).tiny)
+    spread = tf.math.reduce_std(w, axis=-1)
+    return tf.stack([highest, -lowest, spread, -tf.math.log(lead)], axis=-1)

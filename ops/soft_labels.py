@@ -1,58 +1,37 @@
-"""A classifier's output as soft labels, sharper or flatter than it comes."""
+"""A classifier's output as soft labels that tell how sure it is in steps."""
 
-import numpy as np
 import tensorflow as tf
 
-from keras_traps._checks import is_number
-
-# Beyond these float32 runs over, or rounds a lead away.
-_COLDEST, _HOTTEST = 1e-4, 100.0
+# From one tread of the stairs to the next.
+ROUNDING = 0.05
 
 
-def soft_labels(
-    answers: tf.Tensor, temperature: float = 1.0, *, from_logits: bool = True
-) -> tf.Tensor:
-    r"""Turns logits or probabilities into soft labels of a given temperature.
+def soft_labels(answers: tf.Tensor, *, from_logits: bool = True) -> tf.Tensor:
+    r"""Turns logits or probabilities into soft labels that change in steps alone.
 
-    $$C(x)_k = \frac{\exp(z_k / T)}{\sum_j \exp(z_j / T)}$$
+    With the probability $p$ of the best class, $r = 0.05$ and
 
-    with the logits $z$, or the logarithms of probabilities in their place.
+    $$s = r \lfloor p / r \rfloor + r / 2,$$
+
+    but at least $r$ and at most $1 - r/2$, the best class gets $s$ and each of the
+    others an equal part of $1 - s$. So the soft label of the best class is its
+    probability to within $r/2$, and nothing of it has a slope: where a watermark
+    decoder is added, the slope of the sum is the decoder's alone.
 
     Args:
         answers: `(batch, num_classes)`, floating point: a classifier's output.
-        temperature: T, from 0.0001 to 100. Defaults to `1.0`.
         from_logits: Whether `answers` are logits; if not, each row is probabilities.
             Defaults to `True`.
 
     Returns:
-        `(batch, num_classes)`, float32; each row sums to 1. Probabilities at a
-        temperature of 1 are returned as they are.
-
-    Raises:
-        ValueError: If `temperature` is out of its range.
-
-    Reference:
-        Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, equation 1.
+        `(batch, num_classes)`, float32; each row sums to 1. The gradient is 0.
     """
-    check_temperature(temperature)
     answers = tf.cast(answers, tf.float32)
-    if not from_logits:
-        if temperature == 1:
-            return answers
-        answers = log_probabilities(answers)
-    return tf.nn.softmax(answers / temperature, axis=-1)
-
-
-def log_probabilities(probabilities: tf.Tensor) -> tf.Tensor:
-    """Returns the logarithms of probabilities, finite where one is 0."""
-    # The least number that processors do not round to 0.
-    return tf.math.log(tf.maximum(probabilities, np.finfo(np.float32).tiny))
-
-
-def check_temperature(temperature: float) -> None:
-    """Refuses a temperature that `soft_labels` cannot divide by."""
-    if not is_number(temperature) or not _COLDEST <= temperature <= _HOTTEST:
-        raise ValueError(
-            "Invalid value for argument `temperature`. Expected a number from "
-            f"{_COLDEST:g} to {_HOTTEST:g}. Received: temperature={temperature!r}"
-        )
+    shares = tf.nn.softmax(answers, axis=-1) if from_logits else answers
+    highest = tf.reduce_max(shares, axis=-1, keepdims=True)
+    middle = ROUNDING * (tf.floor(highest / ROUNDING) + 0.5)
+    share = tf.clip_by_value(middle, ROUNDING, 1.0 - ROUNDING / 2)
+    classes = tf.shape(answers)[-1]
+    best = tf.one_hot(tf.argmax(answers, axis=-1), classes)
+    rest = (1.0 - share) / tf.cast(classes - 1, tf.float32)
+    return tf.where(best > 0, share, rest)

@@ -53,7 +53,7 @@ def _shared(report: dict[str, Any]) -> dict[str, Any]:
         "choices of constants": (
             f"A0 = {constants['a0']:.6g}, A1 = {constants['a1']:.6g}, "
             f"A2 = {constants['a2']:.4g}, weights {weights} for steps {steps}, "
-            f"temperature {constants.get('temperature', 1.0):.3g}"
+            f"messages {constants['messages']}"
         ),
         "numbers of attacked images": facts["images attacked"],
         "sets of false-positive rates": {float(rate) for rate in report["thresholds"]},

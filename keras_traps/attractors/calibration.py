@@ -23,14 +23,15 @@ from keras_traps._checks import (
     check_share,
 )
 from keras_traps.attractors.calibration_rules import (
-    COLDEST,
+    LARGEST_CORRELATION,
+    changed_answers,
     clean_spread,
     distances_by_step,
-    largest_within_budget,
+    flat_share,
+    messages_for,
     scale_for,
     step_index,
     step_weights_for,
-    temperature_for,
 )
 from keras_traps.attractors.injection import TrapSettings, inject
 from keras_traps.image_sources import Images, read_images
@@ -45,7 +46,7 @@ from keras_traps.models.outputs import (
     check_outputs,
     output_of,
 )
-from keras_traps.ops.codes import Key
+from keras_traps.ops.codes import Key, MessageKind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,35 +160,33 @@ def calibrate(
     bounds: Bounds = UNIT,
     key: Key | bytes | None = None,
     budget: float = 0.001,
-    temperature: float | None = None,
+    messages: MessageKind | None = None,
     small_step_share: float = 0.5,
-    clean_position: float = 0.3,
-    clean_reach: float = 0.1,
-    largest_a2: float = 2.0,
     batch_size: int | None = None,
     **settings: Any,
 ) -> Calibration:
-    """Finds A0, A1, A2, the step weights and the temperature for a classifier.
+    """Finds A0, A1, A2, the step weights and the kind of messages for a classifier.
 
     Five rules, each from clean images alone and without labels:
 
-    1. The pixels of the largest step get the weight 1. Those of every other step get
+    1. Messages are `"balanced"`, which doubles what tells an attack from clean images,
+       but `"random"` where a tenth of the 2x2 blocks of the images are of one colour:
+       noise moves the pixels of such a block together, and a balanced block does not
+       see it.
+    2. The pixels of the largest step get the weight 1. Those of every other step get
        the weight at which they add `small_step_share` as much to the spread of the
        distances over clean images. So they pull with more force per grey level, for
        attacks too small for the large step, and are outvoted where a large
        perturbation throws them to another period.
-    2. A1 puts the mean distance of clean images at u = `clean_position`.
-    3. A0 puts 99.9 % of the clean images' distances within `clean_reach` of it.
-    4. A2 is the largest number up to `largest_a2` at which the share of images whose
-       answer M changes is at most `budget`. The accuracy on the same images can fall
-       by no more than that.
-    5. The temperature of C's soft labels is the largest up to 1 at which 99.9 % of
-       the clean images' answers lead by 0.99, but at least 0.001. Where C is not sure,
-       its own gradient leads an attack, and past the traps.
+    3. A2 is below half of the lead that C's soft labels have where C is sure, so that W
+       alone cannot change a sure answer.
+    4. A1 puts the mean distance of clean images at u = 0, where W adds nothing.
+    5. A0 lets W on 99.9 % of the clean images stay below the least soft label of a sure
+       C. So every term of the sum stays above 0, and M's largest output is that of C to
+       within 0.05.
 
-    A classifier is surer of the images that it was trained on than of others, so that
-    more answers change on those others: calibrate on images it has not seen where
-    there are enough, or on a smaller budget.
+    Where C's two best classes tie, W decides between them. That changes at most the
+    share `budget` of the answers, or is refused.
 
     Labels are for a check alone. A classifier that is given images of another pixel
     range than it was trained on still answers, always the same, and would be trapped on
@@ -212,18 +211,13 @@ def calibrate(
             with `calibration.settings.key.save(path)` where the traps are to be made
             again.
         budget: Share of answers that may change. Defaults to `0.001`, 0.1 point.
-        temperature: What C's logits are divided by, 0.0001 to 100; 1 leaves the
-            soft labels as the classifier has them. Defaults to `None`, rule 5.
-        small_step_share: See rule 1; above 0. Defaults to `0.5`.
-        clean_position: See rule 2; below 1, equation 3's pole. Defaults to `0.3`.
-        clean_reach: See rule 3. The smaller it is, the further an attack can move
-            before the correlations flatten out and leave the gradient to the
-            classifier. Above 0. Defaults to `0.1`.
-        largest_a2: See rule 4; above 0. Defaults to `2.0`.
+        messages: `"balanced"` or `"random"`, see `keras_traps.ops.draw_messages`.
+            Defaults to `None`, rule 1.
+        small_step_share: See rule 2; above 0. Defaults to `0.5`.
         batch_size: How many images at once. Defaults to `None`: 256, fewer where images
             are large.
-        **settings: The fields of `TrapSettings` that no rule chooses: `messages`,
-            `steps`, `soft_labels` and `ord`, with the defaults that they have there.
+        **settings: The fields of `TrapSettings` that no rule chooses: `steps` and
+            `ord`, with the defaults that they have there.
 
     Returns:
         The settings with an explanation.
@@ -235,7 +229,7 @@ def calibrate(
         ValueError: If an argument is out of its range, the outputs are not what
             `output` declares, the classifier's own rescaling does not fit `bounds`, its
             answers are no better than chance, there are too few images for the budget,
-            the images are all alike, or no A2 meets the budget.
+            the images are all alike, or more answers change than the budget allows.
     """
     num_classes = check_classifier(classifier, output or "logits")
     bounds = check_bounds(bounds)
@@ -247,9 +241,6 @@ def calibrate(
     check_range_is_used(clean, bounds)
     budget = check_share(budget, name="budget")
     check_number(small_step_share, name="small_step_share", above=0.0)
-    check_number(clean_position, name="clean_position", below=1.0)
-    check_number(clean_reach, name="clean_reach", above=0.0)
-    check_number(largest_a2, name="largest_a2", above=0.0)
     if batch_size is None:
         batch_size = batch_size_for(clean.shape[1:])
     check_count("batch_size", batch_size)
@@ -260,9 +251,9 @@ def calibrate(
         output=output or "logits",
         a0=-1.0,
         a1=0.0,
-        a2=1.0,
+        a2=LARGEST_CORRELATION,
         step_weights=(1.0,) * len(settings.get("steps", TrapSettings.steps)),
-        temperature=1.0 if temperature is None else temperature,
+        messages=messages or "balanced",
         bounds=bounds,
         key=Key.of(key),
         **settings,
@@ -287,22 +278,17 @@ def calibrate(
     check_exclusive(answers, "classifier")
     answers = answers_of(answers, output)
     accuracy = check_answers(answers.argmax(axis=1), own_labels, num_classes, bounds)
-    if draft.soft_labels:
-        if temperature is None:
-            chosen = temperature_for(answers, output)
-            draft = dataclasses.replace(draft, temperature=chosen)
-        answers = ops.soft_labels(
-            answers, draft.temperature, from_logits=output == "logits"
-        ).numpy()
-
+    flat = flat_share(clean)
+    if messages is None:
+        draft = dataclasses.replace(draft, messages=messages_for(flat))
     decoder = draft.decoder(num_classes)
     decoder.build((None, *clean.shape[1:]))
     by_step = distances_by_step(decoder, clean, batch_size)
     step_weights = step_weights_for(by_step, decoder.steps, small_step_share)
     distances = np.tensordot(np.asarray(step_weights, np.float32), by_step, 1)
-    a0, a1 = scale_for(distances, clean_position, clean_reach)
-    unit = ops.qim_correlation(tf.constant(distances), a0, a1, 1.0).numpy()
-    a2, changed = largest_within_budget(answers, unit, budget, largest_a2)
+    a0, a1 = scale_for(distances, draft.a2)
+    correlations = ops.qim_correlation(tf.constant(distances), a0, a1, draft.a2)
+    changed = changed_answers(answers, output, correlations.numpy(), budget)
 
     steps = np.asarray(decoder.pixel_steps)
     weights = np.asarray(step_weights, np.float32)[step_index(decoder)]
@@ -310,7 +296,7 @@ def calibrate(
     from_centre = ops.centred_shift(1.0, 0.0, steps, weights)
     found = Calibration(
         settings=dataclasses.replace(
-            draft, a0=a0, a1=a1 - a0 * from_centre, a2=a2, step_weights=step_weights
+            draft, a0=a0, a1=a1 - a0 * from_centre, step_weights=step_weights
         ),
         changed_answers=changed,
         budget=budget,
@@ -320,11 +306,11 @@ def calibrate(
         clean_spread=clean_spread(distances),
         small_step_share=float(small_step_share),
     )
-    told = _explain(found, largest_a2, by_rule=temperature is None)
+    told = _explain(found, flat)
     return dataclasses.replace(found, explanation=tuple(told))
 
 
-def _explain(found: Calibration, largest_a2: float, *, by_rule: bool) -> Iterator[str]:
+def _explain(found: Calibration, flat: float) -> Iterator[str]:
     """Says why the constants are what they are, a sentence or two for each choice."""
     settings = found.settings
     if found.accuracy is not None:
@@ -332,6 +318,11 @@ def _explain(found: Calibration, largest_a2: float, *, by_rule: bool) -> Iterato
             f"The classifier is right on {found.accuracy:.1%} of the "
             f"{found.num_images} calibration images."
         )
+    yield (
+        f"Messages are {settings.messages}: {flat:.1%} of the 2x2 blocks of the images "
+        "are of one colour, and balanced messages do not see noise that moves such a "
+        "block as a whole."
+    )
     weights = ", ".join(
         f"{weight:.3g} for step {step:g}"
         for step, weight in zip(settings.steps, settings.step_weights, strict=True)
@@ -343,27 +334,11 @@ def _explain(found: Calibration, largest_a2: float, *, by_rule: bool) -> Iterato
     yield (
         f"Clean images lie at a distance of {found.clean_mean:.6g} from a message, "
         f"give or take {found.clean_spread:.4g}; A0 = {settings.a0:.4g} and "
-        f"A1 = {settings.a1:.4g} put 99.9 % of them where equation 3 is steep, and "
-        "leave room on both sides for attacks."
-    )
-    if settings.soft_labels and settings.temperature == 1:
-        yield "The soft labels are as the classifier has them, of temperature 1."
-    elif settings.soft_labels:
-        yield (
-            f"The soft labels have a temperature of {settings.temperature:.3g}: the "
-            "surer the classifier is, the more of the gradient is the traps'."
-        )
-        if by_rule and settings.temperature <= COLDEST:
-            yield (
-                "It is the least that is chosen. Where the classifier is still unsure, "
-                "its own gradient leads attacks past the traps."
-            )
-    bound = (
-        f"the cap of {largest_a2:g} was reached before the budget of {found.budget:.2%}"
-        if settings.a2 == largest_a2
-        else f"a larger one would change more than the budget of {found.budget:.2%}"
+        f"A1 = {settings.a1:.4g} keep what W adds to them below the least soft label "
+        "of a sure classifier."
     )
     yield (
-        f"A2 = {settings.a2:.4g} changes {found.changed_answers:.3%} of the "
-        f"calibration images' answers; {bound}."
+        f"A2 = {settings.a2:.4g} is below half of a sure classifier's lead, so that W "
+        f"cannot outvote it; {found.changed_answers:.3%} of the calibration images' "
+        "answers change."
     )

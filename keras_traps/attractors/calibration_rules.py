@@ -11,17 +11,37 @@ from keras_traps import ops
 from keras_traps._checks import FloatArray
 from keras_traps.layers import QIMDecoder
 from keras_traps.models.outputs import Output
-from keras_traps.ops.soft_labels import log_probabilities
+from keras_traps.ops.codes import MessageKind
+from keras_traps.ops.soft_labels import ROUNDING
 
 # All clean images but for so few are what a rule holds for.
 _TAIL = 0.999
-# How far the best of two soft labels is to lead the other.
-_SURE_LEAD = 0.99
-# The least temperature that the rule gives.
-COLDEST = 1e-3
-_SEARCH_STEPS = 40
-# How far A2 stays below the bound, so that the model's own rounding cannot cross it.
-_MARGIN = 1e-3
+# W's largest output, below half of what a sure C's best soft label leads the others by:
+# W alone ranges from -0.76 to 1 times it.
+LARGEST_CORRELATION = 0.45
+# From so many 2x2 blocks of one colour on, messages are not balanced in them.
+_FLAT = 0.1
+
+
+def flat_share(images: FloatArray) -> float:
+    """Returns the share of blocks of four pixels, of one channel, that are alike."""
+    if images.ndim > 2:
+        rows, columns = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
+        whole = images[:, :rows, :columns].reshape(
+            len(images), rows // 2, 2, columns // 2, 2, -1
+        )
+        axes: tuple[int, ...] = (2, 4)
+    else:
+        whole = images[:, : images.shape[1] // 4 * 4].reshape(len(images), -1, 4)
+        axes = (2,)
+    if not whole.size:
+        return 0.0
+    return float((whole.max(axis=axes) == whole.min(axis=axes)).mean())
+
+
+def messages_for(flat: float) -> MessageKind:
+    """Chooses the kind of messages by the share of blocks of one colour."""
+    return "random" if flat >= _FLAT else "balanced"
 
 
 def distances_by_step(
@@ -83,53 +103,37 @@ def step_weights_for(
     )
 
 
-def temperature_for(answers: FloatArray, output: Output) -> float:
-    """Returns the largest temperature up to 1 at which the answers are sure.
+def scale_for(distances: FloatArray, a2: float) -> tuple[float, float]:
+    """Returns A0 and A1 that let W add little to the soft labels of clean images.
 
-    That is, at which 99.9 % of them lead the next by 0.99, were there no others.
+    `distances` is `(images, num_classes)`.
     """
-    logits = answers if output == "logits" else log_probabilities(answers).numpy()
-    second, first = np.sort(logits, axis=1)[:, -2:].T
-    lead = float(np.quantile(first - second, 1 - _TAIL))
-    # Of two soft labels one leads the other by tanh(lead / 2T).
-    return min(max(lead / (2 * math.atanh(_SURE_LEAD)), COLDEST), 1.0)
-
-
-def scale_for(
-    distances: FloatArray, clean_position: float, clean_reach: float
-) -> tuple[float, float]:
-    """Returns A0 and A1 that place the distances of clean images as asked for."""
     mean = distances.mean()
-    a0 = -clean_reach / float(np.quantile(np.abs(distances - mean), _TAIL))
-    return a0, a0 * float(mean) - clean_position
+    reach = float(np.quantile(np.abs(distances - mean), _TAIL))
+    # What each class but the best has of a sure C, and where equation 3 reaches that:
+    # tanh(v) with v = u / (1 - u).
+    least = ROUNDING / 2 / (distances.shape[1] - 1)
+    v = math.atanh(least / a2)
+    a0 = -v / (1 + v) / reach
+    return a0, a0 * float(mean)
 
 
-def largest_within_budget(
-    answers: FloatArray, unit: FloatArray, budget: float, largest: float
-) -> tuple[float, float]:
-    """Finds the largest A2 by bisection, and the share of answers that it changes.
+def changed_answers(
+    answers: FloatArray, output: Output, correlations: FloatArray, budget: float
+) -> float:
+    """Returns the share of answers that W changes, and refuses more than `budget`.
 
-    `answers` is C(x) as it enters the sum, and `unit` W(x) for an A2 of 1.
+    `answers` is what the classifier returns, and `correlations` is W(x).
     """
-    before = answers.argmax(axis=1)
-    # In float32 a tiny A2 is lost beside a tie, which a larger one breaks.
-    answers, unit = answers.astype(np.float64), unit.astype(np.float64)
-
-    def changed(a2: float) -> float:
-        return float(((answers + a2 * unit).argmax(axis=1) != before).mean())
-
-    if changed(largest) <= budget:
-        return largest, changed(largest)
-    low, high = 0.0, largest
-    for _ in range(_SEARCH_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if changed(middle) <= budget else (low, middle)
-    if low == 0.0:
+    soft = ops.soft_labels(answers, from_logits=output == "logits").numpy()
+    after = (soft + correlations).argmax(axis=1)
+    changed = float((after != answers.argmax(axis=1)).mean())
+    if changed > budget:
         second, first = np.sort(answers, axis=1)[:, -2:].T
         raise ValueError(
             "Invalid value for argument `classifier`. It does not tell the images "
             f"apart: its two best classes tie on {(first == second).mean():.2%} of "
-            f"them, so that no watermark is small enough for budget={budget:g}."
+            f"them, and W changes {changed:.2%} of the answers, more than "
+            f"budget={budget:g} allows."
         )
-    low *= 1 - _MARGIN
-    return low, changed(low)
+    return changed

@@ -1,4 +1,4 @@
-"""Tells attacked inputs from clean ones by the decoder's correlations alone."""
+"""Tells attacked inputs from clean ones by what the decoder and C say of them."""
 
 import dataclasses
 import json
@@ -19,14 +19,12 @@ from keras_traps._checks import (
     check_range_is_used,
 )
 from keras_traps._files import write_atomically
-from keras_traps.attractors.injection import decoder_of
+from keras_traps.attractors.injection import decoder_of, evidence_model
 from keras_traps.attractors.thresholds import Thresholds, set_thresholds
 from keras_traps.image_sources import Images, read_images
-from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import batch_size_for
-from keras_traps.ops.forensics import recover
 
-_FORMAT = "keras_traps.forensic_analyzer.v1"
+_FORMAT = "keras_traps.forensic_analyzer.v2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +34,9 @@ class Verdict:
     Args:
         is_adversarial: `(batch,)`, bool.
         score: `(batch,)`, float32, higher for more adversarial.
-        fired: `(batch, 3)`, bool: which of C1, C2, C3 hold.
+        fired: `(batch, 4)`, bool: which of C1 to C4 hold.
         recovered: `(batch,)`, int64: the class that the input had before the attack,
-            that of lowest correlation; -1 where the input is not flagged.
+            see `keras_traps.ops.judge`; -1 where the input is not flagged.
     """
 
     is_adversarial: npt.NDArray[np.bool_]
@@ -51,17 +49,21 @@ class ForensicAnalyzer:
     """Detects attacked inputs and recovers their class.
 
     An input is adversarial if its largest correlation is above U (C1), its smallest
-    below L (C2), or the correlations' standard deviation above sigma_0 (C3). `fit`
-    sets the three jointly: each statistic is measured in standard deviations from its
-    mean on clean images, the score of an image is the largest of the three, and the
-    thresholds are where the score reaches the quantile that the false-positive rate
-    asks for.
+    below L (C2), or the correlations' standard deviation above sigma_0 (C3): then an
+    attack followed the slope of W. It also is if the best logit of C leads the next by
+    unusually little (C4): so it does where an attack without a slope has just crossed
+    the border of C, and on images that C is unsure of.
+
+    `fit` sets the four limits jointly: each statistic is measured in standard
+    deviations from its mean on clean images, that of C4 being the logarithm of the
+    lead; the score of an image is the largest of the four, and the limits are where the
+    score reaches the quantile that the false-positive rate asks for.
 
     Args:
-        trapped: A trapped model from `inject`, or its decoder.
+        trapped: A trapped model from `inject`.
 
     Raises:
-        ValueError: If the model has no QIM decoder, or it is not built.
+        ValueError: If the model has no QIM decoder.
 
     Example:
     >>> analyzer = keras_traps.ForensicAnalyzer(trapped).fit(images, fpr=0.05)
@@ -72,24 +74,21 @@ class ForensicAnalyzer:
         Attractors, Sections V-C and V-D.
     """
 
-    def __init__(self, trapped: keras.Model | QIMDecoder) -> None:
-        is_decoder = isinstance(trapped, QIMDecoder)
-        self.decoder = trapped if is_decoder else decoder_of(trapped)
-        if not self.decoder.built:
-            raise ValueError(
-                "Invalid value for argument `trapped`. Expected a decoder that is "
-                "built, for messages are drawn for images of one size. "
-                f"Received: {self.decoder.name!r}, which is not built"
-            )
+    def __init__(self, trapped: keras.Model) -> None:
+        self.trapped = trapped
+        self.decoder = decoder_of(trapped)
         self._thresholds: Thresholds | None = None
-        # Not the layer's own call: one trace serves every batch size.
-        self._correlate = tf.function(
-            self.decoder, reduce_retracing=True, autograph=False
+        model = evidence_model(trapped)
+        # Not the model's own call: one trace serves every batch size.
+        self._ask = tf.function(
+            lambda images: model(images, training=False),
+            reduce_retracing=True,
+            autograph=False,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What is compiled cannot be sent to another process.
-        return type(self), (self.decoder,), {"_thresholds": self._thresholds}
+        return type(self), (self.trapped,), {"_thresholds": self._thresholds}
 
     @property
     def thresholds(self) -> Thresholds:
@@ -110,10 +109,11 @@ class ForensicAnalyzer:
     def fit(
         self, images: Images, *, fpr: float = 0.05, batch_size: int | None = None
     ) -> Self:
-        """Sets U, L and sigma_0 for a false-positive rate.
+        """Sets the limits for a false-positive rate.
 
         Args:
-            images: Clean images that the rate is to hold for, pixels in `bounds`: an
+            images: Clean images that the rate is to hold for, pixels in `bounds`, best
+                ones that the classifier was not trained on, of which it is surer: an
                 array `(images, ...)`, a `tf.data.Dataset`, or an iterable of batches;
                 labels that come with them are not looked at.
             fpr: Share of clean images that may be flagged. Defaults to `0.05`.
@@ -131,15 +131,14 @@ class ForensicAnalyzer:
                 `batch_size` is not an integer of at least 1.
         """
         pixels, _ = read_images(images, rank=len(self.decoder.image_shape))
-        return self.fit_correlations(
-            self.correlations(pixels, batch_size=batch_size), fpr=fpr
-        )
+        evidence = self.evidence(pixels, batch_size=batch_size)
+        return self.fit_evidence(evidence, fpr=fpr)
 
-    def fit_correlations(self, correlations: FloatArray, *, fpr: float = 0.05) -> Self:
-        """Does what `fit` does, from correlations that are already there.
+    def fit_evidence(self, evidence: FloatArray, *, fpr: float = 0.05) -> Self:
+        """Does what `fit` does, from evidence that is already there.
 
         Args:
-            correlations: `(images, num_classes)`, W on clean images.
+            evidence: `(images, 2, num_classes)`, of clean images.
             fpr: Share of clean images that may be flagged. Defaults to `0.05`.
 
         Returns:
@@ -148,7 +147,7 @@ class ForensicAnalyzer:
         Raises:
             ValueError: As `fit`.
         """
-        self._thresholds = set_thresholds(correlations, fpr)
+        self._thresholds = set_thresholds(evidence, fpr)
         return self
 
     def with_thresholds(self, thresholds: Thresholds) -> Self:
@@ -163,10 +162,10 @@ class ForensicAnalyzer:
         self._thresholds = thresholds
         return self
 
-    def correlations(
+    def evidence(
         self, images: npt.ArrayLike, *, batch_size: int | None = None
     ) -> FloatArray:
-        """Returns W(x).
+        """Returns W(x) and C's logits, all that a verdict depends on.
 
         Args:
             images: `(batch, ...)`, pixels in `bounds`.
@@ -174,7 +173,8 @@ class ForensicAnalyzer:
                 images are large.
 
         Returns:
-            `(batch, num_classes)`, float32.
+            `(batch, 2, num_classes)`, float32; the second row logarithms of
+            probabilities where C returns these.
 
         Raises:
             TypeError: If images are integers and the bounds are not.
@@ -189,7 +189,7 @@ class ForensicAnalyzer:
         check_range_is_used(array, self.bounds)
         return np.concatenate(
             [
-                self._correlate(tf.constant(array[start : start + batch_size])).numpy()
+                self._ask(tf.constant(array[start : start + batch_size])).numpy()
                 for start in range(0, len(array), batch_size)
             ]
         )
@@ -207,7 +207,7 @@ class ForensicAnalyzer:
         Raises:
             RuntimeError: If the analyzer was not fitted.
         """
-        return self.judge(self.correlations(images)).score
+        return self.judge(self.evidence(images)).score
 
     def detect(self, images: npt.ArrayLike) -> Verdict:
         """Says which images are adversarial, and by which condition.
@@ -221,25 +221,13 @@ class ForensicAnalyzer:
         Raises:
             RuntimeError: If the analyzer was not fitted.
         """
-        return self.judge(self.correlations(images))
+        return self.judge(self.evidence(images))
 
-    def recover(self, images: npt.ArrayLike) -> IntArray:
-        """Returns the class of lowest correlation: the one an attack moved away from.
-
-        Args:
-            images: `(batch, ...)`, pixels in `bounds`: images that are
-                adversarial. On clean ones the answer means nothing.
-
-        Returns:
-            `(batch,)`, int64.
-        """
-        return recover(self.correlations(images)).numpy()
-
-    def judge(self, correlations: FloatArray) -> Verdict:
-        """Does what `detect` does, from correlations that are already there.
+    def judge(self, evidence: FloatArray) -> Verdict:
+        """Does what `detect` does, from evidence that is already there.
 
         Args:
-            correlations: `(batch, num_classes)`, W(x).
+            evidence: `(batch, 2, num_classes)`, what `evidence` returned.
 
         Returns:
             The verdict.
@@ -247,7 +235,7 @@ class ForensicAnalyzer:
         Raises:
             RuntimeError: If the analyzer was not fitted.
         """
-        found = self.thresholds.judge(correlations)
+        found = self.thresholds.judge(evidence)
         return Verdict(
             is_adversarial=found.flagged.numpy(),
             score=found.score.numpy(),
@@ -274,12 +262,12 @@ class ForensicAnalyzer:
         write_atomically(Path(path), text.encode())
 
     @classmethod
-    def load(cls, path: str | Path, trapped: keras.Model | QIMDecoder) -> Self:
+    def load(cls, path: str | Path, trapped: keras.Model) -> Self:
         """Reads what `save` wrote.
 
         Args:
             path: The file.
-            trapped: The trapped model that the analyzer was fitted for, or its decoder.
+            trapped: The trapped model that the analyzer was fitted for.
 
         Returns:
             A fitted analyzer.

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import keras
+import numpy as np
 
-from keras_traps._checks import UNIT, Bounds, check_flag
+from keras_traps._checks import UNIT, Bounds
 from keras_traps.layers import NormalizedSum, QIMDecoder, SoftLabels
 from keras_traps.models.forms import one_column, two_columns
 from keras_traps.models.inference import as_graph
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.ops.codes import Key, MessageKind
 from keras_traps.ops.normalized_sum import check_ord
-from keras_traps.ops.soft_labels import check_temperature
 
 if TYPE_CHECKING:
     from keras_traps.attractors.calibration import Calibration
@@ -45,19 +45,12 @@ class TrapSettings:
         key: The secret that messages and steps are drawn from, a `keras_traps.Key` or
             at least 16 bytes. It is not in what `to_dict` returns. Defaults to a new
             one of the system's randomness.
-        soft_labels: Whether C(x) in the sum is a softmax. The paper's text says so, its
-            figures show logits; with logits the sum needs other constants. Defaults to
-            `True`.
         ord: Order of the sum's norm. Defaults to `1`.
         bounds: The least and the largest value of a pixel, as the classifier takes it.
             Defaults to `(0.0, 1.0)`.
-        temperature: What C's logits are divided by before the softmax; below 1 the
-            soft labels are sharper, and hardly learn where M is trained on. 1 where
-            `soft_labels` is false. Defaults to `1.0`.
 
     Raises:
-        ValueError: If a constant of the decoder or the sum is out of its range, or
-            `temperature` is, or it is none of soft labels.
+        ValueError: If a constant of the decoder or the sum is out of its range.
     """
 
     output: Output
@@ -68,10 +61,8 @@ class TrapSettings:
     steps: tuple[float, ...] = (3.0, 128.0)
     messages: MessageKind = "balanced"
     key: Key = dataclasses.field(default_factory=Key)
-    soft_labels: bool = True
     ord: float = 1
     bounds: Bounds = UNIT
-    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         # The layers know the ranges of what they take, and NumPy's numbers, which could
@@ -80,15 +71,6 @@ class TrapSettings:
         for name in self.decoder_config():
             object.__setattr__(self, name, getattr(decoder, name))
         check_ord(self.ord)
-        check_flag("soft_labels", self.soft_labels)
-        check_temperature(self.temperature)
-        object.__setattr__(self, "temperature", float(self.temperature))
-        if not self.soft_labels and self.temperature != 1:
-            raise ValueError(
-                "Invalid value for argument `temperature`. Expected 1 with "
-                "soft_labels=False: logits have none. "
-                f"Received: temperature={self.temperature}"
-            )
 
     def decoder_config(self) -> dict[str, Any]:
         """Returns the arguments of `QIMDecoder`, but for the number of classes.
@@ -110,18 +92,13 @@ class TrapSettings:
         """
         return QIMDecoder(num_classes, **self.decoder_config(), name="qim_decoder")
 
-    def head(self) -> SoftLabels | None:
+    def head(self) -> SoftLabels:
         """Makes what turns the classifier's output into C(x) of the sum.
 
         Returns:
-            A layer named `"soft_labels"`; `None` where the output is C(x) as it is.
+            A layer named `"soft_labels"`.
         """
-        if not self.soft_labels:
-            return None
-        from_logits = self.output == "logits"
-        if not from_logits and self.temperature == 1:
-            return None
-        return SoftLabels(self.temperature, from_logits=from_logits, name="soft_labels")
+        return SoftLabels(from_logits=self.output == "logits", name="soft_labels")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all but the key as plain data, for a report or a file."""
@@ -201,8 +178,7 @@ def inject(
     is_binary = classifier.output_shape[1] == 1
     if is_binary:
         answers = two_columns(answers, settings.output)
-    if head := settings.head():
-        answers = head(answers)
+    answers = settings.head()(answers)
     correlations = settings.decoder(num_classes)(images)
     combined = NormalizedSum(settings.ord, name="normalized_sum")(
         [answers, correlations]
@@ -243,6 +219,44 @@ def decoder_of(trapped: keras.Model) -> QIMDecoder:
         "Invalid value for argument `trapped`. Expected a model made by `inject`. "
         f"Received a model without a QIM decoder: {getattr(trapped, 'name', trapped)!r}"
     )
+
+
+def logits_of(trapped: keras.Model) -> keras.KerasTensor:
+    """Returns C's logits in a trapped model's graph.
+
+    Args:
+        trapped: What `inject` returned.
+
+    Returns:
+        `(batch, num_classes)`, float32; logarithms of probabilities where C returns
+        these.
+    """
+    head = trapped.get_layer("soft_labels")
+    answers = keras.ops.cast(head.input, "float32")
+    if head.from_logits:
+        return answers
+    # The least number that processors do not round to 0.
+    least = float(np.finfo(np.float32).tiny)
+    return keras.ops.log(keras.ops.maximum(answers, least))
+
+
+def evidence_model(trapped: keras.Model) -> keras.Model:
+    """Returns W(x) and C's logits, all that the forensic step looks at.
+
+    Args:
+        trapped: What `inject` returned.
+
+    Returns:
+        A model that shares the layers of `trapped`, to `(batch, 2, num_classes)`,
+        float32.
+
+    Raises:
+        ValueError: If `trapped` has no QIM decoder.
+    """
+    decoder_of(trapped)
+    correlations = trapped.get_layer("normalized_sum").input[1]
+    both = [correlations, logits_of(trapped)]
+    return keras.Model(trapped.input, keras.ops.stack(both, axis=1))
 
 
 def raw_sum(trapped: keras.Model) -> keras.Model:

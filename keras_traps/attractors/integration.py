@@ -3,7 +3,7 @@
 import keras
 
 from keras_traps.attractors.forensics import ForensicAnalyzer
-from keras_traps.attractors.injection import decoder_of
+from keras_traps.attractors.injection import decoder_of, logits_of
 from keras_traps.layers import DetectRecover
 from keras_traps.models.forms import one_column
 
@@ -49,9 +49,10 @@ def integrate(
         thresholds.upper,
         thresholds.lower,
         thresholds.deviation,
+        thresholds.lead,
         differentiable,
         name="detect_recover",
-    )([total.output, total.input[1]])
+    )([total.output, total.input[1], logits_of(trapped)])
     if trapped.output_shape[1] == 1:
         answer = one_column(answer)
     return keras.Model(trapped.input, answer, name=f"integrated_{trapped.name}")

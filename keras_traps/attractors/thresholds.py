@@ -1,4 +1,4 @@
-"""The three conditions of detection and the thresholds that decide them."""
+"""The four conditions of detection and the thresholds that decide them."""
 
 import dataclasses
 import math
@@ -16,27 +16,29 @@ from keras_traps.ops.forensics import CONDITIONS, statistics
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """The three thresholds of Section V-C, set jointly.
+    """The thresholds of Section V-C and that of C's lead, set jointly.
 
     Args:
         upper: U: an input with max w above it is adversarial (C1).
         lower: L: an input with min w below it is adversarial (C2).
         deviation: sigma_0: an input with stdev(w) above it is adversarial (C3).
+        lead: An input whose best logit of C leads the next by less is adversarial (C4).
         fpr: The false-positive rate that they were set for.
         num_images: On how many clean images.
-        centre: Mean of max w, -min w and stdev(w) on those images.
+        centre: Mean of max w, -min w, stdev(w) and -ln(lead) on those images.
         scale: Standard deviation of the same.
         score: The score at the thresholds: how many of its standard deviations the
-            largest of the three lies above its mean.
+            largest of the four lies above its mean.
     """
 
     upper: float
     lower: float
     deviation: float
+    lead: float
     fpr: float
     num_images: int
-    centre: tuple[float, float, float]
-    scale: tuple[float, float, float]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
     score: float
 
     @classmethod
@@ -53,38 +55,40 @@ class Thresholds:
             TypeError: If a field is missing or unknown, or `centre` or `scale` is no
                 sequence.
             ValueError: If a number is not finite or out of its range, or `centre` or
-                `scale` does not hold three.
+                `scale` does not hold four.
         """
-        triples = {
+        tuples = {
             name: tuple(data[name]) for name in ("centre", "scale") if name in data
         }
-        made = cls(**{**data, **triples})
+        made = cls(**{**data, **tuples})
         made._check()
         return made
 
-    def judge(self, correlations: tf.Tensor) -> ops.Judgement:
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """What max w, -min w, stdev(w) and -ln(lead) of a clean input do not exceed."""
+        return (self.upper, -self.lower, self.deviation, -math.log(self.lead))
+
+    def judge(self, evidence: tf.Tensor) -> ops.Judgement:
         """Tells attacked inputs from clean ones; the score does not depend on `fpr`.
 
         Args:
-            correlations: `(batch, num_classes)`, floating point: W(x).
+            evidence: `(batch, 2, num_classes)`, floating point: W(x) and C's logits.
 
         Returns:
             What `keras_traps.ops.judge` says of them, computed in float64; the score is
             in standard deviations of clean images.
         """
+        correlations, logits = tf.unstack(tf.cast(evidence, tf.float64), axis=1)
         return ops.judge(
-            tf.cast(correlations, tf.float64),
-            self.upper,
-            self.lower,
-            self.deviation,
-            centre=self.centre,
-            scale=self.scale,
+            correlations, logits, self.limits, centre=self.centre, scale=self.scale
         )
 
     def _check(self) -> None:
         # A limit that is not a number would switch its condition off without a word.
         for name in ("upper", "lower", "deviation", "score"):
             check_number(getattr(self, name), name=name)
+        check_number(self.lead, name="lead", above=0.0)
         for name, above in (("centre", -math.inf), ("scale", 0.0)):
             values = getattr(self, name)
             if len(values) != len(CONDITIONS):
@@ -99,11 +103,12 @@ class Thresholds:
         check_count("num_images", self.num_images)
 
 
-def set_thresholds(correlations: npt.ArrayLike, fpr: float) -> Thresholds:
-    """Sets the three thresholds jointly for a false-positive rate; see `fit`."""
+def set_thresholds(evidence: npt.ArrayLike, fpr: float) -> Thresholds:
+    """Sets the thresholds jointly for a false-positive rate; see `fit`."""
     # A NumPy number could not be saved.
     fpr = check_share(fpr, name="fpr")
-    found = statistics(tf.cast(correlations, tf.float64)).numpy()
+    correlations, logits = tf.unstack(tf.cast(evidence, tf.float64), axis=1)
+    found = statistics(correlations, logits).numpy()
     count = len(found)
     needed = math.ceil(1 / fpr - 1e-9) - 1
     if count < needed:
@@ -116,7 +121,7 @@ def set_thresholds(correlations: npt.ArrayLike, fpr: float) -> Thresholds:
     if not (scale > 0).all():
         raise ValueError(
             "Invalid value for argument `images`. Expected clean images that "
-            "differ. Received images whose correlations are all the same."
+            "differ. Received images of which W or C's lead is always the same."
         )
     scores = ((found - centre) / scale).max(axis=1)
     # The rank at which a new clean image exceeds it with probability fpr at most.
@@ -129,9 +134,11 @@ def set_thresholds(correlations: npt.ArrayLike, fpr: float) -> Thresholds:
         upper=float(limits[0]),
         lower=float(-limits[1]),
         deviation=float(limits[2]),
+        # Of several that have one logarithm the least.
+        lead=float(np.exp(-limits[3]) * (1 - 1e-12)),
         fpr=fpr,
         num_images=count,
-        centre=(float(centre[0]), float(centre[1]), float(centre[2])),
-        scale=(float(scale[0]), float(scale[1]), float(scale[2])),
+        centre=tuple(centre.tolist()),
+        scale=tuple(scale.tolist()),
         score=score,
     )

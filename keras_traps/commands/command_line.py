@@ -270,12 +270,7 @@ def add_traps(parser: Parser) -> None:
         "Defaults to 0.5."
     )
     parser.flag("small_step_share", about, positive)
-    about = (
-        "The temperature of the soft labels that W is added to; 1 leaves them as the "
-        "classifier has them. Defaults to what is chosen from clean training images."
-    )
-    parser.flag("temperature", about, positive)
-    about = "A calibration.json to use, with its own five of these, not a new one."
+    about = "A calibration.json to use, with its own four of these, not a new one."
     parser.flag("calibration", about, file)
     about = "The false-positive rates to set thresholds for."
     parser.flag("fpr", about, share, default=(0.05, 0.005), several=True)

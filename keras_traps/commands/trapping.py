@@ -208,7 +208,7 @@ def _calibration(
     arguments: Flags, classifier: keras.Model, train: datasets.Dataset
 ) -> Calibration:
     """Reads the calibration of `--calibration` or `--resume`, or makes one."""
-    names = ("bounds", "output", "budget", "small_step_share", "temperature")
+    names = ("bounds", "output", "budget", "small_step_share")
     asked = given(arguments, *names)
     key = read_key(arguments, arguments.workdir / "key")
     path, written = arguments.calibration, arguments.workdir / "calibration.json"

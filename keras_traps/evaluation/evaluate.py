@@ -59,7 +59,7 @@ class Evaluation:
     unnoticed: list[dict[str, Any]]
     # W by name, `(images, classes)`: of the `"clean"` test images, and by attack of
     # those on which it succeeded; the analyzer's scores of the same.
-    correlations: dict[str, FloatArray]
+    evidence: dict[str, FloatArray]
     clean_scores: FloatArray
     attacked_scores: dict[str, FloatArray]
     # A few images with what became of each.
@@ -132,8 +132,8 @@ def evaluate(
         found, key=lambda run: (places.index(run.subject), places.index(run.attack))
     )
     main = defence.main_analyzer
-    correlations = main.correlations(images)
-    scores = main.judge(correlations).score
+    evidence = main.evidence(images)
+    scores = main.judge(evidence).score
     frame = metrics.make_frame(runs, store, Watermark(defence.analyzers))
     if runs:
         frame["clean_score"] = scores[frame["id"]]
@@ -156,7 +156,12 @@ def evaluate(
             "explanation": " ".join(calibration.explanation),
         },
         thresholds={
-            fpr: {"U": one.upper, "L": one.lower, "sigma0": one.deviation}
+            fpr: {
+                "U": one.upper,
+                "L": one.lower,
+                "sigma0": one.deviation,
+                "lead": one.lead,
+            }
             for fpr, each in defence.analyzers.items()
             for one in [each.thresholds]
         },
@@ -164,7 +169,7 @@ def evaluate(
             **clean_accuracy(outputs.argmax(axis=1), test.labels, outputs.shape[1]),
             "accuracy_trapped": rate_of(trapped.argmax(axis=1) == test.labels),
             "false_positives": {
-                fpr: rate_of(analyzer.judge(correlations).is_adversarial)
+                fpr: rate_of(analyzer.judge(evidence).is_adversarial)
                 for fpr, analyzer in defence.analyzers.items()
             },
             "paper_accuracy_classifier": known.get("original"),
@@ -178,9 +183,11 @@ def evaluate(
         worst_cases=metrics.worst_cases(frame) if runs else [],
         warnings=find_warnings(frame),
         unnoticed=metrics.unnoticed(frame) if runs else [],
-        correlations={"clean": correlations, **attacked},
+        evidence={"clean": evidence, **attacked},
         clean_scores=scores,
-        attacked_scores={name: main.judge(w).score for name, w in attacked.items()},
+        attacked_scores={
+            name: main.judge(each).score for name, each in attacked.items()
+        },
         examples=shown,
     )
 
@@ -188,21 +195,21 @@ def evaluate(
 def _samples(
     defence: Defence, examples: Examples, runs: Sequence[Run], store: RecordStore
 ) -> tuple[dict[str, FloatArray], list[dict[str, Any]]]:
-    """W on the successful images of each attack, and an image of the first attacks."""
+    """The evidence on images of each attack that succeeded; an image of the first."""
     seen = [run.subject for run in runs if run.subject != "undefended"]
     subject = "paper" if "paper" in seen else "".join(seen[:1])
-    correlations: dict[str, FloatArray] = {}
+    evidence: dict[str, FloatArray] = {}
     shown: list[dict[str, Any]] = []
     for run in (run for run in runs if run.subject == subject):
         record = run.read(store)
         success = record.succeeded(targeted=run.kind == "TA")
-        w = record["correlations"]
-        correlations[run.attack] = w[success]
+        found = record["evidence"]
+        evidence[run.attack] = found[success]
         if len(shown) == _SHOWN:
             continue
         # The first kept image on which the attack succeeded, else the first at all.
         row = int(np.argmax(success[: len(record["kept"])]))
-        verdict = defence.main_analyzer.judge(w[row : row + 1])
+        verdict = defence.main_analyzer.judge(found[row : row + 1])
         shown.append(
             {
                 "attack": run.attack,
@@ -216,4 +223,4 @@ def _samples(
                 "adversarial": record["kept"][row],
             }
         )
-    return correlations, shown
+    return evidence, shown

@@ -79,9 +79,9 @@ def correlation_picture(evaluation: Evaluation) -> Picture | None:
     """Draws densities of w on clean and attacked images, with the thresholds."""
     kinds = {row["attack"]: _KINDS[row["kind"]] for row in evaluation.rows}
     parts: dict[str, list[FloatArray]] = {k: [] for k in ("clean", *_KINDS.values())}
-    for attack, w in evaluation.correlations.items():
-        if w.size:
-            parts[kinds.get(attack, "clean")].append(w)
+    for attack, evidence in evaluation.evidence.items():
+        if evidence.size:
+            parts[kinds.get(attack, "clean")].append(evidence[:, 0])
     groups = {name: np.concatenate(each) for name, each in parts.items() if each}
     if not groups:
         return None

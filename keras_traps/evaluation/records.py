@@ -188,7 +188,7 @@ def record_settings(
             "output": defence.output,
             "decoder": defence.main_analyzer.decoder.fingerprint,
             "norm": defence.trapped.get_layer("normalized_sum").ord,
-            "thresholds": [thresholds.upper, thresholds.lower, thresholds.deviation],
+            "thresholds": list(thresholds.limits),
         }
     return settings
 

@@ -195,7 +195,7 @@ def write_worst_case(
 
 def _content(found: Evaluation) -> dict[str, Any]:
     """What JSON holds: all but the arrays and the frame itself."""
-    hidden = ("frame", "correlations", "clean_scores", "attacked_scores")
+    hidden = ("frame", "evidence", "clean_scores", "attacked_scores")
     fields = {name: value for name, value in vars(found).items() if name not in hidden}
     named = ("label", "predicted", "recovered")
     fields["examples"] = [

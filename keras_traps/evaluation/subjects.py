@@ -172,13 +172,14 @@ class Watermark:
 
     @property
     def asked(self) -> Mapping[str, Question]:
-        """W."""
-        return {"correlations": next(iter(self.analyzers.values())).correlations}
+        """W and C's logits, `(batch, 2, num_classes)`."""
+        return {"evidence": next(iter(self.analyzers.values())).evidence}
 
     def judge(self, record: Record) -> Finding:
         """Asks each analyzer; the score is that of the largest rate's."""
-        w = record["correlations"]
-        verdicts = {fpr: each.judge(w) for fpr, each in self.analyzers.items()}
+        evidence = record["evidence"]
+        w = evidence[:, 0]
+        verdicts = {fpr: each.judge(evidence) for fpr, each in self.analyzers.items()}
         main, rows = verdicts[max(verdicts)], np.arange(len(w))
         return Finding(
             main.score,
@@ -319,9 +320,9 @@ def defend(
     trapped = attractors.inject(classifier, settings)
     analyzers = {fpr: ForensicAnalyzer(trapped) for fpr in fprs}
     given = for_model(classifier, images, settings.bounds)
-    correlations = next(iter(analyzers.values())).correlations(given)
+    evidence = next(iter(analyzers.values())).evidence(given)
     for fpr, analyzer in analyzers.items():
-        analyzer.fit_correlations(correlations, fpr=fpr)
+        analyzer.fit_evidence(evidence, fpr=fpr)
     return Defence(classifier, settings.output, trapped, analyzers)
 
 

@@ -12,11 +12,11 @@ import tensorflow as tf
 from keras_traps._checks import Bounds, FloatArray, check_distinct
 from keras_traps._pixels import pixels_of_levels
 from keras_traps.attractors import ForensicAnalyzer, integrate
+from keras_traps.attractors.injection import evidence_model
 from keras_traps.layers import QIMDecoder
 from keras_traps.luring.schemes import NO_CLASS, agreed_class, finite_rows, lure_before
 from keras_traps.models.forms import find_bounds, image_shape, two_columns
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
-from keras_traps.ops.forensics import judge
 
 Signature = Literal[
     "serving_default",
@@ -286,25 +286,16 @@ def _on_one_image_at_least(answer: Function) -> Function:
 
 
 def _analysis(subject: Subject, analyzer: ForensicAnalyzer) -> Function:
-    thresholds = analyzer.thresholds
-    # One pass for both: M holds W.
-    correlations = subject.model.get_layer("normalized_sum").input[1]
-    both = keras.Model(subject.model.input, [subject.model.output, correlations])
+    # One pass for both: M holds W and C.
+    evidence = evidence_model(subject.model).output
+    both = keras.Model(subject.model.input, [subject.model.output, evidence])
     low, high = subject.bounds
 
     def analyze(images: tf.Tensor) -> Answer:
-        outputs, correlations = both(images, training=False)
+        outputs, evidence = both(images, training=False)
         probabilities = subject.probabilities(outputs)
         valid = finite_rows(images, probabilities)
-        judgement = judge(
-            # As the analyzer computes it.
-            tf.cast(correlations, tf.float64),
-            thresholds.upper,
-            thresholds.lower,
-            thresholds.deviation,
-            centre=thresholds.centre,
-            scale=thresholds.scale,
-        )
+        judgement = analyzer.thresholds.judge(evidence)
         # The analyzer refuses such an image; a server has to say something of it.
         in_range = tf.reduce_all(
             tf.logical_and(images >= low, images <= high),

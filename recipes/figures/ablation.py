@@ -17,9 +17,8 @@ from keras_traps.ops import Key
 
 _CALIBRATED_ON = 10_000
 _FPRS = (0.05, 0.005)
-_TEMPERATURES = (1.0, 0.3, 0.1, 0.03)
 _SHARES = (0.03, 0.1, 0.5, 1.0, 2.0)
-_KEPT = ("key", "messages", "steps", "soft_labels", "temperature", "ord")
+_KEPT = ("key", "messages", "steps", "ord")
 
 Choices = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The rows of the table: what `calibrate` is given, by what is varied and by name."""
@@ -29,12 +28,8 @@ def choices(calibration: Calibration) -> Choices:
     """Lists the rows of the table; each changes one thing of the calibration."""
     base, usual = calibration.settings, calibration.small_step_share
     small, large = min(base.steps), max(base.steps)
-    first = (
-        f"half the pixels each, share {usual:g}, soft labels, L1, "
-        f"temperature {base.temperature:.2g}"
-    )
-    logits = {"soft_labels": False, "temperature": 1.0}
-    louder = {**logits, "largest_a2": 100.0}
+    first = f"half the pixels each, share {usual:g}, L1, {base.messages} messages"
+    other = "random" if base.messages == "balanced" else "balanced"
     return {
         "none": {first: {}},
         f"pixels of step {small:g}": {
@@ -48,15 +43,8 @@ def choices(calibration: Calibration) -> Choices:
             for share in _SHARES
             if share != usual
         },
-        "temperature": {
-            f"{temperature:g}": {"soft_labels": True, "temperature": temperature}
-            for temperature in _TEMPERATURES
-            if not base.soft_labels or temperature != base.temperature
-        },
-        "C in the sum": {"logits": logits, "logits, A2 up to 100": louder},
         "norm": {"L2": {"ord": 2}},
-        "C and norm": {"logits, L2, A2 up to 100": {**louder, "ord": 2}},
-        "messages": {"every bit alone": {"messages": "random"}},
+        "messages": {other: {"messages": other}},
         "key": {f"public key {seed}": {"key": Key.from_seed(seed)} for seed in (1, 2)},
     }
 
@@ -88,7 +76,7 @@ def ablation(
         settings = calibrate(defence.classifier, images, **told).settings
         other = defend(defence.classifier, settings, images, fprs=_FPRS)
         analyzers = [other.analyzers[fpr] for fpr in _FPRS]
-        clean = analyzers[0].correlations(test.images)
+        clean = analyzers[0].evidence(test.images)
         row: dict[str, Any] = {
             "group": group,
             "name": name,
@@ -101,8 +89,8 @@ def ablation(
         }
         for attack in chosen:
             result = run(attack, other.trapped, "scores", examples, seed)
-            w = analyzers[0].correlations(result.images)
-            verdicts = [one.judge(w) for one in analyzers]
+            evidence = analyzers[0].evidence(result.images)
+            verdicts = [one.judge(evidence) for one in analyzers]
             caught = result.success & verdicts[0].is_adversarial
             right = verdicts[0].recovered[caught] == examples.labels[caught]
             row[attack.name] = {

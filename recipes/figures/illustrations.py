@@ -64,8 +64,8 @@ def figure_2(
     label = int(few.labels[index])
     images = np.stack([few.images[index], attacked.images[index]])
     c, m = np.moveaxis(scores(tf.constant(images)).numpy(), 1, 0)
-    w = decoder_of(trapped)(tf.constant(images)).numpy()
-    verdict = analyzer.judge(w)
+    evidence = analyzer.evidence(images)
+    w, verdict = evidence[:, 0], analyzer.judge(evidence)
     answers = [few.class_names[k] for k in m.argmax(axis=1)]
     recovered = [few.class_names[k] for k in verdict.recovered]
     heads = []

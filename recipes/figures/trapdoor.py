@@ -124,7 +124,13 @@ def fit_analyzer(
 ) -> Detect:
     """Sets two ways of looking for attacks to a false-positive rate."""
     count = len(subject.trapdoors)
-    limits = set_thresholds(predict(subject.decoder, images), fpr)
+
+    def evidence(some: FloatArray) -> FloatArray:
+        return np.stack(
+            [predict(subject.decoder, some), predict(subject.model, some)], 1
+        )
+
+    limits = set_thresholds(evidence(images), fpr)
     classes: IntArray = np.arange(len(images)) % count
     planted = predict(subject.correlations, subject.plant(images, classes))
     means = [planted[classes == k].mean(axis=0) for k in range(count)]
@@ -138,7 +144,7 @@ def fit_analyzer(
 
     highest = float(np.quantile(likeness(images), 1 - fpr, method="higher"))
     return lambda some: {
-        "by_decoder": limits.judge(predict(subject.decoder, some)).flagged.numpy(),
+        "by_decoder": limits.judge(evidence(some)).flagged.numpy(),
         "by_signature": likeness(some) > highest,
         "by_detector": predict(subject.detector, some)[:, 0] > 0.5,
     }
