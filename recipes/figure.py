@@ -98,6 +98,7 @@ def _attractors(arguments: argparse.Namespace) -> None:
         make_writable(workdir, name="--workdir")
     train, test = trapping.load_data(arguments)
     trapped = trapping.trap(arguments, train, test)
+    test = trapped.test
     with command_line.refusing():
         constants = trapped.calibration.to_dict()
         keep_settings(workdir / "calibration.json", constants, resume=True)

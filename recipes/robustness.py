@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     train, test = trapping.load_data(arguments)
     chosen = trapping.choose_attacks(arguments)
     trapped = trapping.trap(arguments, train, test)
-    defence = trapped.defence
+    test, defence = trapped.test, trapped.defence
     store = trapping.open_store(arguments, trapped, train, test)
     model, output, bounds = defence.classifier, defence.output, defence.bounds
     outputs = class_answers(model, test.images, output, bounds)

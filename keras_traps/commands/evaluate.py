@@ -53,6 +53,7 @@ def evaluate(arguments: Flags) -> None:
     train, test = trapping.load_data(arguments)
     chosen = trapping.choose_attacks(arguments, None if tables else _NINE)
     trapped = trapping.trap(arguments, train, test)
+    test = trapped.test
     print("The traps:", *trapped.calibration.explanation, sep="\n   ", flush=True)
     store = trapping.open_store(arguments, trapped, train, test)
     settings = ", ".join([trapping.preset_name(arguments), *arguments.setting])

@@ -168,7 +168,8 @@ def _trapped(
         trapping.keep_key(arguments, key)
     bounds = find_bounds(model, arguments.bounds)
     if arguments.analyzer is None:
-        images = for_model(model, clean.images, bounds)
+        held_out, test = trapping.hold_out(clean, test, [arguments.fpr])
+        images = for_model(model, held_out.images, bounds)
         analyzer = ForensicAnalyzer(model).fit(images, fpr=arguments.fpr)
     else:
         analyzer = ForensicAnalyzer.load(arguments.analyzer, model)

@@ -73,7 +73,10 @@ def lay_traps(arguments: Flags) -> None:
             **given(arguments, "budget"),
         )
         trapped = inject(model, calibration)
-        analyzer = ForensicAnalyzer(trapped).fit(clean, fpr=arguments.fpr)
+        held_out, test = trapping.hold_out(train, test, [arguments.fpr])
+        analyzer = ForensicAnalyzer(trapped).fit(
+            for_model(model, held_out.images, bounds), fpr=arguments.fpr
+        )
     print(*calibration.explanation, sep="\n")
     bare = trapping.accuracy(model, test, calibration.settings.output, bounds)
     right = trapping.accuracy(trapped, test, "scores", bounds)

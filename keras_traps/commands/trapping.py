@@ -35,12 +35,17 @@ PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digi
 _LIKE = {"Noise": "FGSM", "FGM": "FGSM", "Madry": "PGD", "MIM": "UMIFGSM"}
 
 
+# How many clean images are to lie above a threshold.
+_ABOVE = 10
+
+
 class Trapped(NamedTuple):
     """A classifier with its traps, and what a reader needs to make it again."""
 
     defence: Defence
     calibration: Calibration
     provenance: dict[str, Any]
+    test: datasets.Dataset  # the test images that no threshold was set by
 
 
 def load_data(
@@ -72,6 +77,24 @@ def load_data(
         for split in splits
     )
     return train, test
+
+
+def hold_out(
+    train: datasets.Dataset, test: datasets.Dataset, fprs: Sequence[float]
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Returns the images that set the thresholds, and the test images that remain.
+
+    A classifier is surer of what it was trained on, and C4 looks at that: the first
+    half of the test images are for the thresholds, where ten of them lie above each.
+    """
+    half = len(test) // 2
+    if half * min(fprs) < _ABOVE:
+        return train, test
+    first = test.take(half)
+    rest = dataclasses.replace(
+        test, pixels=test.pixels[half:], labels=test.labels[half:]
+    )
+    return first, rest
 
 
 def load_model(path: Path, flag: str) -> keras.Model:
@@ -190,7 +213,8 @@ def trap(arguments: Flags, train: datasets.Dataset, test: datasets.Dataset) -> T
         check_data(classifier, test, name="--model")
         calibration = _calibration(arguments, classifier, train)
         settings, fprs = calibration.settings, arguments.fpr
-        defence = defend(classifier, settings, train.images, fprs=fprs)
+        held_out, rest = hold_out(train, test, fprs)
+        defence = defend(classifier, settings, held_out.images, fprs=fprs)
     keep_key(arguments, settings.key, arguments.workdir / "key")
     facts = provenance(
         arguments.command_line,
@@ -200,8 +224,13 @@ def trap(arguments: Flags, train: datasets.Dataset, test: datasets.Dataset) -> T
         decoder=defence.main_analyzer.decoder.fingerprint,
         train_data=train.sha256,
         test_data=test.sha256,
+        **{
+            "images that set the thresholds": f"{len(held_out)} "
+            + ("training" if held_out is train else "test")
+            + " images"
+        },
     )
-    return Trapped(defence, calibration, facts)
+    return Trapped(defence, calibration, facts, rest)
 
 
 def _calibration(
