@@ -34,6 +34,8 @@ from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import answers_of, check_outputs
 
 _SHOWN = 6
+# How far M's largest output may lie from C's to mean the same.
+_KEPT = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,10 +47,10 @@ class Evaluation:
     provenance: dict[str, Any]  # in the order to show it
     # The traps' constants; `"explanation"` holds sentences.
     calibration: dict[str, Any]
-    # By nominal false-positive rate, `U`, `L`, `sigma0`.
+    # By nominal false-positive rate, `U`, `L`, `sigma0`, `lead`.
     thresholds: dict[float, dict[str, float]]
-    # Of clean test images: `clean_accuracy`, M's accuracy, and the false positives by
-    # rate.
+    # Of clean test images: `clean_accuracy`, M's accuracy, how often its largest output
+    # is C's, and the false positives by rate.
     clean: dict[str, Any]
     # See `make_frame`. Also `clean_score`, the score of the image before the attack,
     # and `lead`, by how much C's answer leads on it.
@@ -57,7 +59,7 @@ class Evaluation:
     worst_cases: list[dict[str, Any]]
     warnings: list[str]
     unnoticed: list[dict[str, Any]]
-    # W by name, `(images, classes)`: of the `"clean"` test images, and by attack of
+    # W and logits by name, `(images, 2, classes)`: of the `"clean"` test images, and by attack of
     # those on which it succeeded; the analyzer's scores of the same.
     evidence: dict[str, FloatArray]
     clean_scores: FloatArray
@@ -135,10 +137,10 @@ def evaluate(
     evidence = main.evidence(images)
     scores = main.judge(evidence).score
     frame = metrics.make_frame(runs, store, Watermark(defence.analyzers))
+    shares = softmax(outputs, 1) if defence.output == "logits" else outputs
     if runs:
         frame["clean_score"] = scores[frame["id"]]
         # By how much C's answer leads: the largest probability less the second.
-        shares = softmax(outputs, 1) if defence.output == "logits" else outputs
         ranked = np.sort(shares, axis=1)
         frame["lead"] = (ranked[:, -1] - ranked[:, -2])[frame["id"]]
     rows = metrics.attack_rows(frame, runs) if runs else []
@@ -168,6 +170,7 @@ def evaluate(
         clean={
             **clean_accuracy(outputs.argmax(axis=1), test.labels, outputs.shape[1]),
             "accuracy_trapped": rate_of(trapped.argmax(axis=1) == test.labels),
+            "scores_kept": rate_of(np.abs(trapped.max(1) - shares.max(1)) <= _KEPT),
             "false_positives": {
                 fpr: rate_of(analyzer.judge(evidence).is_adversarial)
                 for fpr, analyzer in defence.analyzers.items()
