@@ -108,7 +108,7 @@ def across_the_border(
     first, last = images[:60], np.roll(images, 7, axis=0)[:60]
     before, goal = labels[:60], np.roll(labels, 7)[:60]
     near, far = np.zeros(60, np.float32), np.ones(60, np.float32)
-    # Halves the way between the last image of the class before and the first of another.
+    # Halves the way on which the class changes.
     for _ in range(20):
         middle = (near + far) / 2
         found = first + middle[:, None, None, None] * (last - first)
