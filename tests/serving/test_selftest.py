@@ -125,7 +125,7 @@ def test_an_image_on_a_step_or_a_tie_may_fall_to_either_side() -> None:
 def test_a_test_that_could_compare_nothing_is_refused(tmp_path: Path) -> None:
     model = of_two_logits()
     model.get_layer("classifier").set_weights([np.zeros((2, 2))])
-    with pytest.raises(serving.SelfTestError, match="answer to the 8 images.*hangs"):
+    with pytest.raises(serving.SelfTestError, match=r"answer to the 8 images.*hangs"):
         export(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
