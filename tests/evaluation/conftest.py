@@ -150,7 +150,7 @@ class Power:
 def evidence_of(correlations: npt.ArrayLike) -> FloatArray:
     """Correlations beside logits that lead by 2."""
     w = np.asarray(correlations, np.float32)
-    logits = np.tile(np.float32([4, 2, 0]), (len(w), 1))
+    logits = np.tile(np.array([4, 2, 0], np.float32), (len(w), 1))
     return np.stack([w, logits], axis=1)
 
 

@@ -116,7 +116,7 @@ def of_two_logits() -> keras.Model:
 def test_an_image_on_a_step_or_a_tie_may_fall_to_either_side() -> None:
     # Probabilities of 1/2, 3/4, 3/5, between two steps, and of 1, where no step is.
     logits = [(0, 0), (np.log(3), 0), (np.log(1.5), 0), (0.3, 0), (100, 0), (5, 1)]
-    images = np.array(logits, np.float32) / 100
+    images = np.array(np.divide(logits, 100), np.float32)
     decided = selftest._are_decided(Subject(of_two_logits()), images)
     assert decided.tolist() == [False, False, False, True, True, True]
 

@@ -90,7 +90,7 @@ def test_an_image_of_which_c_is_unsure_gets_its_second_class(
     classes = predict(classifier, images).argmax(axis=1)
     # Halves the way to another image until C is about to change its mind.
     for _ in range(25):
-        middle = (near + goals) / 2
+        middle = np.asarray((near + goals) / 2, np.float32)
         same = predict(classifier, middle).argmax(axis=1) == classes
         kept = same[:, None, None, None]
         near, goals = np.where(kept, middle, near), np.where(kept, goals, middle)
