@@ -195,7 +195,7 @@ def test_three_lines_trap_a_classifier_of_any_form(name: str, tmp_path: Path) ->
     # What M holds of the traps is what the analyzer sees.
     total = trapped.get_layer("normalized_sum").input
     w = keras.Model(trapped.input, total[1])(images[:50])
-    np.testing.assert_allclose(w, analyzer.correlations(images[:50]), atol=1e-6)
+    np.testing.assert_allclose(w, analyzer.evidence(images[:50])[:, 0], atol=1e-6)
     assert 0 < analyzer.detect(images).is_adversarial.mean() <= 0.05
     integrated = keras_traps.integrate(trapped, analyzer)
     assert integrated.output_shape == model.output_shape

@@ -79,6 +79,11 @@ def self_test(
             )
     tolerances = _tolerances(subject)
     half, decided = _is_half(subject), _are_decided(subject, images)
+    if not decided.any():
+        raise SelfTestError(
+            f"Every answer to the {len(levels)} images of the test hangs on rounding, "
+            "so that none can be compared: pass examples of which the model is surer."
+        )
     tested = SelfTest(live={}, alone={}, num_images=len(levels))
     with tempfile.TemporaryDirectory(prefix="keras_traps_selftest_") as folder:
         for name in subject.signatures:
@@ -174,9 +179,9 @@ def _are_decided(subject: Subject, images: FloatArray) -> npt.NDArray[np.bool_]:
     decided = np.exp(-found[:, 3]) > off
     highest = tf.reduce_max(tf.nn.softmax(logits), axis=1).numpy()
     steps = highest / ROUNDING
-    decided &= (
-        np.abs(steps - np.round(steps)) * ROUNDING > highest * (1 - highest) * off
-    )
+    # At 1 there is no step: a sure answer hangs on nothing.
+    borders = np.minimum(np.round(steps), round(1 / ROUNDING) - 1)
+    decided &= np.abs(steps - borders) * ROUNDING > highest * (1 - highest) * off
     if subject.analyzer is not None:
         apart = np.abs(found - subject.analyzer.thresholds.limits)
         decided &= (apart[:, :3] > TOLERANCE).all(axis=1)

@@ -90,6 +90,7 @@ def figure_2(
             "c": c,
             "w": w,
             "m": m,
+            "fired": verdict.fired,
         },
         words={"attack": attack.name, "fpr": f"{100 * limits.fpr:g}"},
     )

@@ -12,7 +12,7 @@ from keras_traps.attractors import Verdict
 from keras_traps.datasets import Dataset
 from keras_traps.models.inference import predict
 from keras_traps.ops import Key
-from tests.attractors.conftest import least_squares_classifier
+from tests.attractors.conftest import across_the_border, least_squares_classifier
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,27 @@ def test_images_are_answered_as_model_and_analyzer_do(
     recovered = answers[flagged]
     assert (recovered.argmax(axis=1) == verdict.recovered[flagged]).all()
     np.testing.assert_allclose(recovered.sum(axis=1), 1, rtol=1e-5)
-    assert (recovered.max(axis=1) < 1).all()
+    # The answer that C4 alone gives is no slope of W.
+    by_watermark = verdict.fired[flagged, :3].any(axis=1)
+    assert ((recovered.max(axis=1) < 1) == by_watermark).all()
 
     labels = predict(integrate(trapped, analyzer, differentiable=False), images)
     np.testing.assert_allclose(labels[~flagged], expected[~flagged], atol=1e-6)
     np.testing.assert_array_equal(
         labels[flagged], np.eye(10)[verdict.recovered[flagged]]
     )
+
+
+def test_an_image_on_the_border_of_c_gets_the_class_behind_it(
+    trapped: keras.Model, analyzer: ForensicAnalyzer, digits_test: Dataset
+) -> None:
+    images, before, _ = across_the_border(trapped, analyzer, digits_test)
+    alone = analyzer.detect(images).fired[:, :3].sum(axis=1) == 0
+    assert alone.mean() > 0.5
+    for differentiable in (True, False):
+        model = integrate(trapped, analyzer, differentiable=differentiable)
+        expected = np.eye(10)[before[alone]]
+        np.testing.assert_array_equal(predict(model, images[alone]), expected)
 
 
 def test_flagged_images_get_their_class_back(
@@ -99,7 +113,8 @@ def test_it_has_the_thresholds_and_the_layers_of_what_it_joins(
     assert integrated.get_layer("qim_decoder") is trapped.get_layer("qim_decoder")
     layer, limits = integrated.get_layer("detect_recover"), analyzer.thresholds
     assert (layer.upper, layer.lower) == (limits.upper, limits.lower)
-    assert (layer.deviation, layer.differentiable) == (limits.deviation, True)
+    assert (layer.deviation, layer.lead) == (limits.deviation, limits.lead)
+    assert layer.differentiable
 
 
 def test_files_of_it_and_of_the_trapped_model_bring_it_back(

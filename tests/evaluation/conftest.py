@@ -7,12 +7,19 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import pytest
 from keras import layers
 
 from keras_traps import Calibration, attacks
+from keras_traps._checks import FloatArray
 from keras_traps.attacks import Attack, Batch
-from keras_traps.attractors import ForensicAnalyzer, Thresholds
+from keras_traps.attractors import (
+    ForensicAnalyzer,
+    Thresholds,
+    TrapSettings,
+    inject,
+)
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation.evaluate import Evaluation, evaluate
 from keras_traps.evaluation.records import Record, RecordStore, Run
@@ -23,7 +30,6 @@ from keras_traps.evaluation.subjects import (
     Watermark,
     luring_subjects,
 )
-from keras_traps.layers import QIMDecoder
 from keras_traps.models.inference import predict
 
 SHAPE, CLASSES = (6, 6, 1), 3
@@ -141,6 +147,13 @@ class Power:
         self.fails_at = fails_at
 
 
+def evidence_of(correlations: npt.ArrayLike) -> FloatArray:
+    """Correlations beside logits that lead by 2."""
+    w = np.asarray(correlations, np.float32)
+    logits = np.tile(np.array([4, 2, 0], np.float32), (len(w), 1))
+    return np.stack([w, logits], axis=1)
+
+
 def make_record(count: int = 6, **changes: Any) -> Record:
     """A record of images of three classes that nothing happened to."""
     labels = np.arange(count) % 3
@@ -154,7 +167,7 @@ def make_record(count: int = 6, **changes: Any) -> Record:
         "iterations": np.full(count, 15),
         "kept": np.zeros((min(count, 2), 2, 2, 1), np.float32),
         "answer": labels,
-        "correlations": np.zeros((count, 3), np.float32),
+        "evidence": evidence_of(np.zeros((count, 3))),
     }
     changed = {name: np.asarray(value) for name, value in changes.items()}
     return Record({**arrays, **changed})
@@ -194,18 +207,24 @@ def make_analyzer(limit: float) -> ForensicAnalyzer:
 
     The score of an image is the largest absolute correlation.
     """
-    decoder = QIMDecoder.from_seed(0, num_classes=3, shape=(2, 2, 1))
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(3)]
+    )
+    settings = TrapSettings(
+        output="logits", a0=-1.0, a1=0.0, a2=1.0, step_weights=(1.0, 1.0)
+    )
     thresholds = Thresholds(
         upper=limit,
         lower=-limit,
         deviation=10.0,
+        lead=1e-3,
         fpr=0.05,
         num_images=100,
-        centre=(0.0, 0.0, 0.0),
-        scale=(1.0, 1.0, 1.0),
+        centre=(0.0, 0.0, 0.0, 0.0),
+        scale=(1.0, 1.0, 1.0, 1e3),
         score=limit,
     )
-    return ForensicAnalyzer(decoder).with_thresholds(thresholds)
+    return ForensicAnalyzer(inject(model, settings)).with_thresholds(thresholds)
 
 
 @pytest.fixture(scope="session")

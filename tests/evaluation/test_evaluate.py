@@ -47,6 +47,7 @@ def test_clean_results_are_over_all_test_images(
             "U": analyzer.thresholds.upper,
             "L": analyzer.thresholds.lower,
             "sigma0": analyzer.thresholds.deviation,
+            "lead": analyzer.thresholds.lead,
         }
     assert clean["paper_accuracy_classifier"] is None
     assert undisturbed.found.provenance["images attacked"] == 14
@@ -230,7 +231,7 @@ def test_a_classifier_of_one_output_is_one_of_two_classes(
     assert 0.4 < found.clean["chance"] < 0.6
     assert found.rows[0]["success_classifier"].count > 7
     assert set(found.frame["answer"]) == {0, 1}
-    assert found.correlations["clean"].shape == (500, 2)
+    assert found.evidence["clean"].shape == (500, 2, 2)
     assert "small" in write_report(found, tmp_path).html.read_text()
 
 

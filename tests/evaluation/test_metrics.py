@@ -18,21 +18,21 @@ from keras_traps.evaluation.metrics import (
 from keras_traps.evaluation.records import Record, Run
 from keras_traps.evaluation.subjects import Watermark
 from keras_traps.rates import Rate
-from tests.evaluation.conftest import make_record, make_run, store_of
+from tests.evaluation.conftest import evidence_of, make_record, make_run, store_of
 
 # Six images of the classes 0, 1, 2, 0, 1, 2.
 WRONG = [1, 2, 0, 1, 1, 2]  # the first four are misclassified
 
 
-def correlations(*largest: float) -> Any:
-    """Rows whose lowest is that of class 0."""
-    return np.array([[-0.1, x, 0.0] for x in largest], np.float32)
+def evidence(*largest: float) -> Any:
+    """Rows whose lowest correlation is that of class 0."""
+    return evidence_of([[-0.1, x, 0.0] for x in largest])
 
 
 PAPER = make_record(
     answer=WRONG,
     # The first is seen at both rates, the second at 5 % alone.
-    correlations=correlations(0.9, 0.6, 0.4, 0.6, 0.9, 0.1),
+    evidence=evidence(0.9, 0.6, 0.4, 0.6, 0.9, 0.1),
     l2=[1, 2, 3, 4, 5, 6],
 )
 
@@ -49,7 +49,7 @@ def test_the_frame_has_a_row_for_each_image(
     tmp_path: Path, watermark: Watermark
 ) -> None:
     plain = make_record(answer=WRONG)
-    plain = Record({k: v for k, v in plain.arrays.items() if k != "correlations"})
+    plain = Record({k: v for k, v in plain.arrays.items() if k != "evidence"})
     frame = framed(
         tmp_path,
         watermark,
@@ -128,7 +128,9 @@ def test_the_area_is_that_of_the_successful_against_the_same_before(
 def test_the_worst_case_joins_the_attacks_that_met_an_image(
     tmp_path: Path, watermark: Watermark
 ) -> None:
-    last = make_record(answer=[0, 1, 2, 0, 1, 1], correlations=np.zeros((6, 3)))
+    last = make_record(
+        answer=[0, 1, 2, 0, 1, 1], evidence=evidence_of(np.zeros((6, 3)))
+    )
     few = dataclasses.replace(make_run("paper", "CW2"), images=3)
     frame = framed(
         tmp_path,
@@ -162,7 +164,7 @@ def test_the_worst_case_joins_the_attacks_that_met_an_image(
 def test_what_goes_unnoticed_is_compared_with_what_does_not(
     tmp_path: Path, watermark: Watermark
 ) -> None:
-    seen = make_record(answer=WRONG, correlations=correlations(*[0.9] * 6))
+    seen = make_record(answer=WRONG, evidence=evidence(*[0.9] * 6))
     frame = framed(
         tmp_path,
         watermark,

@@ -29,17 +29,17 @@ def test_plots_are_the_same_each_time_and_leave_no_figure_open(
 def test_what_is_not_finite_or_does_not_vary_is_drawn_all_the_same(
     undisturbed: Undisturbed,
 ) -> None:
-    clean = np.ones((6000, 3), np.float32)
-    attacked = np.full((3, 3), np.nan, np.float32)
+    clean = np.ones((6000, 2, 3), np.float32)
+    attacked = np.full((3, 2, 3), np.nan, np.float32)
     found = dataclasses.replace(
         undisturbed.found,
-        correlations={"clean": clean, "FGSM": attacked},
-        clean_scores=clean[:, 0],
-        attacked_scores={"FGSM": attacked[:, 0]},
+        evidence={"clean": clean, "FGSM": attacked},
+        clean_scores=clean[:, 0, 0],
+        attacked_scores={"FGSM": attacked[:, 0, 0]},
     )
     assert roc_picture(found) is None
     assert correlation_picture(found) is not None
-    nothing = dataclasses.replace(found, correlations={"clean": clean[:0]})
+    nothing = dataclasses.replace(found, evidence={"clean": clean[:0]})
     assert correlation_picture(nothing) is None
 
 

@@ -158,7 +158,7 @@ def test_tables_have_the_papers_numbers_below_ours_and_json_is_strict(
     first = content["rows"][0]["detection"][0]["overall"]
     assert first.keys() == {"count", "total", "value", "interval"}
     assert [*content["clean"]["false_positives"]] == ["0.05", "0.005"]
-    assert content["thresholds"]["0.05"].keys() == {"U", "L", "sigma0"}
+    assert content["thresholds"]["0.05"].keys() == {"U", "L", "sigma0", "lead"}
     assert content["examples"][0].keys() == {
         *("attack", "label", "predicted", "score", "flagged", "fired", "recovered"),
         *("label_name", "predicted_name", "recovered_name"),
@@ -170,7 +170,7 @@ def test_tables_have_the_papers_numbers_below_ours_and_json_is_strict(
 @pytest.fixture
 def unplotted(undisturbed: Undisturbed) -> Evaluation:
     """It has nothing to plot, which takes time."""
-    nothing: dict[str, Any] = {"correlations": {}, "attacked_scores": {}}
+    nothing: dict[str, Any] = {"evidence": {}, "attacked_scores": {}}
     return dataclasses.replace(undisturbed.found, **nothing)
 
 

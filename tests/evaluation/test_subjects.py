@@ -107,9 +107,9 @@ def test_variants_of_the_trapped_model_are_seen_as_they_say(
     expected = np.where(verdict.is_adversarial, verdict.recovered, seen)
     answers = predict(integrated.attacked, images).argmax(axis=1)
     np.testing.assert_array_equal(answers, expected)
-    asked = paper.questions["correlations"]
-    w = digits_defence.main_analyzer.correlations(images)
-    np.testing.assert_allclose(asked(images), w, rtol=1e-6)
+    asked = paper.questions["evidence"]
+    evidence = digits_defence.main_analyzer.evidence(images)
+    np.testing.assert_allclose(asked(images), evidence, rtol=1e-6)
 
 
 def test_threats_attack_what_they_have_and_are_judged_alike(lured: Lured) -> None:

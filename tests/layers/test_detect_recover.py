@@ -9,28 +9,44 @@ import tensorflow as tf
 
 from keras_traps.layers import DetectRecover
 from tests.layers.layer_checks import check_layer, quick_and_slow
-from tests.ops.test_forensics import CLEAN, DEVIATION, HIGH, LOW, LOWER, SPREAD, UPPER
+from tests.ops.test_forensics import (
+    CLEAN,
+    DEVIATION,
+    HIGH,
+    LEAD,
+    LOW,
+    LOWER,
+    SPREAD,
+    SURE,
+    TIED,
+    UPPER,
+)
 
 M = np.array([[0.5, 0.3, 0.1, 0.1]], np.float32)
 FLAGGED = [HIGH, LOW, SPREAD]
 
 
-def answer(w: list[float], differentiable: bool = True) -> npt.NDArray[np.float32]:
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, differentiable)
-    return layer([M, np.array([w], np.float32)]).numpy()
+def answer(
+    w: list[float], differentiable: bool = True, logits: list[float] = SURE
+) -> npt.NDArray[np.float32]:
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, LEAD, differentiable)
+    return layer([M, np.array([w], np.float32), np.array([logits])]).numpy()
 
 
-# Without a gradient nothing flows back through W, which Keras warns of.
+# Nothing flows back through C's logits and, without a gradient, through W, which Keras
+# warns of.
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
 @quick_and_slow
 @pytest.mark.parametrize("differentiable", [True, False])
 def test_it_does_what_a_layer_does(
     differentiable: bool, whole: bool, tmp_path: Path
 ) -> None:
-    m, w = np.random.default_rng(5).normal(size=(2, 6, 4)).astype(np.float32)
+    m, w, logits = np.random.default_rng(5).normal(size=(3, 6, 4)).astype(np.float32)
     w[::2] *= 0.1  # not flagged, the others are
-    make = partial(DetectRecover, 0.5, -0.5, 0.4, differentiable)
-    check_layer(make, [m, w], tmp_path, whole)
+    logits[:, 0] = 9
+    logits[0, 1] = 8.75  # but this one by its lead
+    make = partial(DetectRecover, 0.5, -0.5, 0.4, 0.5, differentiable)
+    check_layer(make, [m, w, logits], tmp_path, whole)
 
 
 @pytest.mark.parametrize("w", [CLEAN, [UPPER, 0.25, 0.5, 0.5], [0.0] * 4])
@@ -53,10 +69,28 @@ def test_without_a_gradient_it_is_the_class_of_lowest_correlation(
 
 
 @pytest.mark.parametrize("differentiable", [True, False])
+def test_where_c_alone_is_unsure_its_second_class_is_the_answer(
+    differentiable: bool,
+) -> None:
+    result = answer(CLEAN, differentiable, logits=TIED)
+    assert result.tolist() == [[0, 1, 0, 0]]
+    # W's word goes first.
+    both = answer(HIGH, differentiable, logits=TIED)
+    np.testing.assert_array_equal(both, answer(HIGH, differentiable))
+
+
+def test_a_classifier_that_answers_nan_is_not_given_a_class() -> None:
+    nan = [float("nan")] * 4
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, LEAD)
+    assert np.isnan(layer([np.array([nan]), np.array([CLEAN]), np.array([nan])])).all()
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
 def test_its_graph_has_nothing_that_nothing_reads(differentiable: bool) -> None:
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, differentiable)
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, LEAD, differentiable)
     spec = tf.TensorSpec((None, 4), tf.float32)
-    graph = tf.function(lambda m, w: layer([m, w])).get_concrete_function(spec, spec)
+    call = tf.function(lambda *given: layer(given))
+    graph = call.get_concrete_function(spec, spec, spec)
     found = graph.graph.get_operations()
     read = {tensor.op.name for one in found for tensor in one.inputs}
     read |= {tensor.op.name for tensor in graph.outputs}
@@ -65,15 +99,20 @@ def test_its_graph_has_nothing_that_nothing_reads(differentiable: bool) -> None:
 
 
 def gradients(
-    w: list[float], entry: int, differentiable: bool = True
+    w: list[float],
+    entry: int,
+    differentiable: bool = True,
+    logits: list[float] = SURE,
 ) -> tuple[Any, Any]:
-    """Of an entry of the answer, by M and by W."""
-    layer = DetectRecover(UPPER, LOWER, DEVIATION, differentiable)
-    m, correlations = tf.constant(M), tf.constant([w], tf.float32)
+    """Of an entry of the answer, by M and by W; C's logits have none."""
+    layer = DetectRecover(UPPER, LOWER, DEVIATION, LEAD, differentiable)
+    given = [tf.constant(M), tf.constant([w], tf.float32), tf.constant([logits])]
     with tf.GradientTape() as tape:
-        tape.watch([m, correlations])
-        result = layer([m, correlations])[:, entry]
-    return tape.gradient(result, [m, correlations])
+        tape.watch(given)
+        result = layer(given)[:, entry]
+    to_m, to_w, to_logits = tape.gradient(result, given)
+    assert to_logits is None
+    return to_m, to_w
 
 
 @pytest.mark.parametrize(
@@ -95,21 +134,26 @@ def test_the_gradient_is_that_of_the_answer_that_is_given() -> None:
     to_m, to_w = gradients(HIGH, 3, differentiable=False)
     assert not to_m.numpy().any()
     assert to_w is None
+    for gradient in gradients(CLEAN, 1, logits=TIED):
+        assert not gradient.numpy().any()
 
 
 @pytest.mark.parametrize("value", [np.inf, True, None])
-@pytest.mark.parametrize("name", ["upper", "lower", "deviation"])
+@pytest.mark.parametrize("name", ["upper", "lower", "deviation", "lead"])
 def test_a_threshold_that_is_no_finite_number_is_refused(name: str, value: Any) -> None:
-    limits: dict[str, Any] = {"upper": 1, "lower": -1, "deviation": 0.5, name: value}
+    limits: dict[str, Any] = {"upper": 1, "lower": -1, "deviation": 0.5, "lead": 1}
+    limits[name] = value
     with pytest.raises(ValueError, match=f"`{name}`. Expected a finite number"):
         DetectRecover(**limits)
 
 
 def test_other_arguments_out_of_their_range_are_named() -> None:
     with pytest.raises(ValueError, match=r"`deviation`.*above 0"):
-        DetectRecover(1, -1, 0)
+        DetectRecover(1, -1, 0, 1)
+    with pytest.raises(ValueError, match=r"`lead`.*above 0"):
+        DetectRecover(1, -1, 0.5, 0)
     wrong: Any = "label"
     with pytest.raises(ValueError, match=r"`differentiable`.*'label'"):
-        DetectRecover(1, -1, 0.5, wrong)
-    with pytest.raises(ValueError, match=r"`inputs`. Expected two.*Received: 3"):
-        DetectRecover(1, -1, 0.5)([M] * 3)
+        DetectRecover(1, -1, 0.5, 1, wrong)
+    with pytest.raises(ValueError, match=r"`inputs`. Expected three.*Received: 2"):
+        DetectRecover(1, -1, 0.5, 1)([M] * 2)

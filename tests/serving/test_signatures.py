@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 
 from keras_traps import ForensicAnalyzer, inject, integrate, serving
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.subjects import Defence
 from keras_traps.models import digits_cnn
 from keras_traps.models.inference import predict
 from keras_traps.models.outputs import answers_of, output_of
@@ -65,7 +67,7 @@ def test_names_types_and_shapes_are_as_documented(
         "label": ("object", (3,)),
         "score": ("float32", (3,)),
         "is_adversarial": ("bool", (3,)),
-        "fired": ("bool", (3, 3)),
+        "fired": ("bool", (3, 4)),
         "recovered_class_id": ("int64", (3,)),
         "recovered_label": ("object", (3,)),
     }
@@ -77,6 +79,39 @@ def test_names_types_and_shapes_are_as_documented(
     recovered, flagged = answer["recovered_class_id"], answer["is_adversarial"]
     assert ((recovered == -1) == ~flagged).all()
     assert 0 < flagged.mean() < 1
+
+
+def test_an_image_of_which_c_is_unsure_gets_its_second_class(
+    tmp_path: Path, digits_test: Dataset, digits_defence: Defence
+) -> None:
+    analyzer, trapped = digits_defence.main_analyzer, digits_defence.trapped
+    classifier, images = digits_defence.classifier, digits_test.images[:40]
+    near, goals = images, np.roll(images, 7, axis=0)
+    classes = predict(classifier, images).argmax(axis=1)
+    # Halves the way to another image until C is about to change its mind.
+    for _ in range(25):
+        middle = np.asarray((near + goals) / 2, np.float32)
+        same = predict(classifier, middle).argmax(axis=1) == classes
+        kept = same[:, None, None, None]
+        near, goals = np.where(kept, middle, near), np.where(kept, goals, middle)
+    chosen = predict(classifier, goals).argmax(axis=1) != classes
+    border, before = goals[chosen], classes[chosen]
+    served = load(
+        export(
+            *(trapped, tmp_path / "model"),
+            analyzer=analyzer,
+            signatures=("analyze", "integrated"),
+            examples=images[:4],
+        ).path
+    )
+    answer = served["analyze"](image=border)
+    assert answer["is_adversarial"].all()
+    alone = (answer["fired"] == [False, False, False, True]).all(axis=1)
+    assert alone.sum() > 5
+    assert (answer["recovered_class_id"][alone] == before[alone]).all()
+    integrated = served["integrated"](image=border)
+    assert (integrated["class_id"][alone] == before[alone]).all()
+    assert (integrated["probabilities"][alone].max(axis=1) == 1).all()
 
 
 def test_an_image_that_is_not_finite_gets_no_class_and_spoils_no_other(

@@ -103,9 +103,9 @@ def test_figure_7a_has_the_cosines_of_c_and_of_m(
     numbers = figure_7a(defence, digits_test.take(60)).numbers
     cosine, infeasible = numbers["cosine"], numbers["cosine_with_infeasible"]
     assert cosine["M"]["median"] > max(0.8, infeasible["M"]["median"])
-    assert cosine["M"]["low"] > cosine["C"]["high"]
+    assert cosine["M"]["low"] > cosine["C"]["median"]
     assert abs(cosine["C"]["median"]) < 0.15
-    assert numbers["overlap"] < 0.5
+    assert numbers["overlap"] < 0.2
     assert 0.5 < numbers["in_basin"]["0.2"] <= numbers["in_basin"]["0.5"]
     assert numbers["steps_of_the_nearest"] == [3.0]
 

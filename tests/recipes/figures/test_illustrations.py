@@ -23,8 +23,11 @@ def test_figure_2_shows_what_is_computed(
     assert numbers["answers"] == [names[k] for k in expected.argmax(axis=1)]
     assert numbers["answers"][0] == numbers["label"] != numbers["answers"][1]
     assert result.words == {"attack": "FGSM", "fpr": "0.5"}
-    flagged = analyzer.judge(numbers["w"]).is_adversarial
-    assert numbers["flagged"].tolist() == flagged.tolist()
+    limits, w = analyzer.thresholds, numbers["w"]
+    statistics = np.stack([w.max(1), -w.min(1), w.std(1)], axis=1)
+    by_watermark = statistics > np.array(limits.limits[:3])
+    assert numbers["fired"][:, :3].tolist() == by_watermark.tolist()
+    assert numbers["flagged"].tolist() == numbers["fired"].any(axis=1).tolist()
 
 
 def test_figures_1_and_4_show_both_models_and_both_steps(

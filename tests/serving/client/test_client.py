@@ -106,7 +106,7 @@ def test_versions_and_signatures_are_told_and_can_be_asked_for(
     assert metadata.version == 1
     analyze = metadata.signatures["analyze"]
     assert analyze.inputs == {"image": TensorSpec("float32", (None, *SHAPE))}
-    assert analyze.outputs["fired"] == TensorSpec("bool", (None, 3))
+    assert analyze.outputs["fired"] == TensorSpec("bool", (None, 4))
     assert analyze.outputs["label"] == TensorSpec("string", (None,))
 
 
