@@ -59,8 +59,8 @@ class Evaluation:
     worst_cases: list[dict[str, Any]]
     warnings: list[str]
     unnoticed: list[dict[str, Any]]
-    # W and C's logits by name, `(images, 2, classes)`: of the `"clean"` test images, and
-    # by attack of those on which it succeeded; the analyzer's scores of the same.
+    # W and C's logits by name, `(images, 2, classes)`: of the `"clean"` test images,
+    # and by attack of those on which it succeeded; the analyzer's scores of the same.
     evidence: dict[str, FloatArray]
     clean_scores: FloatArray
     attacked_scores: dict[str, FloatArray]

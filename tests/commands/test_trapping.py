@@ -273,6 +273,19 @@ def test_a_calibration_that_is_damaged_is_told(text: str, tmp_path: Path) -> Non
         trapping.read_calibration(path, Key())
 
 
+@pytest.mark.parametrize(("rate", "held_out"), [(0.05, 250), (0.04, 250), (0.039, 0)])
+def test_half_of_the_test_images_set_thresholds_where_ten_lie_above(
+    digits_train: Dataset, digits_test: Dataset, rate: float, held_out: int
+) -> None:
+    clean, rest = trapping.hold_out(digits_train, digits_test, [0.5, rate])
+    assert (clean is digits_train) == (held_out == 0)
+    if held_out:
+        both = np.concatenate([clean.pixels, rest.pixels])
+        np.testing.assert_array_equal(both, digits_test.pixels)
+        assert len(clean) == held_out
+    np.testing.assert_array_equal(rest.labels, digits_test.labels[held_out:])
+
+
 def test_records_are_not_mixed_with_those_of_another_calibration(
     digits_defence: Defence,
     digits_calibration: Calibration,
@@ -281,7 +294,7 @@ def test_records_are_not_mixed_with_those_of_another_calibration(
     tmp_path: Path,
 ) -> None:
     arguments = asked(seed=0, chunk_size=5, workdir=tmp_path, resume=True)
-    trapped = trapping.Trapped(digits_defence, digits_calibration, {})
+    trapped = trapping.Trapped(digits_defence, digits_calibration, {}, digits_test)
     trapping.open_store(arguments, trapped, digits_train, digits_test)
     other = dataclasses.replace(digits_calibration, budget=0.5)
     with pytest.raises(CommandLineError, match="other settings: budget differ"):

@@ -40,6 +40,8 @@ def test_clean_results_are_over_all_test_images(
     ):
         right = predict(model, digits_test.images).argmax(axis=1) == labels
         assert rate == Rate(int(right.sum()), 500)
+    # What M says of how sure it is means what C says of it.
+    assert clean["scores_kept"].value > 0.95
     for fpr, analyzer in digits_defence.analyzers.items():
         flagged = analyzer.detect(digits_test.images).is_adversarial
         assert clean["false_positives"][fpr] == Rate(int(flagged.sum()), 500)
