@@ -27,8 +27,8 @@ class DetectRecover(keras.layers.Layer):
         deviation: sigma_0, the largest stdev(w) of a clean input (C3), above 0.
         lead: The least lead of C's best logit on a clean input (C4), above 0.
         differentiable: Whether the answer recovered from W has a gradient that a
-            white-box attacker can follow: max(w) - w, scaled to sum 1. Else it is 1 at the
-            recovered class and 0 elsewhere, and a gradient attack stands still from
+            white-box attacker can follow: max(w) - w, scaled to sum 1. Else it is 1 at
+            the recovered class and 0 elsewhere, and a gradient attack stands still from
             where it is flagged, so that its failure says little. The paper does not say
             which it has. Defaults to `True`.
         **kwargs: Passed on to `keras.layers.Layer`.
