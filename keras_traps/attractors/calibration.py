@@ -185,8 +185,8 @@ def calibrate(
        C. So every term of the sum stays above 0, and M's largest output is that of C to
        within 0.05.
 
-    Where C's two best classes tie, W decides between them. That changes at most the
-    share `budget` of the answers, or is refused.
+    On an image that lies far from the others W can change an answer of which C is
+    unsure. That happens to at most the share `budget` of the images, or is refused.
 
     Labels are for a check alone. A classifier that is given images of another pixel
     range than it was trained on still answers, always the same, and would be trapped on

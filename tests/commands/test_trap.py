@@ -42,7 +42,7 @@ def test_three_files_are_written_and_fit_each_other(
     dispatch([*asked, "--bounds=0,255", "--overwrite", kept])
     again = keras.saving.load_model(output)
     key = Key.load(tmp_path / "key")
-    made = QIMDecoder(10, key=key)
+    made = QIMDecoder(10, key=key, messages=calibration.settings.messages)
     made.build((None, 8, 8, 1))
     np.testing.assert_array_equal(
         made.message_bits, again.get_layer("qim_decoder").message_bits
