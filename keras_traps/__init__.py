@@ -75,22 +75,26 @@ def _check_backend() -> None:
 
 def _register() -> None:
     """Imports the classes that Keras looks up when it reads a file of ours."""
-    for name, module in [*sys.modules.items()]:
-        # In the middle of an import of ours they may not be there to import yet.
-        loading = getattr(getattr(module, "__spec__", None), "_initializing", False)
-        if name.startswith(f"{__name__}.") and loading:
-            return
     for part in ("layers", "luring"):
         importlib.import_module(f"{__name__}.{part}")
+
+
+def _loading(but: str) -> bool:
+    """Says whether another module of ours is in the middle of its import."""
+    return any(
+        getattr(getattr(module, "__spec__", None), "_initializing", False)
+        for name, module in [*sys.modules.items()]
+        if name.startswith(f"{__name__}.") and name != but
+    )
 
 
 class _WhenKerasComes(importlib.abc.MetaPathFinder):
     """Registers our classes after Keras is imported, where that comes after us."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        """Finds Keras as it would be found, and has it call us when it is there."""
+        """Finds Keras or a part of ours, which may import it, and has it call us."""
         del path, target
-        if fullname != "keras":
+        if fullname != "keras" and not fullname.startswith(f"{__name__}."):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
@@ -100,9 +104,12 @@ class _WhenKerasComes(importlib.abc.MetaPathFinder):
 
             def execute_and_register(module: Any) -> None:
                 execute(module)
-                sys.meta_path.remove(self)
-                _check_backend()
-                _register()
+                if fullname == "keras":
+                    _check_backend()
+                # In the middle of another import of ours they may not be there yet.
+                if "keras" in sys.modules and not _loading(but=fullname):
+                    sys.meta_path.remove(self)
+                    _register()
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
@@ -120,14 +127,12 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         """Imports a name when it is first asked for, and TensorFlow only then."""
         if name in _PARTS:
-            found = importlib.import_module(f"{__name__}.{name}")
-        elif name in __all__:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name in __all__:
             attractors = importlib.import_module(f"{__name__}.attractors")
             found = globals()[name] = getattr(attractors, name)
-        else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        _register()
-        return found
+            return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -20,8 +22,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def _seed() -> None:
     import keras
+    import tensorflow as tf
 
-    keras.utils.set_random_seed(0)
+    # What TensorFlow draws in functions and data sets depends on its seed alone. When
+    # it is set, TensorFlow compiles anew whatever is called next, which takes long.
+    if tf.compat.v1.get_seed(1)[0] != 0:
+        keras.utils.set_random_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -142,7 +142,7 @@ def trained(form: Form) -> tuple[keras.Model, FloatArray, IntArray]:
         if model.output_shape[1] == 1
         else keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
     )
-    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
     model.fit(images, labels, epochs=3, batch_size=50, verbose=0)
     form.then(model)
     return model, images, labels

@@ -204,6 +204,7 @@ def test_a_damaged_keras_json_is_as_good_as_none(tmp_path: Path) -> None:
         "import keras, keras_traps",
         "import keras_traps, keras",
         "from keras_traps import datasets; import keras",
+        "import keras_traps.attacks, keras",
     ],
 )
 def test_keras_reads_models_of_ours_in_whatever_order_they_are_imported(

@@ -118,7 +118,8 @@ def grey_target(grey_digits: Dataset) -> keras.Model:
     """A trained classifier that divides its grey levels by 255 itself."""
     model = small_classifier(layers.Rescaling(1 / 255))
     model.trainable = True
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
     model.fit(grey_digits.pixels, grey_digits.labels, epochs=10, verbose=0)
     model.trainable = False
     return model

@@ -467,7 +467,8 @@ def test_a_classifier_that_was_trained_with_fit_can_be_lured_and_saved(
 ) -> None:
     target = tiny_target()
     target.trainable = True
-    target.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+    loss = keras.losses.SparseCategoricalCrossentropy(True)
+    target.compile("adam", loss, jit_compile=False)
     target.fit(images, labels, verbose=0)
     target.trainable = False
     model = LuredClassifier(target, tiny_lure(), output="logits")
