@@ -59,11 +59,23 @@ Kind = Literal["UA", "TA"]
 TargetRule = Literal["none", "random", "least_likely"]
 """Which class a targeted attack is aimed at in an evaluation."""
 
+NormName = Literal["Linf", "L2"]
+"""The norm of an attack that can have either."""
+
 
 def _check_at_most_one(name: str, value: float) -> None:
     if value > 1:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected at most 1. "
+            f"Received: {name}={value}"
+        )
+
+
+def _check_even(name: str, value: float) -> None:
+    check_count(name, value)
+    if value % 2:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an even number. "
             f"Received: {name}={value}"
         )
 
@@ -90,6 +102,7 @@ Radius = Annotated[float, check_radius]
 OpenShare = Annotated[float, lambda name, value: check_share(value, name=name)]
 Count = Annotated[int, check_count]
 TwoOrMore = Annotated[int, functools.partial(check_count, at_least=2)]
+Even = Annotated[int, _check_even]
 
 _DTYPES: dict[Any, tf.DType] = {float: tf.float32, int: tf.int32, bool: tf.bool}
 # A few tell what a model returns: all would cost an attack of one step a third of its
@@ -178,9 +191,8 @@ class Attack(abc.ABC):
     What a class declares of itself: its `name` and `kind`; the `target_rule` by which
     an evaluation aims it; the `losses` that it follows, its own first, none for one
     with an objective of its own; a `note` for reports; whether it `needs_gradient`;
-    whether it `needs_channels_last`, for one that tells the height and width of images
-    from their channels; and whether it `searches`: then an example on which it fails
-    comes back as the clean image.
+    whether it `needs_channels_last`; and whether it `searches`: then an example on
+    which it fails comes back as the clean image.
     """
 
     name: ClassVar[str]
@@ -189,7 +201,6 @@ class Attack(abc.ABC):
     losses: ClassVar[tuple[Loss, ...]] = ()
     note: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = True
-    needs_channels_last: ClassVar[bool] = False
     searches: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -210,6 +221,11 @@ class Attack(abc.ABC):
         Returns:
             Adversarial images, with the steps spent on each.
         """
+
+    @property
+    def needs_channels_last(self) -> bool:
+        """Whether it tells the height and width of images from their channels."""
+        return False
 
     @property
     def linf_bound(self) -> float | None:
@@ -343,7 +359,7 @@ class Attack(abc.ABC):
             moved = np.where((images == clean).reshape(given.shape), given, moved)
         outputs = ask(moved)
         fault = f"{self.name} gave images on which the model's outputs are not finite,"
-        _refuse(np.logical_not(np.isfinite(outputs).all(axis=1)), numbers, fault)
+        refuse(np.logical_not(np.isfinite(outputs).all(axis=1)), numbers, fault)
         answers = outputs.argmax(axis=1)
         failed = (answers == goals) != self.targeted
         lost = failed & (images != clean).any(axis=(1, 2, 3))
@@ -483,7 +499,8 @@ def distances(clean: FloatArray, images: FloatArray) -> Distances:
     )
 
 
-def _refuse(wrong: npt.NDArray[Any], ids: IntArray, fault: str, what: str = "") -> None:
+def refuse(wrong: npt.NDArray[Any], ids: IntArray, fault: str, what: str = "") -> None:
+    """Raises `fault`, and `what` there is, with the ids of the wrong examples."""
     if wrong.any():
         listed = np.array2string(
             ids[wrong], threshold=8, edgeitems=4, formatter={"int_kind": str}
@@ -495,10 +512,10 @@ def _check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
     """Refuses images that are not finite, or leave [0, 1] or their ball."""
     values = images.reshape(len(images), -1)
     infinite = np.logical_not(np.isfinite(values).all(axis=1))
-    _refuse(infinite, batch.ids, f"{attack.name} gave images that are not finite,")
+    refuse(infinite, batch.ids, f"{attack.name} gave images that are not finite,")
     low, high = values.min(axis=1), values.max(axis=1)
     reach = f": its images reach from {low.min()} to {high.max()}"
-    _refuse((low < 0) | (high > 1), batch.ids, f"{attack.name} left [0, 1]", reach)
+    refuse((low < 0) | (high > 1), batch.ids, f"{attack.name} left [0, 1]", reach)
     _, l2, linf = distances(batch.images, images)
     l2_slack = _TOLERANCE * np.sqrt(values.shape[1])
     l2_slack += _LENGTH_TOLERANCE * (attack.l2_bound or 0.0)
@@ -509,7 +526,7 @@ def _check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:
         if bound is not None:
             far = np.greater(length, bound + slack)
             fault = f"{attack.name} left its {ball} of radius {bound}"
-            _refuse(far, batch.ids, fault, f": an image moved by {length.max()}")
+            refuse(far, batch.ids, fault, f": an image moved by {length.max()}")
 
 
 @contextlib.contextmanager

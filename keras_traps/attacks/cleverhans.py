@@ -20,7 +20,7 @@ import abc
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -36,6 +36,7 @@ from keras_traps.attacks.base import (
     Attack,
     Batch,
     Count,
+    NormName,
     NotNegative,
     Perturbed,
     Positive,
@@ -47,9 +48,6 @@ from keras_traps.attacks.gradient import check_step
 from keras_traps.attacks.loop import Logits, Loss, Stream, once_per_model, rivals_lead
 from keras_traps.attacks.optimization import CW2
 from keras_traps.attacks.spsa import SPSA
-
-NormName = Literal["Linf", "L2"]
-"""The norm of steps and ball."""
 
 _BOX = {"clip_min": 0.0, "clip_max": 1.0}
 

@@ -310,6 +310,7 @@ class Stream(enum.IntEnum):
     OPTMARGIN_NOISES = 5
     NOISE = 6
     CLEVERHANS = 7
+    QUERIES = 8
 
 
 def per_example(

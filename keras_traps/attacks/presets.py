@@ -73,6 +73,26 @@ LURING: dict[str, Settings] = {
 DIM's probability and the kernel of the others are one of `LURING_SWEEPS`.
 """
 
+
+def _gradient_free(eps: float, block_size: int) -> Settings:
+    ball = {"eps": eps}
+    noise = {"noise_kind": "sign", "nb_restarts": 500, "block_size": block_size}
+    return {
+        "Noise": {**ball, **noise},
+        "NES": ball,
+        "Square": ball,
+        "RayS": ball,
+        "HopSkipJump": {"norm": "Linf"},
+    }
+
+
+GRADIENT_FREE: dict[str, Settings] = {
+    # The blocks that fool DEEPSEC's classifiers most.
+    "gradient_free": _gradient_free(8 / 255, block_size=1),
+    "gradient_free_mnist": _gradient_free(0.3, block_size=4),
+}
+"""Settings of the attacks that only ask, each with 500 queries."""
+
 _BPDA = {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100}
 _SPSA = {"eps": 0.3, "nb_iter": 500, "learning_rate": 0.1, "spsa_samples": 128}
 _FEWER_SAMPLES = {"nb_iter": 100, "spsa_samples": 32}
@@ -194,9 +214,10 @@ PRESETS: dict[str, Settings] = {
         "SPSA": {**_SPSA, **_FEWER_SAMPLES},
     },
     **LURING,
+    **GRADIENT_FREE,
 }
-"""Settings by preset and attack: the attractor paper's Tables VII and VIII, and the
-luring paper's.
+"""Settings by preset and attack: the attractor paper's Tables VII and VIII, the luring
+paper's, and those of no paper's table for attacks that follow no gradient.
 
 UMIFGSM and TMIFGSM are the momentum method of its authors and of cleverhans, which
 normalises each gradient where DEEPSEC's does not.

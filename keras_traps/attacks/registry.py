@@ -7,17 +7,19 @@ from typing import Any, get_args
 from keras_traps.attacks import (
     bpda,
     cleverhans,
+    decision_based,
     deepfool,
     gradient,
     jsma,
     lbfgs,
     noise,
     optimization,
+    score_based,
     spsa,
 )
 from keras_traps.attacks.base import Attack, Kind
 from keras_traps.attacks.loop import Loss
-from keras_traps.attacks.presets import LURING, PRESETS
+from keras_traps.attacks.presets import GRADIENT_FREE, LURING, PRESETS
 
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
@@ -47,6 +49,10 @@ _ATTACKS: dict[str, type[Attack]] = {
         gradient.DIMTI,
         optimization.UCW2,
         noise.Noise,
+        score_based.NES,
+        score_based.Square,
+        decision_based.RayS,
+        decision_based.HopSkipJump,
         cleverhans.CleverhansFGM,
         cleverhans.CleverhansBIM,
         cleverhans.CleverhansPGD,
@@ -132,8 +138,9 @@ def preset(
     Args:
         name: One of `PRESETS`.
         attacks: Which of them, by name, at least one. Defaults to `None`: all.
-        eps: Another L-infinity radius for all of them; only the luring paper's presets
-            take one, which has several: `LURING_EPS`. Defaults to the preset's own.
+        eps: Another L-infinity radius for all of them that have one. Only the luring
+            paper's presets take it, of which `LURING_EPS` has the paper's, and those
+            without gradients. Defaults to the preset's own.
 
     Returns:
         The attacks, in the order asked for.
@@ -159,10 +166,14 @@ def preset(
             f"Invalid value for argument `attacks`. Preset {name!r} has "
             f"{', '.join(settings)}. Received: {', '.join(unknown)}"
         )
-    if eps is not None and name not in LURING:
+    if eps is not None and name not in {**LURING, **GRADIENT_FREE}:
         raise ValueError(
             "Invalid value for argument `eps`. Expected `None` beside the preset "
             f"{name!r}, which has one radius. Received: eps={eps}"
         )
-    radius = {} if eps is None else {"eps": eps}
-    return [create(attack, **{**settings[attack], **radius}) for attack in chosen]
+    made = []
+    for attack in chosen:
+        own = settings[attack]
+        radius = {"eps": eps} if eps is not None and "eps" in own else {}
+        made.append(create(attack, **{**own, **radius}))
+    return made

@@ -11,11 +11,11 @@ import tensorflow as tf
 from keras_traps.attacks.base import (
     Batch,
     Count,
+    Even,
     LinfAttack,
     Number,
     Perturbed,
     Positive,
-    TwoOrMore,
     numbers_of,
     uniform_start,
 )
@@ -53,21 +53,13 @@ class SPSA(LinfAttack):
     nb_iter: Count
     learning_rate: Positive = 0.01
     delta: Positive = 0.01  # how far a sample is from the image in each pixel
-    spsa_samples: TwoOrMore = 128  # images that one estimate asks about: even
+    spsa_samples: Even = 128  # images that one estimate asks about
     spsa_iters: Count = 1  # estimates that are added up for a step
     # An example stops as soon as the true class's logit less the largest other is below
     # this: at 0.0 when it has succeeded; with `None`, cleverhans', never.
     early_stop_loss_threshold: Number | None = None
     name = "SPSA"
     needs_gradient = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.spsa_samples % 2:
-            raise ValueError(
-                "Invalid value for argument `spsa_samples`. Expected an even number. "
-                f"Received: spsa_samples={self.spsa_samples}"
-            )
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Descends from a random point."""

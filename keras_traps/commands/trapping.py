@@ -32,7 +32,11 @@ _DEEPSEC = {"mnist": mnist_cnn, "cifar10": cifar10_resnet20}
 PRESETS = {"mnist": "table7_mnist", "cifar10": "table7_cifar10", "digits": "digits"}
 
 # Attacks of no preset have the settings of one that it has.
-_LIKE = {"Noise": "FGSM", "FGM": "FGSM", "Madry": "PGD", "MIM": "UMIFGSM"}
+_LIKE = {
+    **dict.fromkeys(("Noise", "NES", "Square", "RayS", "FGM"), "FGSM"),
+    "Madry": "PGD",
+    "MIM": "UMIFGSM",
+}
 
 
 # How many clean images are to lie above a threshold.

@@ -36,6 +36,10 @@ OURS: dict[str, Settings] = {
     "DIM-TI": ITERATIVE,
     "UCW2": _SEARCH,
     "Noise": {"eps": 0.3, "nb_restarts": 2},
+    "NES": {"eps": 0.3, "nb_queries": 25, "nes_samples": 4},
+    "Square": {"eps": 0.3, "nb_queries": 25},
+    "RayS": {"eps": 0.3, "nb_queries": 25},
+    "HopSkipJump": {"nb_queries": 60},
 }
 EVERY: dict[str, Settings] = {
     **OURS,

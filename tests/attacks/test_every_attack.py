@@ -196,8 +196,10 @@ def test_the_example_whose_gradient_is_not_finite_is_named(
         run(name, model, shown, classes, settings, ids=ids)
 
 
+ASKING = ["NES", "Square", "RayS", "HopSkipJump"]
 RANDOM = [
     *("RFGSM", "RLLC", "PGD", "BPDA", "SPSA", "UAP", "DIM", "DIM-TI", "OM", "Noise"),
+    *("NES", "Square", "HopSkipJump"),
     *("cleverhans/PGD", "cleverhans/Madry", "cleverhans/SPSA"),
 ]
 
@@ -224,7 +226,9 @@ def test_a_result_keeps_its_promises_and_follows_from_the_seed(name: str) -> Non
 
 
 # Rounding decides on the steps of BLB's line search.
-@pytest.mark.parametrize("name", [*sorted(set(LOOPS) - {"BLB"}), "RFGSM", "Noise"])
+@pytest.mark.parametrize(
+    "name", [*sorted(set(LOOPS) - {"BLB"}), "RFGSM", "Noise", *ASKING]
+)
 def test_an_example_fares_alike_in_any_batch(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

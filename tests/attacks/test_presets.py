@@ -90,6 +90,22 @@ def test_the_luring_papers_presets(
             assert all(attack.linf_bound == eps for attack in preset(which, eps=eps))
 
 
+@pytest.mark.parametrize(
+    ("name", "eps"), [("gradient_free", 8 / 255), ("gradient_free_mnist", 0.3)]
+)
+def test_presets_without_gradients(name: str, eps: float) -> None:
+    attacks = preset(name)
+    names = ["Noise", "NES", "Square", "RayS", "HopSkipJump"]
+    assert [attack.name for attack in attacks] == names
+    assert not any(attack.needs_gradient for attack in attacks)
+    assert [attack.linf_bound for attack in attacks] == [*[eps] * 4, None]
+    for attack in attacks:
+        settings = attack.settings()
+        assert 500 in (settings.get("nb_queries"), settings.get("nb_restarts"))
+    others = preset(name, eps=0.1)
+    assert [attack.linf_bound for attack in others] == [*[0.1] * 4, None]
+
+
 def test_a_sweep_holds_the_presets_settings_and_none_twice() -> None:
     attacks = {attack.name: attack for attack in preset("luring_cifar10")}
     assert list(LURING_SWEEPS) == ["DIM", "MIM-TI", "DIM-TI"]

@@ -59,6 +59,7 @@ POSITIVE = [
     *(("FGSM", "eps"), ("BIM", "eps_iter"), ("MIML2", "radius"), ("MIM-TI", "nsig")),
     *(("JSMA", "theta"), ("JSMA", "gamma"), ("CW2", "initial_const")),
     *(("EAD", "learning_rate"), ("OM", "noise_mag"), ("SPSA", "delta")),
+    *(("NES", "sigma"), ("NES", "eps_iter"), ("Square", "p_init"), ("RayS", "eps")),
     *(("cleverhans/PGD", "rand_minmax"), ("cleverhans/Madry", "rand_minmax")),
 ]
 NOT_NEGATIVE = [
@@ -69,6 +70,7 @@ COUNTS = [
     *(("PGD", "nb_iter"), ("DIM-TI", "kernlen"), ("DeepFool", "max_iter")),
     *(("BLB", "binary_search_steps"), ("BLB", "max_iterations"), ("OM", "noise_count")),
     *(("SPSA", "spsa_samples"), ("SPSA", "spsa_iters"), ("Noise", "nb_restarts")),
+    *(("Noise", "block_size"), ("NES", "nes_samples"), ("RayS", "nb_queries")),
     *(("UAP", "nb_images"), ("UAP", "nb_at_once"), ("UAP", "deepfool_max_iter")),
 ]
 
@@ -96,6 +98,10 @@ COUNTS = [
         ("SPSA", "spsa_samples", 7),
         ("SPSA", "early_stop_loss_threshold", float("nan")),
         ("Noise", "noise_kind", "normal"),
+        ("NES", "nes_samples", 5),
+        ("NES", "eps_iter", 0.31),
+        ("Square", "p_init", 1.5),
+        ("HopSkipJump", "norm", "l2"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(

@@ -1,0 +1,116 @@
+"""What attacks share that only ask a model: turns, the count, and what is told."""
+
+import abc
+import contextlib
+import dataclasses
+from collections.abc import Generator
+from typing import ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_traps._checks import FloatArray, IntArray
+from keras_traps.attacks.base import Attack, Batch, Count, Perturbed, refuse
+from keras_traps.attacks.loop import Stream, per_example
+from keras_traps.models.inference import predict
+
+Images = npt.NDArray[np.floating]
+Made = TypeVar("Made")
+Asking = Generator[Images, FloatArray, Made]
+"""Yields images, `(n, height, width, channels)`, and is told of each, `(n,)`."""
+Search = Asking[None]
+
+
+class Example(NamedTuple):
+    """What a search works on.
+
+    Args:
+        clean: `(height, width, channels)`, float32, in [0, 1].
+        found: What is given back when the search ends, or its queries do: of the same
+            shape, for the search to write into; the clean image at first.
+        draw: A generator of its own.
+    """
+
+    clean: FloatArray
+    found: FloatArray
+    draw: np.random.Generator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QueryAttack(Attack, abc.ABC):
+    """An attack that asks a model about images, and is told nothing else of it.
+
+    Each example is searched for by itself, so that no batch matters; the batch's
+    searches are asked in turns, one call of the model for all. The first query is the
+    clean image: an example that is answered wrong already comes back as it is. The
+    queries are its iterations; a search ends before a turn that would exceed
+    `nb_queries`.
+
+    A search is told by how much another class leads over the true one: above 0 where
+    the model is fooled. With `labels_only` that is 1 or -1.
+    """
+
+    nb_queries: Count = 500  # at most, for each example
+    labels_only: ClassVar[bool] = False
+    needs_gradient = False
+
+    @abc.abstractmethod
+    def search(self, example: Example) -> Search:
+        """Searches for one example, of which the true class is answered."""
+
+    def perturb(self, batch: Batch) -> Perturbed:
+        """Runs the searches, all that still go on in each turn."""
+        images = batch.images.copy()
+        seeds = per_example(
+            lambda generator: generator.integers(2**63),
+            batch.ids,
+            batch.seed,
+            Stream.QUERIES,
+        )
+        searches = [
+            self._from_clean(Example(clean, found, np.random.default_rng(int(seed))))
+            for clean, found, seed in zip(batch.images, images, seeds, strict=True)
+        ]
+        spent = np.zeros(len(searches), np.int64)
+        asked = {row: next(search) for row, search in enumerate(searches)}
+        while asked:
+            sizes = [len(some) for some in asked.values()]
+            shown = np.concatenate(list(asked.values())).astype(np.float32, copy=False)
+            told = self._tell(batch, np.repeat(list(asked), sizes), shown)
+            turn, asked = list(asked), {}
+            for row, own in zip(
+                turn, np.split(told, np.cumsum(sizes)[:-1]), strict=True
+            ):
+                spent[row] += len(own)
+                with contextlib.suppress(StopIteration):
+                    following = searches[row].send(own)
+                    if spent[row] + len(following) <= self.nb_queries:
+                        asked[row] = following
+        return Perturbed(images, spent)
+
+    def _from_clean(self, example: Example) -> Search:
+        """Searches, where that is called for."""
+        (lead,) = yield example.clean[None]
+        if lead <= 0:
+            yield from self.search(example)
+
+    def _tell(self, batch: Batch, rows: IntArray, images: FloatArray) -> FloatArray:
+        """Returns what is told of images; `rows` says whose they are."""
+        outputs, labels = predict(batch.model, images), batch.labels[rows]
+        infinite = rows[np.logical_not(np.isfinite(outputs).all(axis=1))]
+        refuse(
+            np.isin(np.arange(len(batch.ids)), infinite),
+            batch.ids,
+            f"{self.name} asked about images on which the model's outputs are not "
+            "finite,",
+        )
+        if self.labels_only:
+            return np.where(outputs.argmax(axis=1) == labels, -1.0, 1.0)
+        return leads(outputs, labels)
+
+
+def leads(outputs: FloatArray, labels: IntArray) -> FloatArray:
+    """Returns `(rows,)`: how far the strongest other class lies above the given one."""
+    own = np.arange(outputs.shape[1]) == labels[:, None]
+    lead: FloatArray = np.where(own, -np.inf, outputs).max(axis=1) - outputs[own]
+    return lead

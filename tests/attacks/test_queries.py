@@ -1,0 +1,149 @@
+"""Facts that hold for every attack that only asks."""
+
+import functools
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from keras_traps.attacks import AttackResult, create, names
+from keras_traps.attacks.queries import QueryAttack
+from tests.attacks.calling import EVERY
+from tests.attacks.test_model_checks import Rounded
+from tests.attacks.victims import SHAPE, TWO_CLASSES, Root, linear, some_images
+
+ASKING = [
+    name for name in EVERY if isinstance(create(name, **EVERY[name]), QueryAttack)
+]
+LABELS_ONLY = [name for name in ASKING if name in ("RayS", "HopSkipJump")]
+
+
+def test_none_is_left_out() -> None:
+    assert ASKING == ["NES", "Square", "RayS", "HopSkipJump"]
+    assert set(ASKING) < set(names())
+
+
+class Counts(keras.layers.Layer):
+    """Notes how many images it is shown in each call, and which."""
+
+    shown: ClassVar[list[npt.NDArray[np.float32]]] = []
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        def note(images: tf.Tensor) -> tf.Tensor:
+            self.shown.append(images.numpy())
+            return images
+
+        noted = tf.py_function(note, [inputs], tf.float32)
+        return tf.ensure_shape(noted, inputs.shape)
+
+
+@functools.cache
+def counting() -> keras.Model:
+    """The linear model of two classes; what it is asked is in `Counts.shown`."""
+    image = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(Counts()(image))
+    model = keras.Model(image, keras.layers.Dense(2, use_bias=False)(flat))
+    model.set_weights([TWO_CLASSES])
+    return model
+
+
+def ask(name: str, images: Any, labels: Any, **settings: Any) -> AttackResult:
+    """Attacks the counting model; before and after, models of scores are not asked."""
+    Counts.shown.clear()
+    made = create(name, **{**EVERY[name], **settings})
+    # Nothing comes of the first trace.
+    Counts.shown.clear()
+    return made(counting(), images, labels, output="scores")
+
+
+@pytest.mark.parametrize("nb_queries", [1, 2, 7, 90])
+@pytest.mark.parametrize("name", ASKING)
+def test_its_iterations_are_the_images_that_the_model_was_asked_about(
+    name: str, nb_queries: int
+) -> None:
+    images = some_images(9)
+    labels = [0, 0, 0, 1, 0, 0, 0, 0, 0]
+    result = ask(name, images, labels, nb_queries=nb_queries)
+    # The answers to the results are asked for at the end.
+    asked = sum(map(len, Counts.shown)) - len(images)
+    assert asked == result.iterations.sum()
+    assert result.iterations.max() <= nb_queries
+    assert result.iterations.min() == 1
+
+
+@pytest.mark.parametrize("name", ["Square", "RayS"])
+def test_all_examples_are_asked_about_at_once(name: str) -> None:
+    result = ask(name, some_images(9), [0] * 9, nb_queries=60)
+    *turns, _ = map(len, Counts.shown)
+    left = [(result.iterations > turn).sum() for turn in range(len(turns))]
+    assert turns == left
+    assert len(turns) == result.iterations.max()
+    assert len(set(result.iterations)) > 2
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_what_is_answered_wrong_already_comes_back_as_it_is(name: str) -> None:
+    images = some_images(4)
+    result = ask(name, images, [1] * 4)
+    np.testing.assert_array_equal(result.images, images)
+    assert result.success.all()
+    assert (result.iterations == 1).all()
+
+
+class Hardest(keras.layers.Layer):
+    """Tells the answer, and nothing else."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(tf.argmax(inputs, axis=-1), inputs.shape[-1])
+
+
+def hardened(model: keras.Model) -> keras.Model:
+    image = keras.Input(SHAPE)
+    return keras.Model(image, Hardest()(model(image)))
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_attacks_by_labels_alone_see_the_answers_and_nothing_else(name: str) -> None:
+    model, images = linear(TWO_CLASSES), some_images(8)
+    attack = create(name, **{**EVERY[name], "nb_queries": 60})
+    soft, hard = (
+        attack(one, images, [0] * 8, output="scores")
+        for one in (model, hardened(model))
+    )
+    alike = bool((soft.images == hard.images).all())
+    assert alike == (name in LABELS_ONLY)
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_model_without_a_gradient_is_attacked(name: str) -> None:
+    image = keras.Input(SHAPE)
+    rounded = Rounded()(keras.layers.Rescaling(50.0)(image))
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(rounded)))
+    model.layers[-1].set_weights([TWO_CLASSES, np.zeros(2)])
+    settings = {**EVERY[name], "nb_queries": 500}
+    if name != "HopSkipJump":
+        settings["eps"] = 0.4
+    if name == "NES":
+        settings |= {"sigma": 0.05, "eps_iter": 0.1}
+    result = create(name, **settings)(model, some_images(20), [0] * 20)
+    assert result.success.all()
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_the_example_whose_outputs_are_not_finite_is_named(name: str) -> None:
+    image = keras.Input(SHAPE)
+    # No number where a pixel is below 0.2.
+    roots = keras.layers.Flatten()(Root()(image - 0.2))
+    model = keras.Model(image, keras.layers.Dense(2, use_bias=False)(roots))
+    model.set_weights([TWO_CLASSES])
+    shown = np.full((3, *SHAPE), 0.9, np.float32)
+    shown[1] = 0.21
+    labels = model(shown).numpy().argmax(axis=1)
+    # Those that are not to be named are wrong from the start.
+    labels[[0, 2]] ^= 1
+    told = rf"{name} asked about .* not finite, at the examples \[7\]"
+    with pytest.raises(RuntimeError, match=told):
+        create(name, **EVERY[name])(model, shown, labels, ids=[5, 7, 9])
