@@ -317,9 +317,13 @@ def preset_name(arguments: Flags) -> str:
 def choose_attacks(
     arguments: Flags, default: Sequence[str] | None = None
 ) -> list[attacks.Attack]:
-    """Returns the attacks of `--attacks`, else `default`, else all of the preset."""
+    """Returns the attacks of `--attacks`, else `default`, else all of the preset.
+
+    A preset that lacks one of `default` is of other attacks.
+    """
     known = attacks.PRESETS[preset_name(arguments)]
-    names = arguments.attacks or default or tuple(known)
+    usual = default if default and {*default} <= {*known} else tuple(known)
+    names = arguments.attacks or usual
     chosen: dict[str, dict[str, Any]] = {}
     for name in names:
         ours = name.removeprefix("cleverhans/")

@@ -66,6 +66,18 @@ def test_attacks_have_the_settings_that_are_given() -> None:
     assert only.name == "BIM"
 
 
+def test_a_preset_of_other_attacks_than_the_usual_ones_is_run_whole() -> None:
+    chosen = [
+        trapping.choose_attacks(
+            asked(preset=preset, attacks=(), setting=(), dataset="mnist"), ("FGSM",)
+        )
+        for preset in ("cpu", "gradient_free")
+    ]
+    assert [attack.name for attack in chosen[0]] == ["FGSM"]
+    names = [attack.name for attack in chosen[1]]
+    assert names == [*attacks.PRESETS["gradient_free"]]
+
+
 def test_attacks_of_no_preset_are_set_as_the_one_they_are_like() -> None:
     names = ["Noise", "NES", "Square", "RayS", "HopSkipJump"]
     names += [name for name in attacks.names() if "/" in name]
