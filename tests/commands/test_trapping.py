@@ -82,7 +82,7 @@ def test_attacks_of_no_preset_are_set_as_the_one_they_are_like() -> None:
     names = ["Noise", "NES", "Square", "RayS", "HopSkipJump"]
     names += [name for name in attacks.names() if "/" in name]
     assert len(names) >= 11
-    chosen = trapping.choose_attacks(asked(dataset="cifar10"), names)
+    chosen = trapping.choose_attacks(asked(dataset="cifar10", attacks=names))
     assert [one.name for one in chosen] == names
     assert {one.settings().get("eps", 0.1) for one in chosen} == {0.1}
 
