@@ -31,6 +31,10 @@ class SoftLabels(keras.layers.Layer):
     Example:
     >>> keras_traps.layers.SoftLabels(from_logits=False)(np.array([[0.72, 0.28]]))
     <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[0.725, 0.275]], ...)>
+
+    Reference:
+        Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
+        Attractors, equation 2; the steps are not of the paper.
     """
 
     def __init__(self, *, from_logits: bool = True, **kwargs: Any) -> None:
