@@ -1,10 +1,11 @@
 """The decoder's secrets, drawn from a key: messages and step sizes.
 
-Both come from SHAKE-256 of the key, the same on every machine. Without the key they can
+All come from SHAKE-256 of the key, the same on every machine. Without the key they can
 be neither predicted nor told from chance, and what is seen of one tells nothing of the
-other.
+others.
 """
 
+import dataclasses
 import hashlib
 import hmac
 import itertools
@@ -13,7 +14,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,16 @@ import numpy.typing as npt
 from keras_traps._checks import check_count, is_integer
 
 MessageKind = Literal["balanced", "random"]
+Number = TypeVar("Number", bound=np.generic)
 
-# The six ways to give two pixels of a block of four the bit 1.
+# The six ways to give two pixels of a block of four each sign.
 _BALANCED_BLOCKS = np.array(
-    [bits for bits in itertools.product((0, 1), repeat=4) if sum(bits) == 2],
-    dtype=np.uint8,
+    [signs for signs in itertools.product((1, -1), repeat=4) if sum(signs) == 0],
+    dtype=np.int8,
 )
 _SHORTEST = 16
+# In numbers of a row: about two lines of the processor's cache.
+_LONGEST_STRIP = 24
 
 
 class Key:
@@ -167,6 +171,172 @@ class Key:
         return f"Key(fingerprint={self.fingerprint!r})"
 
 
+class Layout(NamedTuple):
+    """How an image is cut up for a code: blocks, cells and strips.
+
+    A block is 2x2 pixels of a channel, or four in a row where images have one axis. The
+    blocks of all channels at one place are a cell, and some cells side by side a strip:
+    few enough numbers for a fine mixture, and enough to be moved fast. What sticks out
+    of the image counts as a part of it that holds nothing.
+
+    Args:
+        size: Height and width of the image in pixels.
+        block: Height and width of a block.
+        channels: How many numbers a pixel has.
+        cells: How many cells a strip has.
+        classes: How many messages there are.
+    """
+
+    size: tuple[int, int]
+    block: tuple[int, int]
+    channels: int
+    cells: int
+    classes: int
+
+    @classmethod
+    def of(cls, shape: Sequence[int], classes: int) -> Self:
+        """Chooses the strips for images of a shape: the longest that fill its rows."""
+        height, width = (1, shape[0]) if len(shape) == 1 else shape[:2]
+        block = (1, 4) if len(shape) == 1 else (2, 2)
+        channels = math.prod(shape[2:])
+        in_row = -(-width // block[1])
+        cells = max(
+            cells
+            for cells in range(1, in_row + 1)
+            if in_row % cells == 0
+            and (cells == 1 or cells * block[1] * channels <= _LONGEST_STRIP)
+        )
+        return cls((height, width), block, channels, cells, classes)
+
+    @property
+    def columns(self) -> int:
+        """How many columns the code has, and so rows: a power of 2."""
+        return 1 << (self.classes - 1).bit_length()
+
+    @property
+    def pixels(self) -> int:
+        """How many numbers an image has."""
+        return math.prod(self.size) * self.channels
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """How many rows of blocks there are, and how many strips in each."""
+        (height, width), (down, across) = self.size, self.block
+        return -(-height // down), -(-width // across) // self.cells
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks a strip has."""
+        return self.cells * self.channels
+
+    @property
+    def period(self) -> int:
+        """After how many strips the places of their blocks begin again."""
+        return self.columns // math.gcd(self.blocks, self.columns)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Code:
+    r"""Watermark messages, one per class, without a table of classes by pixels.
+
+    The message of class $k$ has at pixel $i$ the sign $p_i H_{r_k, c_i}$, 1 for the bit
+    0 and -1 for the bit 1. The pattern $p$ is a secret sign for every pixel and $H$
+    Sylvester's Hadamard matrix, of which each class has a secret row $r_k$ and each
+    block of pixels a secret column $c_i$. Two rows differ in half of the columns.
+
+    The strips of an image are numbered in a secret order, and so are their blocks. A
+    block's number modulo the number of columns is its place, and each column has a
+    secret place: every column has the same number of blocks, to within one, and two
+    messages differ in half of the pixels. What is left over where the blocks are no
+    multiple of the columns is all that they can be correlated.
+
+    Args:
+        shape: Shape of one image.
+        pattern: `(pixels,)`, int8, 1 or -1, in row-major order.
+        strips: `(strips,)`, int32: the strips of the image in the secret order.
+        places: `(columns,)`, int32: the place of each column.
+        rows: `(num_classes,)`, int32: the row of each class.
+
+    Reference:
+        Sylvester, Thoughts on inverse orthogonal matrices, 1867.
+    """
+
+    shape: tuple[int, ...]
+    pattern: npt.NDArray[np.int8]
+    strips: npt.NDArray[np.int32]
+    places: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]
+
+    @property
+    def layout(self) -> Layout:
+        """How images are cut up."""
+        return Layout.of(self.shape, len(self.rows))
+
+    @property
+    def column(self) -> npt.NDArray[np.intp]:
+        """The column of each pixel, `(pixels,)`."""
+        layout = self.layout
+        number = np.argsort(self.strips)[:, None] * layout.blocks
+        place = (number + np.arange(layout.blocks)) % layout.columns
+        column = np.argsort(self.places)[place].reshape(*_grid(self.shape), 1)
+        return _spread(np.repeat(column, 4, axis=-1), self.shape).ravel()
+
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """Writes all messages out.
+
+        Returns:
+            `(num_classes, pixels)`, uint8, bits 0 and 1: a byte for every class and
+            pixel.
+        """
+        of_columns = np.bitwise_count(self.rows[:, None] & np.arange(len(self.places)))
+        return (of_columns[:, self.column] & 1) ^ (self.pattern < 0).astype(np.uint8)
+
+
+def draw_code(
+    shape: Sequence[int],
+    num_classes: int,
+    *,
+    key: Key,
+    kind: MessageKind = "balanced",
+) -> Code:
+    """Draws one watermark message per class.
+
+    `"random"` draws the pattern's sign for every pixel alone. `"balanced"` gives every
+    block two of each sign: what the nearly equal neighbours of an image add to the
+    distance nearly cancels, so that clean images spread less, while the gradient stays
+    the same. Images whose blocks are each of one value, such as enlarged ones, then all
+    have one distance.
+
+    Args:
+        shape: Shape of one image, such as `(height, width, channels)`.
+        num_classes: How many messages, at least 2.
+        key: What they are drawn from.
+        kind: How the pattern is drawn. Defaults to `"balanced"`.
+
+    Returns:
+        The messages. More classes do not change the first ones up to the next power
+        of 2.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+    shape = _checked(shape)
+    check_count("num_classes", num_classes, at_least=2)
+    if kind not in ("balanced", "random"):
+        raise ValueError(
+            'Invalid value for argument `kind`. Expected "balanced" or "random". '
+            f"Received: kind={kind!r}"
+        )
+    layout = Layout.of(shape, int(num_classes))
+    return Code(
+        shape=shape,
+        pattern=_draw_pattern(shape, key, kind),
+        strips=_permutation(key, "strips", math.prod(layout.grid)),
+        places=_permutation(key, "columns", layout.columns),
+        rows=_permutation(key, "rows", layout.columns)[: layout.classes],
+    )
+
+
 def draw_messages(
     shape: Sequence[int],
     num_classes: int,
@@ -174,18 +344,13 @@ def draw_messages(
     key: Key,
     kind: MessageKind = "balanced",
 ) -> npt.NDArray[np.uint8]:
-    """Draws one watermark message per class.
-
-    `"random"` draws every bit alone. `"balanced"` gives every block of 2x2 pixels (of
-    four in a row where images have one axis) two bits of each value: what the nearly
-    equal neighbours of an image add to the distance nearly cancels, so that clean
-    images spread less, while the gradient stays the same.
+    """Writes out the messages that `draw_code` draws.
 
     Args:
-        shape: Shape of one image, such as `(height, width, channels)`.
+        shape: Shape of one image.
         num_classes: How many messages, at least 2.
         key: What they are drawn from.
-        kind: How bits are drawn. Defaults to `"balanced"`.
+        kind: How the pattern is drawn. Defaults to `"balanced"`.
 
     Returns:
         Bits `(num_classes, pixels)`, uint8, pixels in row-major order of `shape`.
@@ -193,23 +358,7 @@ def draw_messages(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    shape = _checked(shape)
-    check_count("num_classes", num_classes, at_least=2)
-    # Products of NumPy's small integers overflow.
-    num_classes = int(num_classes)
-    if kind not in ("balanced", "random"):
-        raise ValueError(
-            'Invalid value for argument `kind`. Expected "balanced" or "random". '
-            f"Received: kind={kind!r}"
-        )
-    grid, values = (shape, 2) if kind == "random" else (_grid(shape), 6)
-    # The 32 bits scaled: the bias of values / 2**32 is far under one draw in all.
-    raw = key.stream("messages", num_classes * math.prod(grid)).astype(np.uint64)
-    draws = ((raw * np.uint64(values)) >> np.uint64(32)).astype(np.intp)
-    if kind == "random":
-        return draws.astype(np.uint8).reshape(num_classes, -1)
-    blocks = _BALANCED_BLOCKS[draws].reshape(num_classes, *grid, 4)
-    return np.stack([_spread(message, shape).ravel() for message in blocks])
+    return draw_code(shape, num_classes, key=key, kind=kind).bits()
 
 
 def draw_steps(
@@ -217,7 +366,7 @@ def draw_steps(
 ) -> npt.NDArray[np.intp]:
     """Draws which step size each pixel has; the pixels of a block share one.
 
-    Blocks are those of `draw_messages`, so that a balanced message is balanced within
+    Blocks are those of `draw_code`, so that a balanced message is balanced within
     each step size. Every step size gets the same number of blocks, to within one.
 
     Args:
@@ -240,14 +389,30 @@ def draw_steps(
         )
     grid = _grid(shape)
     count = math.prod(grid)
-    # A stable order of raw draws is a permutation that needs no distribution. Of 32
-    # bits some are alike, of 64 none.
-    raw = key.stream("steps", 2 * count).astype("<u4").view("<u8")
-    order = np.argsort(raw, kind="stable")
     index = np.empty(count, dtype=np.intp)
-    index[order] = np.arange(count) % len(steps)
+    index[_permutation(key, "steps", count)] = np.arange(count) % len(steps)
     blocks = np.repeat(index[:, None], 4, axis=1).reshape(*grid, 4)
     return _spread(blocks, shape).ravel().astype(np.intp)
+
+
+def _draw_pattern(
+    shape: tuple[int, ...], key: Key, kind: MessageKind
+) -> npt.NDArray[np.int8]:
+    grid, values = (shape, 2) if kind == "random" else (_grid(shape), 6)
+    # The 32 bits scaled: the bias of values / 2**32 is far under one draw in all.
+    raw = key.stream("pattern", math.prod(grid)).astype(np.uint64)
+    draws = ((raw * np.uint64(values)) >> np.uint64(32)).astype(np.intp)
+    if kind == "random":
+        return (1 - 2 * draws).astype(np.int8)
+    blocks = _BALANCED_BLOCKS[draws].reshape(*grid, 4)
+    return _spread(blocks, shape).ravel()
+
+
+def _permutation(key: Key, label: str, count: int) -> npt.NDArray[np.int32]:
+    # A stable order of raw draws is a permutation that needs no distribution. Of 32
+    # bits some are alike, of 64 none.
+    raw = key.stream(label, 2 * count).astype("<u4").view("<u8")
+    return np.argsort(raw, kind="stable").astype(np.int32)
 
 
 def _checked(shape: Sequence[int]) -> tuple[int, ...]:
@@ -267,9 +432,7 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (-(-height // 2), -(-width // 2), *rest)
 
 
-def _spread(
-    blocks: npt.NDArray[np.generic], shape: tuple[int, ...]
-) -> npt.NDArray[np.generic]:
+def _spread(blocks: npt.NDArray[Number], shape: tuple[int, ...]) -> npt.NDArray[Number]:
     """Lays blocks `(*grid, 4)` out as an image, cutting what sticks out."""
     if len(shape) == 1:
         return blocks.reshape(-1)[: shape[0]]

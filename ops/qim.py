@@ -33,32 +33,86 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-# So many images at a time that their waves stay in the processor's cache.
-_BLOCK = 256
+from keras_traps.ops.codes import Code, Layout
+from keras_traps.ops.columns import Order, spread_by_message, sum_by_message
 
-# So many pixels are summed in one go, and then these sums. Of a single image a product
-# adds one pixel after the other, and of 800,000 the last come too late for float32.
-_PIXELS = 4096
+# So many numbers at a time: their waves stay in the processor's cache, and in memory
+# that the C library does not give back to the system every time.
+_BLOCK = 5 * 2**17
+
+# Of so few numbers, all messages are written out: one product is then faster than sums
+# by column. A product adds one pixel of an image after the other, and of very many the
+# last come too late for float32.
+_MOST_WRITTEN, _MOST_PIXELS = 2**18, 2**14
+
+# A number that is added to this one is rounded to a multiple of 0.5, whose parity, the
+# sum's last bit, is then that of the number of halves and one.
+_ROUNDING = np.float32(1.5 * 2**22 + 0.5)
+
+# How much farther up a pixel is taken to be where its slope is looked up, so that one
+# at a kink is surely not below it, whatever was rounded on the way there.
+_UPWARDS = np.float32(1.0 + 2.0**-21)
 
 # Equation 3 has a pole at u = 1; from here on tanh is 1 in float32 anyway.
 _LARGEST_U = 1.0 - 2.0**-10
 
 
-def message_signs(messages: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Writes messages as what the distances multiply by, 1 - 2m.
+class QIMTables(NamedTuple):
+    """What distances are computed from: messages, step sizes and weights, digested.
 
     Args:
-        messages: `(num_messages, pixels)`, bits 0 and 1.
+        layout: How images are cut up.
+        is_written: Whether there are few enough numbers to write all messages out.
+        scale: `(pixels,)`, float32: 1 / (2 step), the inverse of the wave's period.
+        kernel: float32, the weighted period with its sign, that of the pattern,
+            `(pixels,)`, or those of the messages that are written out,
+            `(pixels, num_classes)`.
+        middle: `(num_classes,)`, float32: the sum of what centring takes from the
+            waves, with the signs of the message.
+        order: The secret orders of the code.
+    """
+
+    layout: Layout
+    is_written: bool
+    scale: tf.Tensor
+    kernel: tf.Tensor
+    middle: tf.Tensor
+    order: Order
+
+
+def qim_tables(code: Code, steps: npt.ArrayLike, weights: npt.ArrayLike) -> QIMTables:
+    """Prepares messages for `qim_distance` and `qim_decode`.
+
+    Args:
+        code: The messages.
+        steps: `(pixels,)`, step sizes in grey levels, above 0.
+        weights: `(pixels,)`, weights of the pixels.
 
     Returns:
-        `(pixels, num_messages)`, float32: 1 for the bit 0, -1 for the bit 1.
+        The tables, of at most 2**18 numbers or 2 for each pixel. Of steps in another
+        unit and weights per unit, they are for images in that unit.
     """
-    bits = np.asarray(messages)
-    signs = np.empty(bits.shape[::-1], np.float32)
-    # In place: of many classes of large images there is no memory for several.
-    np.multiply(bits.T, -2.0, out=signs, casting="unsafe")
-    signs += 1.0
-    return signs
+    periods = 2.0 * np.asarray(steps, np.float64)
+    kernel = code.pattern * np.asarray(weights, np.float64) * periods
+    layout = code.layout
+    # A layer may be built while a graph is.
+    with tf.init_scope():
+        order = Order(*map(tf.constant, (code.strips, code.places, code.rows)))
+        middle = 0.25 * sum_by_message(tf.constant(kernel[None]), order, layout)[0]
+        is_written = (
+            layout.pixels <= _MOST_PIXELS
+            and layout.pixels * layout.classes <= _MOST_WRITTEN
+        )
+        if is_written:
+            kernel = ((1.0 - 2.0 * code.bits()) * code.pattern * kernel).T
+        return QIMTables(
+            layout,
+            is_written,
+            tf.constant(1.0 / periods, tf.float32),
+            tf.constant(kernel, tf.float32),
+            tf.cast(middle, tf.float32),
+            order,
+        )
 
 
 def centred_shift(
@@ -79,24 +133,20 @@ def centred_shift(
     return float(a1 - a0 * middle)
 
 
-def qim_distance(
-    x: tf.Tensor, signs: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
-) -> tf.Tensor:
+def qim_distance(x: tf.Tensor, tables: QIMTables) -> tf.Tensor:
     """Weighted, centred distances of images to messages, Q(x, m) less its middle.
 
     Args:
         x: `(batch, ...)`, float32 grey levels; `pixels` values per image.
-        signs: `(pixels, num_messages)`, float32, what `message_signs` returns.
-        steps: `(pixels,)`, float32 step sizes in grey levels, above 0.
-        weights: `(pixels,)`, float32 weights of the pixels.
+        tables: What `qim_tables` returned.
 
     Returns:
         `(batch, num_messages)`, float32, in weighted grey levels; 0 half-way between a
         message and its complement. The gradient with respect to `x` is the analytic
-        one; at a kink it is the derivative from the right. `signs`, `steps` and
-        `weights` are constants to it.
+        one; at a kink from 0 upwards it is the derivative from the right. The tables
+        are constants to it.
     """
-    return _blockwise_distance(x, *_in_blocks(signs, steps, weights))
+    return _with_gradient(_distance, _pull_back, x, tables)
 
 
 def qim_correlation(
@@ -128,9 +178,7 @@ def qim_correlation(
 
 def qim_decode(
     x: tf.Tensor,
-    signs: tf.Tensor,
-    steps: tf.Tensor,
-    weights: tf.Tensor,
+    tables: QIMTables,
     a0: tf.Tensor,
     a1: tf.Tensor,
     a2: tf.Tensor,
@@ -141,9 +189,7 @@ def qim_decode(
 
     Args:
         x: `(batch, ...)`, float32 grey levels.
-        signs: `(pixels, num_messages)`, float32, what `message_signs` returns.
-        steps: `(pixels,)`, float32 step sizes in grey levels.
-        weights: `(pixels,)`, float32.
+        tables: What `qim_tables` returned.
         a0: Scalar; see `qim_correlation`.
         a1: Scalar.
         a2: Scalar.
@@ -156,19 +202,18 @@ def qim_decode(
     Reference:
         Zhang, Chang, Lee, Section V-E.
     """
-    # Here, where the number of pixels is known.
-    secrets, constants = _in_blocks(signs, steps, weights), (a0, a1, a2)
+    constants = (a0, a1, a2)
     if not jit_compile:
-        return _decode(x, secrets, constants)
+        return _decode(x, tables, constants)
     # Each way is compiled for itself: between the two halves of one function, XLA
     # would copy x.
-    distance = _with_gradient(_distance_compiled, _pull_back_compiled, x, *secrets)
+    distance = _with_gradient(_distance_compiled, _pull_back_compiled, x, tables)
     return _correlation(distance, *constants)
 
 
 @functools.partial(tf.function, reduce_retracing=True)
-def _decode(x: tf.Tensor, secrets: Any, constants: Any) -> tf.Tensor:
-    return qim_correlation(_blockwise_distance(x, *secrets), *constants)
+def _decode(x: tf.Tensor, tables: QIMTables, constants: Any) -> tf.Tensor:
+    return qim_correlation(qim_distance(x, tables), *constants)
 
 
 _correlation = tf.function(qim_correlation, reduce_retracing=True)
@@ -217,64 +262,41 @@ def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
     return Embedding(tf.reshape(codeword, tf.shape(x)), distance)
 
 
-def _in_blocks(
-    signs: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the secrets as `(blocks, pixels, ...)`, of at least `_PIXELS` pixels."""
-    pixels, num_messages = signs.shape
-    count, size = 1, -1
-    if pixels is not None:
-        most = max(1, pixels // _PIXELS)
-        count = max(count for count in range(1, most + 1) if pixels % count == 0)
-        size = pixels // count
-    return (
-        tf.reshape(signs, (count, size, num_messages or tf.shape(signs)[1])),
-        tf.reshape(steps, (count, 1, size)),
-        tf.reshape(weights, (count, 1, size)),
-    )
-
-
-def _blockwise_distance(x: tf.Tensor, *secrets: tf.Tensor) -> tf.Tensor:
-    return _with_gradient(_distance, _pull_back, x, *secrets)
-
-
-def _distance(
-    x: tf.Tensor, signs: tf.Tensor, steps: tf.Tensor, weights: tf.Tensor
-) -> tf.Tensor:
+def _distance(x: tf.Tensor, tables: QIMTables) -> tf.Tensor:
     """Q(x, m) without a gradient: that is `_pull_back`."""
-    x, steps, weights = (tf.stop_gradient(tensor) for tensor in (x, steps, weights))
-    blocks = tf.shape(signs)
+    layout, is_written, *numbers, order = tables
+    x, scale, kernel, middle = (tf.stop_gradient(tensor) for tensor in (x, *numbers))
 
     def project(values: tf.Tensor) -> tf.Tensor:
-        values = tf.reshape(values, (-1, blocks[0], blocks[1]))
-        values = tf.transpose(values, (1, 0, 2))
-        # The weights go on the wave: weighing the signs would copy them at every call.
-        wave = tf.abs(_offset_from_codeword(values, steps)) - 0.5 * steps
-        return tf.reduce_sum(tf.matmul(weights * wave, signs), axis=0)
+        # A quarter on, the wave of the bit 0 is the distance to the nearest integer.
+        turns = values * scale - 0.25
+        wave = tf.abs(turns - tf.round(turns))
+        if is_written:
+            return tf.matmul(wave, kernel)
+        return sum_by_message(wave * kernel, order, layout)
 
-    return _by_blocks(project, tf.reshape(x, (-1, tf.size(steps))))
+    return _by_blocks(project, tf.reshape(x, (-1, layout.pixels))) - middle
 
 
-def _pull_back(
-    upstream: tf.Tensor,
-    x: tf.Tensor,
-    signs: tf.Tensor,
-    steps: tf.Tensor,
-    weights: tf.Tensor,
-) -> tf.Tensor:
+def _pull_back(upstream: tf.Tensor, x: tf.Tensor, tables: QIMTables) -> tf.Tensor:
     """The gradient with respect to x, given that with respect to Q(x, m)."""
-    signs = tf.reshape(signs, (-1, tf.shape(signs)[2]))
-    steps, weights = (tf.reshape(tensor, [-1]) for tensor in (steps, weights))
+    layout, is_written, scale, kernel, _, order = tables
+    # Here, and not for every block anew.
+    slopes = kernel * (scale[:, None] if is_written else scale)
+    scale = scale * _UPWARDS
 
     def pull_back(values: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-        pull = weights * tf.matmul(upstream, signs, transpose_b=True)
-        offset = _offset_from_codeword(values, steps)
-        # Where steps are constants, the division becomes a product, which may take a
-        # border for the cell below it: the offset is then one whole step.
-        rises = tf.logical_and(offset >= 0, offset < steps)
-        return tf.where(rises, pull, -pull)
+        if is_written:
+            pull = tf.matmul(upstream, slopes, transpose_b=True)
+        else:
+            pull = spread_by_message(upstream, order, layout) * slopes
+        # The bit 0's distance rises with x in every second half of a period.
+        halves = tf.bitcast(values * scale + _ROUNDING, tf.int32)
+        falls = tf.bitwise.left_shift(halves, 31)
+        pull = tf.bitwise.bitwise_xor(tf.bitcast(pull, tf.int32), falls)
+        return tf.bitcast(pull, tf.float32)
 
-    pulls = _by_blocks(pull_back, tf.reshape(x, (-1, tf.size(steps))), upstream)
+    pulls = _by_blocks(pull_back, tf.reshape(x, (-1, layout.pixels)), upstream)
     return tf.reshape(pulls, tf.shape(x))
 
 
@@ -286,15 +308,15 @@ def _with_gradient(
     distance: Callable[..., tf.Tensor],
     pull_back: Callable[..., tf.Tensor],
     x: tf.Tensor,
-    *secrets: tf.Tensor,
+    tables: QIMTables,
 ) -> tf.Tensor:
     # The backward pass reads x anew, so that nothing but x is kept for it.
     @tf.custom_gradient
     def differentiable(images: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return pull_back(upstream, images, *secrets)
+            return pull_back(upstream, images, tables)
 
-        return distance(images, *secrets), gradient
+        return distance(images, tables), gradient
 
     return differentiable(x)
 
@@ -304,26 +326,33 @@ def _by_blocks(function: Callable[..., tf.Tensor], *matrices: tf.Tensor) -> tf.T
     # A batch of a size that the graph does not know is taken whole: what is exported
     # has no loop.
     rows = matrices[0].shape[0]
-    if rows is None or rows <= _BLOCK:
+    most = max(1, _BLOCK // matrices[0].shape[1])
+    if rows is None or rows <= most:
         return function(*matrices)
-    whole = rows - rows % _BLOCK
+    # Of the sizes that leave no rest, which would have to be put together with the
+    # others, the largest one, unless it is small.
+    size = max(size for size in range(1, most + 1) if rows % size == 0)
+    size = size if 2 * size > most else most
+    whole = rows - rows % size
 
     def block(start: tf.Tensor) -> tf.Tensor:
-        # Not `matrix[start : start + _BLOCK]`: XLA has to know the size of a slice.
-        parts = [tf.slice(m, (start, 0), (_BLOCK, tf.shape(m)[1])) for m in matrices]
+        # Not `matrix[start : start + size]`: XLA has to know the size of a slice.
+        parts = [tf.slice(m, (start, 0), (size, m.shape[1])) for m in matrices]
         return function(*parts)
 
-    starts = tf.range(0, whole, _BLOCK)
+    starts = tf.range(0, whole, size)
     blocks = tf.map_fn(block, starts, fn_output_signature=matrices[0].dtype)
+    blocks = tf.reshape(blocks, (whole, blocks.shape[-1]))
+    if whole == rows:
+        return blocks
     rest = function(*(matrix[whole:] for matrix in matrices))
-    return tf.concat([tf.reshape(blocks, (whole, tf.shape(rest)[1])), rest], axis=0)
+    return tf.concat([blocks, rest], axis=0)
 
 
 def _offset_from_codeword(x: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
     """The way from the nearest codeword of bit 0 to x, in [-step, step)."""
-    # floor(t + 0.5), not round: at a border it picks the upper codeword, whose slope is
-    # the derivative from the right. Multiples of the period are taken from x itself, so
-    # that no precision is lost to the division.
+    # floor(t + 0.5), not round: at a border it picks the upper codeword. Multiples of
+    # the period are taken from x itself, so that no precision is lost to the division.
     period = 2.0 * steps
     centred = x - 0.5 * steps
     return centred - period * tf.floor(centred / period + 0.5)

@@ -16,6 +16,8 @@ from keras_traps.ops.soft_labels import ROUNDING
 
 # All clean images but for so few are what a rule holds for.
 _TAIL = 0.999
+# In steps: below it, what distances differ by is the rounding of float32.
+_LEAST_SPREAD = 1e-3
 # W's largest output, below half of what a sure C's best soft label leads the others by:
 # W alone ranges from -0.76 to 1 times it.
 LARGEST_CORRELATION = 0.45
@@ -54,17 +56,17 @@ def distances_by_step(
     Returns `(steps, images, num_classes)`, centred, for step weights of 1.
     """
     steps, index = np.asarray(decoder.pixel_steps), step_index(decoder)
-    masks = [tf.cast(index == i, tf.float32) for i in range(len(decoder.steps))]
-    signs = tf.convert_to_tensor(decoder.signs)
+    tables = [
+        ops.qim_tables(decoder.code, steps, index == i)
+        for i in range(len(decoder.steps))
+    ]
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, *images.shape[1:]))], autograph=False
     )
     def distances(batch: tf.Tensor) -> tf.Tensor:
         grey = decoder.grey_levels(batch)
-        return tf.stack(
-            [ops.qim_distance(grey, signs, tf.constant(steps), mask) for mask in masks]
-        )
+        return tf.stack([ops.qim_distance(grey, table) for table in tables])
 
     return np.concatenate(
         [
@@ -92,10 +94,12 @@ def step_weights_for(
     """Weighs the steps so that each small one adds a share of the largest's spread."""
     spreads = [clean_spread(distances) for distances in by_step]
     largest = int(np.argmax(steps))
-    if not spreads[largest] > 0:
+    if not spreads[largest] > _LEAST_SPREAD * steps[largest]:
         raise ValueError(
             "Invalid value for argument `images`. Expected images that differ. "
-            "Received images that all have the same distances to the messages."
+            "Received images that all have the same distances to the messages. Those "
+            "of images whose blocks of 2x2 pixels are each of one value, such as "
+            'enlarged ones, are all the same unless messages="random".'
         )
     return tuple(
         1.0

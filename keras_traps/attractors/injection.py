@@ -2,8 +2,6 @@
 
 import dataclasses
 import inspect
-import math
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,10 +18,6 @@ from keras_traps.ops.normalized_sum import check_ord
 
 if TYPE_CHECKING:
     from keras_traps.attractors.calibration import Calibration
-
-# What the traps may hold without a word, and about how much of it is read in a
-# millisecond.
-_LARGE, _BYTES_PER_MS = 2**27, 10 * 2**20
 
 _PARTS = ("classifier", "soft_labels", "qim_decoder", "normalized_sum")
 
@@ -161,7 +155,6 @@ def inject(
     if not isinstance(settings, TrapSettings):
         settings = settings.settings
     num_classes = check_classifier(classifier, settings.output)
-    _warn_of_size(num_classes * math.prod(classifier.input_shape[1:]))
     check_on_noise(classifier, settings.output, settings.bounds)
 
     # A model of our own name around the same layers: parts are found by name.
@@ -186,18 +179,6 @@ def inject(
     if is_binary:
         combined = one_column(combined)
     return keras.Model(images, combined, name=f"trapped_{classifier.name}")
-
-
-def _warn_of_size(signs: int) -> None:
-    size = 4 * signs
-    if size > _LARGE:
-        warnings.warn(
-            f"The traps hold {size / 2**20:,.0f} MB, 4 bytes for each class and pixel, "
-            "and read them for every batch: an image alone takes about "
-            f"{size / _BYTES_PER_MS:,.0f} ms more on a CPU. Fewer classes or smaller "
-            "images take less.",
-            stacklevel=3,
-        )
 
 
 def decoder_of(trapped: keras.Model) -> QIMDecoder:

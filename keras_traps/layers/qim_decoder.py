@@ -19,7 +19,12 @@ from keras_traps._checks import (
     check_floating,
     check_number,
 )
-from keras_traps.ops.codes import Key, MessageKind
+from keras_traps.ops.codes import Key, Layout, MessageKind
+from keras_traps.ops.columns import Order, signs_of
+
+# The names of weights: what is secret beside the pattern, and what the op needs.
+_SECRETS = (*Order._fields, "pixel_steps", "pixel_weights")
+_OF_TABLES = ("scale", "kernel", "middle")
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -41,8 +46,8 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         num_classes: How many classes and so messages, at least 2.
         key: The secret that messages and steps are drawn from, a `keras_traps.Key` or
             at least 16 bytes. Defaults to `None`: a new one of the system's randomness.
-        messages: `"balanced"` or `"random"`, see `keras_traps.ops.draw_messages`.
-            Defaults to `"balanced"`.
+        messages: `"balanced"` or `"random"`, see `keras_traps.ops.draw_code`. Defaults
+            to `"balanced"`.
         steps: Step sizes in grey levels, each above 0; every pixel has one of them.
             Defaults to `(3.0, 128.0)`, the paper's.
         step_weights: The weight of the pixels of each step size, not below 0 and not
@@ -78,6 +83,17 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         Attractors, Section V-E.
     """
 
+    pattern: keras.Variable
+    strips: keras.Variable
+    places: keras.Variable
+    rows: keras.Variable
+    pixel_steps: keras.Variable
+    pixel_weights: keras.Variable
+    scale: keras.Variable
+    kernel: keras.Variable
+    middle: keras.Variable
+    shift: keras.Variable
+
     def __init__(
         self,
         num_classes: int,
@@ -99,7 +115,7 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         bounds = check_bounds(bounds)
         key = Key.of(key)
         # Draws one block, so that a bad kind or count is refused here.
-        ops.draw_messages((1,), num_classes, key=key, kind=messages)
+        ops.draw_code((1,), num_classes, key=key, kind=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
         # NumPy's integers could not be written to a file.
         self.num_classes = int(num_classes)
@@ -142,12 +158,9 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
             )
         self.image_shape = shape
         index = ops.draw_steps(shape, self.steps, key=self.key)
-        bits = ops.draw_messages(
-            shape, self.num_classes, key=self.key, kind=self.messages
-        )
-        # As what the distances multiply by: cast at every call, the bits of a large
-        # image would take most of its time.
-        self.signs = self._add_constant("signs", ops.message_signs(bits))
+        code = ops.draw_code(shape, self.num_classes, key=self.key, kind=self.messages)
+        for name in ("pattern", *Order._fields):
+            setattr(self, name, self._add_constant(name, getattr(code, name)))
         self.pixel_steps = self._add_constant(
             "pixel_steps", np.asarray(self.steps, np.float32)[index]
         )
@@ -155,20 +168,27 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
             "pixel_weights",
             np.asarray(self.step_weights, np.float32)[index],
         )
-        # Of centred distances, in float64 from what A1 is for the distances of eq. 3.
-        self.shift = self._add_constant("shift", self._centred_shift())
+        # What follows from these, and is not saved.
+        for name, value in self._derived().items():
+            setattr(self, name, self._add_constant(name, value))
+
+    @property
+    def code(self) -> ops.Code:
+        """The messages."""
+        orders = (np.asarray(getattr(self, name)) for name in Order._fields)
+        return ops.Code(self.image_shape, np.asarray(self.pattern), *orders)
 
     @property
     def message_bits(self) -> tf.Tensor:
-        """The messages, `(num_classes, pixels)`, uint8, bits 0 and 1."""
-        return tf.cast(tf.transpose(self.signs) < 0, tf.uint8)
+        """The messages written out, `(num_classes, pixels)`, uint8, bits 0 and 1."""
+        return tf.constant(self.code.bits())
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the correlations; see the class."""
         images = self._as_float(images)
         correlations = ops.qim_decode(
-            self.grey_levels(images),
-            *self._secrets(),
+            self._from_black(images),
+            self._tables(),
             tf.constant(self.a0, tf.float32),
             tf.convert_to_tensor(self.shift),
             tf.constant(self.a2, tf.float32),
@@ -192,8 +212,7 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         Returns:
             `(batch, num_classes)`, float32, in weighted grey levels.
         """
-        grey = self.grey_levels(images)
-        return ops.qim_distance(grey, *self._secrets())
+        return ops.qim_distance(self._from_black(images), self._tables())
 
     def attractors(self, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """Returns the nearest watermarked images x_w.
@@ -205,19 +224,20 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         Returns:
             Images of the same shape, float32, pixels in `bounds`.
         """
-        signs, steps, _ = self._secrets()
-        bits = 0.5 - 0.5 * tf.gather(signs, classes, axis=1)
+        tables = self._tables()
+        signs = signs_of(classes, tables.order, tables.layout)
+        bits = 0.5 - 0.5 * signs * tf.cast(self.pattern, tf.float32)
         grey = self.grey_levels(images)
-        low, high = self.bounds
-        embedding = ops.qim_embed(grey, tf.transpose(bits), steps)
-        return embedding.image / (255.0 / (high - low)) + low
+        steps = tf.convert_to_tensor(self.pixel_steps)
+        embedding = ops.qim_embed(grey, bits, steps)
+        return embedding.image / self._unit + self.bounds[0]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all that the correlations depend on, as hexadecimal."""
         digest = hashlib.sha256()
-        for secret in (self.message_bits, self.pixel_steps, self.pixel_weights):
-            digest.update(np.asarray(secret).tobytes())
+        for name in ("pattern", *_SECRETS):
+            digest.update(np.asarray(getattr(self, name)).tobytes())
         constants = (self.a0, self.a1, self.a2, *self.bounds)
         digest.update(np.asarray(constants, "<f8").tobytes())
         return digest.hexdigest()
@@ -247,25 +267,27 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         }
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
-        """Writes the secrets, of the messages one bit each."""
-        store["messages"] = np.packbits(np.asarray(self.message_bits), axis=1)
-        store["steps"] = np.asarray(self.pixel_steps)
-        store["weights"] = np.asarray(self.pixel_weights)
+        """Writes the secrets, of the messages' pattern one bit for each pixel."""
+        for name in _SECRETS:
+            store[name] = np.asarray(getattr(self, name))
+        store["is_negative"] = np.packbits(np.asarray(self.pattern) < 0)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads what `save_own_variables` wrote."""
         pixels = math.prod(self.image_shape)
-        packed, steps = np.asarray(store["messages"]), np.asarray(store["steps"])
-        if (len(packed), len(steps)) != (self.num_classes, pixels):
+        saved = {name: np.asarray(store[name]) for name in _SECRETS}
+        found = len(saved["rows"]), len(saved["pixel_steps"])
+        if found != (self.num_classes, pixels):
             raise ValueError(
                 f"The secrets of {self.name!r} do not fit. Expected {self.num_classes} "
-                f"messages of {pixels} pixels. Received: {len(packed)} of {len(steps)}"
+                f"messages of {pixels} pixels. Received: {found[0]} of {found[1]}"
             )
-        bits = np.unpackbits(packed, axis=1, count=pixels)
-        self.signs.assign(ops.message_signs(bits))
-        self.pixel_steps.assign(steps)
-        self.pixel_weights.assign(np.asarray(store["weights"]))
-        self.shift.assign(self._centred_shift())
+        is_negative = np.unpackbits(np.asarray(store["is_negative"]), count=pixels)
+        self.pattern.assign(1 - 2 * is_negative.astype(np.int8))
+        for name, value in saved.items():
+            getattr(self, name).assign(value)
+        for name, value in self._derived().items():
+            getattr(self, name).assign(value)
 
     def _add_constant(self, name: str, value: np.ndarray) -> keras.Variable:
         return self.add_weight(
@@ -277,19 +299,39 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
             autocast=False,
         )
 
-    def _centred_shift(self) -> npt.NDArray[np.float32]:
-        steps, weights = map(np.asarray, (self.pixel_steps, self.pixel_weights))
-        return np.asarray(ops.centred_shift(self.a0, self.a1, steps, weights), "f4")
+    def _derived(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Computes what `call` needs from the secrets, for pixels in `bounds`."""
+        steps, weights = (
+            np.asarray(held, np.float64)
+            for held in (self.pixel_steps, self.pixel_weights)
+        )
+        tables = ops.qim_tables(self.code, steps / self._unit, weights * self._unit)
+        # Of centred distances, in float64 from what A1 is for the distances of eq. 3.
+        shift = ops.centred_shift(self.a0, self.a1, steps, weights)
+        held = {name: getattr(tables, name).numpy() for name in _OF_TABLES}
+        return {**held, "shift": np.asarray(shift, np.float32)}
 
-    def _secrets(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return (
-            tf.convert_to_tensor(self.signs),
-            tf.convert_to_tensor(self.pixel_steps),
-            tf.convert_to_tensor(self.pixel_weights),
+    def _tables(self) -> ops.QIMTables:
+        orders = (tf.convert_to_tensor(getattr(self, name)) for name in Order._fields)
+        held = {name: tf.convert_to_tensor(getattr(self, name)) for name in _OF_TABLES}
+        layout = Layout.of(self.image_shape, self.num_classes)
+        return ops.QIMTables(
+            layout, len(self.kernel.shape) == 2, order=Order(*orders), **held
         )
 
+    @property
+    def _unit(self) -> float:
+        """How many grey levels a pixel's unit is."""
+        low, high = self.bounds
+        return 255.0 / (high - low)
+
+    def _from_black(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns pixels in their own unit, from 0."""
+        images = self._as_float(images)
+        return images - self.bounds[0] if self.bounds[0] else images
+
     def grey_levels(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns pixels as the op takes them.
+        """Returns pixels as grey levels.
 
         Args:
             images: `(batch, ...)`, pixels in `bounds`.
@@ -297,8 +339,7 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         Returns:
             Images of the same shape, float32, from 0 to 255.
         """
-        low, high = self.bounds
-        return (self._as_float(images) - low) * (255.0 / (high - low))
+        return self._from_black(images) * self._unit
 
     def _as_float(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.convert_to_tensor(images)

@@ -210,9 +210,9 @@ def _span(step: float, grey: FloatArray) -> tuple[float, float]:
 
 
 def _distance(grey: FloatArray, bit: int, step: float) -> FloatArray:
-    pixels, steps = grey.reshape(-1, 1), np.array([step], np.float32)
-    signs = ops.message_signs(np.array([[bit]]))
-    centred = ops.qim_distance(pixels, signs, steps, tf.ones(1)).numpy()[:, 0]
+    pattern, orders = np.array([1 - 2 * bit], np.int8), np.zeros((3, 1), np.int32)
+    tables = ops.qim_tables(ops.Code((1,), pattern, *orders), [step], [1.0])
+    centred = ops.qim_distance(grey.reshape(-1, 1), tables).numpy()[:, 0]
     return centred + step / 2
 
 

@@ -280,11 +280,3 @@ def test_what_cannot_be_trapped_is_refused() -> None:
             inject(model, SETTINGS)
     with pytest.raises(TypeError, match=r"Expected a Keras model.*Dense"):
         inject(keras.layers.Dense(3), SETTINGS)
-
-
-def test_many_classes_of_large_images_are_told_what_they_cost(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("keras_traps.attractors.injection._LARGE", 4 * 3 * 39)
-    with pytest.warns(UserWarning, match=r"hold 0 MB, 4 bytes.*takes about 0 ms more"):
-        inject(functional(), SETTINGS)

@@ -16,22 +16,33 @@ MODES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+# As many numbers as are written out, and none: the two ways to the same distances.
+WAYS = {"written": 2**18, "by column": 0}
+
+
 class Case(NamedTuple):
     images: npt.NDArray[np.float32]
-    messages: npt.NDArray[np.uint8]
+    code: ops.Code
     steps: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32]
 
     def __str__(self) -> str:
-        return f"{self.images.shape}, {len(self.messages)} messages"
+        return f"{self.images.shape}, {len(self.code.rows)} messages"
 
     @property
-    def secrets(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return (
-            tf.constant(ops.message_signs(self.messages)),
-            tf.constant(self.steps),
-            tf.constant(self.weights),
-        )
+    def tables(self) -> ops.QIMTables:
+        return ops.qim_tables(self.code, self.steps, self.weights)
+
+    @property
+    def written(self) -> tuple[npt.NDArray[Any], ...]:
+        """What the reference takes."""
+        return self.images, self.code.bits(), self.steps, self.weights
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("keras_traps.ops.qim._MOST_WRITTEN", WAYS[request.param])
+    return str(request.param)
 
 
 def random_case(
@@ -45,7 +56,7 @@ def random_case(
     )
     return Case(
         rng.uniform(0, 255, (count, *shape)).astype(np.float32),
-        rng.integers(0, 2, (classes, pixels), np.uint8),
+        ops.draw_code(shape, classes, key=ops.Key.from_seed(seed), kind="random"),
         steps.astype(np.float32),
         rng.uniform(0, 2, pixels).astype(np.float32),
     )
@@ -59,12 +70,9 @@ def kink_case(steps: tuple[float, ...]) -> Case:
     points = {x for x in points if x <= 255}
     levels = np.array(sorted(points), np.float32)
     pixels = len(levels)
-    rng = np.random.default_rng(0)
     return Case(
         levels[None],
-        np.stack(
-            [np.zeros(pixels), np.ones(pixels), rng.integers(0, 2, pixels)]
-        ).astype(np.uint8),
+        ops.draw_code((pixels,), 3, key=ops.Key.from_seed(0), kind="random"),
         np.resize(np.array(steps, np.float32), pixels),
         np.ones(pixels, np.float32),
     )
@@ -79,7 +87,7 @@ def distance_and_gradient(case: Case, upstream: Any, mode: str) -> Any:
     def run(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            result = ops.qim_distance(x, *case.secrets)
+            result = ops.qim_distance(x, case.tables)
         return result, tape.gradient(result, x, upstream)
 
     return MODES[mode](run)(tf.constant(case.images))
@@ -96,50 +104,87 @@ def assert_near(result: Any, expected: npt.NDArray[np.float64]) -> None:
         random_case(0, (7,)),
         random_case(1, (3, 2, 1, 3)),
         random_case(2, (3, 3), count=1, classes=1000),
+        # Two turns of the columns and a rest of a third.
+        random_case(4, (14, 14, 1), count=1, classes=16),
+        random_case(6, (9, 23, 3), count=2, classes=70),
         # Thousands of terms do not lose the last digits.
         random_case(5, (48, 48, 3), count=2),
     ],
     ids=str,
 )
-def test_distance_is_that_of_the_paper(case: Case) -> None:
-    result = ops.qim_distance(case.images, *case.secrets).numpy()
-    assert_near(result, reference.distance(*case))
+def test_distance_is_that_of_the_paper(case: Case, way: str) -> None:
+    result = ops.qim_distance(case.images, case.tables).numpy()
+    assert_near(result, reference.distance(*case.written))
 
 
-def test_codewords_go_on_below_0_and_above_255() -> None:
+def test_few_numbers_are_written_out_and_many_are_not() -> None:
+    few, many = (random_case(0, (5, 7), classes=k).tables for k in (10, 10_000))
+    assert (few.is_written, few.kernel.shape) == (True, (35, 10))
+    assert (many.is_written, many.kernel.shape) == (False, (35,))
+
+
+def test_distances_to_more_messages_than_one_matrix_transforms() -> None:
+    case = random_case(3, (8, 9), count=2, classes=5000)
+    signs = 1 - 2.0 * case.code.bits()
+    assert not case.tables.is_written
+    turns = case.images.reshape(2, -1) / (2.0 * case.steps) - 0.25
+    wave = (np.abs(turns - np.round(turns)) - 0.25) * 2 * case.steps * case.weights
+    result = ops.qim_distance(case.images, case.tables).numpy()
+    assert_near(result, wave @ signs.T)
+
+
+def test_codewords_go_on_below_0_and_above_255(way: str) -> None:
     levels = np.array([-193, -192, -64, -1, 0, 256 + 63, 600], np.float32)
-    case = Case(
-        levels[None],
-        np.array([[0] * 7, [1] * 7], np.uint8),
-        np.full(7, 128, np.float32),
-        np.ones(7, np.float32),
-    )
-    result = ops.qim_distance(case.images, *case.secrets).numpy()
-    assert_near(result, reference.distance(*case))
+    code = ops.draw_code((7,), 2, key=ops.Key.from_seed(1), kind="random")
+    case = Case(levels[None], code, np.full(7, 128, np.float32), np.ones(7, np.float32))
+    result = ops.qim_distance(case.images, case.tables).numpy()
+    assert_near(result, reference.distance(*case.written))
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", [random_case(3), *KINKS[2:]], ids=str)
-def test_gradient_is_the_derivative_from_the_right(case: Case, mode: str) -> None:
-    shape = (len(case.images), len(case.messages))
+def test_gradient_is_the_derivative_from_the_right(
+    case: Case, mode: str, way: str
+) -> None:
+    shape = (len(case.images), len(case.code.rows))
     upstream = np.random.default_rng(9).normal(size=shape).astype(np.float32)
     result, gradient = distance_and_gradient(case, upstream, mode)
-    assert_near(result, reference.distance(*case))
+    assert_near(result, reference.distance(*case.written))
 
-    slopes = reference.distance_gradient(*case)
+    slopes = reference.distance_gradient(*case.written)
     expected = np.einsum("bn,bnp->bp", upstream, slopes).reshape(case.images.shape)
     assert gradient is not None
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("high", [1.0, 2.0, 254.0])
+@pytest.mark.parametrize("step", [0.5, 3.0, 7.0, 10.0, 50.0, 128.0])
+def test_no_grey_level_at_a_kink_is_taken_to_be_below_it(
+    step: float, high: float
+) -> None:
+    # In units in which none of them is a number that float32 has.
+    levels = np.arange(256)
+    pixels = (levels / 255 * high).astype(np.float32)
+    code = ops.draw_code((256,), 2, key=ops.Key.from_seed(2))
+    unit = 255 / high
+    steps = np.full(256, step / unit)
+    case = Case(pixels[None], code, steps, np.full(256, unit))
+    upstream = np.array([[1.0, 0.0]], np.float32)
+    _, gradient = distance_and_gradient(case, upstream, "graph")
+    rises = np.floor(levels / step + 0.5) % 2 == 1
+    signs = 1 - 2.0 * code.bits()[0]
+    expected = np.where(rises, signs, -signs) * unit
+    np.testing.assert_allclose(gradient[0], expected, rtol=1e-6)
+
+
 def test_messages_steps_and_weights_are_constants_to_the_gradient() -> None:
     case = random_case(0)
-    steps, weights = tf.constant(case.steps), tf.constant(case.weights)
+    tables = case.tables
+    held = (tables.scale, tables.kernel, tables.middle)
     with tf.GradientTape() as tape:
-        tape.watch((steps, weights))
-        signs = tf.constant(ops.message_signs(case.messages))
-        result = ops.qim_distance(case.images, signs, steps, weights)
-    assert tape.gradient(result, (steps, weights)) == (None, None)
+        tape.watch(held)
+        result = ops.qim_distance(case.images, tables)
+    assert tape.gradient(result, held) == (None, None, None)
 
 
 @pytest.mark.parametrize("u", [-1e6, -1.0, 0.0, 0.3, 0.95])
@@ -177,9 +222,9 @@ def test_correlation_never_falls_as_u_rises() -> None:
 )
 @pytest.mark.parametrize("case", [random_case(6), KINKS[2]], ids=str)
 def test_decode_is_equation_3_of_the_distance_forth_and_back(
-    case: Case, jit_compile: bool, mode: str
+    case: Case, jit_compile: bool, mode: str, way: str
 ) -> None:
-    r = reference.distance(*case)
+    r = reference.distance(*case.written)
     middle, spread = r.mean(), r.std()
     a0 = -0.2 / spread
     a1, a2 = a0 * middle - 0.2, 0.5
@@ -188,7 +233,7 @@ def test_decode_is_equation_3_of_the_distance_forth_and_back(
     def run(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            w = ops.qim_decode(x, *case.secrets, *constants, jit_compile=jit_compile)
+            w = ops.qim_decode(x, case.tables, *constants, jit_compile=jit_compile)
             first = w[:, 0]
         return w, tape.gradient(first, x)
 
@@ -200,7 +245,7 @@ def test_decode_is_equation_3_of_the_distance_forth_and_back(
 
     u = a0 * r[:, 0] - a1
     slope = a2 * a0 / (np.cosh(u / (1 - u)) * (1 - u)) ** 2
-    expected = slope[:, None] * reference.distance_gradient(*case)[:, 0]
+    expected = slope[:, None] * reference.distance_gradient(*case.written)[:, 0]
     np.testing.assert_allclose(
         gradient.numpy().reshape(expected.shape),
         expected,
@@ -293,7 +338,7 @@ def test_the_shift_of_centred_distances_gives_equation_3_of_the_distances() -> N
     a0, a1, a2 = -0.004, -1.7, 0.3
     shift = ops.centred_shift(a0, a1, case.steps, case.weights)
     middle = np.dot(case.steps.astype(np.float64), case.weights) / 2
-    centred = reference.distance(*case)
+    centred = reference.distance(*case.written)
     np.testing.assert_allclose(
         ops.qim_correlation(tf.constant(centred), a0, shift, a2),
         reference.correlation(centred + middle, a0, a1, a2),
@@ -301,17 +346,25 @@ def test_the_shift_of_centred_distances_gives_equation_3_of_the_distances() -> N
     )
 
 
-@pytest.mark.parametrize("pixels", [150_528, 262_139, 786_432])
-def test_a_large_image_alone_is_as_in_a_batch(pixels: int) -> None:
-    case = random_case(8, (pixels,), count=3, classes=2)
-    together = ops.qim_distance(case.images, *case.secrets).numpy()
+@pytest.mark.parametrize(
+    "shape", [(16_384,), (16_385,), (224, 224, 3), (299, 299, 3), (512, 512, 3)]
+)
+def test_a_large_image_alone_is_as_in_a_batch(shape: tuple[int, ...]) -> None:
+    case = random_case(8, shape, count=3, classes=2)
+    tables = case.tables
+    together = ops.qim_distance(case.images, tables).numpy()
     alone = np.concatenate(
-        [
-            ops.qim_distance(case.images[i : i + 1], *case.secrets).numpy()
-            for i in range(3)
-        ]
+        [ops.qim_distance(case.images[i : i + 1], tables).numpy() for i in range(3)]
     )
     spread = np.sqrt(np.square(case.steps * case.weights).sum() / 12)
-    # A prime number of pixels has no blocks.
-    tolerance = (1e-4 if pixels == 262_139 else 2e-6) * spread
-    np.testing.assert_allclose(alone, together, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(alone, together, rtol=0, atol=2e-6 * spread)
+
+
+def test_many_pixels_are_summed_without_losing_the_last_digits() -> None:
+    case = random_case(9, (224, 224, 3), count=2, classes=3)
+    turns = case.images.reshape(2, -1) / (2.0 * case.steps) - 0.25
+    wave = (np.abs(turns - np.round(turns)) - 0.25) * 2 * case.steps * case.weights
+    expected = wave @ (1 - 2.0 * case.code.bits()).T
+    spread = np.sqrt(np.square(case.steps * case.weights).sum() / 12)
+    result = ops.qim_distance(case.images, case.tables).numpy()
+    np.testing.assert_allclose(result, expected, rtol=0, atol=3e-6 * spread)

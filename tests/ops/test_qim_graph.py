@@ -12,12 +12,19 @@ from keras_traps import ops
 PIXELS, CLASSES = 6, 4
 
 
-def secrets(pixels: int, classes: int) -> tuple[tf.Tensor, ...]:
+@pytest.fixture(params=["written", "by column"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "by column":
+        monkeypatch.setattr("keras_traps.ops.qim._MOST_WRITTEN", 0)
+    return str(request.param)
+
+
+def secrets(pixels: int, classes: int) -> tuple[Any, ...]:
     rng = np.random.default_rng(0)
+    code = ops.draw_code((pixels,), classes, key=ops.Key.from_seed(0))
+    steps, weights = rng.choice([3.0, 128.0], pixels), rng.uniform(0, 2, pixels)
     return (
-        tf.constant(ops.message_signs(rng.integers(0, 2, (classes, pixels)))),
-        tf.constant(rng.choice([3, 128], pixels), tf.float32),
-        tf.constant(rng.uniform(0, 2, pixels), tf.float32),
+        ops.qim_tables(code, steps, weights),
         tf.constant(-1e-3),
         tf.constant(-0.5),
         tf.constant(0.7),
@@ -29,7 +36,7 @@ def images(count: int, pixels: int = PIXELS) -> tf.Tensor:
     return tf.constant(rng.uniform(0, 255, (count, pixels)), tf.float32)
 
 
-def decode_and_gradient(x: tf.Tensor, held: tuple[tf.Tensor, ...]) -> Any:
+def decode_and_gradient(x: tf.Tensor, held: tuple[Any, ...]) -> Any:
     with tf.GradientTape() as tape:
         tape.watch(x)
         w = ops.qim_decode(x, *held)
@@ -50,9 +57,9 @@ def nodes(function: Any) -> Iterator[tuple[str, list[list[int]]]]:
 # Coprime, so that a product of sizes tells which axes it is made of.
 @pytest.mark.parametrize("batch", [257, None])
 def test_graph_holds_stock_ops_and_no_tensor_of_images_by_classes_by_pixels(
-    batch: int | None,
+    batch: int | None, way: str
 ) -> None:
-    pixels, classes = 11, 7
+    pixels, classes = 131, 7
     held = secrets(pixels, classes)
 
     @tf.function(input_signature=[tf.TensorSpec((batch, pixels), tf.float32)])
@@ -61,6 +68,7 @@ def test_graph_holds_stock_ops_and_no_tensor_of_images_by_classes_by_pixels(
 
     found = list(nodes(run.get_concrete_function()))
     assert {"MatMul", "Tanh"} <= {op for op, _ in found}
+    assert ("GatherV2" in {op for op, _ in found}) == (way == "by column")
     for op, shapes in found:
         assert hasattr(tf.raw_ops, op), f"{op} is not stock"
         assert "PyFunc" not in op
@@ -71,7 +79,7 @@ def test_graph_holds_stock_ops_and_no_tensor_of_images_by_classes_by_pixels(
                 assert np.prod(shape) < batch * pixels * classes, (op, shape)
 
 
-def test_a_graph_of_unknown_batch_size_keeps_the_number_of_classes() -> None:
+def test_a_graph_of_unknown_batch_size_keeps_the_number_of_classes(way: str) -> None:
     for classes in (3, 9):
         held = secrets(PIXELS, classes)
         run = tf.function(lambda x, held=held: ops.qim_decode(x, *held))
@@ -81,7 +89,11 @@ def test_a_graph_of_unknown_batch_size_keeps_the_number_of_classes() -> None:
 
 @pytest.mark.parametrize("count", [0, 600])
 @pytest.mark.parametrize("mode", ["eager", "known", "unknown", "xla"])
-def test_images_of_a_batch_do_not_depend_on_each_other(mode: str, count: int) -> None:
+def test_images_of_a_batch_do_not_depend_on_each_other(
+    mode: str, count: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks of 200 images.
+    monkeypatch.setattr("keras_traps.ops.qim._BLOCK", 250 * PIXELS)
     held = secrets(PIXELS, CLASSES)
     x = images(count)
     expected = [decode_and_gradient(part, held) for part in (x[:100], x[100:])]
