@@ -2,7 +2,7 @@
 
 Example:
     python -m benchmarks.overhead --repeats=50 --output=docs/results/benchmark_overhead
-    python -m benchmarks.overhead --resnet50 --side=224 --classes=100 --batch_size=1
+    python -m benchmarks.overhead --model=MobileNetV2 --classes=1000 --batch_size=1
 """
 
 import functools
@@ -33,12 +33,15 @@ _SETTINGS = TrapSettings(
 )
 
 
-def classifier(*, resnet50: bool, side: int, classes: int) -> keras.Model:
-    """Builds a bare classifier, with random weights."""
+_OURS = "cifar10_resnet20"
+
+
+def classifier(name: str, *, side: int, classes: int) -> keras.Model:
+    """Builds a bare classifier, ours or one of Keras, with random weights."""
     keras.utils.set_random_seed(0)
-    if not resnet50:
+    if name == _OURS:
         return cifar10_resnet20()
-    return keras.applications.ResNet50(
+    return getattr(keras.applications, name)(
         weights=None,
         input_shape=(side, side, 3),
         classes=classes,
@@ -70,15 +73,16 @@ def measure(bare: keras.Model, batch_size: int, *, repeats: int) -> list[_measur
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     """Defines this script's flags."""
-    flags.DEFINE_boolean(
-        "resnet50",
-        False,
-        "Whether it is ResNet50, not CIFAR-10's ResNet-20.",
+    flags.DEFINE_enum(
+        "model",
+        _OURS,
+        [_OURS, "MobileNetV2", "ResNet50"],
+        "Which classifier.",
         flag_values=values,
     )
     for name, default, help_text in (
-        ("side", 224, "Height and width of ResNet50's images."),
-        ("classes", 100, "ResNet50's classes."),
+        ("side", 224, "Height and width of the images of Keras' classifiers."),
+        ("classes", 100, "Their classes."),
         ("batch_size", 256, "Images in a batch."),
     ):
         flags.DEFINE_integer(
@@ -90,9 +94,7 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """Runs the benchmark; see `_measure.run`."""
-    bare = classifier(
-        resnet50=values.resnet50, side=values.side, classes=values.classes
-    )
+    bare = classifier(values.model, side=values.side, classes=values.classes)
     _measure.run(
         "benchmarks.overhead",
         argv,

@@ -11,7 +11,7 @@ from absl import app, flags
 
 from benchmarks import _measure, luring, overhead, qim, serving
 
-TINY = qim.Size(images=300, pixels=48, messages=3)
+TINY = qim.Size(images=300, side=4, channels=3, messages=3)
 FUSED = [name for name in qim.DECODERS if name != "literal broadcast"]
 
 
@@ -40,19 +40,30 @@ def test_the_correlations_that_are_compared_are_spread_and_not_cut_off() -> None
 
 def test_the_decoders_table_has_all_rows_and_numbers() -> None:
     rows = qim.measure(TINY, repeats=1, memory=False)
-    assert [row["name"] for row in rows] == ["reading the input once", *qim.DECODERS]
-    for row in rows[1:]:
+    reading, writing, *decoders = rows
+    assert reading["forward_ms"] > 0
+    assert writing["gradient_readings"] > 0
+    assert [row["name"] for row in decoders] == list(qim.DECODERS)
+    for row in decoders:
         for way in ("forward", "gradient"):
             for number in ("ms", "readings", "speedup"):
                 assert row[f"{way}_{number}"] > 0
     assert rows[-1]["forward_speedup"] == rows[-1]["gradient_speedup"] == 1
 
 
+def test_without_the_formula_as_it_stands_no_messages_are_written_out() -> None:
+    _, secrets, *_ = qim.inputs(TINY, literal=False)
+    assert secrets.bits.shape == ()
+    rows = qim.measure(TINY, repeats=1, memory=False, literal=False)
+    assert [row["name"] for row in rows[2:]] == FUSED
+    assert all("forward_speedup" not in row for row in rows)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_counted_in_inputs_in_a_process_of_its_own() -> None:
     # One distance per image, message and pixel: 32 inputs, less what malloc had left.
-    size = qim.Size(images=256, pixels=1024, messages=32)
+    size = qim.Size(images=256, side=32, channels=1, messages=32)
     forward, gradient = qim.memory_of("literal broadcast", size)
     assert 24 < forward < gradient
 
@@ -129,6 +140,12 @@ def test_a_table_shows_a_dash_where_a_number_is_missing() -> None:
         "| a | 1.2 |",
         "| b | – |",
     ]
+
+
+def test_the_overhead_of_a_classifier_of_keras_is_that_of_its_size() -> None:
+    bare = overhead.classifier("MobileNetV2", side=32, classes=7)
+    assert bare.input_shape == (None, 32, 32, 3)
+    assert bare.output_shape == (None, 7)
 
 
 @pytest.mark.parametrize(
