@@ -212,7 +212,12 @@ def test_keras_reads_models_of_ours_in_whatever_order_they_are_imported(
 ) -> None:
     path = tmp_path / "trapped.keras"
     digits_defence.trapped.save(path)
-    done = run(f"{imports}; keras.saving.load_model({str(path)!r}, compile=False)")
+    names = {name for name in keras.saving.get_custom_objects() if "traps>" in name}
+    assert "keras_traps>LuredClassifier" in names
+    done = run(
+        f"{imports}; keras.saving.load_model({str(path)!r}, compile=False)\n"
+        f"assert {names} <= {{*keras.saving.get_custom_objects()}}"
+    )
     assert done.returncode == 0, done.stderr
 
 

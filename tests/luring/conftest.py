@@ -93,14 +93,21 @@ def small_classifier(
 
 
 def grey_lured(
-    target: keras.Model, *, bounds: tuple[float, float] = GREY, **settings: Any
+    target: keras.Model,
+    *,
+    bounds: tuple[float, float] = GREY,
+    run_eagerly: bool = False,
+    **settings: Any,
 ) -> LuredClassifier:
-    """A classifier of 8x8 images behind one convolution."""
+    """A classifier of 8x8 images behind one convolution.
+
+    A few steps take less than their trace: `run_eagerly` where that is not the matter.
+    """
     keras.utils.set_random_seed(0)
     network = layers.Conv2D(1, 3, padding="same", activation="sigmoid")
     lure = LuringInput(network=network, bounds=bounds)
     model = LuredClassifier(target, lure, **settings)
-    model.compile(keras.optimizers.Adam(0.01))
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=run_eagerly)
     return model
 
 

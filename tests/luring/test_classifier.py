@@ -527,10 +527,11 @@ def test_the_range_of_pixels_changes_nothing_that_p_learns(
     unit = small_classifier()
     unit.set_weights(grey_target.get_weights())
     answers = []
-    for model, images in (
-        (grey_lured(unit, bounds=(0.0, 1.0)), grey_digits.images),
-        (grey_lured(grey_target), np.asarray(grey_digits.pixels)),
+    for target, bounds, images in (
+        (unit, (0.0, 1.0), grey_digits.images),
+        (grey_target, GREY, np.asarray(grey_digits.pixels)),
     ):
+        model = grey_lured(target, bounds=bounds, run_eagerly=True)
         model.fit(images, batch_size=100, shuffle=False, verbose=0)
         answers.append(answers_to(model, images))
     np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=1e-5)
@@ -554,7 +555,7 @@ def test_data_sets_of_integers_train_as_an_array(
     )
     histories = []
     for given in (pairs, (data,), (answered,)):
-        model = grey_lured(grey_target)
+        model = grey_lured(grey_target, run_eagerly=True)
         fit: dict[str, Any] = {"shuffle": False, "verbose": 0}
         if given is pairs:
             fit["batch_size"] = 40
@@ -638,7 +639,7 @@ def test_one_output_is_two_classes(ends: str, grey_digits: Dataset) -> None:
     np.testing.assert_array_equal(answers.answer, second)
     np.testing.assert_array_equal(answers.runner_up, 1 - second)
 
-    model = grey_lured(target, bounds=(0.0, 1.0), output=output)
+    model = grey_lured(target, bounds=(0.0, 1.0), output=output, run_eagerly=True)
     assert model.output_shape == (None, 1)
     fit: dict[str, Any] = {"batch_size": 20, "epochs": 4, "verbose": 0}
     history = model.fit(images, second[:, None], **fit).history
@@ -669,7 +670,7 @@ def test_images_of_other_shapes_are_lured(
             LuredClassifier(target, lure)
         lure = layers.Dense(64, activation="sigmoid")
     model = LuredClassifier(target, lure)
-    model.compile(keras.optimizers.Adam(1e-2))
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
     model.fit(images, verbose=0)
     model.save(tmp_path / "lured.keras")
     loaded = keras.saving.load_model(tmp_path / "lured.keras")
