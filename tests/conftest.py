@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     import keras
@@ -42,6 +43,26 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_call() -> None:
     """Does so for the test itself, whichever of its fixtures were built before."""
     _seed()
+
+
+class _ByFixture(LoadFileScheduling):
+    """Gives a worker a whole file, or all files that share what takes long to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        for folder in ("tests/recipes/", "tests/serving/"):
+            if nodeid.startswith(folder):
+                return folder
+        return str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: Any
+) -> LoadFileScheduling | None:
+    """Has the same fixtures not made by each worker, with `--dist loadfile`."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    return _ByFixture(config, log)
 
 
 @pytest.fixture(scope="session")
