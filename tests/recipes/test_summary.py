@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 @pytest.fixture
 def reports() -> list[dict[str, Any]]:
     """The published reports of three keys."""
-    paths = [RESULTS / f"mnist_seed{seed}" / "report.json" for seed in range(3)]
+    paths = [RESULTS / f"mnist_key{key}" / "report.json" for key in range(3)]
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
