@@ -95,11 +95,16 @@ def export(arguments: Flags) -> None:
         check_data(model, test, name="--model")
         if arguments.lure is None:
             clean = train.take(min(arguments.num_images, len(train)), seed=0)
-            model, parts, metrics = _trapped(arguments, model, clean, test)
+            held_out = clean
+            if arguments.analyzer is None:
+                held_out, test = trapping.hold_out(clean, test, [arguments.fpr])
+            model, parts, metrics = _trapped(arguments, model, clean, held_out, test)
             bounds = parts["analyzer"].bounds
             note = (
                 f"What was not given by a file was set on {len(clean)} training "
-                "images. The analyzer's nominal false-positive rate is "
+                f"images, and thresholds on {len(held_out)} "
+                f"{'of these' if held_out is clean else 'other test images'}. "
+                "The analyzer's nominal false-positive rate is "
                 f"{parts['analyzer'].thresholds.fpr:.1%}."
             )
         else:
@@ -141,7 +146,11 @@ def export(arguments: Flags) -> None:
 
 
 def _trapped(
-    arguments: Flags, model: keras.Model, clean: Dataset, test: Dataset
+    arguments: Flags,
+    model: keras.Model,
+    clean: Dataset,
+    held_out: Dataset,
+    test: Dataset,
 ) -> tuple[keras.Model, dict[str, Any], dict[str, float]]:
     """Returns the trapped model, its analyzer and what was measured of both."""
     from keras_traps import ForensicAnalyzer, calibrate, inject
@@ -168,7 +177,6 @@ def _trapped(
         trapping.keep_key(arguments, key)
     bounds = find_bounds(model, arguments.bounds)
     if arguments.analyzer is None:
-        held_out, test = trapping.hold_out(clean, test, [arguments.fpr])
         images = for_model(model, held_out.images, bounds)
         analyzer = ForensicAnalyzer(model).fit(images, fpr=arguments.fpr)
     else:

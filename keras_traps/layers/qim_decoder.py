@@ -175,8 +175,10 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
     @property
     def code(self) -> ops.Code:
         """The messages."""
-        orders = (np.asarray(getattr(self, name)) for name in Order._fields)
-        return ops.Code(self.image_shape, np.asarray(self.pattern), *orders)
+        # Also while a function is traced.
+        with tf.init_scope():
+            orders = [np.asarray(getattr(self, name)) for name in Order._fields]
+            return ops.Code(self.image_shape, np.asarray(self.pattern), *orders)
 
     @property
     def message_bits(self) -> tf.Tensor:
