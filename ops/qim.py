@@ -67,8 +67,6 @@ class QIMTables(NamedTuple):
         kernel: float32, the weighted period with its sign, that of the pattern,
             `(pixels,)`, or those of the messages that are written out,
             `(pixels, num_classes)`.
-        middle: `(num_classes,)`, float32: the sum of what centring takes from the
-            waves, with the signs of the message.
         order: The secret orders of the code.
     """
 
@@ -76,7 +74,6 @@ class QIMTables(NamedTuple):
     is_written: bool
     scale: tf.Tensor
     kernel: tf.Tensor
-    middle: tf.Tensor
     order: Order
 
 
@@ -95,23 +92,20 @@ def qim_tables(code: Code, steps: npt.ArrayLike, weights: npt.ArrayLike) -> QIMT
     periods = 2.0 * np.asarray(steps, np.float64)
     kernel = code.pattern * np.asarray(weights, np.float64) * periods
     layout = code.layout
+    is_written = (
+        layout.pixels <= _MOST_PIXELS
+        and layout.pixels * layout.classes <= _MOST_WRITTEN
+    )
+    if is_written:
+        kernel = ((1.0 - 2.0 * code.bits()) * code.pattern * kernel).T
     # A layer may be built while a graph is.
     with tf.init_scope():
-        order = Order(*map(tf.constant, (code.strips, code.places, code.rows)))
-        middle = 0.25 * sum_by_message(tf.constant(kernel[None]), order, layout)[0]
-        is_written = (
-            layout.pixels <= _MOST_PIXELS
-            and layout.pixels * layout.classes <= _MOST_WRITTEN
-        )
-        if is_written:
-            kernel = ((1.0 - 2.0 * code.bits()) * code.pattern * kernel).T
         return QIMTables(
             layout,
             is_written,
             tf.constant(1.0 / periods, tf.float32),
             tf.constant(kernel, tf.float32),
-            tf.cast(middle, tf.float32),
-            order,
+            Order(*map(tf.constant, (code.strips, code.places, code.rows))),
         )
 
 
@@ -264,23 +258,24 @@ def qim_embed(x: tf.Tensor, message: tf.Tensor, steps: tf.Tensor) -> Embedding:
 
 def _distance(x: tf.Tensor, tables: QIMTables) -> tf.Tensor:
     """Q(x, m) without a gradient: that is `_pull_back`."""
-    layout, is_written, *numbers, order = tables
-    x, scale, kernel, middle = (tf.stop_gradient(tensor) for tensor in (x, *numbers))
+    layout, is_written, scale, kernel, order = tables
+    x, scale, kernel = (tf.stop_gradient(tensor) for tensor in (x, scale, kernel))
 
     def project(values: tf.Tensor) -> tf.Tensor:
-        # A quarter on, the wave of the bit 0 is the distance to the nearest integer.
+        # A quarter back, the wave of the bit 0 is the distance to the nearest integer.
+        # Centred here and not in the sums: of black images nothing is left to round.
         turns = values * scale - 0.25
-        wave = tf.abs(turns - tf.round(turns))
+        wave = tf.abs(turns - tf.round(turns)) - 0.25
         if is_written:
             return tf.matmul(wave, kernel)
         return sum_by_message(wave * kernel, order, layout)
 
-    return _by_blocks(project, tf.reshape(x, (-1, layout.pixels))) - middle
+    return _by_blocks(project, tf.reshape(x, (-1, layout.pixels)))
 
 
 def _pull_back(upstream: tf.Tensor, x: tf.Tensor, tables: QIMTables) -> tf.Tensor:
     """The gradient with respect to x, given that with respect to Q(x, m)."""
-    layout, is_written, scale, kernel, _, order = tables
+    layout, is_written, scale, kernel, order = tables
     # Here, and not for every block anew.
     slopes = kernel * (scale[:, None] if is_written else scale)
     scale = scale * _UPWARDS

@@ -24,7 +24,7 @@ from keras_traps.ops.columns import Order, signs_of
 
 # The names of weights: what is secret beside the pattern, and what the op needs.
 _SECRETS = (*Order._fields, "pixel_steps", "pixel_weights")
-_OF_TABLES = ("scale", "kernel", "middle")
+_OF_TABLES = ("scale", "kernel")
 
 
 @keras.saving.register_keras_serializable(package="keras_traps")
@@ -91,7 +91,6 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
     pixel_weights: keras.Variable
     scale: keras.Variable
     kernel: keras.Variable
-    middle: keras.Variable
     shift: keras.Variable
 
     def __init__(

@@ -186,7 +186,7 @@ def test_nothing_is_trainable_even_where_all_is_asked_to_be() -> None:
     assert model.trainable_variables == []
     model.trainable = True
     assert model.trainable_variables == []
-    assert len(model.non_trainable_variables) == 10
+    assert len(model.non_trainable_variables) == 9
 
 
 def decoder_with(**changes: Any) -> QIMDecoder:
