@@ -182,7 +182,7 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
     @property
     def message_bits(self) -> tf.Tensor:
         """The messages written out, `(num_classes, pixels)`, uint8, bits 0 and 1."""
-        return tf.constant(self.code.bits())
+        return tf.cast(self._signs(tf.range(self.num_classes)) < 0, tf.uint8)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the correlations; see the class."""
@@ -225,9 +225,7 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         Returns:
             Images of the same shape, float32, pixels in `bounds`.
         """
-        tables = self._tables()
-        signs = signs_of(classes, tables.order, tables.layout)
-        bits = 0.5 - 0.5 * signs * tf.cast(self.pattern, tf.float32)
+        bits = 0.5 - 0.5 * self._signs(classes)
         grey = self.grey_levels(images)
         steps = tf.convert_to_tensor(self.pixel_steps)
         embedding = ops.qim_embed(grey, bits, steps)
@@ -319,6 +317,11 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
         return ops.QIMTables(
             layout, len(self.kernel.shape) == 2, order=Order(*orders), **held
         )
+
+    def _signs(self, classes: tf.Tensor) -> tf.Tensor:
+        tables = self._tables()
+        signs = signs_of(classes, tables.order, tables.layout)
+        return signs * tf.cast(self.pattern, tf.float32)
 
     @property
     def _unit(self) -> float:
