@@ -1,6 +1,6 @@
 """Pure TensorFlow functions behind the layers: no state, stock ops only."""
 
-from keras_traps.ops.codes import Code, Key, draw_code, draw_messages, draw_steps
+from keras_traps.ops.codes import Code, Key, draw_code, draw_steps
 from keras_traps.ops.forensics import Judgement, judge
 from keras_traps.ops.normalized_sum import normalized_sum
 from keras_traps.ops.qim import (
@@ -23,7 +23,6 @@ __all__ = [
     "QIMTables",
     "centred_shift",
     "draw_code",
-    "draw_messages",
     "draw_steps",
     "judge",
     "normalized_sum",

@@ -297,7 +297,7 @@ def draw_code(
     num_classes: int,
     *,
     key: Key,
-    kind: MessageKind = "balanced",
+    messages: MessageKind = "balanced",
 ) -> Code:
     """Draws one watermark message per class.
 
@@ -311,7 +311,7 @@ def draw_code(
         shape: Shape of one image, such as `(height, width, channels)`.
         num_classes: How many messages, at least 2.
         key: What they are drawn from.
-        kind: How the pattern is drawn. Defaults to `"balanced"`.
+        messages: How the pattern is drawn. Defaults to `"balanced"`.
 
     Returns:
         The messages. More classes do not change the first ones up to the next power
@@ -322,43 +322,19 @@ def draw_code(
     """
     shape = _checked(shape)
     check_count("num_classes", num_classes, at_least=2)
-    if kind not in ("balanced", "random"):
+    if messages not in ("balanced", "random"):
         raise ValueError(
-            'Invalid value for argument `kind`. Expected "balanced" or "random". '
-            f"Received: kind={kind!r}"
+            'Invalid value for argument `messages`. Expected "balanced" or "random". '
+            f"Received: messages={messages!r}"
         )
     layout = Layout.of(shape, int(num_classes))
     return Code(
         shape=shape,
-        pattern=_draw_pattern(shape, key, kind),
+        pattern=_draw_pattern(shape, key, messages),
         strips=_permutation(key, "strips", math.prod(layout.grid)),
         places=_permutation(key, "columns", layout.columns),
         rows=_permutation(key, "rows", layout.columns)[: layout.classes],
     )
-
-
-def draw_messages(
-    shape: Sequence[int],
-    num_classes: int,
-    *,
-    key: Key,
-    kind: MessageKind = "balanced",
-) -> npt.NDArray[np.uint8]:
-    """Writes out the messages that `draw_code` draws.
-
-    Args:
-        shape: Shape of one image.
-        num_classes: How many messages, at least 2.
-        key: What they are drawn from.
-        kind: How the pattern is drawn. Defaults to `"balanced"`.
-
-    Returns:
-        Bits `(num_classes, pixels)`, uint8, pixels in row-major order of `shape`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
-    """
-    return draw_code(shape, num_classes, key=key, kind=kind).bits()
 
 
 def draw_steps(

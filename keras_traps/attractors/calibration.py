@@ -211,7 +211,7 @@ def calibrate(
             with `calibration.settings.key.save(path)` where the traps are to be made
             again.
         budget: Share of answers that may change. Defaults to `0.001`, 0.1 point.
-        messages: `"balanced"` or `"random"`, see `keras_traps.ops.draw_messages`.
+        messages: `"balanced"` or `"random"`, see `keras_traps.ops.draw_code`.
             Defaults to `None`, rule 1.
         small_step_share: See rule 2; above 0. Defaults to `0.5`.
         batch_size: How many images at once. Defaults to `None`: 256, fewer where images

@@ -97,7 +97,7 @@ def export(arguments: Flags) -> None:
             clean = train.take(min(arguments.num_images, len(train)), seed=0)
             held_out = clean
             if arguments.analyzer is None:
-                held_out, test = trapping.hold_out(clean, test, [arguments.fpr])
+                held_out, test = trapping.threshold_images(clean, test, [arguments.fpr])
             model, parts, metrics = _trapped(arguments, model, clean, held_out, test)
             bounds = parts["analyzer"].bounds
             note = (

@@ -73,7 +73,7 @@ def lay_traps(arguments: Flags) -> None:
             **given(arguments, "budget"),
         )
         trapped = inject(model, calibration)
-        held_out, test = trapping.hold_out(train, test, [arguments.fpr])
+        held_out, test = trapping.threshold_images(train, test, [arguments.fpr])
         analyzer = ForensicAnalyzer(trapped).fit(
             for_model(model, held_out.images, bounds), fpr=arguments.fpr
         )

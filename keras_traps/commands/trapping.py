@@ -25,6 +25,7 @@ from keras_traps.evaluation.subjects import Defence, defend
 from keras_traps.models import cifar10_resnet20, load_deepsec_weights, mnist_cnn
 from keras_traps.models.forms import check_data, class_answers, for_model
 from keras_traps.models.outputs import AttackedOutput, check_classifier
+from keras_traps.models.training import hold_out
 from keras_traps.ops import Key
 from keras_traps.provenance import provenance, weights_sha256
 
@@ -83,7 +84,7 @@ def load_data(
     return train, test
 
 
-def hold_out(
+def threshold_images(
     train: datasets.Dataset, test: datasets.Dataset, fprs: Sequence[float]
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Returns the images that set the thresholds, and the test images that remain.
@@ -95,11 +96,8 @@ def hold_out(
     half = len(test) // 2
     if half * min(fprs) < _ABOVE:
         return train, test
-    mixed = test.take(len(test), seed=0)
-    rest = dataclasses.replace(
-        test, pixels=mixed.pixels[half:], labels=mixed.labels[half:]
-    )
-    return mixed.take(half), rest
+    rest, held = hold_out(test, half, seed=0)
+    return held or train, rest
 
 
 def load_model(path: Path, flag: str) -> keras.Model:
@@ -218,7 +216,7 @@ def trap(arguments: Flags, train: datasets.Dataset, test: datasets.Dataset) -> T
         check_data(classifier, test, name="--model")
         calibration = _calibration(arguments, classifier, train)
         settings, fprs = calibration.settings, arguments.fpr
-        held_out, rest = hold_out(train, test, fprs)
+        held_out, rest = threshold_images(train, test, fprs)
         defence = defend(classifier, settings, held_out.images, fprs=fprs)
     keep_key(arguments, settings.key, arguments.workdir / "key")
     facts = provenance(

@@ -113,8 +113,8 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
             check_number(value, name=name)
         bounds = check_bounds(bounds)
         key = Key.of(key)
-        # Draws one block, so that a bad kind or count is refused here.
-        ops.draw_code((1,), num_classes, key=key, kind=messages)
+        # Draws one block, so that bad messages or a bad count are refused here.
+        ops.draw_code((1,), num_classes, key=key, messages=messages)
         super().__init__(trainable=False, autocast=False, **_without_trainable(kwargs))
         # NumPy's integers could not be written to a file.
         self.num_classes = int(num_classes)
@@ -157,7 +157,9 @@ class QIMDecoder(KnowsBounds, keras.layers.Layer):
             )
         self.image_shape = shape
         index = ops.draw_steps(shape, self.steps, key=self.key)
-        code = ops.draw_code(shape, self.num_classes, key=self.key, kind=self.messages)
+        code = ops.draw_code(
+            shape, self.num_classes, key=self.key, messages=self.messages
+        )
         for name in ("pattern", *Order._fields):
             setattr(self, name, self._add_constant(name, getattr(code, name)))
         self.pixel_steps = self._add_constant(

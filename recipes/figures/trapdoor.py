@@ -64,10 +64,10 @@ def make_counterexample(
 ) -> Counterexample:
     """Makes the trapdoored model of Section IV-C3, equation 1, without training."""
     num_classes, shape = classifier.output_shape[1], images.shape[1:]
-    bits = ops.draw_messages(
-        shape, num_classes, key=ops.Key.from_seed(seed), kind="random"
+    code = ops.draw_code(
+        shape, num_classes, key=ops.Key.from_seed(seed), messages="random"
     )
-    signs = 2.0 * bits.astype(np.float32) - 1.0
+    signs = 2.0 * code.bits().astype(np.float32) - 1.0
     trapdoors = np.float32(amplitude) * signs.reshape(num_classes, *shape)
 
     inputs = keras.Input(shape, name="images")

@@ -290,7 +290,7 @@ def test_a_calibration_that_is_damaged_is_told(text: str, tmp_path: Path) -> Non
 def test_half_of_the_test_images_set_thresholds_where_ten_lie_above(
     digits_train: Dataset, digits_test: Dataset, rate: float, held_out: int
 ) -> None:
-    clean, rest = trapping.hold_out(digits_train, digits_test, [0.5, rate])
+    clean, rest = trapping.threshold_images(digits_train, digits_test, [0.5, rate])
     assert (clean is digits_train) == (held_out == 0)
     assert len(rest) == len(digits_test) - held_out
     if held_out:

@@ -167,7 +167,7 @@ def test_an_exported_decoder_of_many_classes_of_large_images_is_small(
 
 def test_messages_are_those_of_the_key_and_are_written_out_on_demand() -> None:
     decoder = QIMDecoder.from_seed(6, num_classes=70, shape=(7, 6, 3))
-    expected = ops.draw_messages((7, 6, 3), 70, key=Key.from_seed(6))
+    expected = ops.draw_code((7, 6, 3), 70, key=Key.from_seed(6)).bits()
     np.testing.assert_array_equal(decoder.message_bits, expected)
     np.testing.assert_array_equal(decoder.code.bits(), expected)
 

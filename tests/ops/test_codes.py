@@ -6,11 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_traps.ops import Key, draw_code, draw_messages, draw_steps
+from keras_traps.ops import Key, draw_code, draw_steps
 
 # Odd sizes leave parts of blocks at the right and at the bottom.
 SHAPES = [(9,), (5, 7), (28, 28, 1), (2, 3, 2, 2)]
 LARGEST_SEED = 2**64 - 1
+
+
+def bits_of(*arguments: Any, **options: Any) -> npt.NDArray[np.uint8]:
+    return draw_code(*arguments, **options).bits()
 
 
 def digest(array: npt.NDArray[Any]) -> str:
@@ -43,7 +47,7 @@ def test_messages_are_the_same_on_every_machine(
     seed: int, kind: Any, expected: str
 ) -> None:
     assert (
-        digest(draw_messages((28, 28, 1), 10, key=Key.from_seed(seed), kind=kind))
+        digest(bits_of((28, 28, 1), 10, key=Key.from_seed(seed), messages=kind))
         == expected
     )
 
@@ -62,7 +66,7 @@ def test_steps_are_the_same_on_every_machine(seed: int, expected: str) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_whole_block_is_balanced(shape: tuple[int, ...]) -> None:
-    bits = draw_messages(shape, 6, key=Key.from_seed(2))
+    bits = bits_of(shape, 6, key=Key.from_seed(2))
     assert bits.shape == (6, np.prod(shape))
     assert bits.dtype == np.uint8
     for message in bits:
@@ -82,7 +86,7 @@ def test_the_six_balanced_blocks_are_equally_likely() -> None:
 
 
 def test_the_signs_of_a_random_pattern_are_fair_and_alone() -> None:
-    code = draw_code((80, 80, 3), 2, key=Key.from_seed(1), kind="random")
+    code = draw_code((80, 80, 3), 2, key=Key.from_seed(1), messages="random")
     signs = code.pattern.astype(float)
     deviation = 5 / np.sqrt(signs.size)
     assert abs(signs.mean()) < deviation
@@ -104,7 +108,7 @@ def test_the_signs_of_a_random_pattern_are_fair_and_alone() -> None:
 def test_a_message_is_the_pattern_times_a_row_of_hadamards_matrix(
     shape: tuple[int, ...], classes: int, kind: Any
 ) -> None:
-    code = draw_code(shape, classes, key=Key.from_seed(4), kind=kind)
+    code = draw_code(shape, classes, key=Key.from_seed(4), messages=kind)
     matrix = np.ones((1, 1))
     while len(matrix) < classes:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
@@ -137,7 +141,7 @@ def test_the_pixels_of_a_block_share_a_column_and_columns_are_used_evenly(
 def test_messages_are_orthogonal_where_columns_have_the_same_number_of_blocks(
     shape: tuple[int, ...], classes: int
 ) -> None:
-    signs = 1.0 - 2.0 * draw_messages(shape, classes, key=Key.from_seed(6))
+    signs = 1.0 - 2.0 * bits_of(shape, classes, key=Key.from_seed(6))
     np.testing.assert_array_equal(signs @ signs.T, signs.shape[1] * np.eye(classes))
 
 
@@ -147,7 +151,7 @@ def test_messages_are_orthogonal_where_columns_have_the_same_number_of_blocks(
 def test_messages_are_hardly_correlated_where_some_columns_have_a_block_more(
     shape: tuple[int, ...], classes: int
 ) -> None:
-    signs = 1.0 - 2.0 * draw_messages(shape, classes, key=Key.from_seed(7))
+    signs = 1.0 - 2.0 * bits_of(shape, classes, key=Key.from_seed(7))
     pixels = signs.shape[1]
     correlation = signs @ signs.T / pixels - np.eye(classes)
     columns = 1 << (classes - 1).bit_length()
@@ -165,10 +169,8 @@ def test_neighbouring_strips_are_mixed() -> None:
 
 
 def test_more_classes_do_not_change_the_first_messages() -> None:
-    few = draw_messages((8, 8), 9, key=Key.from_seed(5))
-    np.testing.assert_array_equal(
-        draw_messages((8, 8), 16, key=Key.from_seed(5))[:9], few
-    )
+    few = bits_of((8, 8), 9, key=Key.from_seed(5))
+    np.testing.assert_array_equal(bits_of((8, 8), 16, key=Key.from_seed(5))[:9], few)
 
 
 def test_what_is_held_for_many_classes_of_large_images_is_small() -> None:
@@ -202,7 +204,7 @@ def test_numpys_integers_are_integers() -> None:
     key = Key()
     for size in (shape, list(shape)):
         np.testing.assert_array_equal(
-            draw_messages(size, count, key=key), draw_messages((4, 6), 3, key=key)
+            bits_of(size, count, key=key), bits_of((4, 6), 3, key=key)
         )
         np.testing.assert_array_equal(
             draw_steps(size, steps, key=key), draw_steps((4, 6), (3.0, 128.0), key=key)
@@ -219,7 +221,7 @@ def test_numpys_integers_are_integers() -> None:
         ("num_classes", 1),
         ("num_classes", 10.0),
         ("num_classes", True),
-        ("kind", "even"),
+        ("messages", "even"),
         ("steps", np.array([])),
     ],
 )
@@ -232,7 +234,7 @@ def test_what_nothing_can_be_drawn_from_is_named(name: str, value: Any) -> None:
             draw_steps(**steps)
     if name != "steps":
         with pytest.raises(ValueError, match=f"argument `{name}`"):
-            draw_messages(**given)
+            bits_of(**given)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, True, 1.0])

@@ -56,7 +56,7 @@ def random_case(
     )
     return Case(
         rng.uniform(0, 255, (count, *shape)).astype(np.float32),
-        ops.draw_code(shape, classes, key=ops.Key.from_seed(seed), kind="random"),
+        ops.draw_code(shape, classes, key=ops.Key.from_seed(seed), messages="random"),
         steps.astype(np.float32),
         rng.uniform(0, 2, pixels).astype(np.float32),
     )
@@ -72,7 +72,7 @@ def kink_case(steps: tuple[float, ...]) -> Case:
     pixels = len(levels)
     return Case(
         levels[None],
-        ops.draw_code((pixels,), 3, key=ops.Key.from_seed(0), kind="random"),
+        ops.draw_code((pixels,), 3, key=ops.Key.from_seed(0), messages="random"),
         np.resize(np.array(steps, np.float32), pixels),
         np.ones(pixels, np.float32),
     )
@@ -135,7 +135,7 @@ def test_distances_to_more_messages_than_one_matrix_transforms() -> None:
 
 def test_codewords_go_on_below_0_and_above_255(way: str) -> None:
     levels = np.array([-193, -192, -64, -1, 0, 256 + 63, 600], np.float32)
-    code = ops.draw_code((7,), 2, key=ops.Key.from_seed(1), kind="random")
+    code = ops.draw_code((7,), 2, key=ops.Key.from_seed(1), messages="random")
     case = Case(levels[None], code, np.full(7, 128, np.float32), np.ones(7, np.float32))
     result = ops.qim_distance(case.images, case.tables).numpy()
     assert_near(result, reference.distance(*case.written))

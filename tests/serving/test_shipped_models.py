@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_traps import datasets
-from keras_traps.commands.trapping import hold_out
+from keras_traps.commands.trapping import threshold_images
 from tests.serving.conftest import load
 
 _FOLDER = Path(__file__).parents[2] / "saved_models"
@@ -30,7 +30,7 @@ def test_the_shipped_digits_model_is_as_good_as_its_card_says() -> None:
     path = next(p for p in _VERSIONS if p.parent.name == "digits_attractors")
     train, test = (datasets.load("digits", split) for split in ("train", "test"))
     # The images that set no threshold.
-    _, test = hold_out(train, test, [0.05])
+    _, test = threshold_images(train, test, [0.05])
     analyze = load(path)["analyze"]
     answer = analyze(image=test.images)
     assert len(analyze(image=test.images[:0])["score"]) == 0
