@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -81,6 +83,15 @@ def deepsec_weights(archives: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no DEEPSEC weights: expected a folder `models` beside the data")
     return folder
+
+
+@pytest.fixture
+def quick_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported models are reloaded in this process, for tests of other things."""
+    # The script hides Keras and this package.
+    with mock.patch.dict("sys.modules"):
+        script = importlib.import_module("keras_traps.serving._reload")
+    monkeypatch.setattr("keras_traps.serving.selftest.reload", script.main)
 
 
 @pytest.fixture(scope="session")

@@ -233,8 +233,16 @@ def test_an_attack_works_in_the_range_of_the_model(name: str) -> None:
         assert result.linf.max() <= 0.2 + 1e-6
 
 
+# The other forms are those of `tests/serving/test_signatures.py`.
+_SERVED = (
+    *("own rescaling", "nested with augmentation", "subclassed", "softmax of two"),
+    *("channels first", "mixed_float16", "int8"),
+)
+
+
 @pytest.mark.slow
-@of_every_form
+@pytest.mark.usefixtures("quick_self_test")
+@pytest.mark.parametrize("name", _SERVED)
 def test_what_is_exported_answers_as_the_live_model(name: str, tmp_path: Path) -> None:
     exported = keras_traps.serving.export(
         own(name).trapped,
@@ -277,7 +285,6 @@ _MEANS = [-103.939, -116.779, -123.68]
 APPLICATIONS: dict[str, Callable[[keras.Model], keras.Model]] = {
     "MobileNetV2": lambda model: wrap(model, scale=1 / 127.5, offset=-1),
     "EfficientNetB0": lambda model: model,
-    "ResNet50": lambda model: wrap(model, offset=_MEANS, flip_channels=True),
     "ConvNeXtTiny": lambda model: model,
     "VGG16": lambda model: wrap(model, offset=_MEANS, flip_channels=True),
 }
@@ -311,9 +318,11 @@ def test_models_of_keras_applications(
 
     changed = predict(trapped, images).argmax(axis=1) != labels
     assert changed.mean() <= 0.01
-    pgd = attacks.create("PGD", eps=8 / 255, eps_iter=2 / 255, nb_iter=1)
-    result = pgd(trapped, images[:2], labels[:2], output="scores")
-    assert result.linf.max() <= 8 / 255 + 1e-6
+    if model is not base:
+        # Through what is wrapped; a gradient of the others takes long to trace.
+        pgd = attacks.create("PGD", eps=8 / 255, eps_iter=2 / 255, nb_iter=1)
+        result = pgd(trapped, images[:2], labels[:2], output="scores")
+        assert result.linf.max() <= 8 / 255 + 1e-6
     trapped.save(tmp_path / "trapped.keras")
     loaded = keras.saving.load_model(tmp_path / "trapped.keras")
     # Called eagerly: to trace such a model takes longer.

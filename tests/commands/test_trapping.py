@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 
 from keras_traps import Calibration, attacks, calibrate
@@ -346,9 +347,14 @@ def test_a_key_is_made_once_and_a_public_one_is_asked_for(tmp_path: Path) -> Non
         trapping.read_key(asked(**{**none, "key_file": tmp_path / "damaged"}))
 
 
-def test_a_folder_is_read_in_the_size_that_the_model_takes(
-    digits_folder: str, tmp_path: Path
-) -> None:
+def test_a_folder_is_read_in_the_size_that_the_model_takes(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in range(10):
+            folder = tmp_path / "digits" / split / str(label)
+            folder.mkdir(parents=True)
+            image = PIL.Image.fromarray(np.full((8, 8), label, np.uint8))
+            image.save(folder / "0.png")
+    dataset = f"folder:{tmp_path / 'digits'}"
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {
         (6, 7, 3): (6, 7, 3),
         (6, 7): (6, 7, 1),
@@ -361,5 +367,5 @@ def test_a_folder_is_read_in_the_size_that_the_model_takes(
         )
         model.save(path := tmp_path / "model.keras")
         flags = {"data_dir": None, "image_size": (), "model": path}
-        train, test = trapping.load_data(asked(dataset=digits_folder, **flags))
+        train, test = trapping.load_data(asked(dataset=dataset, **flags))
         assert train.pixels.shape[1:] == test.pixels.shape[1:] == expected

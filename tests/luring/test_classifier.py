@@ -279,7 +279,7 @@ def test_half_precision_survives_a_file_with_its_scale(
     optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.Adam(0.01), initial_scale=64.0
     )
-    model.compile(optimizer)
+    model.compile(optimizer, run_eagerly=True)
     model.fit(images, batch_size=20, verbose=0)
     model.save(tmp_path / "lured.keras")
     loaded = keras.saving.load_model(tmp_path / "lured.keras")

@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import functools
-import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import keras
 import numpy as np
@@ -112,15 +110,6 @@ def lure() -> keras.Model:
     images = keras.Input(SHAPE)
     moved = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(images)
     return keras.Model(images, moved)
-
-
-@pytest.fixture
-def quick_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reloads in this process, for tests of other things."""
-    # The script hides Keras and this package.
-    with mock.patch.dict("sys.modules"):
-        script = importlib.import_module("keras_traps.serving._reload")
-    monkeypatch.setattr("keras_traps.serving.selftest.reload", script.main)
 
 
 def load(path: Path) -> Mapping[str, Callable[..., Outputs]]:

@@ -81,6 +81,7 @@ def test_names_types_and_shapes_are_as_documented(
     assert 0 < flagged.mean() < 1
 
 
+@pytest.mark.usefixtures("quick_self_test")
 def test_an_image_of_which_c_is_unsure_gets_its_second_class(
     tmp_path: Path, digits_test: Dataset, digits_defence: Defence
 ) -> None:

@@ -21,7 +21,7 @@ from tests.serving.server_process import ServerProcess
 pytestmark = pytest.mark.slow
 
 SIGNATURES: tuple[serving.Signature, ...] = ("serving_default", "analyze")
-REQUESTS = 20_000
+REQUESTS = 6_000
 CLIENTS = 16
 PATIENCE = 400.0
 
