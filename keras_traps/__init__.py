@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_traps import attacks, layers, luring, ops, serving
+    from keras_traps import attacks, detectors, layers, luring, ops, serving
     from keras_traps.attractors import (
         Calibration,
         ForensicAnalyzer,
@@ -38,6 +38,7 @@ __all__ = [
     "TrapSettings",
     "attacks",
     "calibrate",
+    "detectors",
     "inject",
     "integrate",
     "layers",
@@ -46,8 +47,8 @@ __all__ = [
     "serving",
 ]
 
-_PARTS = {"attacks", "attractors", "datasets", "evaluation", "layers", "luring"}
-_PARTS |= {"models", "ops", "serving"}
+_PARTS = {"attacks", "attractors", "datasets", "detectors", "evaluation", "layers"}
+_PARTS |= {"luring", "models", "ops", "serving"}
 
 
 def _backend() -> str:

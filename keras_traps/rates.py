@@ -1,4 +1,4 @@
-"""A share of something, with what chance leaves open."""
+"""A share of something, with what chance leaves open, and the rank that leaves one."""
 
 import dataclasses
 import math
@@ -27,3 +27,19 @@ class Rate:
         half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         scale = 1 / (1 + z * z / n)
         return max(0.0, (centre - half) * scale), min(1.0, (centre + half) * scale)
+
+
+def threshold_rank(count: int, fpr: float) -> int:
+    """Returns at which rank, from 1, of as many clean scores a threshold lies.
+
+    A new clean score exceeds that one with probability `fpr` at most. A `ValueError`
+    says how many images it takes, where these are too few.
+    """
+    needed = math.ceil(1 / fpr - 1e-9) - 1
+    if count < needed:
+        raise ValueError(
+            f"Invalid value for argument `images`. Expected at least {needed} "
+            f"clean images for a false-positive rate of {fpr:g}. "
+            f"Received: {count} images."
+        )
+    return math.ceil((count + 1) * (1 - fpr) - 1e-9)

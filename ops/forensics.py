@@ -64,15 +64,23 @@ def judge(
         Zhang, Chang, Lee, Detection and Recovery of Adversarial Attacks with Injected
         Attractors, Sections V-C and V-D; C4 is not of the paper.
     """
+    correlations, logits = tf.stop_gradient(correlations), tf.stop_gradient(logits)
     found = statistics(correlations, logits)
     fired = found > tf.constant(limits, found.dtype)
-    scores = found - tf.constant(centre, found.dtype)
-    scores /= tf.constant(scale, found.dtype)
+    score = joint_score(found, centre, scale)
     flagged = tf.reduce_any(fired, axis=-1)
     nothing = tf.constant(-1, tf.int64)
     recovered = tf.where(flagged, recover(correlations, logits, fired), nothing)
-    score = tf.cast(tf.reduce_max(scores, axis=-1), tf.float32)
     return Judgement(fired, score, flagged, recovered)
+
+
+def joint_score(
+    found: tf.Tensor, centre: Sequence[float], scale: Sequence[float]
+) -> tf.Tensor:
+    """Returns the score of `judge`, `(batch,)`, float32, of what `statistics` says."""
+    scores = found - tf.constant(centre, found.dtype)
+    scores /= tf.constant(scale, found.dtype)
+    return tf.cast(tf.reduce_max(scores, axis=-1), tf.float32)
 
 
 def recover(correlations: tf.Tensor, logits: tf.Tensor, fired: tf.Tensor) -> tf.Tensor:
@@ -83,10 +91,11 @@ def recover(correlations: tf.Tensor, logits: tf.Tensor, fired: tf.Tensor) -> tf.
 
 
 def statistics(correlations: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Returns t of `judge`, `(batch, 4)`, without a gradient."""
-    w, logits = tf.stop_gradient(correlations), tf.stop_gradient(logits)
+    """Returns t of `judge`, `(batch, 4)`, which has a finite gradient."""
+    w, least = correlations, np.finfo(np.float32).tiny
     highest, lowest = tf.reduce_max(w, axis=-1), tf.reduce_min(w, axis=-1)
     best = tf.math.top_k(logits, 2).values
-    lead = tf.maximum(best[:, 0] - best[:, 1], np.finfo(np.float32).tiny)
-    spread = tf.math.reduce_std(w, axis=-1)
+    lead = tf.maximum(best[:, 0] - best[:, 1], least)
+    # The root's slope at 0 is infinite, and infinity times 0 no number.
+    spread = tf.sqrt(tf.maximum(tf.math.reduce_variance(w, axis=-1), least))
     return tf.stack([highest, -lowest, spread, -tf.math.log(lead)], axis=-1)

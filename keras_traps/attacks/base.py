@@ -37,12 +37,15 @@ from keras_traps.attacks.loop import (
     Stream,
     once_per_model,
     per_example,
+    refuse,
 )
 from keras_traps.attacks.model_checks import (
     check_channels_last,
     check_differentiable,
     check_unsaturated,
 )
+from keras_traps.attacks.watched import Watched
+from keras_traps.detectors.base import Detector
 from keras_traps.models.forms import find_bounds, in_standard_form
 from keras_traps.models.inference import batch_size_for, predict
 from keras_traps.models.logits import attacked_form, logits_model
@@ -58,6 +61,13 @@ Kind = Literal["UA", "TA"]
 
 TargetRule = Literal["none", "random", "least_likely"]
 """Which class a targeted attack is aimed at in an evaluation."""
+
+Knowledge = Literal["labels", "scores", "gradients", "everything"]
+"""What an attack has to know of what it attacks, the least first.
+
+The class that the model answers with; its outputs; its gradient, and with it its
+weights; or the gradient of a detector too.
+"""
 
 NormName = Literal["Linf", "L2"]
 """The norm of an attack that can have either."""
@@ -121,13 +131,17 @@ class AttackResult:
     Args:
         images: The adversarial images: the shape of the input, float32, in its range.
         success: `(batch,)`, bool: the attacked model answers with another class than
-            `y` (untargeted), or with the target (targeted).
+            `y` (untargeted), or with the target (targeted), and, where a detector
+            watches, that does not flag the image.
         answers: `(batch,)`, int64: the class that it answers with.
         l0: `(batch,)`, int64: how many values changed.
         l2: `(batch,)`, float32: L2 distance to the clean image, in shares of the range
             of a pixel.
         linf: `(batch,)`, float32: largest change of a value, in the same.
         iterations: `(batch,)`, int64: how many steps the attack spent on each.
+        flagged: `(batch,)`, bool: a detector watches, and flags the image.
+        rejections: `(batch,)`, int64: of an attack that asks, how many of its queries a
+            detector that watches flagged; else 0.
     """
 
     images: FloatArray
@@ -137,6 +151,8 @@ class AttackResult:
     l2: FloatArray
     linf: FloatArray
     iterations: IntArray
+    flagged: npt.NDArray[np.bool_]
+    rejections: IntArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +164,13 @@ class Perturbed:
             where a search found nothing.
         iterations: `(batch,)`, integers: how many steps were spent on each, or one
             number for all.
+        rejections: `(batch,)`, integers, or one number for all: how many of them the
+            detector flagged, where they are queries. Defaults to `0`.
     """
 
     images: tf.Tensor | FloatArray
     iterations: tf.Tensor | IntArray | int
+    rejections: IntArray | int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +188,8 @@ class Batch:
         seed: The seed of the run.
         background: `(images, ...)`, float32: further images, without labels, for
             attacks that learn from many.
+        watched: The detector that flags what it is shown. Defaults to `None`, also for
+            an attack that takes none.
     """
 
     model: keras.Model
@@ -178,6 +199,7 @@ class Batch:
     ids: IntArray
     seed: int
     background: FloatArray
+    watched: Watched | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,9 +212,11 @@ class Attack(abc.ABC):
 
     What a class declares of itself: its `name` and `kind`; the `target_rule` by which
     an evaluation aims it; the `losses` that it follows, its own first, none for one
-    with an objective of its own; a `note` for reports; whether it `needs_gradient`;
-    whether it `needs_channels_last`; and whether it `searches`: then an example on
-    which it fails comes back as the clean image.
+    with an objective of its own; a `note` for reports; the `knowledge` that it has;
+    whether it `needs_gradient`; whether it `takes_detector`, to evade it, and whether
+    it `needs_detector`, with a `tf_score`; whether it `needs_channels_last`; and
+    whether it `searches`: then an example on which it fails comes back as the clean
+    image.
     """
 
     name: ClassVar[str]
@@ -200,7 +224,10 @@ class Attack(abc.ABC):
     target_rule: ClassVar[TargetRule] = "none"
     losses: ClassVar[tuple[Loss, ...]] = ()
     note: ClassVar[str] = ""
+    knowledge: ClassVar[Knowledge] = "gradients"
     needs_gradient: ClassVar[bool] = True
+    takes_detector: ClassVar[bool] = False
+    needs_detector: ClassVar[bool] = False
     searches: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -260,6 +287,7 @@ class Attack(abc.ABC):
         ids: npt.ArrayLike | None = None,
         background: npt.ArrayLike | None = None,
         batch_size: int | None = None,
+        detector: Detector | None = None,
     ) -> AttackResult:
         """Attacks a model.
 
@@ -285,6 +313,9 @@ class Attack(abc.ABC):
                 learns from. Defaults to `x`.
             batch_size: How many images at once, at least 1. Defaults to `None`: 250,
                 fewer where images are large.
+            detector: What watches the model, such as a fitted
+                `keras_traps.ForensicAnalyzer`, and flags at the largest of its `fprs`.
+                Only what it does not flag is a success. Defaults to `None`.
 
         Returns:
             The adversarial images with what became of each.
@@ -293,11 +324,12 @@ class Attack(abc.ABC):
             TypeError: If an argument is of the wrong type.
             ValueError: If an argument is out of its range, the model's own rescaling
                 does not fit `bounds`, the attack does not follow `loss`, targets are
-                missing, not asked for or equal to the true class,
+                missing, not asked for or equal to the true class, a detector is
+                missing, not taken or without the `tf_score` that the attack needs,
                 the outputs are not what `output` declares, or they are 0 behind a
                 softmax that was not found.
-            RuntimeError: If a gradient, the result or the model's output on it is not
-                finite, or the result leaves `bounds` or its ball.
+            RuntimeError: If a gradient, a detector's score, the result or the model's
+                output on it is not finite, or the result leaves `bounds` or its ball.
         """
         num_classes = check_classifier(
             model, output, known=get_args(AttackedOutput), name="model"
@@ -316,6 +348,8 @@ class Attack(abc.ABC):
                 f"{self.losses or 'an objective of its own'}: expected one of them, or "
                 f"`None`. Received: loss={loss!r}"
             )
+        self._check_detector(detector)
+        watched = None if detector is None else Watched(detector, bounds, shape)
         check_count("seed", seed, at_least=0)
         if batch_size is None:
             batch_size = batch_size_for(shape, most=250)
@@ -339,15 +373,17 @@ class Attack(abc.ABC):
             )
         own: Loss = self.losses[0] if self.losses else "cross_entropy"
         follows = loss or own
-        images, iterations = np.empty_like(clean), np.empty(len(clean), np.int64)
+        images = np.empty_like(clean)
+        iterations, rejections = np.empty((2, len(clean)), np.int64)
         # Not by `in_parts`: few frames are to lie between a call and the gradient.
         for start in range(0, len(clean), batch_size):
             rows = slice(start, start + batch_size)
             part = clean[rows], goals[rows], numbers[rows]
-            batch = Batch(attacked, follows, *part, seed, others)
+            batch = Batch(attacked, follows, *part, seed, others, watched)
             with naming_examples(f"{self.name} on {attacked.name!r}"):
                 made = self.perturb(batch)
             images[rows], iterations[rows] = made.images, made.iterations
+            rejections[rows] = made.rejections
             _check_result(self, batch, images[rows])
 
         def ask(images: FloatArray) -> FloatArray:
@@ -360,19 +396,26 @@ class Attack(abc.ABC):
         outputs = ask(moved)
         fault = f"{self.name} gave images on which the model's outputs are not finite,"
         refuse(np.logical_not(np.isfinite(outputs).all(axis=1)), numbers, fault)
-        answers = outputs.argmax(axis=1)
-        failed = (answers == goals) != self.targeted
-        lost = failed & (images != clean).any(axis=(1, 2, 3))
+        answers, flagged = outputs.argmax(axis=1), np.zeros(len(clean), bool)
+        if watched is not None:
+            flagged = watched.detect_taken(moved, numbers).is_adversarial.copy()
+        lost = ((answers == goals) != self.targeted) | flagged
+        lost &= (images != clean).any(axis=(1, 2, 3))
         # A search has seen a success, but by a lead that rounding may take: in a batch
         # of another size, or in a softmax of half precision.
         if self.searches and lost.any():
             images[lost], moved[lost] = clean[lost], given[lost]
             answers[lost] = ask(given[lost]).argmax(axis=1)
+            if watched is not None:
+                found = watched.detect_taken(given[lost], numbers[lost])
+                flagged[lost] = found.is_adversarial
         return AttackResult(
             images=moved,
-            success=(answers == goals) == self.targeted,
+            success=((answers == goals) == self.targeted) & ~flagged,
             answers=answers,
             iterations=iterations,
+            flagged=flagged,
+            rejections=rejections,
             **distances(clean, images)._asdict(),
         )
 
@@ -397,6 +440,44 @@ class Attack(abc.ABC):
                 f"{int(np.argmax(targets == labels))}."
             )
         return targets
+
+    def _check_detector(self, detector: Detector | None) -> None:
+        """Refuses one that is not taken or does not suit, or that there is none."""
+        if detector is None:
+            if self.needs_detector:
+                raise ValueError(
+                    f"Invalid value for argument `detector`. {self.name} evades a "
+                    "detector: expected one with a `tf_score`, such as a fitted "
+                    "`ForensicAnalyzer`. Received: None"
+                )
+            return
+        kind = type(detector).__name__
+        if not isinstance(detector, Detector):
+            raise TypeError(
+                "Invalid value for argument `detector`. Expected `fprs`, `threshold`, "
+                f"`score` and `detect`, as `keras_traps.detectors.Detector` has them. "
+                f"Received: {kind}"
+            )
+        if not self.takes_detector:
+            taking = sorted({one.name for one in _kinds(Attack) if one.takes_detector})
+            raise ValueError(
+                f"Invalid value for argument `detector`. {self.name} takes none; those "
+                f"that do are {', '.join(taking)}. Received: {kind}"
+            )
+        if self.needs_detector and not hasattr(detector, "tf_score"):
+            raise ValueError(
+                f"Invalid value for argument `detector`. {self.name} follows the "
+                f"gradient of a score: expected a detector with a `tf_score`. "
+                f"Received: {kind}"
+            )
+
+
+def _kinds(kind: type[Attack]) -> Iterator[type[Attack]]:
+    """Lists the attacks that are of a kind, by their names."""
+    for one in kind.__subclasses__():
+        if hasattr(one, "name"):
+            yield one
+        yield from _kinds(one)
 
 
 def _check_setting(name: str, value: Any, kind: Any) -> None:
@@ -497,15 +578,6 @@ def distances(clean: FloatArray, images: FloatArray) -> Distances:
         l2=np.linalg.norm(change, axis=1).astype(np.float32),
         linf=np.abs(change).max(axis=1),
     )
-
-
-def refuse(wrong: npt.NDArray[Any], ids: IntArray, fault: str, what: str = "") -> None:
-    """Raises `fault`, and `what` there is, with the ids of the wrong examples."""
-    if wrong.any():
-        listed = np.array2string(
-            ids[wrong], threshold=8, edgeitems=4, formatter={"int_kind": str}
-        )
-        raise RuntimeError(f"{fault} at the examples {listed}{what}.")
 
 
 def _check_result(attack: Attack, batch: Batch, images: FloatArray) -> None:

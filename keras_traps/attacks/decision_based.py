@@ -38,6 +38,7 @@ class RayS(LinfAttack, QueryAttack):
 
     name = "RayS"
     labels_only = True
+    knowledge = "labels"
     searches = True
 
     def search(self, example: Example) -> Search:
@@ -92,6 +93,7 @@ class HopSkipJump(QueryAttack):
     norm: NormName = "L2"  # of the distance that is to be small
     name = "HopSkipJump"
     labels_only = True
+    knowledge = "labels"
     searches = True
 
     def search(self, example: Example) -> Search:

@@ -38,6 +38,15 @@ NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
 """How the message of a gradient that is not finite begins."""
 
 
+def refuse(wrong: npt.NDArray[Any], ids: IntArray, fault: str, what: str = "") -> None:
+    """Raises `fault`, and `what` there is, with the ids of the wrong examples."""
+    if wrong.any():
+        listed = np.array2string(
+            ids[wrong], threshold=8, edgeitems=4, formatter={"int_kind": str}
+        )
+        raise RuntimeError(f"{fault} at the examples {listed}{what}.")
+
+
 def once_per_model(
     model: keras.Model, key: Hashable, build: Callable[[Logits], Part]
 ) -> Part:

@@ -31,6 +31,7 @@ class Noise(LinfAttack):
     # right and lower border are cut off. Each channel has its own noise.
     block_size: Count = 1
     name = "Noise"
+    knowledge = "labels"
     needs_gradient = False
 
     @property

@@ -93,6 +93,19 @@ GRADIENT_FREE: dict[str, Settings] = {
 }
 """Settings of the attacks that only ask, each with 500 queries."""
 
+
+
+def _adaptive(eps: float) -> Settings:
+    names = ("SelectivePGD", "OrthogonalPGD", "LagrangianPGD")
+    return {name: {"eps": eps, "nb_iter": 200} for name in names}
+
+
+ADAPTIVE: dict[str, Settings] = {
+    "adaptive": _adaptive(8 / 255),
+    "adaptive_mnist": _adaptive(0.3),
+}
+"""Settings of the attacks on a model together with its detector."""
+
 _BPDA = {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100}
 _SPSA = {"eps": 0.3, "nb_iter": 500, "learning_rate": 0.1, "spsa_samples": 128}
 _FEWER_SAMPLES = {"nb_iter": 100, "spsa_samples": 32}
@@ -215,9 +228,11 @@ PRESETS: dict[str, Settings] = {
     },
     **LURING,
     **GRADIENT_FREE,
+    **ADAPTIVE,
 }
 """Settings by preset and attack: the attractor paper's Tables VII and VIII, the luring
-paper's, and those of no paper's table for attacks that follow no gradient.
+paper's, and those of no paper's table for attacks that follow no gradient, or that of a
+detector too.
 
 UMIFGSM and TMIFGSM are the momentum method of its authors and of cleverhans, which
 normalises each gradient where DEEPSEC's does not.

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps.attacks.base import Attack, Batch, Count, Perturbed, refuse
-from keras_traps.attacks.loop import Stream, per_example
+from keras_traps.attacks.base import Attack, Batch, Count, Perturbed
+from keras_traps.attacks.loop import Stream, per_example, refuse
 from keras_traps.models.inference import predict
 
 Images = npt.NDArray[np.floating]
@@ -47,16 +47,22 @@ class QueryAttack(Attack, abc.ABC):
     `nb_queries`.
 
     A search is told by how much another class leads over the true one: above 0 where
-    the model is fooled. With `labels_only` that is 1 or -1.
+    the model is fooled. With `labels_only` that is 1 or -1. Where a detector watches,
+    it is told the lesser of that lead and of how far the score lies below the
+    threshold, each as a multiple of its size at the clean image, so that neither's
+    unit matters: above 0 where the model is fooled and the image is not flagged. With
+    `labels_only` that is 1, and -1 stands for all else.
     """
 
     nb_queries: Count = 500  # at most, for each example
     labels_only: ClassVar[bool] = False
+    knowledge = "scores"
     needs_gradient = False
+    takes_detector = True
 
     @abc.abstractmethod
     def search(self, example: Example) -> Search:
-        """Searches for one example, of which the true class is answered."""
+        """Searches for one example, of which the clean image is no success."""
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Runs the searches, all that still go on in each turn."""
@@ -71,12 +77,13 @@ class QueryAttack(Attack, abc.ABC):
             self._from_clean(Example(clean, found, np.random.default_rng(int(seed))))
             for clean, found, seed in zip(batch.images, images, seeds, strict=True)
         ]
+        teller = _Teller(self, batch)
         spent = np.zeros(len(searches), np.int64)
         asked = {row: next(search) for row, search in enumerate(searches)}
         while asked:
             sizes = [len(some) for some in asked.values()]
             shown = np.concatenate(list(asked.values())).astype(np.float32, copy=False)
-            told = self._tell(batch, np.repeat(list(asked), sizes), shown)
+            told = teller.tell(np.repeat(list(asked), sizes), shown)
             turn, asked = list(asked), {}
             for row, own in zip(
                 turn, np.split(told, np.cumsum(sizes)[:-1]), strict=True
@@ -86,7 +93,7 @@ class QueryAttack(Attack, abc.ABC):
                     following = searches[row].send(own)
                     if spent[row] + len(following) <= self.nb_queries:
                         asked[row] = following
-        return Perturbed(images, spent)
+        return Perturbed(images, spent, teller.rejections)
 
     def _from_clean(self, example: Example) -> Search:
         """Searches, where that is called for."""
@@ -94,19 +101,41 @@ class QueryAttack(Attack, abc.ABC):
         if lead <= 0:
             yield from self.search(example)
 
-    def _tell(self, batch: Batch, rows: IntArray, images: FloatArray) -> FloatArray:
+
+class _Teller:
+    """Tells searches of images, and counts for each example what is rejected."""
+
+    def __init__(self, attack: QueryAttack, batch: Batch) -> None:
+        self.attack, self.batch = attack, batch
+        self.rejections = np.zeros(len(batch.ids), np.int64)
+        self._units: FloatArray | None = None
+
+    def tell(self, rows: IntArray, images: FloatArray) -> FloatArray:
         """Returns what is told of images; `rows` says whose they are."""
+        batch, watched = self.batch, self.batch.watched
         outputs, labels = predict(batch.model, images), batch.labels[rows]
         infinite = rows[np.logical_not(np.isfinite(outputs).all(axis=1))]
         refuse(
             np.isin(np.arange(len(batch.ids)), infinite),
             batch.ids,
-            f"{self.name} asked about images on which the model's outputs are not "
-            "finite,",
+            f"{self.attack.name} asked about images on which the model's outputs are "
+            "not finite,",
         )
-        if self.labels_only:
-            return np.where(outputs.argmax(axis=1) == labels, -1.0, 1.0)
-        return leads(outputs, labels)
+        told, labels_only = leads(outputs, labels), self.attack.labels_only
+        if labels_only:
+            told = np.where(outputs.argmax(axis=1) == labels, -1.0, 1.0)
+        if watched is None:
+            return told
+        found = watched.detect(images, batch.ids[rows])
+        np.add.at(self.rejections, rows, found.is_adversarial)
+        if labels_only:
+            return np.where(found.is_adversarial, -1.0, told)
+        both = np.stack([told, watched.threshold - found.score]).astype(np.float64)
+        if self._units is None:
+            # The first turn is one clean image of each example.
+            self._units = np.maximum(np.abs(both), np.finfo(np.float32).tiny)
+        told = (both / self._units[:, rows]).min(axis=0)
+        return np.where(found.is_adversarial, np.minimum(told, 0.0), told)
 
 
 def leads(outputs: FloatArray, labels: IntArray) -> FloatArray:

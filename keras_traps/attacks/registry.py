@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from keras_traps.attacks import (
+    adaptive,
     bpda,
     cleverhans,
     decision_based,
@@ -17,9 +18,9 @@ from keras_traps.attacks import (
     score_based,
     spsa,
 )
-from keras_traps.attacks.base import Attack, Kind
+from keras_traps.attacks.base import Attack, Kind, Knowledge
 from keras_traps.attacks.loop import Loss
-from keras_traps.attacks.presets import GRADIENT_FREE, LURING, PRESETS
+from keras_traps.attacks.presets import ADAPTIVE, GRADIENT_FREE, LURING, PRESETS
 
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
@@ -53,6 +54,9 @@ _ATTACKS: dict[str, type[Attack]] = {
         score_based.Square,
         decision_based.RayS,
         decision_based.HopSkipJump,
+        adaptive.SelectivePGD,
+        adaptive.OrthogonalPGD,
+        adaptive.LagrangianPGD,
         cleverhans.CleverhansFGM,
         cleverhans.CleverhansBIM,
         cleverhans.CleverhansPGD,
@@ -83,8 +87,8 @@ def register(attack: type[Attack]) -> type[Attack]:
         `attack`.
 
     Raises:
-        TypeError: If it is no such class, lacks a name or a kind, or names a loss that
-            there is not.
+        TypeError: If it is no such class, lacks a name or a kind, or names a loss or a
+            knowledge that there is not.
         ValueError: If there is one of its name already.
     """
     if (
@@ -92,12 +96,14 @@ def register(attack: type[Attack]) -> type[Attack]:
         or inspect.isabstract(attack)
         or not isinstance(getattr(attack, "name", None), str)
         or getattr(attack, "kind", None) not in get_args(Kind)
+        or attack.knowledge not in get_args(Knowledge)
         or not set(attack.losses) <= set(get_args(Loss))
     ):
         raise TypeError(
             "Invalid value for argument `attack`. Expected a concrete subclass of "
-            f"`Attack` with a name, a kind of {get_args(Kind)} and losses of "
-            f"{get_args(Loss)}. Received: attack={attack!r}"
+            f"`Attack` with a name, a kind of {get_args(Kind)}, losses of "
+            f"{get_args(Loss)} and a knowledge of {get_args(Knowledge)}. "
+            f"Received: attack={attack!r}"
         )
     if attack.name in _ATTACKS:
         raise ValueError(
@@ -139,8 +145,8 @@ def preset(
         name: One of `PRESETS`.
         attacks: Which of them, by name, at least one. Defaults to `None`: all.
         eps: Another L-infinity radius for all of them that have one. Only the luring
-            paper's presets take it, of which `LURING_EPS` has the paper's, and those
-            without gradients. Defaults to the preset's own.
+            paper's presets take it, of which `LURING_EPS` has the paper's, those
+            without gradients and the adaptive ones. Defaults to the preset's own.
 
     Returns:
         The attacks, in the order asked for.
@@ -166,7 +172,7 @@ def preset(
             f"Invalid value for argument `attacks`. Preset {name!r} has "
             f"{', '.join(settings)}. Received: {', '.join(unknown)}"
         )
-    if eps is not None and name not in {**LURING, **GRADIENT_FREE}:
+    if eps is not None and name not in {**LURING, **GRADIENT_FREE, **ADAPTIVE}:
         raise ValueError(
             "Invalid value for argument `eps`. Expected `None` beside the preset "
             f"{name!r}, which has one radius. Received: eps={eps}"

@@ -59,6 +59,7 @@ class SPSA(LinfAttack):
     # this: at 0.0 when it has succeeded; with `None`, cleverhans', never.
     early_stop_loss_threshold: Number | None = None
     name = "SPSA"
+    knowledge = "scores"
     needs_gradient = False
 
     def perturb(self, batch: Batch) -> Perturbed:

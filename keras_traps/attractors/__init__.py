@@ -4,6 +4,7 @@ from keras_traps.attractors.calibration import Calibration, calibrate
 from keras_traps.attractors.forensics import ForensicAnalyzer, Verdict
 from keras_traps.attractors.injection import (
     TrapSettings,
+    classifier_of,
     decoder_of,
     inject,
     raw_sum,
@@ -22,6 +23,7 @@ __all__ = [
     "TrapSettings",
     "Verdict",
     "calibrate",
+    "classifier_of",
     "decoder_of",
     "inject",
     "integrate",

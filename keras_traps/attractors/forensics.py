@@ -78,7 +78,7 @@ class ForensicAnalyzer:
         self.trapped = trapped
         self.decoder = decoder_of(trapped)
         self._thresholds: Thresholds | None = None
-        model = evidence_model(trapped)
+        self._model = model = evidence_model(trapped)
         # Not the model's own call: one trace serves every batch size.
         self._ask = tf.function(
             lambda images: model(images, training=False),
@@ -100,6 +100,33 @@ class ForensicAnalyzer:
         if self._thresholds is None:
             raise RuntimeError("The analyzer has no thresholds yet: call `fit` first.")
         return self._thresholds
+
+    @property
+    def fprs(self) -> tuple[float, ...]:
+        """The false-positive rate that the thresholds are for, as the only one."""
+        return (self.thresholds.fpr,)
+
+    def threshold(self, fpr: float | None = None) -> float:
+        """Returns the score above which an input is adversarial.
+
+        Args:
+            fpr: The rate that the analyzer was fitted for, or `None`, which is that
+                one. Defaults to `None`.
+
+        Returns:
+            The score at the thresholds.
+
+        Raises:
+            ValueError: If the analyzer was fitted for another rate.
+            RuntimeError: If the analyzer was not fitted.
+        """
+        if fpr not in (None, *self.fprs):
+            raise ValueError(
+                "Invalid value for argument `fpr`. Expected "
+                f"{self.thresholds.fpr:g}, which the analyzer was fitted for. "
+                f"Received: fpr={fpr!r}"
+            )
+        return self.thresholds.score
 
     @property
     def bounds(self) -> Bounds:
@@ -208,6 +235,20 @@ class ForensicAnalyzer:
             RuntimeError: If the analyzer was not fitted.
         """
         return self.judge(self.evidence(images)).score
+
+    def tf_score(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns what `score` does, with its gradient; for attacks that follow it.
+
+        Args:
+            images: `(batch, ...)`, float32, pixels in `bounds`.
+
+        Returns:
+            `(batch,)`, float32.
+
+        Raises:
+            RuntimeError: If the analyzer was not fitted.
+        """
+        return self.thresholds.tf_score(self._model(images, training=False))
 
     def detect(self, images: npt.ArrayLike) -> Verdict:
         """Says which images are adversarial, and by which condition.

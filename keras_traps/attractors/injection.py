@@ -221,6 +221,23 @@ def logits_of(trapped: keras.Model) -> keras.KerasTensor:
     return keras.ops.log(keras.ops.maximum(answers, least))
 
 
+def classifier_of(trapped: keras.Model) -> keras.Model:
+    """Returns C up to its logits, for an attacker who finds it within M.
+
+    Args:
+        trapped: What `inject` returned.
+
+    Returns:
+        A model that shares the layers of `trapped`, to `(batch, num_classes)`, float32.
+
+    Raises:
+        ValueError: If `trapped` has no QIM decoder.
+    """
+    decoder_of(trapped)
+    name = f"classifier_of_{trapped.name}"
+    return keras.Model(trapped.input, logits_of(trapped), name=name)
+
+
 def evidence_model(trapped: keras.Model) -> keras.Model:
     """Returns W(x) and C's logits, all that the forensic step looks at.
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from keras_traps import ops
 from keras_traps._checks import check_count, check_number, check_share
-from keras_traps.ops.forensics import CONDITIONS, statistics
+from keras_traps.ops.forensics import CONDITIONS, joint_score, statistics
+from keras_traps.rates import threshold_rank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,18 @@ class Thresholds:
             correlations, logits, self.limits, centre=self.centre, scale=self.scale
         )
 
+    def tf_score(self, evidence: tf.Tensor) -> tf.Tensor:
+        """Returns the score alone, with its gradient.
+
+        Args:
+            evidence: `(batch, 2, num_classes)`, floating point: W(x) and C's logits.
+
+        Returns:
+            `(batch,)`, float32.
+        """
+        both = tf.unstack(tf.cast(evidence, tf.float64), axis=1)
+        return joint_score(statistics(*both), self.centre, self.scale)
+
     def _check(self) -> None:
         # A limit that is not a number would switch its condition off without a word.
         for name in ("upper", "lower", "deviation", "score"):
@@ -109,14 +122,7 @@ def set_thresholds(evidence: npt.ArrayLike, fpr: float) -> Thresholds:
     fpr = check_share(fpr, name="fpr")
     correlations, logits = tf.unstack(tf.cast(evidence, tf.float64), axis=1)
     found = statistics(correlations, logits).numpy()
-    count = len(found)
-    needed = math.ceil(1 / fpr - 1e-9) - 1
-    if count < needed:
-        raise ValueError(
-            f"Invalid value for argument `images`. Expected at least {needed} "
-            f"clean images for a false-positive rate of {fpr:g}. "
-            f"Received: {count} images."
-        )
+    rank = threshold_rank(len(found), fpr)
     centre, scale = found.mean(axis=0), found.std(axis=0)
     if not (scale > 0).all():
         raise ValueError(
@@ -124,8 +130,6 @@ def set_thresholds(evidence: npt.ArrayLike, fpr: float) -> Thresholds:
             "differ. Received images of which W or C's lead is always the same."
         )
     scores = ((found - centre) / scale).max(axis=1)
-    # The rank at which a new clean image exceeds it with probability fpr at most.
-    rank = math.ceil((count + 1) * (1 - fpr) - 1e-9)
     last = np.argsort(scores, kind="stable")[rank - 1]
     score = float(scores[last])
     # Scaled back, a limit may fall a rounding short of the image that set it.
@@ -137,7 +141,7 @@ def set_thresholds(evidence: npt.ArrayLike, fpr: float) -> Thresholds:
         # Of several that have one logarithm the least.
         lead=float(np.exp(-limits[3]) * (1 - 1e-12)),
         fpr=fpr,
-        num_images=count,
+        num_images=len(found),
         centre=tuple(centre.tolist()),
         scale=tuple(scale.tolist()),
         score=score,

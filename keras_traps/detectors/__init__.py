@@ -1,0 +1,17 @@
+"""Detectors: a score of images, and thresholds set on clean ones."""
+
+from keras_traps.detectors.base import (
+    Detected,
+    Detection,
+    Detector,
+    ScoreDetector,
+    check_detector,
+)
+
+__all__ = [
+    "Detected",
+    "Detection",
+    "Detector",
+    "ScoreDetector",
+    "check_detector",
+]
