@@ -16,6 +16,7 @@ from keras_traps.attacks.base import (
     Count,
     LinfAttack,
     NormName,
+    NotNegative,
     Perturbed,
     Positive,
     ball_noise,
@@ -35,6 +36,8 @@ from keras_traps.attacks.loop import (
 )
 from keras_traps.attacks.watched import Watched
 
+# How long the last step is, as a share of the first.
+_LAST_STEP = 0.01
 # By how much lambda changes in a search that knows no bound on that side yet.
 _FACTOR = 10.0
 
@@ -44,7 +47,7 @@ class Slopes(NamedTuple):
 
     lead: tf.Tensor  # gradient of the rivals' lead, which is to rise
     score: tf.Tensor  # gradient of the detector's score, which is to fall
-    fooled: tf.Tensor  # `(rows,)`, bool: whether the classifier is
+    fooled: tf.Tensor  # `(rows,)`, bool: whether another class leads by enough
     weight: tf.Tensor  # `(rows,)`: lambda
 
 
@@ -55,14 +58,21 @@ class AdaptiveAttack(LinfAttack, abc.ABC):
     All steps are made. The result is, of the images on the way that fool the
     classifier, the one of the lowest score; where there is none, the last image. The
     first run starts at the clean image, the other ones at random points of the ball.
+    Steps shrink to a hundredth, in equal ratios: long ones do not find the narrow
+    valleys of a score, and the authors' are all of one length.
     """
 
-    eps_iter: Positive | None = None  # at most `eps`; a tenth of it where it is `None`
+    # The first step, at most `eps`; a tenth of it where it is `None`.
+    eps_iter: Positive | None = None
     nb_iter: Count = 100
     nb_restarts: Count = 1
     # Linf: steps of the direction's sign. L2: along the direction itself, so long that
     # `eps_iter` is the root mean square of the pixels' changes.
     norm: NormName = "L2"
+    # By how much another class has to lead before the classifier counts as fooled to
+    # the steps: as a share of how far the true class leads at the clean image. More
+    # than 0 where the score looks at that lead too.
+    confidence: NotNegative = 0.0
     losses = ("cross_entropy", "margin")
     knowledge = "everything"
     takes_detector = True
@@ -154,8 +164,8 @@ class LagrangianPGD(AdaptiveAttack):
     """Steps on both at once: the rivals' lead less lambda times the score.
 
     Lambda is searched for each example as Carlini and Wagner search their c: a run that
-    fools the classifier is followed by one with a larger lambda, any other by one with
-    a smaller one; between two bounds comes their geometric mean.
+    ends where the classifier is fooled is followed by one with a larger lambda, any
+    other by one with a smaller one; between two bounds comes their geometric mean.
     """
 
     binary_search_steps: Count = 5  # runs from each start; with 1 lambda is fixed
@@ -203,6 +213,9 @@ class _Walk(NamedTuple):
         searches = settings["binary_search_steps"]
         ones = tf.ones_like(labels, tf.float32)
         fresh = _Search(settings["initial_const"] * ones, 0 * ones, math.inf * ones)
+        ahead = -rivals_lead(self.infer(clean), labels, "margin")
+        needed = settings["confidence"] * tf.maximum(ahead, 0.0)
+        shrink = tf.pow(_LAST_STEP, 1 / tf.cast(settings["nb_iter"], tf.float32))
 
         def go(
             number: tf.Tensor, best: _Best, search: _Search
@@ -211,24 +224,27 @@ class _Walk(NamedTuple):
             start = starts[number // searches]
 
             def step(
-                count: tf.Tensor, images: tf.Tensor, met: tf.Tensor, best: _Best
+                count: tf.Tensor, length: tf.Tensor, images: tf.Tensor, best: _Best
             ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, _Best]:
-                slopes, score = apart(self.look)(images, labels, ids, search.weight)
-                best = _better(best, images, slopes.fooled, score)
-                moved = images + settings["eps_iter"] * self.unit(slopes)
+                slopes, done, score = apart(self.look)(
+                    images, labels, ids, needed, search.weight
+                )
+                best = _better(best, images, done, score)
+                moved = images + length * self.unit(slopes)
                 images = LINF.project(moved, clean, settings["eps"])
-                return count + 1, images, met | slopes.fooled, best
+                return count + 1, shrink * length, images, best
 
-            _, last, met, best = tf.while_loop(
+            _, _, last, best = tf.while_loop(
                 lambda count, *_: count < settings["nb_iter"],
                 step,
-                (tf.constant(0), start, tf.zeros_like(labels, tf.bool), best),
+                (tf.constant(0), settings["eps_iter"], start, best),
             )
-            done = fooled(self.infer(last), labels, False)
-            best = _better(best, last, done, self.score(last))
+            logits = self.infer(last)
+            best = _better(best, last, fooled(logits, labels, False), self.score(last))
             none = tf.math.is_inf(best.score)[:, None, None, None]
             best = best._replace(images=tf.where(none, last, best.images))
-            return number + 1, best, _next(search, met | done)
+            met = rivals_lead(logits, labels, "margin") > needed
+            return number + 1, best, _next(search, met)
 
         _, best, _ = tf.while_loop(
             lambda number, *_: number < tf.shape(starts)[0] * searches,
@@ -238,9 +254,14 @@ class _Walk(NamedTuple):
         return best.images
 
     def look(
-        self, images: tf.Tensor, labels: tf.Tensor, ids: tf.Tensor, weight: tf.Tensor
-    ) -> tuple[Slopes, tf.Tensor]:
-        """Returns both gradients, and the scores."""
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        ids: tf.Tensor,
+        needed: tf.Tensor,
+        weight: tf.Tensor,
+    ) -> tuple[Slopes, tf.Tensor, tf.Tensor]:
+        """Returns what a step is made of, whether images fool, and their scores."""
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(images)
             shown = watch(images, ids)
@@ -252,7 +273,9 @@ class _Walk(NamedTuple):
                 "Invalid value for argument `detector`. Expected one whose `tf_score` "
                 "has a gradient. Received: one of which it is None"
             )
-        return Slopes(rise, fall, fooled(logits, labels, False), weight), score
+        done = fooled(logits, labels, False)
+        enough = done & (rivals_lead(logits, labels, "margin") > needed)
+        return Slopes(rise, fall, enough, weight), done, score
 
     def unit(self, slopes: Slopes) -> tf.Tensor:
         """Returns a step of size 1 in each pixel, or on average over them."""
