@@ -22,6 +22,7 @@ from keras_traps import (
     attacks,
     attractors,
     datasets,
+    detectors,
     image_sources,
     layers,
     luring,
@@ -31,7 +32,7 @@ from keras_traps import (
 from keras_traps.evaluation.subjects import Defence
 
 MODULES = [keras_traps, layers, keras_traps.ops, attractors, attacks, luring, models]
-MODULES += [datasets, image_sources, serving]
+MODULES += [datasets, detectors, image_sources, serving]
 _HEADING = re.compile(r"(?m)^(Args|Call arguments|Returns|Raises|Example|Reference):")
 
 

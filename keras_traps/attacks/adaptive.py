@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps._checks import FloatArray
@@ -285,9 +284,7 @@ class _Walk(NamedTuple):
         return math.sqrt(math.prod(direction.shape[1:])) * normalised(direction)[1]
 
 
-def _better(
-    best: _Best, images: tf.Tensor, done: tf.Tensor, score: tf.Tensor
-) -> _Best:
+def _better(best: _Best, images: tf.Tensor, done: tf.Tensor, score: tf.Tensor) -> _Best:
     better = done & (score < best.score)
     return _Best(
         tf.where(better[:, None, None, None], images, best.images),

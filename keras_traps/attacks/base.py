@@ -472,7 +472,7 @@ class Attack(abc.ABC):
             )
 
 
-def _kinds(kind: type[Attack]) -> Iterator[type[Attack]]:
+def _kinds(kind: Any) -> Iterator[type[Attack]]:
     """Lists the attacks that are of a kind, by their names."""
     for one in kind.__subclasses__():
         if hasattr(one, "name"):

@@ -94,10 +94,14 @@ GRADIENT_FREE: dict[str, Settings] = {
 """Settings of the attacks that only ask, each with 500 queries."""
 
 
-
 def _adaptive(eps: float) -> Settings:
-    names = ("SelectivePGD", "OrthogonalPGD", "LagrangianPGD")
-    return {name: {"eps": eps, "nb_iter": 200} for name in names}
+    steps = {"eps": eps, "nb_iter": 200}
+    return {
+        "SelectivePGD": steps,
+        # Orthogonal to the lead no step lowers a score that is high where it is small.
+        "OrthogonalPGD": {**steps, "confidence": 0.5},
+        "LagrangianPGD": steps,
+    }
 
 
 ADAPTIVE: dict[str, Settings] = {

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps.attacks.base import Attack, Batch, Count, Perturbed
+from keras_traps.attacks.base import Attack, Batch, Count, Knowledge, Perturbed
 from keras_traps.attacks.loop import Stream, per_example, refuse
 from keras_traps.models.inference import predict
 
@@ -56,7 +56,7 @@ class QueryAttack(Attack, abc.ABC):
 
     nb_queries: Count = 500  # at most, for each example
     labels_only: ClassVar[bool] = False
-    knowledge = "scores"
+    knowledge: ClassVar[Knowledge] = "scores"
     needs_gradient = False
     takes_detector = True
 

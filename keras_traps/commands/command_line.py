@@ -16,7 +16,10 @@ from typing import Any, NoReturn
 from absl.flags import argparse_flags
 
 OUTPUTS = ("logits", "probabilities")
-VARIANTS = ("paper", "margin", "raw_sum", "integrated", "integrated_label")
+VARIANTS = (
+    *("paper", "margin", "raw_sum", "integrated", "integrated_label"),
+    *("rejecting", "adaptive"),
+)
 ENGINES = ("local", "ray")
 
 Flags = argparse.Namespace

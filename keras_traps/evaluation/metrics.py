@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from keras_traps._checks import IntArray
 from keras_traps.evaluation.records import RecordStore, Run
-from keras_traps.evaluation.subjects import Detector
+from keras_traps.evaluation.subjects import RecordJudge
 from keras_traps.luring.metrics import LuringMetrics, luring_metrics
 from keras_traps.models.outputs import chance_of, is_near_chance
 from keras_traps.rates import Rate
@@ -30,18 +30,19 @@ ANY_LOSS = "any_loss"
 
 # The paper's Tables I, V and VI show these beside the attack on C.
 _BESIDE_C = ("paper", "integrated", "integrated_label")
+_OF_RUN = ("subject", "attack", "kind", "knowledge", "eps")
 _RENAMED = {"ids": "id", "labels": "label", "targets": "goal"}
 
 
 def make_frame(
-    runs: Iterable[Run], store: RecordStore, detector: Detector | None = None
+    runs: Iterable[Run], store: RecordStore, detector: RecordJudge | None = None
 ) -> pd.DataFrame:
     """Reads what became of each image that was attacked.
 
     Returns:
         A row for each subject, attack, radius and image: `subject`, `attack`, `kind`,
-        `eps`, `integrated`, the columns that else name the subject, `id`, `label`,
-        `goal` (the class aimed at, else the label), `answer`, `success`,
+        `knowledge`, `eps`, `integrated`, the columns that else name the subject, `id`,
+        `label`, `goal` (the class aimed at, else the label), `answer`, `success`,
         `misclassified`, `l0`, `l2`, `linf`, `iterations`, and what else was recorded
         with one number for each image. Of luring `defended`, which DAC counts. Where
         the record has what a detector asks for, `score`, `pull` if it has one, and for
@@ -63,10 +64,10 @@ def make_frame(
     return frame
 
 
-def _part(run: Run, store: RecordStore, detector: Detector | None) -> pd.DataFrame:
+def _part(run: Run, store: RecordStore, detector: RecordJudge | None) -> pd.DataFrame:
     record = run.read(store)
     columns: dict[str, Any] = {
-        **{name: getattr(run, name) for name in ("subject", "attack", "kind", "eps")},
+        **{name: getattr(run, name) for name in _OF_RUN},
         "integrated": run.integrated,
         **run.about,
         "success": record.succeeded(targeted=run.kind == "TA"),

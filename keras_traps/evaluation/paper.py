@@ -47,6 +47,8 @@ VARIANT_NAMES: dict[str, str] = {
     "raw_sum": "before normalisation",
     "integrated": "integrated model",
     "integrated_label": "integrated, hard label",
+    "rejecting": "flags told",
+    "adaptive": "everything known",
     "any_loss": "any of these losses",
 }
 """What a report calls a variant of the trapped model."""

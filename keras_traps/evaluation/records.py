@@ -40,7 +40,9 @@ class Record:
     """What one attack made of some images: arrays with one row per image, by name.
 
     These are `ids`, `labels`, `targets`, `l0`, `l2`, `linf`, `iterations`, the attacked
-    model's `answer`, what else was asked, and `kept`, some of the images themselves.
+    model's `answer`, or that of the model that is served, what else was asked, of
+    attacks that are told of a detector `rejections`, and `kept`, some of the images
+    themselves.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
@@ -223,6 +225,7 @@ class Run:
     subject: str
     attack: str
     kind: str
+    knowledge: str
     eps: float
     settings: dict[str, Any]
     note: str

@@ -32,6 +32,9 @@ from keras_traps.evaluation.subjects import INTEGRATED, THREATS
 from keras_traps.luring.metrics import LuringMetrics
 from keras_traps.rates import Rate
 
+# The variants that a report sets beside the published loss.
+_OTHERS = ("margin", "raw_sum", "rejecting", "adaptive")
+
 # The attractor paper's names of what it has at each false-positive rate.
 _AT_RATE = {
     paper.PAPER_FPR: {
@@ -234,7 +237,7 @@ def _shown(found: Evaluation) -> dict[str, Any]:
             for each in integrated.values()
         ],
         "recoveries": [one for one in INTEGRATED if one in present],
-        "other_losses": [one for one in ("margin", "raw_sum") if one in present],
+        "other_losses": [one for one in _OTHERS if one in present],
         "attacked": present,
         "variants": paper.VARIANT_NAMES,
         "at_rate": _AT_RATE,

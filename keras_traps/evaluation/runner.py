@@ -91,7 +91,8 @@ def attack_all(
     Of an attack with a sweep every setting meets the first images, and the best of them
     all: the one that fails on the fewest; of luring, the one that leaves M right on the
     fewest, and of those the one with the smallest DAC. So does every choice that an
-    attacker has. An attack is left out on a subject whose loss it does not follow.
+    attacker has. An attack is left out on a subject whose loss it does not follow, that
+    lacks the detector it needs, or that tells of one it has no use for.
 
     Args:
         subjects: What is attacked. Several in a sequence of their own are one subject
@@ -200,6 +201,7 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
         ),
         batch_size=batch_size_for(crafted.images.shape[1:], most=len(crafted)),
         loss=subject.loss,
+        detector=subject.told,
     )
     # What the model sees, and what is recorded, in [0, 1].
     seen, answers = result.images, result.answers
@@ -219,6 +221,7 @@ def run_task(task: Task, background: FloatArray | None, seed: int) -> Record:
             "iterations": result.iterations,
             "kept": images[: subject.kept],
             "answer": answers,
+            **({} if subject.told is None else {"rejections": result.rejections}),
             **{name: ask(seen) for name, ask in subject.questions.items()},
         }
     )
@@ -254,6 +257,7 @@ def _course(
         subject=subject.name,
         attack=attack.name,
         kind=attack.kind,
+        knowledge=attack.knowledge,
         eps=float(attack.linf_bound or 0),
         settings=_settings(subject, attack),
         note=attack.note,

@@ -18,6 +18,7 @@ from keras_traps._pixels import to_unit
 from keras_traps.attacks import Attack, Loss
 from keras_traps.attractors import ForensicAnalyzer, TrapSettings
 from keras_traps.datasets import Dataset
+from keras_traps.detectors import Detector
 from keras_traps.luring.schemes import SOFTNESS, softened
 from keras_traps.models.forms import class_answers, find_bounds, for_model
 from keras_traps.models.inference import predict
@@ -27,12 +28,22 @@ from keras_traps.provenance import architecture_sha256, weights_sha256
 if TYPE_CHECKING:
     from keras_traps.evaluation.records import Record
 
-Variant = Literal["paper", "margin", "raw_sum", "integrated", "integrated_label"]
+Variant = Literal[
+    "paper",
+    "margin",
+    "raw_sum",
+    "integrated",
+    "integrated_label",
+    "rejecting",
+    "adaptive",
+]
 """How an attack sees the trapped model M.
 
 With its own loss on the normalised sum, as the paper's platform has it; with a
-logit-margin loss on the same; with its own loss on C + W before its normalisation; or
-as the classify-detect-recover model, whose recovered answer has a gradient or none.
+logit-margin loss on the same; with its own loss on C + W before its normalisation; as
+the classify-detect-recover model, whose recovered answer has a gradient or none; as M
+with what the analyzer says of each image; or as C alone with the same, for an attacker
+who has all weights and the key. The last two are for attacks that take a detector.
 """
 
 INTEGRATED: tuple[Variant, ...] = ("integrated", "integrated_label")
@@ -135,7 +146,7 @@ class Finding(NamedTuple):
     pull: FloatArray | None = None
 
 
-class Detector(Protocol):
+class RecordJudge(Protocol):
     """Tells attacked images from clean ones by what was asked of them."""
 
     @property
@@ -147,21 +158,20 @@ class Detector(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreDetector:
-    """Any detector that is a score, higher for more adversarial, and thresholds."""
+class Scored:
+    """Any detector, by its scores and thresholds."""
 
-    score: Question
-    thresholds: Mapping[float, float]  # by nominal false-positive rate
+    detector: Detector
 
     @property
     def asked(self) -> Mapping[str, Question]:
         """Its score."""
-        return {"score": self.score}
+        return {"score": self.detector.score}
 
     def judge(self, record: Record) -> Finding:
         """Flags what exceeds a threshold."""
-        score = record["score"]
-        return Finding(score, {f: score > t for f, t in self.thresholds.items()})
+        score, limit = record["score"], self.detector.threshold
+        return Finding(score, {f: score > limit(f) for f in self.detector.fprs})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +210,9 @@ class Subject:
     bounds: Bounds = UNIT  # of the pixels that the model takes
     loss: Loss | None = None  # what the attacker follows; `None`: each attack's own
     asked: Mapping[str, Question] = dataclasses.field(default_factory=dict)
-    detector: Detector | None = None
+    detector: RecordJudge | None = None
+    # What attackers are told of each image that they show; `None`: nothing.
+    told: Detector | None = None
     integrated: bool = False  # whether flagging is part of the model's answer
     # How the attacked model is made from `model`; `None`: it is that.
     view: Callable[[keras.Model], keras.Model] | None = None
@@ -241,8 +253,10 @@ class Subject:
         return {**(self.detector.asked if self.detector else {}), **self.asked}
 
     def follows(self, attack: Attack) -> bool:
-        """Says whether an attack follows the loss that the attacker has."""
-        return self.loss is None or self.loss in attack.losses
+        """Says whether an attack has a use for the loss and for what it is told."""
+        takes, needs = attack.takes_detector, attack.needs_detector
+        uses = takes if self.told is not None else not needs
+        return uses and (self.loss is None or self.loss in attack.losses)
 
 
 def model_subject(
@@ -254,17 +268,25 @@ def model_subject(
     bounds: Bounds | None = None,
     loss: Loss | None = None,
     detector: Detector | None = None,
+    told: bool = False,
 ) -> Subject:
     """Makes a subject of any built classifier, with or without a detector.
 
     Models of other weights or layers do not share its records. The `bounds` are those
     of the pixels that the model and the detector take, by default those of a trap in
     the model, else 0 and 1. The `loss` is what the attacker follows, by default each
-    attack's own; the detector may be a `ScoreDetector`.
+    attack's own. With `told` attacks are told what the detector says of each image that
+    they show, and those that have no use for it are left out.
 
     Raises:
-        ValueError: If the name is no folder's, or the bounds do not fit the model.
+        ValueError: If the name is no folder's, the bounds do not fit the model, or
+            there is no detector to tell of.
     """
+    if told and detector is None:
+        raise ValueError(
+            "Invalid value for argument `detector`. Expected one, of which attacks are "
+            "told. Received: None"
+        )
     bounds = find_bounds(model, bounds)
     facts = {
         "model": weights_sha256(model),
@@ -274,8 +296,21 @@ def model_subject(
         "loss": str(loss),
     }
     return Subject(
-        name, model, examples, output, bounds, loss, detector=detector, facts=facts
+        name,
+        model,
+        examples,
+        output,
+        bounds,
+        loss,
+        detector=None if detector is None else Scored(detector),
+        told=detector if told else None,
+        facts=facts | (_facts(detector) if detector is not None and told else {}),
     )
+
+
+def _facts(told: Detector) -> dict[str, Any]:
+    """What the records of attacks that are told of a detector depend on."""
+    return {"told": [type(told).__name__, max(told.fprs), told.threshold()]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,6 +373,19 @@ def attractor_subjects(
         "raw_sum": attractors.raw_sum,
         "integrated": integrated,
         "integrated_label": functools.partial(integrated, differentiable=False),
+        "adaptive": attractors.classifier_of,
+    }
+    told = {
+        "told": defence.main_analyzer,
+        "facts": _facts(defence.main_analyzer),
+    }
+    served = functools.partial(_classes, defence.trapped, output="scores")
+    changes: dict[str, dict[str, Any]] = {
+        "margin": {"loss": "margin"},
+        **{name: {"integrated": True} for name in INTEGRATED},
+        "rejecting": told,
+        # M is what answers, whatever was attacked.
+        "adaptive": {**told, "output": "logits", "asked": {"answer": served}},
     }
     watched = Subject(
         "paper",
@@ -351,18 +399,16 @@ def attractor_subjects(
         Subject(name, defence.classifier, examples, defence.output, defence.bounds)
         if name == "undefended"
         else dataclasses.replace(
-            watched,
-            name=name,
-            loss="margin" if name == "margin" else None,
-            integrated=name in INTEGRATED,
-            view=views.get(name),
+            watched, name=name, view=views.get(name), **changes.get(name, {})
         )
         for name in names
     ]
 
 
-def _classes(model: keras.Model, images: FloatArray) -> IntArray:
-    return answers_of(predict(model, images), "logits").argmax(axis=1)
+def _classes(
+    model: keras.Model, images: FloatArray, output: AttackedOutput = "logits"
+) -> IntArray:
+    return answers_of(predict(model, images), output).argmax(axis=1)
 
 
 def luring_subjects(

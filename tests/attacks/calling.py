@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_traps._checks import FloatArray
 from keras_traps.attacks import AttackResult, create, loop
+from keras_traps.detectors import ScoreDetector
 
 Settings = dict[str, Any]
 
 SINGLE: Settings = {"eps": 0.3}
 RANDOMISED: Settings = {"eps": 0.3, "alpha": 0.1}
 ITERATIVE: Settings = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 3}
+ADAPTIVE: Settings = {"eps": 0.3, "nb_iter": 3, "nb_restarts": 2}
 _SEARCH: Settings = {"binary_search_steps": 2, "max_iterations": 4}
 OURS: dict[str, Settings] = {
     **dict.fromkeys(("FGSM", "LLC"), SINGLE),
@@ -40,6 +43,8 @@ OURS: dict[str, Settings] = {
     "Square": {"eps": 0.3, "nb_queries": 25},
     "RayS": {"eps": 0.3, "nb_queries": 25},
     "HopSkipJump": {"nb_queries": 60},
+    **dict.fromkeys(("SelectivePGD", "OrthogonalPGD"), ADAPTIVE),
+    "LagrangianPGD": {**ADAPTIVE, "binary_search_steps": 2},
 }
 EVERY: dict[str, Settings] = {
     **OURS,
@@ -54,6 +59,24 @@ EVERY: dict[str, Settings] = {
 """Settings for every attack of the registry with which it is soon done."""
 
 
+class Weighted(ScoreDetector):
+    """The sum of an image's pixels, each times a number, as a score."""
+
+    def __init__(self, weights: npt.ArrayLike = 1.0, threshold: float = 0.0) -> None:
+        self.weights = tf.constant(weights, tf.float32)
+        self._thresholds = {0.05: threshold}
+
+    def tf_score(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(self.weights * images, axis=(1, 2, 3))
+
+    def score(self, images: npt.ArrayLike) -> FloatArray:
+        return np.asarray(self.tf_score(tf.constant(images, tf.float32)))
+
+
+BRIGHTNESS = Weighted()
+"""Flags all images that are not black."""
+
+
 def run(
     name: str,
     model: Any,
@@ -62,8 +85,13 @@ def run(
     settings: Settings,
     **arguments: Any,
 ) -> AttackResult:
-    """Attacks: an untargeted attack leaves `classes`, a targeted one aims at them."""
+    """Attacks: an untargeted attack leaves `classes`, a targeted one aims at them.
+
+    One that needs a detector evades `BRIGHTNESS` where there is no other one.
+    """
     made = create(name, **settings)
+    if made.needs_detector:
+        arguments = {"detector": BRIGHTNESS, **arguments}
     classes = np.asarray(classes)
     if not made.targeted:
         return made(model, images, classes, **arguments)

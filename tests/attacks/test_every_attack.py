@@ -36,7 +36,7 @@ SWITCHES: dict[str, Settings] = {
 # One of each kind of loop.
 LOOPS = [
     *("PGD", "UMIFGSM", "DIM-TI", "MIML2", "BPDA", "UAP", "OM", "SPSA", "JSMA"),
-    *("BLB", "CW2", "EAD"),
+    *("BLB", "CW2", "EAD", "SelectivePGD", "LagrangianPGD"),
 ]
 
 
@@ -114,7 +114,7 @@ def _young_heap() -> Iterator[None]:
 
 # cleverhans keeps its traces, and with them the weights.
 @pytest.mark.usefixtures("_young_heap")
-@pytest.mark.parametrize("name", ["BPDA", "UAP", "JSMA", "OM"])
+@pytest.mark.parametrize("name", ["BPDA", "UAP", "JSMA", "OM", "SelectivePGD"])
 def test_a_model_and_its_weights_are_freed_after_an_attack(name: str) -> None:
     model = model_of()
     run(name, model, images(2), [0, 1], EVERY[name])
@@ -170,7 +170,7 @@ def steep_model() -> keras.Model:
 
 
 # One of each loop that takes a gradient.
-NAMING = ["PGD", "UAP", "DeepFool", "OM", "BPDA", "JSMA", "BLB", "EAD"]
+NAMING = ["PGD", "UAP", "DeepFool", "OM", "BPDA", "JSMA", "BLB", "EAD", "SelectivePGD"]
 
 
 @pytest.mark.parametrize("name", NAMING)
@@ -200,6 +200,7 @@ ASKING = ["NES", "Square", "RayS", "HopSkipJump"]
 RANDOM = [
     *("RFGSM", "RLLC", "PGD", "BPDA", "SPSA", "UAP", "DIM", "DIM-TI", "OM", "Noise"),
     *("NES", "Square", "HopSkipJump"),
+    *("SelectivePGD", "OrthogonalPGD", "LagrangianPGD"),
     *("cleverhans/PGD", "cleverhans/Madry", "cleverhans/SPSA"),
 ]
 

@@ -21,6 +21,7 @@ from keras_traps.attractors import (
     inject,
 )
 from keras_traps.datasets import Dataset
+from keras_traps.detectors import ScoreDetector
 from keras_traps.evaluation.evaluate import Evaluation, evaluate
 from keras_traps.evaluation.records import Record, RecordStore, Run
 from keras_traps.evaluation.subjects import (
@@ -179,6 +180,7 @@ def make_run(subject: str, attack: str, **changes: Any) -> Run:
         subject=subject,
         attack=attack,
         kind="UA",
+        knowledge="gradients",
         eps=0.1,
         settings={"eps": 0.1},
         note="",
@@ -200,6 +202,19 @@ def store_of(workdir: Path, cells: Sequence[tuple[Run, Record]]) -> RecordStore:
     for run, record in cells:
         store.write(run.folder, 0, record)
     return store
+
+
+class Measure(ScoreDetector):
+    """Any function of images as a detector, with thresholds by rate."""
+
+    def __init__(
+        self, function: Callable[[FloatArray], Any], thresholds: dict[float, float]
+    ) -> None:
+        self.function = function
+        self._thresholds = thresholds
+
+    def score(self, images: npt.ArrayLike) -> FloatArray:
+        return np.asarray(self.function(np.asarray(images)), np.float32)
 
 
 def make_analyzer(limit: float) -> ForensicAnalyzer:

@@ -28,7 +28,7 @@ from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.runner import EngineName, attack_all, worst_case
 from keras_traps.evaluation.subjects import (
     Defence,
-    Detector,
+    RecordJudge,
     Subject,
     Watermark,
     attractor_subjects,
@@ -110,7 +110,7 @@ def run(
 def assert_alike(
     one: tuple[list[Run], RecordStore],
     other: tuple[list[Run], RecordStore],
-    detector: Detector | None = None,
+    detector: RecordJudge | None = None,
 ) -> None:
     assert one[0] == other[0]
     first, second = (make_frame(*each, detector) for each in (one, other))

@@ -20,12 +20,12 @@ from keras_traps.evaluation.metrics import make_frame
 from keras_traps.evaluation.records import Record, RecordStore, Run, read_runs
 from keras_traps.evaluation.runner import WorstCase, attack_all, worst_case
 from keras_traps.evaluation.subjects import (
-    ScoreDetector,
+    Scored,
     Subject,
     model_subject,
 )
 from keras_traps.models.inference import predict
-from tests.evaluation.conftest import CLASSES, Lured, Power, threatened
+from tests.evaluation.conftest import CLASSES, Lured, Measure, Power, threatened
 
 FGSM = create("FGSM", eps=0.2)
 PGD = create("PGD", eps=0.2, eps_iter=0.1, nb_iter=2)
@@ -170,7 +170,7 @@ def test_the_control_gives_each_image_the_change_of_the_one_beside_it(
 
 
 def test_any_model_with_any_detector_is_evaluated(lured: Lured, tmp_path: Path) -> None:
-    detector = ScoreDetector(lambda x: x.mean(axis=(1, 2, 3)), {0.05: 0.6, 0.005: 0.9})
+    detector = Measure(lambda x: x.mean(axis=(1, 2, 3)), {0.05: 0.6, 0.005: 0.9})
     subject = model_subject(
         lured.target, lured.examples, loss="margin", detector=detector
     )
@@ -178,7 +178,7 @@ def test_any_model_with_any_detector_is_evaluated(lured: Lured, tmp_path: Path) 
     chosen = [create("DeepFool"), FGSM, PGD]
     run, few = attack([subject], chosen, tmp_path, limits={"PGD": 9})
     assert (run.attack, run.images, few.attack, few.images) == ("FGSM", 40, "PGD", 9)
-    frame = make_frame([run], store_in(tmp_path), detector)
+    frame = make_frame([run], store_in(tmp_path), Scored(detector))
     assert (frame["flagged_0.05"] == (frame["score"] > 0.6)).all()
     through = frame["misclassified"] & ~frame["flagged_0.05"]
     assert (frame["through_0.05"] == through).all()
@@ -195,7 +195,7 @@ def test_a_model_of_other_pixels_meets_the_same_attack(
     signed = keras.Model(image, lured.target(scaled))
     bounds = (-1.0, 1.0)
     # It is shown what the model is shown.
-    detector = ScoreDetector(lambda x: x.min(axis=(1, 2, 3)), {0.05: -0.5})
+    detector = Measure(lambda x: x.min(axis=(1, 2, 3)), {0.05: -0.5})
     told: dict[str, Any] = {"bounds": bounds, "detector": detector}
     ours = model_subject(signed, lured.examples, name="signed", **told)
     plain = model_subject(lured.target, lured.examples)
@@ -293,12 +293,12 @@ def test_what_is_flagged_at_the_largest_rate_has_not_got_through(
     plain = model_subject(lured.target, lured.examples)
     fooled = int((lured.examples.ids % 3 == 0).sum())
     assert counted() == fooled
-    detector = ScoreDetector(lambda x: np.ones(len(x)), {0.005: 1.0, 0.05: 0.5})
-    assert counted(detector=detector) == 0
-    strict = dataclasses.replace(detector, thresholds={0.005: 0.5, 0.05: 1.0})
-    assert counted(detector=strict) == fooled
+    detector = Measure(lambda x: np.ones(len(x)), {0.005: 1.0, 0.05: 0.5})
+    assert counted(detector=Scored(detector)) == 0
+    strict = Measure(detector.function, {0.005: 0.5, 0.05: 1.0})
+    assert counted(detector=Scored(strict)) == fooled
     # There the answer is that of both.
-    assert counted(detector=detector, integrated=True) == fooled
+    assert counted(detector=Scored(detector), integrated=True) == fooled
 
 
 def test_an_interrupted_worst_case_ends_with_the_same_counts(
