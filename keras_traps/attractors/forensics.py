@@ -158,6 +158,10 @@ class ForensicAnalyzer:
                 `batch_size` is not an integer of at least 1.
         """
         pixels, _ = read_images(images, rank=len(self.decoder.image_shape))
+        check_range_is_used(
+            check_images(pixels, self.decoder.image_shape, bounds=self.bounds),
+            self.bounds,
+        )
         evidence = self.evidence(pixels, batch_size=batch_size)
         return self.fit_evidence(evidence, fpr=fpr)
 
@@ -213,7 +217,6 @@ class ForensicAnalyzer:
             batch_size = batch_size_for(shape, most=1024)
         check_count("batch_size", batch_size)
         array = check_images(images, shape, bounds=self.bounds)
-        check_range_is_used(array, self.bounds)
         return np.concatenate(
             [
                 self._ask(tf.constant(array[start : start + batch_size])).numpy()

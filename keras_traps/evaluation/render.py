@@ -94,6 +94,7 @@ def _environment() -> jinja2.Environment:
     made.filters |= {
         "cells": lambda row: [c if isinstance(c, Cell) else Cell(str(c)) for c in row],
         "data": lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
+        "first_of": lambda rates: next(iter(rates.values())),
         "flat": _flat,
         "headings": _headings,
         "md": _markdown,

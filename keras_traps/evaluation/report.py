@@ -16,6 +16,7 @@ import pandas as pd
 from keras_traps.attacks import PRESET_NOTES, PRESETS, Attack
 from keras_traps.evaluation import paper
 from keras_traps.evaluation.evaluate import Evaluation
+from keras_traps.evaluation.leaderboard import LEVELS, Leaderboard
 from keras_traps.evaluation.metrics import ANY_LOSS, CleanVariant, luring_rates
 from keras_traps.evaluation.pictures import correlation_picture, roc_picture, strip
 from keras_traps.evaluation.records import Run
@@ -194,6 +195,41 @@ def write_worst_case(
         content={**plain(found), **told},
         shown={"found": found, **told},
     )
+
+
+def write_leaderboard(found: Leaderboard, directory: str | Path) -> ReportPaths:
+    """Writes whom each contender stops, the worst rows first."""
+    hidden = {"frame"}
+    content = {k: v for k, v in vars(found).items() if k not in hidden}
+    order = sorted(found.attacks, key=lambda row: -_lost(row))
+    by_name = {
+        row["contender"]: [one for one in order if one["contender"] == row["contender"]]
+        for row in found.rows
+    }
+    present = {level for row in found.rows for level in row["levels"]}
+    return write_page(
+        directory,
+        "leaderboard",
+        title="Whom each defence stops",
+        subtitle=f"{found.provenance['images attacked']:,} images, "
+        f"{len(found.rows)} contenders. Rates in per cent with 95 % intervals.",
+        content=content,
+        shown={
+            "found": found,
+            "by_name": by_name,
+            "levels": [level for level in LEVELS if level in present],
+            "rates": sorted(
+                {fpr for row in found.rows for fpr in row["false_positives"]},
+                reverse=True,
+            ),
+        },
+    )
+
+
+def _lost(row: _Row) -> float:
+    """How many images an attack gets through with, at the largest rate."""
+    rates = [*row["through"].values(), row["fooled"]]
+    return rates[0].value or 0.0
 
 
 def _content(found: Evaluation) -> dict[str, Any]:

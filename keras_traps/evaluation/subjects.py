@@ -92,8 +92,15 @@ class Examples:
         return Examples(**{name: every[rows] for name, every in vars(self).items()})
 
 
+class Clean(NamedTuple):
+    """Clean images and their classes, without more of a data set."""
+
+    images: FloatArray  # in [0, 1]
+    labels: IntArray
+
+
 def choose_examples(
-    test: Dataset,
+    test: Dataset | Clean,
     outputs: Sequence[FloatArray],
     *,
     num_examples: int,
@@ -304,12 +311,12 @@ def model_subject(
         loss,
         detector=None if detector is None else Scored(detector),
         told=detector if told else None,
-        facts=facts | (_facts(detector) if detector is not None and told else {}),
+        facts=facts | (told_facts(detector) if detector is not None and told else {}),
     )
 
 
-def _facts(told: Detector) -> dict[str, Any]:
-    """What the records of attacks that are told of a detector depend on."""
+def told_facts(told: Detector) -> dict[str, Any]:
+    """Returns what the records of attacks that are told of a detector depend on."""
     return {"told": [type(told).__name__, max(told.fprs), told.threshold()]}
 
 
@@ -377,9 +384,9 @@ def attractor_subjects(
     }
     told = {
         "told": defence.main_analyzer,
-        "facts": _facts(defence.main_analyzer),
+        "facts": told_facts(defence.main_analyzer),
     }
-    served = functools.partial(_classes, defence.trapped, output="scores")
+    served = functools.partial(classes_of, defence.trapped, output="scores")
     changes: dict[str, dict[str, Any]] = {
         "margin": {"loss": "margin"},
         **{name: {"integrated": True} for name in INTEGRATED},
@@ -405,9 +412,10 @@ def attractor_subjects(
     ]
 
 
-def _classes(
+def classes_of(
     model: keras.Model, images: FloatArray, output: AttackedOutput = "logits"
 ) -> IntArray:
+    """Returns the classes that a model answers with, to images as it takes them."""
     return answers_of(predict(model, images), output).argmax(axis=1)
 
 
@@ -452,8 +460,8 @@ def luring_subjects(
         examples,
         bounds=find_bounds(augmented),
         asked={
-            "augmented": functools.partial(_classes, augmented),
-            "target": functools.partial(_classes, target),
+            "augmented": functools.partial(classes_of, augmented),
+            "target": functools.partial(classes_of, target),
         },
         exchanged=threat == "exchanged",
         about={"threat": threat, "variant": variant},

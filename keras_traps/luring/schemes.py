@@ -1,16 +1,27 @@
 """What is deployed of a lured classifier: M alone, or M where M∘P agrees with it."""
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 from keras import ops
 
-from keras_traps._checks import UNIT, Bounds, KnowsBounds, check_bounds
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    FloatArray,
+    KnowsBounds,
+    check_bounds,
+    check_images,
+)
+from keras_traps.detectors import ScoreDetector
 from keras_traps.layers import LuringInput
 from keras_traps.layers.luring_input import from_unit, to_unit
 from keras_traps.models.forms import find_bounds, two_columns
-from keras_traps.models.inference import inner_layers, is_its_graph
+from keras_traps.models.inference import inner_layers, is_its_graph, predict
 from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 
 NO_CLASS = -1  # the class id where no answer is given
@@ -123,6 +134,57 @@ def agreement_model(
         "lured_probabilities": lured,
     }
     return DeployedScheme(images, answers, name="agreement_scheme")
+
+
+class DisagreementDetector(ScoreDetector):
+    """Flags where M does not agree with M∘P: the second scheme as a detector.
+
+    The score of an image is by how much M's own answer leads, in its logits, over the
+    class that M∘P answers with: 0 where they agree. Where clean images disagree more
+    seldom than a false-positive rate asks for, its threshold is 0, and the rule that of
+    `agreement_model`.
+
+    Args:
+        target: M, to logits `(batch, num_classes)`.
+        lured: M∘P, of the same images and classes.
+
+    Raises:
+        ValueError: If one of them is not a built classifier of logits.
+
+    Reference:
+        Bernhard, Moellic, Dutertre, Luring of Adversarial Perturbations, Section 4.3,
+        scheme (2).
+    """
+
+    def __init__(self, target: keras.Model, lured: keras.Model) -> None:
+        check_classifier(target, "logits", name="target")
+        check_classifier(lured, "logits", name="lured")
+        self._bounds = find_bounds(lured, None)
+        images = keras.Input(target.input_shape[1:])
+        leads = _Lead(dtype="float32")(
+            [target(images, training=False), lured(images, training=False)]
+        )
+        self._model = keras.Model(images, leads)
+
+    def score(self, images: npt.ArrayLike) -> FloatArray:
+        """Returns by how much M contradicts M∘P, `(batch,)`, in logits."""
+        shape = self._model.input_shape[1:]
+        given = check_images(images, shape, bounds=self._bounds)
+        return np.maximum(predict(self._model, given), 0)
+
+    def tf_score(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the same as a function of TensorFlow, with a gradient."""
+        return tf.maximum(cast(tf.Tensor, self._model(images, training=False)), 0.0)
+
+
+class _Lead(keras.layers.Layer):
+    """How far M's largest logit lies above that of the class that M∘P answers with."""
+
+    def call(self, inputs: Any) -> Any:
+        target, lured = inputs
+        said = ops.expand_dims(ops.argmax(lured, axis=-1), -1)
+        there = ops.take_along_axis(target, said, axis=-1)[..., 0]
+        return ops.max(target, axis=-1) - there
 
 
 def agreed_class(

@@ -1,0 +1,461 @@
+"""Whom a defence stops: all attacks on any classifiers, by what attackers know."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from keras_traps._checks import (
+    UNIT,
+    Bounds,
+    FloatArray,
+    check_distinct,
+    check_images,
+    check_labels,
+)
+from keras_traps.attacks import Attack
+from keras_traps.detectors import Detector
+from keras_traps.evaluation.metrics import LEVEL, compare, fprs_of, make_frame, rate_of
+from keras_traps.evaluation.records import RecordStore
+from keras_traps.evaluation.runner import EngineName, attack_all
+from keras_traps.evaluation.subjects import (
+    Clean,
+    Examples,
+    Scored,
+    Subject,
+    choose_examples,
+    classes_of,
+    told_facts,
+)
+from keras_traps.models.forms import class_answers, find_bounds, for_model
+from keras_traps.models.outputs import AttackedOutput
+from keras_traps.provenance import (
+    architecture_sha256,
+    array_sha256,
+    rounding_environment,
+    weights_sha256,
+)
+from keras_traps.rates import Rate
+
+Level = Literal["transfer", "labels", "scores", "gradients", "everything"]
+"""What an attacker has, the least first.
+
+A classifier of their own; the class that is answered, and whether an image is refused;
+the model's outputs too; its gradient, unaware of any detector; or all: the weights of
+what answers, and the detector's.
+"""
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+# Attackers whose images an image by another attacker counts for too: who has more can
+# do what others can.
+_RANK = {level: rank for rank, level in enumerate(LEVELS)}
+# The share of clean images that a defender flags who can afford to ask a person.
+_HALF = 0.5
+# A smaller lead of one attack over another says little, even if it is beyond chance.
+_POINT = 0.01
+_UNMOVED = 0.01
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contender:
+    """A classifier as it is served, with or without a detector.
+
+    Args:
+        name: Letters, digits, `_`, `-` and `.`.
+        model: What attackers see: from images in `bounds` to `output`.
+        output: What it returns; `"scores"` for a trapped model. Defaults to `"logits"`.
+        bounds: The least and the largest value of a pixel. Defaults to `None`: those of
+            a trapped model, else `(0.0, 1.0)`.
+        detector: A fitted `keras_traps.detectors.Detector`. Attacks that ask are told
+            what it flags at its largest rate. Defaults to `None`.
+        answers: A classifier of logits that answers in the place of `model`, as where a
+            lure stands before it. Defaults to `None`: `model`.
+        known: A classifier of logits that those follow who know everything, such as
+            `keras_traps.attractors.classifier_of(trapped)`. Defaults to `None`:
+            `answers`, else `model`.
+        substitute: A classifier of logits of an attacker who has nothing else.
+            Defaults to `None`: nobody tries it.
+    """
+
+    name: str
+    model: keras.Model
+    output: AttackedOutput = "logits"
+    bounds: Bounds | None = None
+    detector: Detector | None = None
+    answers: keras.Model | None = None
+    known: keras.Model | None = None
+    substitute: keras.Model | None = None
+
+    @functools.cached_property
+    def range(self) -> Bounds:
+        """The least and the largest value of a pixel."""
+        return find_bounds(self.model, self.bounds)
+
+    def outputs(self, images: FloatArray) -> FloatArray:
+        """Returns what answers to images in [0, 1]."""
+        output = self.output if self.answers is None else "logits"
+        return class_answers(self.answers or self.model, images, output, self.range)
+
+    def subjects(self, examples: Examples) -> Iterator[tuple[Level | None, Subject]]:
+        """Makes what is attacked, by level; `None`: by what each attack knows."""
+        served = self.answers or self.model
+        output = self.output if self.answers is None else "logits"
+        asked = {"answer": functools.partial(classes_of, served, output=output)}
+        known = self.known or served
+        judge = None if self.detector is None else Scored(self.detector)
+        told = {} if self.detector is None else told_facts(self.detector)
+        models: dict[str, tuple[Level | None, keras.Model | None, AttackedOutput]] = {
+            "blind": (None, self.model, self.output),
+            "told": (None, self.model, self.output),
+            "known": ("everything", known, output if known is served else "logits"),
+            "transfer": ("transfer", self.substitute, "logits"),
+        }
+        for view, (level, model, outputs) in models.items():
+            if model is None:
+                continue
+            knows = view in ("told", "known") and self.detector is not None
+            facts = {
+                name: [weights_sha256(one), architecture_sha256(one)]
+                for name, one in (("attacked", model), ("served", served))
+            }
+            yield (
+                level,
+                Subject(
+                    f"{self.name}.{view}",
+                    model,
+                    examples,
+                    outputs,
+                    self.range,
+                    asked=asked,
+                    detector=judge,
+                    told=self.detector if knows else None,
+                    about={"contender": self.name, "view": view},
+                    facts=facts | (told if knows else {}),
+                    kept=0,
+                ),
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """What an evaluation of several contenders found.
+
+    Args:
+        rows: One for each contender: `contender`, `accuracy` and by nominal rate
+            `false_positives` on all images; `levels`, in the largest ball: by level
+            `any`, the share of images that some attacker of that level or of a lower
+            one gets through with, by rate, `fooled`, where the answer alone is wrong,
+            and `half`, at 50 % false positives; `worst`, the attack that gets furthest,
+            with how far; and `implied`, see `implied_accuracy`; and `flags`, sentences
+            about what an expert would question.
+        attacks: One for each attack on each contender: `contender`, `level`, `attack`,
+            `eps`, `fooled` (answered wrongly), `through` by rate (and not flagged),
+            `half`, `images`, and of those that ask the median `queries` and the mean
+            `rejections`.
+        frame: A row for each image of each of these; see
+            `keras_traps.evaluation.metrics.make_frame`.
+        provenance: What a reader needs to make it again.
+    """
+
+    rows: list[dict[str, Any]]
+    attacks: list[dict[str, Any]]
+    frame: pd.DataFrame
+    provenance: dict[str, Any]
+
+
+def evaluate(
+    contenders: Sequence[Contender],
+    attacks: Sequence[Attack],
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    workdir: str | Path,
+    num_examples: int = 1000,
+    limits: Mapping[str, int] | None = None,
+    background: FloatArray | None = None,
+    seed: int = 0,
+    chunk_size: int = 250,
+    engine: EngineName = "local",
+    provenance: Mapping[str, Any] | None = None,
+) -> Leaderboard:
+    """Attacks classifiers, with and without detectors, by all that attackers may know.
+
+    Each attack meets each contender as its `knowledge` says. Those that only ask are
+    told of rejections; those that follow a gradient follow the model's, and the
+    substitute's; those that evade a detector follow what answers and the detector, and
+    so do all that follow a gradient. What counts is what answers to the image that is
+    made, and whether it is flagged. The examples are the first images that all
+    contenders are right on.
+
+    Args:
+        contenders: What is evaluated, no two of one name, all of images of one shape.
+        attacks: The attacks, no two of one name and radius.
+        images: `(images, height, width, channels)`, in [0, 1], clean, which no
+            contender and no threshold was fitted to.
+        labels: `(images,)`, integers.
+        workdir: Where records are kept. An interrupted evaluation goes on from there.
+        num_examples: How many images are attacked at most. Defaults to `1000`.
+        limits: How many an attack meets at most, by its name. Defaults to all.
+        background: Images without labels, in [0, 1], that a universal attack learns
+            from. Defaults to the examples.
+        seed: Seed of all randomness. Defaults to `0`.
+        chunk_size: How many images are recorded together. Defaults to `250`.
+        engine: Where the attacks run. Defaults to `"local"`: in this process.
+        provenance: What else a reader needs to make it again.
+
+    Returns:
+        The findings; `keras_traps.evaluation.report.write_leaderboard` writes a page.
+
+    Raises:
+        ValueError: If an argument is out of its range, no image is answered rightly by
+            all, or the records in `workdir` are of other images or settings.
+        OSError: If nothing can be written there.
+    """
+    check_distinct("contenders", [contender.name for contender in contenders])
+    if not contenders or not attacks:
+        raise ValueError(
+            "Invalid value for argument `contenders`. Expected at least one, and an "
+            f"attack. Received: {len(contenders)} and {len(attacks)}"
+        )
+    shape = contenders[0].model.input_shape[1:]
+    clean = check_images(images, shape, bounds=UNIT)
+    classes = len(contenders[0].outputs(clean[:1])[0])
+    true = check_labels(labels, len(clean), classes, name="labels")
+    outputs = [contender.outputs(clean) for contender in contenders]
+    examples = choose_examples(
+        Clean(clean, true), outputs, num_examples=num_examples, seed=seed
+    )
+    settings = {
+        "images": array_sha256(clean),
+        "labels": array_sha256(true),
+        "seed": seed,
+        "chunk_size": chunk_size,
+        **rounding_environment(),
+    }
+    if background is not None:
+        settings["background"] = array_sha256(background)
+    store = RecordStore(workdir, settings, resume=True)
+    views = []
+    for contender in contenders:
+        for level, subject in contender.subjects(examples):
+            chosen = [one for one in attacks if _meets(one, subject, contender)]
+            found = list(
+                attack_all(
+                    [subject],
+                    chosen,
+                    store,
+                    background=background,
+                    seed=seed,
+                    chunk_size=chunk_size,
+                    limits={
+                        name: limit
+                        for name, limit in (limits or {}).items()
+                        if name in {one.name for one in chosen}
+                    },
+                    engine=engine,
+                    provenance=provenance,
+                )
+                if chosen
+                else ()
+            )
+            part = make_frame(found, store, subject.detector)
+            if len(part):
+                known = part["knowledge"] if level is None else level
+                views.append(part.assign(level=known))
+    frame = pd.concat(views, ignore_index=True)
+    for name in (one for one in frame.columns if one.startswith("through_")):
+        # Of contenders that nothing watches, all that is wrong gets through.
+        frame[name] = frame[name].where(frame[name].notna(), frame["misclassified"])
+        frame[name] = frame[name].astype(bool)
+    halves = {c.name: _half(c, clean) for c in contenders}
+    if "score" in frame:
+        limit = frame["contender"].map(halves).astype(float)
+        flagged = frame["score"].astype(float) > limit
+        frame["through_half"] = frame["misclassified"] & ~flagged
+    else:
+        frame["through_half"] = frame["misclassified"]
+    parts = dict(iter(frame.groupby("contender")))
+    right = [rate_of(answers.argmax(axis=1) == true) for answers in outputs]
+    return Leaderboard(
+        rows=[
+            {
+                "contender": contender.name,
+                "accuracy": accuracy,
+                "false_positives": _false_positives(contender, clean),
+                "levels": _levels(parts[contender.name], accuracy),
+                "flags": find_flags(parts[contender.name]),
+            }
+            for contender, accuracy in zip(contenders, right, strict=True)
+        ],
+        attacks=_attacks(frame),
+        frame=frame,
+        provenance={
+            **(provenance or {}),
+            **{name: value for name, value in settings.items() if name != "seed"},
+            "seed": seed,
+            "images attacked": len(examples),
+        },
+    )
+
+
+def implied_accuracy(through: Rate, accuracy: Rate) -> float:
+    """Returns the robust accuracy that a classifier without a detector would have.
+
+    Args:
+        through: The share of images that some attack within eps gets through with.
+        accuracy: The share of clean images that is answered rightly.
+
+    Returns:
+        What a classifier made of the detector, at great cost, would reach within
+        eps / 2, if no attack were stronger. Far above what adversarial training
+        reaches, it says that the attacks are weak.
+
+    Reference:
+        Tramer, Detecting Adversarial Examples Is (Nearly) As Hard As Classifying Them,
+        2022, theorem 4.
+    """
+    return (accuracy.value or 0.0) * (1 - (through.value or 0.0))
+
+
+def _meets(attack: Attack, subject: Subject, contender: Contender) -> bool:
+    """Says whether an attack has a use for this view of a contender."""
+    if not subject.follows(attack):
+        return False
+    asks = attack.knowledge in ("labels", "scores")
+    match subject.about["view"]:
+        case "blind":
+            # Those that ask hear of rejections.
+            return not (asks and contender.detector and attack.takes_detector)
+        case "told":
+            return asks and contender.detector is not None
+        case "known":
+            # Without a detector it is what all attackers see.
+            return not asks and bool(contender.detector or contender.known)
+    return not asks
+
+
+def _half(contender: Contender, clean: FloatArray) -> float:
+    """Returns the score that half of the clean images lie above."""
+    if contender.detector is None:
+        return np.inf
+    given = for_model(contender.model, clean, contender.range)
+    return float(np.quantile(contender.detector.score(given), _HALF))
+
+
+def _false_positives(contender: Contender, clean: FloatArray) -> dict[float, Rate]:
+    if contender.detector is None:
+        return {}
+    given = for_model(contender.model, clean, contender.range)
+    scores, detector = contender.detector.score(given), contender.detector
+    return {fpr: rate_of(scores > detector.threshold(fpr)) for fpr in detector.fprs}
+
+
+def _through(frame: pd.DataFrame) -> dict[float | str, str]:
+    return {fpr: f"through_{fpr:g}" for fpr in fprs_of(frame)}
+
+
+def _levels(frame: pd.DataFrame, accuracy: Rate) -> dict[str, Any]:
+    """Counts by level what some attack gets through with, in the largest ball."""
+    frame = frame[frame["eps"].isin([0.0, frame["eps"].max()])]
+    columns = _through(frame)
+    columns |= {"fooled": "misclassified", "half": "through_half"}
+    main = next(iter(columns.values()))
+    found: dict[str, Any] = {}
+    for level in LEVELS:
+        own = frame[frame["level"] == level]
+        if own.empty:
+            continue
+        up_to = frame[frame["level"].map(_RANK) <= _RANK[level]]
+        by_image = up_to.groupby("id")
+        # Only images that all of these attacks met.
+        met = by_image.size() == up_to.groupby(["subject", "attack"]).ngroups
+        lost = {
+            str(name): rate_of(by_image[column].any()[met])
+            for name, column in columns.items()
+        }
+        rates = own.groupby("attack")[main].mean()
+        found[level] = {
+            "any": lost,
+            "worst": {"attack": rates.idxmax(), "through": float(rates.max())},
+            "implied": implied_accuracy(next(iter(lost.values())), accuracy),
+        }
+    return found
+
+
+def find_flags(frame: pd.DataFrame) -> list[str]:
+    """Finds signs that attacks are weak or gradients masked, of one contender.
+
+    An attack that asks beats one that follows a gradient; noise beats one; success
+    falls as the radius grows; images are left as they were.
+    """
+    flags = []
+    cells = {
+        key: part.set_index("id")["misclassified"]
+        for key, part in frame.groupby(["level", "attack", "eps"], sort=False)
+    }
+    for (level, attack, eps), cell in cells.items():
+        if level != "gradients":
+            continue
+        for (other_level, other, other_eps), beside in cells.items():
+            if other_level not in ("labels", "scores") or other_eps != eps:
+                continue
+            pair = compare(beside, cell)
+            if pair.p_value < LEVEL and pair.shares[0] > pair.shares[1] + _POINT:
+                flags.append(
+                    f"{other}, which follows no gradient, fools it on "
+                    f"{pair.shares[0]:.1%} of {pair.images} images and {attack} on "
+                    f"{pair.shares[1]:.1%}: its gradient is masked."
+                )
+    for (level, attack), part in frame.groupby(["level", "attack"], sort=False):
+        rates = part.groupby("eps")["misclassified"].mean()
+        if (rates.diff() < -_POINT).any():
+            told = ", ".join(f"{rate:.1%} at {eps:g}" for eps, rate in rates.items())
+            flags.append(
+                f"{attack} ({level}) fools it less often in a larger ball: {told}."
+            )
+    sighted = frame[frame["level"] == "gradients"]
+    for attack, part in sighted.groupby("attack", sort=False):
+        unmoved = (part["linf"] == 0).mean()
+        if unmoved > _UNMOVED:
+            flags.append(
+                f"{attack} left {unmoved:.1%} of the images as they were: its gradient "
+                "was 0, or its search found nothing."
+            )
+    return flags
+
+
+def _attacks(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    keys = ["contender", "level", "attack", "eps"]
+    for key, part in frame.groupby(keys, sort=False):
+        watched = "score" in part and part["score"].notna().any()
+        asks = part["knowledge"].iloc[0] in ("labels", "scores")
+        rejections = part.get("rejections")
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "fooled": rate_of(part["misclassified"]),
+                "through": {
+                    fpr: rate_of(part[name]) for fpr, name in _through(part).items()
+                }
+                if watched
+                else {},
+                "half": rate_of(part["through_half"]) if watched else None,
+                "images": len(part),
+                "queries": float(part["iterations"].median()) if asks else None,
+                "rejections": float(rejections.mean())
+                if asks and watched and rejections is not None
+                else None,
+            }
+        )
+    order = {level: rank for rank, level in enumerate(reversed(LEVELS))}
+    return sorted(rows, key=lambda row: (row["contender"], order[row["level"]]))
