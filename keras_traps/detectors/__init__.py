@@ -1,6 +1,7 @@
 """Detectors: a score of images, and thresholds set on clean ones."""
 
 from keras_traps.detectors.base import (
+    AtRates,
     Detected,
     Detection,
     Detector,
@@ -9,6 +10,7 @@ from keras_traps.detectors.base import (
 )
 
 __all__ = [
+    "AtRates",
     "Detected",
     "Detection",
     "Detector",

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -178,6 +179,33 @@ class ScoreDetector(abc.ABC):
         """
         threshold, score = self.threshold(), self.score(images)
         return Detected(score > threshold, score)
+
+
+class AtRates(ScoreDetector):
+    """The score of another detector, with thresholds of several rates.
+
+    Args:
+        detector: One whose score does not depend on the rate, such as a fitted
+            `keras_traps.ForensicAnalyzer`.
+        images: Clean images that were held out.
+        fprs: The rates.
+
+    Raises:
+        ValueError: As `fit_threshold`.
+    """
+
+    def __init__(
+        self, detector: Detector, images: npt.ArrayLike, fprs: Sequence[float]
+    ) -> None:
+        self._detector = detector
+        if hasattr(detector, "tf_score"):
+            self.tf_score = detector.tf_score
+        for fpr in fprs:
+            self.fit_threshold(images, fpr)
+
+    def score(self, images: npt.ArrayLike) -> FloatArray:
+        """Returns the detector's score."""
+        return self._detector.score(images)
 
 
 def check_detector(detector: Detector, images: FloatArray) -> None:
