@@ -93,6 +93,24 @@ GRADIENT_FREE: dict[str, Settings] = {
 }
 """Settings of the attacks that only ask, each with 500 queries."""
 
+
+def _autoattack(eps: float, norm: str = "Linf") -> Settings:
+    ball = {"eps": eps, "norm": norm}
+    return {
+        "APGD": ball,
+        "APGD-T": ball,
+        "FAB": ball,
+        "Square": {**ball, "nb_queries": 5000, "resc_schedule": False},
+    }
+
+
+AUTOATTACK: dict[str, Settings] = {
+    "autoattack": _autoattack(8 / 255),
+    "autoattack_mnist": _autoattack(0.3),
+    "autoattack_l2": _autoattack(0.5, "L2"),
+}
+"""Settings of AutoAttack's standard version, each attack for what still stands."""
+
 _BPDA = {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100}
 _SPSA = {"eps": 0.3, "nb_iter": 500, "learning_rate": 0.1, "spsa_samples": 128}
 _FEWER_SAMPLES = {"nb_iter": 100, "spsa_samples": 32}
@@ -215,9 +233,11 @@ PRESETS: dict[str, Settings] = {
     },
     **LURING,
     **GRADIENT_FREE,
+    **AUTOATTACK,
 }
 """Settings by preset and attack: the attractor paper's Tables VII and VIII, the luring
-paper's, and those of no paper's table for attacks that follow no gradient.
+paper's, AutoAttack's, and those of no paper's table for attacks that follow no
+gradient.
 
 UMIFGSM and TMIFGSM are the momentum method of its authors and of cleverhans, which
 normalises each gradient where DEEPSEC's does not.

@@ -40,19 +40,38 @@ class Example(NamedTuple):
 class QueryAttack(Attack, abc.ABC):
     """An attack that asks a model about images, and is told nothing else of it.
 
-    Each example is searched for by itself, so that no batch matters; the batch's
-    searches are asked in turns, one call of the model for all. The first query is the
-    clean image: an example that is answered wrong already comes back as it is. The
-    queries are its iterations; a search ends before a turn that would exceed
-    `nb_queries`.
-
-    A search is told by how much another class leads over the true one: above 0 where
-    the model is fooled. With `labels_only` that is 1 or -1.
+    The first query is the clean image: an example that is answered wrong already comes
+    back as it is. The queries are its iterations, at most `nb_queries`. It is told by
+    how much another class leads over the true one: above 0 where the model is fooled.
+    With `labels_only` that is 1 or -1.
     """
 
     nb_queries: Count = 500  # at most, for each example
     labels_only: ClassVar[bool] = False
     needs_gradient = False
+
+    def _tell(self, batch: Batch, rows: IntArray, images: FloatArray) -> FloatArray:
+        """Returns what is told of images; `rows` says whose they are."""
+        outputs, labels = predict(batch.model, images), batch.labels[rows]
+        infinite = rows[np.logical_not(np.isfinite(outputs).all(axis=1))]
+        refuse(
+            np.isin(np.arange(len(batch.ids)), infinite),
+            batch.ids,
+            f"{self.name} asked about images on which the model's outputs are not "
+            "finite,",
+        )
+        if self.labels_only:
+            return np.where(outputs.argmax(axis=1) == labels, -1.0, 1.0)
+        return leads(outputs, labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchAttack(QueryAttack, abc.ABC):
+    """One that searches for each example by itself.
+
+    So no batch matters; the batch's searches are asked in turns, one call of the model
+    for all. A search ends before a turn that would exceed `nb_queries`.
+    """
 
     @abc.abstractmethod
     def search(self, example: Example) -> Search:
@@ -93,20 +112,6 @@ class QueryAttack(Attack, abc.ABC):
         (lead,) = yield example.clean[None]
         if lead <= 0:
             yield from self.search(example)
-
-    def _tell(self, batch: Batch, rows: IntArray, images: FloatArray) -> FloatArray:
-        """Returns what is told of images; `rows` says whose they are."""
-        outputs, labels = predict(batch.model, images), batch.labels[rows]
-        infinite = rows[np.logical_not(np.isfinite(outputs).all(axis=1))]
-        refuse(
-            np.isin(np.arange(len(batch.ids)), infinite),
-            batch.ids,
-            f"{self.name} asked about images on which the model's outputs are not "
-            "finite,",
-        )
-        if self.labels_only:
-            return np.where(outputs.argmax(axis=1) == labels, -1.0, 1.0)
-        return leads(outputs, labels)
 
 
 def leads(outputs: FloatArray, labels: IntArray) -> FloatArray:

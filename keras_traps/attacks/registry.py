@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from keras_traps.attacks import (
+    apgd,
     bpda,
     cleverhans,
     decision_based,
     deepfool,
+    fab,
     gradient,
     jsma,
     lbfgs,
@@ -16,10 +18,11 @@ from keras_traps.attacks import (
     optimization,
     score_based,
     spsa,
+    square,
 )
 from keras_traps.attacks.base import Attack, Kind
 from keras_traps.attacks.loop import Loss
-from keras_traps.attacks.presets import GRADIENT_FREE, LURING, PRESETS
+from keras_traps.attacks.presets import AUTOATTACK, GRADIENT_FREE, LURING, PRESETS
 
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
@@ -50,9 +53,12 @@ _ATTACKS: dict[str, type[Attack]] = {
         optimization.UCW2,
         noise.Noise,
         score_based.NES,
-        score_based.Square,
+        square.Square,
         decision_based.RayS,
         decision_based.HopSkipJump,
+        apgd.APGD,
+        apgd.APGDT,
+        fab.FAB,
         cleverhans.CleverhansFGM,
         cleverhans.CleverhansBIM,
         cleverhans.CleverhansPGD,
@@ -138,9 +144,9 @@ def preset(
     Args:
         name: One of `PRESETS`.
         attacks: Which of them, by name, at least one. Defaults to `None`: all.
-        eps: Another L-infinity radius for all of them that have one. Only the luring
-            paper's presets take it, of which `LURING_EPS` has the paper's, and those
-            without gradients. Defaults to the preset's own.
+        eps: Another radius for all of them that have one. Only the luring paper's
+            presets take it, of which `LURING_EPS` has the paper's, AutoAttack's and
+            those without gradients. Defaults to the preset's own.
 
     Returns:
         The attacks, in the order asked for.
@@ -166,7 +172,7 @@ def preset(
             f"Invalid value for argument `attacks`. Preset {name!r} has "
             f"{', '.join(settings)}. Received: {', '.join(unknown)}"
         )
-    if eps is not None and name not in {**LURING, **GRADIENT_FREE}:
+    if eps is not None and name not in {**LURING, **GRADIENT_FREE, **AUTOATTACK}:
         raise ValueError(
             "Invalid value for argument `eps`. Expected `None` beside the preset "
             f"{name!r}, which has one radius. Received: eps={eps}"
