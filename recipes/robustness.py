@@ -270,6 +270,7 @@ def worst_case(arguments: Flags) -> None:
 def binarize(arguments: Flags) -> None:
     """Tests attacks on the classifier and on its traps, and prints what they find."""
     from keras_traps.evaluation.binarization import binarization_test
+    from keras_traps.models.forms import for_model
 
     from keras_traps import attacks, attractors
     from keras_traps.commands import trapping
@@ -298,7 +299,7 @@ def binarize(arguments: Flags) -> None:
             found = binarization_test(
                 model,
                 attacks.create(attack.name, **own),
-                trapping.for_model(model, images, settings.bounds),
+                for_model(model, images, settings.bounds),
                 eps=arguments.eps,
                 bounds=settings.bounds,
                 num_inner=arguments.num_inner,

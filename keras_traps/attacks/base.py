@@ -520,6 +520,29 @@ class LinfAttack(Attack):
         return self.eps
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NormAttack(Attack):
+    """An attack in a ball of either norm."""
+
+    eps: Positive
+    norm: NormName = "Linf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm == "Linf":
+            check_radius("eps", self.eps)
+
+    @property
+    def linf_bound(self) -> float | None:
+        """The radius of the L-infinity ball, if it is one."""
+        return self.eps if self.norm == "Linf" else None
+
+    @property
+    def l2_bound(self) -> float | None:
+        """The radius of the L2 ball, if it is one."""
+        return self.eps if self.norm == "L2" else None
+
+
 def in_parts(
     batch: Batch, size: int, perturb: Callable[[Batch], Perturbed]
 ) -> Perturbed:

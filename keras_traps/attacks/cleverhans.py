@@ -33,15 +33,13 @@ from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from keras_traps.attacks.base import (
-    Attack,
     Batch,
     Count,
-    NormName,
+    NormAttack,
     NotNegative,
     Perturbed,
     Positive,
     TargetRule,
-    check_radius,
     in_parts,
 )
 from keras_traps.attacks.gradient import check_step
@@ -53,32 +51,18 @@ _BOX = {"clip_min": 0.0, "clip_max": 1.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CleverhansAttack(Attack, abc.ABC):
+class CleverhansAttack(NormAttack, abc.ABC):
     """What cleverhans' attacks on the gradient share; fields are their arguments."""
 
-    eps: Positive
-    norm: NormName = "Linf"
     aim: TargetRule = "none"
     losses: ClassVar[tuple[Loss, ...]] = ("cross_entropy",)
     function: ClassVar[Callable[..., tf.Tensor]]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm == "Linf":
-            check_radius("eps", self.eps)
         if self.aim != "none":
             object.__setattr__(self, "kind", "TA")
             object.__setattr__(self, "target_rule", self.aim)
-
-    @property
-    def linf_bound(self) -> float | None:
-        """The radius of the L-infinity ball, if it is one."""
-        return self.eps if self.norm == "Linf" else None
-
-    @property
-    def l2_bound(self) -> float | None:
-        """The radius of the L2 ball, if it is one."""
-        return self.eps if self.norm == "L2" else None
 
     def perturb(self, batch: Batch) -> Perturbed:
         """Calls cleverhans' function on the whole batch."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from keras_traps._checks import FloatArray
 from keras_traps.attacks.base import LinfAttack, NormName
-from keras_traps.attacks.queries import Asking, Example, QueryAttack, Search
+from keras_traps.attacks.queries import Asking, Example, Search, SearchAttack
 
 # How closely RayS looks for the border: in the L2 length of the whole change.
 _RAY_TOLERANCE = 1e-3
@@ -27,7 +27,7 @@ _Pixels = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RayS(LinfAttack, QueryAttack):
+class RayS(LinfAttack, SearchAttack):
     """Search for the ray to a corner of the box on which the border is nearest.
 
     Chen and Gu, RayS: A Ray Searching Method for Hard-label Adversarial Attack, 2020,
@@ -80,7 +80,7 @@ class RayS(LinfAttack, QueryAttack):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HopSkipJump(QueryAttack):
+class HopSkipJump(SearchAttack):
     """Walk along the border, towards the clean image.
 
     Chen, Jordan and Wainwright, HopSkipJumpAttack: A Query-Efficient Decision-Based

@@ -12,10 +12,13 @@ import tensorflow as tf
 from keras_traps._checks import IntArray
 from keras_traps.models.inference import TRACING, PerModel, inference_function
 
-Loss = Literal["cross_entropy", "margin"]
-"""`"cross_entropy"` of the softmax of the logits; `"margin"` between two classes.
+Loss = Literal["cross_entropy", "margin", "dlr"]
+"""`"cross_entropy"` of the softmax of the logits; `"margin"` between two classes; or
+`"dlr"`, the difference of logits ratio.
 
-The margin is that of the given class to its strongest rival.
+The margin is that of the given class to its strongest rival. The ratio is the margin as
+a share of the largest logit's lead over the third, so that no scale of the logits
+matters: Croce and Hein, 2020, equation 6. With two classes it is the margin.
 """
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
@@ -33,6 +36,9 @@ _ROUNDING = 1e-5
 _LARGEST_OTHER = 10.0
 # Where all logits are 0 no answer is the one that is wanted either.
 _LEAST = np.finfo(np.float32).tiny
+
+DLR_LEAST = 1e-12
+"""What the authors of the difference of logits ratio add to what they divide by."""
 
 NON_FINITE = "The gradient holds numbers that are not finite, at the examples"
 """How the message of a gradient that is not finite begins."""
@@ -202,13 +208,17 @@ def rivals_lead(logits: tf.Tensor, labels: tf.Tensor, loss: Loss) -> tf.Tensor:
     given = tf.one_hot(labels, tf.shape(logits)[-1], on_value=True, off_value=False)
     # A quarter of the lowest number, so that differences of two are finite.
     rivals = tf.where(given, logits.dtype.min / 4, logits)
-    if loss == "margin":
+    if loss == "cross_entropy":
+        highest = tf.reduce_logsumexp(rivals, axis=-1)
+    else:
         # One rival where several are alike: `reduce_max` shares the gradient out.
         strongest = tf.argmax(rivals, axis=-1)
         highest = tf.gather(logits, strongest, axis=-1, batch_dims=1)
-    else:
-        highest = tf.reduce_logsumexp(rivals, axis=-1)
-    return highest - tf.gather(logits, labels, axis=-1, batch_dims=1)
+    lead = highest - tf.gather(logits, labels, axis=-1, batch_dims=1)
+    if loss != "dlr" or logits.shape[-1] < 3:
+        return lead
+    first, _, third = tf.unstack(tf.math.top_k(logits, 3).values, axis=-1)
+    return lead / (first - third + DLR_LEAST)
 
 
 def fooled(
@@ -322,12 +332,17 @@ class Stream(enum.IntEnum):
     QUERIES = 8
 
 
+def generators(ids: IntArray, seed: int, stream: Stream) -> list[np.random.Generator]:
+    """Makes a generator for each example, whatever batch it is in."""
+    seeds = [np.random.SeedSequence([seed, stream, int(one)]) for one in ids]
+    return [np.random.default_rng(own) for own in seeds]
+
+
 def per_example(
     draw: Callable[[np.random.Generator], npt.ArrayLike],
     ids: IntArray,
     seed: int,
     stream: Stream,
 ) -> npt.NDArray[Any]:
-    """Draws for each example from a generator of its own, whatever batch it is in."""
-    seeds = [np.random.SeedSequence([seed, stream, int(one)]) for one in ids]
-    return np.stack([draw(np.random.default_rng(own)) for own in seeds])
+    """Draws for each example from a generator of its own."""
+    return np.stack([draw(own) for own in generators(ids, seed, stream)])

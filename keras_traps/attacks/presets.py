@@ -110,6 +110,40 @@ ADAPTIVE: dict[str, Settings] = {
 }
 """Settings of the attacks on a model together with its detector."""
 
+
+def _autoattack(eps: float, norm: str = "Linf") -> Settings:
+    ball = {"eps": eps, "norm": norm}
+    return {
+        "APGD": ball,
+        "APGD-T": ball,
+        "FAB": ball,
+        "Square": {**ball, "nb_queries": 5000, "resc_schedule": False},
+    }
+
+
+AUTOATTACK: dict[str, Settings] = {
+    "autoattack": _autoattack(8 / 255),
+    "autoattack_mnist": _autoattack(0.3),
+    "autoattack_l2": _autoattack(0.5, "L2"),
+}
+"""Settings of AutoAttack's standard version, each attack for what still stands."""
+
+
+def _leaderboard(eps: float) -> Settings:
+    free, adaptive = _gradient_free(eps, block_size=4), _adaptive(eps)
+    return {
+        "Noise": free["Noise"],
+        "RayS": free["RayS"],
+        "Square": free["Square"],
+        "PGD": {"eps": eps, "eps_iter": eps / 10, "nb_iter": 40},
+        **{name: _autoattack(eps)[name] for name in ("APGD", "APGD-T", "FAB")},
+        **adaptive,
+    }
+
+
+LEADERBOARD: dict[str, Settings] = {"leaderboard": _leaderboard(8 / 255)}
+"""Settings of what every contender meets: attacks of all levels of knowledge."""
+
 _BPDA = {"eps": 0.3, "eps_iter": 0.04, "nb_iter": 100}
 _SPSA = {"eps": 0.3, "nb_iter": 500, "learning_rate": 0.1, "spsa_samples": 128}
 _FEWER_SAMPLES = {"nb_iter": 100, "spsa_samples": 32}
@@ -233,10 +267,12 @@ PRESETS: dict[str, Settings] = {
     **LURING,
     **GRADIENT_FREE,
     **ADAPTIVE,
+    **AUTOATTACK,
+    **LEADERBOARD,
 }
 """Settings by preset and attack: the attractor paper's Tables VII and VIII, the luring
-paper's, and those of no paper's table for attacks that follow no gradient, or that of a
-detector too.
+paper's, AutoAttack's, and those of no paper's table for attacks that follow no
+gradient, or that of a detector too.
 
 UMIFGSM and TMIFGSM are the momentum method of its authors and of cleverhans, which
 normalises each gradient where DEEPSEC's does not.

@@ -40,18 +40,15 @@ class Example(NamedTuple):
 class QueryAttack(Attack, abc.ABC):
     """An attack that asks a model about images, and is told nothing else of it.
 
-    Each example is searched for by itself, so that no batch matters; the batch's
-    searches are asked in turns, one call of the model for all. The first query is the
-    clean image: an example that is answered wrong already comes back as it is. The
-    queries are its iterations; a search ends before a turn that would exceed
-    `nb_queries`.
+    The first query is the clean image: an example that is answered wrong already comes
+    back as it is. The queries are its iterations, at most `nb_queries`.
 
-    A search is told by how much another class leads over the true one: above 0 where
-    the model is fooled. With `labels_only` that is 1 or -1. Where a detector watches,
-    it is told the lesser of that lead and of how far the score lies below the
-    threshold, each as a multiple of its size at the clean image, so that neither's
-    unit matters: above 0 where the model is fooled and the image is not flagged. With
-    `labels_only` that is 1, and -1 stands for all else.
+    It is told by how much another class leads over the true one: above 0 where the
+    model is fooled. With `labels_only` that is 1 or -1. Where a detector watches, it is
+    told the lesser of that lead and of how far the score lies below the threshold, each
+    as a multiple of its size at the clean image, so that neither's unit matters: above
+    0 where the model is fooled and the image is not flagged. With `labels_only` that is
+    1, and -1 stands for all else.
     """
 
     nb_queries: Count = 500  # at most, for each example
@@ -59,6 +56,15 @@ class QueryAttack(Attack, abc.ABC):
     knowledge: ClassVar[Knowledge] = "scores"
     needs_gradient = False
     takes_detector = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchAttack(QueryAttack, abc.ABC):
+    """One that searches for each example by itself.
+
+    So no batch matters; the batch's searches are asked in turns, one call of the model
+    for all. A search ends before a turn that would exceed `nb_queries`.
+    """
 
     @abc.abstractmethod
     def search(self, example: Example) -> Search:
@@ -77,7 +83,7 @@ class QueryAttack(Attack, abc.ABC):
             self._from_clean(Example(clean, found, np.random.default_rng(int(seed))))
             for clean, found, seed in zip(batch.images, images, seeds, strict=True)
         ]
-        teller = _Teller(self, batch)
+        teller = Teller(self, batch)
         spent = np.zeros(len(searches), np.int64)
         asked = {row: next(search) for row, search in enumerate(searches)}
         while asked:
@@ -102,8 +108,8 @@ class QueryAttack(Attack, abc.ABC):
             yield from self.search(example)
 
 
-class _Teller:
-    """Tells searches of images, and counts for each example what is rejected."""
+class Teller:
+    """Tells an attack of images, and counts for each example what is rejected."""
 
     def __init__(self, attack: QueryAttack, batch: Batch) -> None:
         self.attack, self.batch = attack, batch

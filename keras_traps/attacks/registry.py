@@ -6,10 +6,12 @@ from typing import Any, get_args
 
 from keras_traps.attacks import (
     adaptive,
+    apgd,
     bpda,
     cleverhans,
     decision_based,
     deepfool,
+    fab,
     gradient,
     jsma,
     lbfgs,
@@ -17,10 +19,20 @@ from keras_traps.attacks import (
     optimization,
     score_based,
     spsa,
+    square,
 )
 from keras_traps.attacks.base import Attack, Kind, Knowledge
 from keras_traps.attacks.loop import Loss
-from keras_traps.attacks.presets import ADAPTIVE, GRADIENT_FREE, LURING, PRESETS
+from keras_traps.attacks.presets import (
+    ADAPTIVE,
+    AUTOATTACK,
+    GRADIENT_FREE,
+    LEADERBOARD,
+    LURING,
+    PRESETS,
+)
+
+_ANY_RADIUS = {**LURING, **GRADIENT_FREE, **ADAPTIVE, **AUTOATTACK, **LEADERBOARD}
 
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
@@ -51,12 +63,15 @@ _ATTACKS: dict[str, type[Attack]] = {
         optimization.UCW2,
         noise.Noise,
         score_based.NES,
-        score_based.Square,
+        square.Square,
         decision_based.RayS,
         decision_based.HopSkipJump,
         adaptive.SelectivePGD,
         adaptive.OrthogonalPGD,
         adaptive.LagrangianPGD,
+        apgd.APGD,
+        apgd.APGDT,
+        fab.FAB,
         cleverhans.CleverhansFGM,
         cleverhans.CleverhansBIM,
         cleverhans.CleverhansPGD,
@@ -144,9 +159,10 @@ def preset(
     Args:
         name: One of `PRESETS`.
         attacks: Which of them, by name, at least one. Defaults to `None`: all.
-        eps: Another L-infinity radius for all of them that have one. Only the luring
-            paper's presets take it, of which `LURING_EPS` has the paper's, those
-            without gradients and the adaptive ones. Defaults to the preset's own.
+        eps: Another radius for all of them that have one. The luring paper's presets
+            take it, of which `LURING_EPS` has the paper's, AutoAttack's, the adaptive
+            ones, those without gradients and the leaderboard's. Defaults to the
+            preset's own.
 
     Returns:
         The attacks, in the order asked for.
@@ -172,7 +188,7 @@ def preset(
             f"Invalid value for argument `attacks`. Preset {name!r} has "
             f"{', '.join(settings)}. Received: {', '.join(unknown)}"
         )
-    if eps is not None and name not in {**LURING, **GRADIENT_FREE, **ADAPTIVE}:
+    if eps is not None and name not in _ANY_RADIUS:
         raise ValueError(
             "Invalid value for argument `eps`. Expected `None` beside the preset "
             f"{name!r}, which has one radius. Received: eps={eps}"

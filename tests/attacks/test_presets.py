@@ -106,6 +106,31 @@ def test_presets_without_gradients(name: str, eps: float) -> None:
     assert [attack.linf_bound for attack in others] == [*[0.1] * 4, None]
 
 
+@pytest.mark.parametrize(
+    ("name", "eps", "norm"),
+    [
+        ("autoattack", 8 / 255, "Linf"),
+        ("autoattack_mnist", 0.3, "Linf"),
+        ("autoattack_l2", 0.5, "L2"),
+    ],
+)
+def test_the_presets_of_autoattack(name: str, eps: float, norm: str) -> None:
+    attacks = by_name(name)
+    assert list(attacks) == ["APGD", "APGD-T", "FAB", "Square"]
+    assert all(
+        one.items() >= {"eps": eps, "norm": norm}.items() for one in attacks.values()
+    )
+    ascent = {"nb_iter": 100, "nb_restarts": 1, "rho": 0.75}
+    assert attacks["APGD"].items() >= ascent.items()
+    assert attacks["APGD-T"].items() >= {**ascent, "nb_targets": 9}.items()
+    boundary = {"nb_iter": 100, "nb_targets": 9, "alpha_max": 0.1, "eta": 1.05}
+    assert attacks["FAB"].items() >= {**boundary, "beta": 0.9}.items()
+    search = {"nb_queries": 5000, "p_init": 0.8, "resc_schedule": False}
+    assert attacks["Square"].items() >= search.items()
+    others = preset(name, eps=0.1)
+    assert {attack.linf_bound or attack.l2_bound for attack in others} == {0.1}
+
+
 def test_a_sweep_holds_the_presets_settings_and_none_twice() -> None:
     attacks = {attack.name: attack for attack in preset("luring_cifar10")}
     assert list(LURING_SWEEPS) == ["DIM", "MIM-TI", "DIM-TI"]

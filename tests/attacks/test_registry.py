@@ -60,6 +60,7 @@ POSITIVE = [
     *(("JSMA", "theta"), ("JSMA", "gamma"), ("CW2", "initial_const")),
     *(("EAD", "learning_rate"), ("OM", "noise_mag"), ("SPSA", "delta")),
     *(("NES", "sigma"), ("NES", "eps_iter"), ("Square", "p_init"), ("RayS", "eps")),
+    *(("APGD", "rho"), ("APGD-T", "eps"), ("FAB", "alpha_max"), ("FAB", "eta")),
     *(("cleverhans/PGD", "rand_minmax"), ("cleverhans/Madry", "rand_minmax")),
 ]
 NOT_NEGATIVE = [
@@ -72,6 +73,7 @@ COUNTS = [
     *(("SPSA", "spsa_samples"), ("SPSA", "spsa_iters"), ("Noise", "nb_restarts")),
     *(("Noise", "block_size"), ("NES", "nes_samples"), ("RayS", "nb_queries")),
     *(("UAP", "nb_images"), ("UAP", "nb_at_once"), ("UAP", "deepfool_max_iter")),
+    *(("APGD", "nb_iter"), ("APGD", "nb_restarts"), ("FAB", "nb_targets")),
 ]
 
 
@@ -102,6 +104,9 @@ COUNTS = [
         ("NES", "eps_iter", 0.31),
         ("Square", "p_init", 1.5),
         ("HopSkipJump", "norm", "l2"),
+        ("APGD", "eps", 1.5),
+        ("FAB", "beta", 1.1),
+        ("Square", "resc_schedule", 1),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(
@@ -137,7 +142,7 @@ def test_an_attack_of_ones_own_is_made_by_its_name_which_is_not_given_twice(
         Attack,
         type("Nameless", (Nothing,), {"name": None}),
         type("Unkind", (Nothing,), {"kind": "UNTARGETED"}),
-        type("Lost", (Nothing,), {"losses": ("dlr",)}),
+        type("Lost", (Nothing,), {"losses": ("hinge",)}),
         Nothing(),
         "FGSM",
     ],
