@@ -7,6 +7,11 @@ Example:
     python recipes/train.py --dataset=cifar10 --data_dir=data \
         --model=deepsec_cifar10.npz --noise=0.1 --augment --falling --epochs=8 \
         --batch_size=64 --output=runs/cifar10_noise.keras
+
+    # Learns from adversarial images, the plain alternative to any trap:
+    python recipes/train.py --dataset=mnist --data_dir=data \
+        --model=deepsec_mnist.npz --adversarial_eps=0.3 --epochs=4 --falling \
+        --learning_rate=0.02 --output=runs/mnist_adversarial.keras
 """
 
 from __future__ import annotations
@@ -74,6 +79,11 @@ def _parser() -> command_line.Parser:
     )
     parser.flag("noise", about, number(at_least=0.0), default=0.0)
     about = (
+        "Learn from adversarial images of this L-infinity radius, made by ten steps of "
+        "PGD (Madry et al., 2018), at eleven times the price."
+    )
+    parser.flag("adversarial_eps", about, number(above=0.0, below=1.0))
+    about = (
         "Flip training images, and shift them by up to an eighth; for things that look "
         "the same in a mirror, not for digits."
     )
@@ -139,6 +149,7 @@ def main(argv: Sequence[str]) -> None:
             **settings,
             falling=arguments.falling,
             augment=augment,
+            adversarial_eps=arguments.adversarial_eps,
             seed=arguments.seed,
             verbose=1 if sys.stdout.isatty() else 2,
             strategy=strategy,

@@ -133,7 +133,8 @@ class _Search:
 
     def look(self, pixels: Pixels, ask: Ask) -> Seen:
         """Shows the model an image, and keeps it if it is the nearest success."""
-        image = pixels.astype(np.float32).reshape(self.image.shape)
+        # SciPy keeps to its bounds but for rounding.
+        image = np.clip(pixels, 0, 1).astype(np.float32).reshape(self.image.shape)
         seen = ask(image)
         distance = float(np.sum((image - self.image) ** 2))
         if seen.success and distance < self.distance:

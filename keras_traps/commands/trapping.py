@@ -40,8 +40,8 @@ _LIKE = {
 }
 
 
-# How many clean images are to lie above a threshold.
-_ABOVE = 10
+# How many clean images are to lie above a threshold, for its rate to be about right.
+_ABOVE = 2
 
 
 class Trapped(NamedTuple):
@@ -90,7 +90,7 @@ def threshold_images(
     """Returns the images that set the thresholds, and the test images that remain.
 
     A classifier is surer of what it was trained on, and C4 looks at that: half of the
-    test images are for the thresholds, where ten of them lie above each. They are
+    test images are for the thresholds, where two of them lie above each. They are
     chosen at random, always the same: MNIST's first half is harder than its second.
     """
     half = len(test) // 2

@@ -2,7 +2,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -39,6 +39,32 @@ def test_an_example_fares_alike_however_many_are_attacked_at_once(
     parts = BLB()(model, images, seen, y_target=aims, batch_size=5)
     np.testing.assert_allclose(parts.images, whole.images, atol=1e-3)
     np.testing.assert_array_equal(parts.success, whole.success)
+
+
+def test_an_optimiser_that_rounds_to_below_black_leaves_no_image_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class End(NamedTuple):
+        x: Doubles
+
+    def minimize(objective: Callable[[Doubles], Any], x0: Doubles, **_: Any) -> End:
+        found = np.where(np.arange(len(x0)) % 2, 1 + 1e-9, -4e-19)
+        objective(found)
+        return End(found)
+
+    monkeypatch.setattr(lbfgs, "minimize", minimize)
+    model, images = tanh_net().model, some_images(3)
+    corner = np.broadcast_to(np.arange(images[0].size) % 2, (1, images[0].size))
+    aim = model(corner.reshape(1, *images.shape[1:]).astype(np.float32)).numpy()
+    target = int(aim.argmax())
+    others = np.full(3, (target + 1) % 3)
+    result = BLB()(model, images, others, y_target=[target] * 3)
+    assert result.success.all()
+    moved = result.images[result.l0 > 0]
+    assert len(moved)
+    np.testing.assert_array_equal(
+        moved.reshape(len(moved), -1), corner.repeat(len(moved), 0)
+    )
 
 
 @pytest.mark.slow

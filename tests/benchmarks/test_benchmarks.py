@@ -4,12 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import _measure, luring, overhead, qim, serving
+from benchmarks import _measure, false_positives, luring, overhead, qim, serving
+from keras_traps.attractors import Calibration
+from keras_traps.datasets import Dataset
 
 TINY = qim.Size(images=300, side=4, channels=3, messages=3)
 FUSED = [name for name in qim.DECODERS if name != "literal broadcast"]
@@ -57,6 +60,26 @@ def test_without_the_formula_as_it_stands_no_messages_are_written_out() -> None:
     rows = qim.measure(TINY, repeats=1, memory=False, literal=False)
     assert [row["name"] for row in rows[2:]] == FUSED
     assert all("forward_speedup" not in row for row in rows)
+
+
+def test_false_positives_are_counted_on_images_that_set_no_threshold(
+    digits_classifier: keras.Model,
+    digits_calibration: Calibration,
+    digits_train: Dataset,
+    digits_test: Dataset,
+) -> None:
+    data = digits_train.take(601), digits_test.take(450)
+    rows = false_positives.measure(
+        digits_classifier, digits_calibration.settings, *data, repeats=3
+    )
+    assert [(row["name"], row["counted"]) for row in rows] == [
+        ("300 training images", "301 other training images"),
+        ("300 training images", "450 other test images"),
+        ("225 test images", "225 other test images"),
+    ]
+    # Random halves of one set: about the rate, within four standard deviations.
+    assert rows[0]["fpr_0.05"] == pytest.approx(0.05, abs=4 * (0.05 / 300) ** 0.5)
+    assert 0 <= rows[0]["fpr_0.005"] < 0.03
 
 
 @pytest.mark.slow

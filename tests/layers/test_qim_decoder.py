@@ -240,7 +240,7 @@ def test_weights_on_disk_decide_not_the_key(tmp_path: Path) -> None:
     [
         ({"num_classes": 1}, "num_classes"),
         ({"key": b"short"}, "key"),
-        ({"messages": "even"}, "kind"),
+        ({"messages": "even"}, "messages"),
         ({"steps": ()}, "steps"),
         ({"steps": (3.0, 0.0)}, "steps"),
         ({"step_weights": (1.0,)}, "step_weights"),

@@ -64,6 +64,39 @@ def test_the_loss_falls_by_the_optimizer_asked_for(
         assert (made.momentum, made.nesterov) == (0.9, True)
 
 
+@pytest.mark.parametrize("augmented", [False, True])
+def test_it_learns_from_the_corner_of_the_ball_that_fools_a_linear_model(
+    augmented: bool,
+) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
+    draw = np.random.default_rng(0)
+    grey = draw.integers(90, 160, (20, 8, 8, 1), np.uint8)
+    labels = draw.integers(0, 2, 20)
+    told = Dataset("two", "train", grey, labels, 2, ("a", "b"), "drawn")
+    (weights, bias) = model.get_weights()
+    uphill = np.sign(weights[:, 1] - weights[:, 0]) * (1 - 2 * labels)[:, None]
+    moved = told.images.reshape(20, 64) + 0.1 * uphill
+    if augmented:
+        moved += 0.05
+    logits = moved @ weights + bias
+    expected = np.mean(
+        np.logaddexp(0, logits[np.arange(20), 1 - labels] - logits[range(20), labels])
+    )
+    history = train(
+        model,
+        told,
+        epochs=1,
+        batch_size=20,
+        learning_rate=1e-12,
+        adversarial_eps=0.1,
+        augment=layers.Rescaling(1.0, 0.05) if augmented else None,
+        validation_split=0.0,
+    ).history
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_loss_is_cross_entropy_from_logits(data: Dataset) -> None:
     model = linear()
     _, held = hold_out(data, 39, seed=0)
@@ -168,6 +201,7 @@ def test_half_precision_has_its_loss_scaled_behind_what_augments(data: Dataset) 
         ("learning_rate", 0.0),
         ("optimizer", "lion"),
         ("weight_decay", math.inf),
+        ("adversarial_eps", 0.0),
         ("validation_split", 1.0),
     ],
 )
