@@ -19,7 +19,7 @@ import argparse
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_traps.commands import command_line
 from keras_traps.commands.command_line import CommandLineError, Flags, number
@@ -269,11 +269,10 @@ def worst_case(arguments: Flags) -> None:
 
 def binarize(arguments: Flags) -> None:
     """Tests attacks on the classifier and on its traps, and prints what they find."""
-    from keras_traps.evaluation.binarization import binarization_test
-    from keras_traps.models.forms import for_model
-
     from keras_traps import attacks, attractors
     from keras_traps.commands import trapping
+    from keras_traps.evaluation.binarization import binarization_test
+    from keras_traps.models.forms import for_model
 
     trapping.begin(arguments)
     train, test = trapping.load_data(arguments)
@@ -283,7 +282,7 @@ def binarize(arguments: Flags) -> None:
     if settings.output != "logits":
         raise CommandLineError("--model has to return logits")
     images = trapped.test.images[: arguments.num_examples]
-    subjects = {
+    subjects: dict[str, dict[str, Any]] = {
         "undefended": {},
         "traps": {
             "defend": functools.partial(attractors.inject, settings=settings),
