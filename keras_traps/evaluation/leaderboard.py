@@ -23,7 +23,14 @@ from keras_traps._checks import (
 )
 from keras_traps.attacks import Attack
 from keras_traps.detectors import Detector
-from keras_traps.evaluation.metrics import LEVEL, compare, fprs_of, make_frame, rate_of
+from keras_traps.evaluation.metrics import (
+    LEVEL,
+    Pair,
+    compare,
+    fprs_of,
+    make_frame,
+    rate_of,
+)
 from keras_traps.evaluation.records import RecordStore
 from keras_traps.evaluation.runner import EngineName, attack_all
 from keras_traps.evaluation.subjects import (
@@ -35,6 +42,7 @@ from keras_traps.evaluation.subjects import (
     classes_of,
     told_facts,
 )
+from keras_traps.evaluation.warnings import SIGN_STEPS
 from keras_traps.models.forms import class_answers, find_bounds, for_model
 from keras_traps.models.outputs import AttackedOutput
 from keras_traps.provenance import (
@@ -394,26 +402,27 @@ def _levels(frame: pd.DataFrame, accuracy: Rate) -> dict[str, Any]:
 def find_flags(frame: pd.DataFrame) -> list[str]:
     """Finds signs that attacks are weak or gradients masked, of one contender.
 
-    An attack that asks beats one that follows a gradient; noise beats one; success
-    falls as the radius grows; images are left as they were.
+    An attack that asks, or noise, beats all that follow a gradient; success falls as
+    the radius grows; images are left as they were.
     """
     flags = []
-    cells = {
-        key: part.set_index("id")["misclassified"]
-        for key, part in frame.groupby(["level", "attack", "eps"], sort=False)
-    }
-    for (level, attack, eps), cell in cells.items():
-        if level != "gradients":
+    for _, ball in frame[frame["eps"] > 0].groupby("eps"):
+        cells = {
+            key: part.set_index("id")["misclassified"]
+            for key, part in ball.groupby(["level", "attack"], sort=False)
+        }
+        sighted = [key for key in cells if key[0] == "gradients"]
+        if not sighted:
             continue
-        for (other_level, other, other_eps), beside in cells.items():
-            if other_level not in ("labels", "scores") or other_eps != eps:
-                continue
-            pair = compare(beside, cell)
-            if pair.p_value < LEVEL and pair.shares[0] > pair.shares[1] + _POINT:
+        best = max(sighted, key=lambda key: cells[key].mean())
+        for (level, attack), cell in cells.items():
+            pair = compare(cell, cells[best])
+            blind = level in ("labels", "scores")
+            if blind and pair.p_value < LEVEL and _leads(pair):
                 flags.append(
-                    f"{other}, which follows no gradient, fools it on "
-                    f"{pair.shares[0]:.1%} of {pair.images} images and {attack} on "
-                    f"{pair.shares[1]:.1%}: its gradient is masked."
+                    f"{attack}, which follows no gradient, fools it on "
+                    f"{pair.shares[0]:.1%} of {pair.images} images and {best[1]}, the "
+                    f"best that does, on {pair.shares[1]:.1%}: its gradient is masked."
                 )
     for (level, attack), part in frame.groupby(["level", "attack"], sort=False):
         rates = part.groupby("eps")["misclassified"].mean()
@@ -422,15 +431,19 @@ def find_flags(frame: pd.DataFrame) -> list[str]:
             flags.append(
                 f"{attack} ({level}) fools it less often in a larger ball: {told}."
             )
-    sighted = frame[frame["level"] == "gradients"]
-    for attack, part in sighted.groupby("attack", sort=False):
+    steps = frame[(frame["level"] == "gradients") & frame["attack"].isin(SIGN_STEPS)]
+    for attack, part in steps.groupby("attack", sort=False):
         unmoved = (part["linf"] == 0).mean()
         if unmoved > _UNMOVED:
             flags.append(
                 f"{attack} left {unmoved:.1%} of the images as they were: its gradient "
-                "was 0, or its search found nothing."
+                "was 0 there."
             )
     return flags
+
+
+def _leads(pair: Pair) -> bool:
+    return pair.shares[0] > pair.shares[1] + _POINT
 
 
 def _attacks(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ _UNDEFENDED_FLOOR = 0.95
 # A smaller lead says little of a defence, even where it is beyond chance.
 _POINT = 0.01
 _ITERATIVE = ("BIM", "PGD", "UMIFGSM")
-_SIGN_STEPS = ("FGSM", "RFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM", *_ITERATIVE)
+SIGN_STEPS = ("FGSM", "RFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM", *_ITERATIVE)
 _UNMOVED_SHARE = 0.01
 
 # What leads what, at which attacks and variants, and what is said of it.
@@ -76,7 +76,7 @@ def _on_classifier(attack: str, cell: pd.DataFrame) -> Iterator[str]:
             "the attack may be too weak to say anything of the defence."
         )
     # Others return a clean image where they fail.
-    if attack in _SIGN_STEPS and unmoved > _UNMOVED_SHARE:
+    if attack in SIGN_STEPS and unmoved > _UNMOVED_SHARE:
         yield (
             f"{attack} left {unmoved:.1%} of the images as they were on the "
             "undefended classifier: its gradient was 0 there."
