@@ -244,6 +244,8 @@ def evaluate(
     )
     settings = {
         "images": array_sha256(clean),
+        # Other contenders may be right on other images.
+        "examples": array_sha256(examples.ids),
         "labels": array_sha256(true),
         "seed": seed,
         "chunk_size": chunk_size,

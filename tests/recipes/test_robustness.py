@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 import robustness
 
@@ -17,7 +18,7 @@ def test_what_fell_is_not_attacked_again(
     arguments += [f"--attacks={','.join(names)}", "--num_examples=20"]
 
     def ran(*more: str) -> dict[str, Any]:
-        robustness.main([*arguments, "--subject=undefended", *more])
+        robustness.main(["worst_case", *arguments, "--subject=undefended", *more])
         found: dict[str, Any] = json.loads((workdir / "worst_case.json").read_text())
         assert found.pop("provenance")["attack settings"] == "digits"
         return found
@@ -37,4 +38,56 @@ def test_what_fell_is_not_attacked_again(
     with pytest.raises(CommandLineError, match="--resume"):
         ran()
     with pytest.raises(CommandLineError, match="--subject: expected one of undefended"):
-        robustness.main([*arguments, "--subject=nobody"])
+        robustness.main(["worst_case", *arguments, "--subject=nobody"])
+
+
+def test_contenders_of_every_kind_are_evaluated(
+    digits_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lured = tmp_path / "lured"
+    lured.mkdir()
+    target = keras.models.load_model(digits_file)
+    target.save(lured / "target.keras")
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Rescaling(1.0)(inputs)).save(lured / "lure.keras")
+    workdir = tmp_path / "run"
+    arguments = [
+        "leaderboard",
+        *(f"--contender={name}:{digits_file}" for name in ("c:plain", "m:traps")),
+        f"--contender=lured:luring:{lured}",
+        *(f"--substitute={digits_file}", f"--workdir={workdir}", "--eps=0.1"),
+        *("--attacks=PGD,RayS", "--num_examples=6", "--fpr=0.05"),
+    ]
+    robustness.main(arguments)
+    found = json.loads((workdir / "leaderboard.json").read_text())
+    names = [row["contender"] for row in found["rows"]]
+    assert names == ["c", "m", "lured-target", "lured-agreement"]
+    # P is the identity: nobody disagrees, and nothing is flagged.
+    assert found["rows"][3]["false_positives"]["0.05"]["count"] == 0
+    assert str(workdir / "leaderboard.html") in capsys.readouterr().out
+    with pytest.raises(CommandLineError, match="--resume"):
+        robustness.main(arguments)
+
+
+@pytest.mark.parametrize("text", ["c", "c:other:x", "c:plain:x:y", "c:luring:nowhere"])
+def test_a_contender_that_is_none_is_told(text: str, tmp_path: Path) -> None:
+    wrong = [f"--contender={text}", f"--workdir={tmp_path}", "--eps=0.1"]
+    with pytest.raises(CommandLineError, match="--contender"):
+        robustness.main(["leaderboard", *wrong])
+
+
+def test_an_attack_is_tested_on_the_classifier_and_on_its_traps(
+    digits_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    robustness.main(
+        [
+            *("binarize", f"--model={digits_file}", f"--workdir={tmp_path / 'run'}"),
+            *("--attacks=BIM,DeepFool", "--eps=0.2", "--num_examples=3"),
+            *("--num_inner=20", "--setting=BIM.eps_iter=0.05"),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines if line.startswith(("BIM", "DeepFool"))]
+    assert [row[:2] for row in table] == [["BIM", "undefended"], ["BIM", "traps"]]
+    # It finds what is planted where nothing is masked.
+    assert table[0][2] == "100.0%"

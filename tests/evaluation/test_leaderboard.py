@@ -1,0 +1,227 @@
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_traps import attacks, attractors
+from keras_traps.datasets import Dataset
+from keras_traps.evaluation.leaderboard import (
+    Contender,
+    Leaderboard,
+    evaluate,
+    find_flags,
+    implied_accuracy,
+)
+from keras_traps.evaluation.report import write_leaderboard
+from keras_traps.evaluation.subjects import Defence
+from keras_traps.rates import Rate
+
+RADIUS = 0.2
+ATTACKS: list[tuple[str, dict[str, Any]]] = [
+    ("PGD", {"eps_iter": 0.05, "nb_iter": 5}),
+    ("RayS", {"nb_queries": 20}),
+    ("Square", {"nb_queries": 20}),
+    ("SelectivePGD", {"nb_iter": 10}),
+]
+
+
+def made(*, eps: float = RADIUS) -> list[attacks.Attack]:
+    return [attacks.create(name, eps=eps, **more) for name, more in ATTACKS]
+
+
+def board(defence: Defence, test: Dataset, workdir: Path) -> Leaderboard:
+    contenders = [
+        Contender("undefended", defence.classifier),
+        Contender(
+            "traps",
+            defence.trapped,
+            "scores",
+            detector=defence.main_analyzer,
+            known=attractors.classifier_of(defence.trapped),
+            substitute=defence.classifier,
+        ),
+    ]
+    return evaluate(
+        contenders,
+        made(),
+        test.images[:60],
+        test.labels[:60],
+        workdir=workdir,
+        num_examples=12,
+    )
+
+
+@pytest.fixture(scope="module")
+def found(
+    digits_defence: Defence, digits_test: Dataset, tmp_path_factory: Any
+) -> Leaderboard:
+    return board(digits_defence, digits_test, tmp_path_factory.mktemp("board"))
+
+
+def test_each_attack_meets_each_contender_as_it_knows(found: Leaderboard) -> None:
+    met = {(one["contender"], one["attack"], one["level"]) for one in found.attacks}
+    assert met == {
+        ("undefended", "PGD", "gradients"),
+        ("undefended", "RayS", "labels"),
+        ("undefended", "Square", "scores"),
+        ("traps", "PGD", "gradients"),
+        ("traps", "PGD", "transfer"),
+        ("traps", "RayS", "labels"),
+        ("traps", "Square", "scores"),
+        ("traps", "SelectivePGD", "everything"),
+    }
+    for one in found.attacks:
+        asks = one["level"] in ("labels", "scores")
+        assert (one["queries"] is not None) == asks
+        watched = one["contender"] == "traps"
+        assert (one["rejections"] is not None) == (asks and watched)
+
+
+def test_a_level_holds_what_lower_ones_do_and_half_the_alarms_stop_more(
+    found: Leaderboard,
+) -> None:
+    plain, traps = found.rows
+    assert list(plain["levels"]) == ["labels", "scores", "gradients"]
+    every = ["transfer", "labels", "scores", "gradients", "everything"]
+    assert list(traps["levels"]) == every
+    lost = [traps["levels"][name]["any"]["0.05"].count for name in every]
+    assert lost == sorted(lost)
+    for level in traps["levels"].values():
+        rates = [level["any"][name].count for name in ("fooled", "0.05", "half")]
+        assert rates == sorted(rates, reverse=True)
+    # Without a detector all that is wrong gets through.
+    for level in plain["levels"].values():
+        assert len({rate.count for rate in level["any"].values()}) == 1
+    assert plain["false_positives"] == {}
+    assert traps["false_positives"][0.05].total == 60
+
+
+def test_what_answers_is_what_is_served_whatever_was_attacked(
+    found: Leaderboard, digits_defence: Defence
+) -> None:
+    # C is fooled by what is made on C; M may answer otherwise, and is asked.
+    moved = found.frame[found.frame["subject"] == "traps.transfer"]
+    beside = found.frame[
+        (found.frame["subject"] == "undefended.blind")
+        & (found.frame["attack"] == "PGD")
+    ]
+    np.testing.assert_allclose(moved["l2"], beside["l2"], rtol=1e-5)
+
+
+def test_an_interrupted_evaluation_goes_on_and_finds_the_same(
+    digits_defence: Defence,
+    digits_test: Dataset,
+    found: Leaderboard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    square = attacks.create("Square", eps=RADIUS, nb_queries=20)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(square), "perturb", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            board(digits_defence, digits_test, tmp_path)
+    again = board(digits_defence, digits_test, tmp_path)
+    pd.testing.assert_frame_equal(again.frame, found.frame)
+    assert again.rows == found.rows
+
+
+def test_records_of_other_images_are_not_taken(
+    found: Leaderboard,
+    digits_classifier: keras.Model,
+    digits_test: Dataset,
+    tmp_path: Path,
+) -> None:
+    more: dict[str, Any] = {"workdir": tmp_path, "num_examples": 4}
+    contenders, chosen = [Contender("one", digits_classifier)], made()[:1]
+    images, labels = digits_test.images, digits_test.labels
+    evaluate(contenders, chosen, images[:8], labels[:8], **more)
+    with pytest.raises(ValueError, match="images"):
+        evaluate(contenders, chosen, images[8:16], labels[8:16], **more)
+
+
+def test_the_page_tells_the_worst_first(found: Leaderboard, tmp_path: Path) -> None:
+    paths = write_leaderboard(found, tmp_path)
+    text = paths.markdown.read_text()
+    assert "Whom each defence stops" in text
+    table = text[text.index("## traps") :]
+    order = [
+        max(found.attacks, key=lambda one: one["through"].get(0.05, Rate(0, 1)).value)
+    ]
+    first = next(line for line in table.splitlines() if "| 0.2 |" in line)
+    assert order[0]["attack"] in first
+
+
+def frame_of(**shares: list[bool]) -> pd.DataFrame:
+    parts = []
+    for named, wrong in shares.items():
+        level, attack, eps = named.split("_")
+        parts.append(
+            pd.DataFrame(
+                {
+                    "level": level,
+                    "attack": attack,
+                    "eps": float(eps) / 10,
+                    "id": range(len(wrong)),
+                    "misclassified": wrong,
+                    "linf": [float(eps) / 10] * len(wrong),
+                }
+            )
+        )
+    return pd.concat(parts)
+
+
+def test_an_attack_that_asks_is_compared_with_the_best_that_follows_gradients() -> None:
+    some, many = [True] * 10 + [False] * 40, [True] * 40 + [False] * 10
+    weak = frame_of(gradients_PGD_1=some, scores_Square_1=many)
+    (flag,) = find_flags(weak)
+    assert "Square" in flag
+    assert "80.0% of 50 images and PGD" in flag
+    assert not find_flags(
+        frame_of(gradients_PGD_1=some, gradients_APGD_1=many, scores_Square_1=many)
+    )
+
+
+def test_success_that_falls_and_images_that_stay_are_told() -> None:
+    some, many = [True] * 10 + [False] * 40, [True] * 40 + [False] * 10
+    (flag,) = find_flags(frame_of(gradients_PGD_1=many, gradients_PGD_2=some))
+    assert "80.0% at 0.1, 20.0% at 0.2" in flag
+    still = frame_of(gradients_PGD_1=some).assign(linf=0.0)
+    assert any("left 100.0%" in flag for flag in find_flags(still))
+
+
+def test_half_the_images_lost_imply_half_the_accuracy() -> None:
+    assert implied_accuracy(Rate(1, 2), Rate(9, 10)) == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"contenders": []}, "contenders"),
+        ({"attacks": []}, "contenders"),
+        ({"images": np.full((2, 8, 8, 1), 2.0, np.float32)}, "images"),
+        ({"labels": [0, 11]}, "labels"),
+        ({"num_examples": 0}, "num_examples"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(
+    changes: dict[str, Any],
+    name: str,
+    digits_classifier: keras.Model,
+    digits_test: Dataset,
+    tmp_path: Path,
+) -> None:
+    usual: dict[str, Any] = {
+        "contenders": [Contender("one", digits_classifier)],
+        "attacks": made(),
+        "images": digits_test.images[:2],
+        "labels": digits_test.labels[:2],
+    }
+    with pytest.raises(ValueError, match=f"argument `{name}`"):
+        evaluate(**{**usual, **changes}, workdir=tmp_path)
