@@ -33,7 +33,7 @@ class Method:
         method = self._made(next(self._seeds))
         channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         made = method(torch.from_numpy(channels_first), torch.from_numpy(labels))
-        found: FloatArray = made.numpy().transpose(0, 2, 3, 1)
+        found: FloatArray = made.detach().numpy().transpose(0, 2, 3, 1)
         return found
 
     def _made(self, seed: int) -> Any:
@@ -87,11 +87,12 @@ def in_torch(model: keras.Model, images: FloatArray) -> nn.Module:
                 *(kernel.shape[1], kernel.shape[0], (height, width)),
                 stride=layer.strides,
                 padding=layer.padding,
+                bias=layer.use_bias,
             )
-            parts.append(_with(made, kernel, weights[1]))
+            parts.append(_with(made, [kernel, *weights[1:]]))
         elif isinstance(layer, keras.layers.Dense):
-            kernel = weights[0].T
-            parts.append(_with(nn.Linear(*weights[0].shape), kernel, weights[1]))
+            made = nn.Linear(*weights[0].shape, bias=layer.use_bias)
+            parts.append(_with(made, [weights[0].T, *weights[1:]]))
         elif isinstance(layer, keras.layers.MaxPooling2D):
             parts.append(nn.MaxPool2d(layer.pool_size, layer.strides))
         elif isinstance(layer, keras.layers.Permute):
@@ -121,8 +122,8 @@ class _ChannelsLast(nn.Module):
         return images.permute(0, 2, 3, 1).flatten(1)
 
 
-def _with(part: Any, kernel: Any, bias: Any) -> nn.Module:
-    part.weight.data = torch.from_numpy(np.ascontiguousarray(kernel))
-    part.bias.data = torch.from_numpy(np.ascontiguousarray(bias))
+def _with(part: Any, weights: list[Any]) -> nn.Module:
+    for parameter, value in zip(part.parameters(), weights, strict=True):
+        parameter.data = torch.from_numpy(np.ascontiguousarray(value))
     module: nn.Module = part
     return module
