@@ -1,13 +1,14 @@
 """The attacks of each library behind one call, as its documentation has them called."""
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.metadata
 import itertools
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -16,9 +17,35 @@ import tensorflow as tf
 from keras_traps import attacks
 from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import Attack
+from keras_traps.models.inference import predict
 
 Run = Callable[[], FloatArray]
 """Attacks all images, and returns what it made of them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoAttack(attacks.Attack):
+    """AutoAttack's standard version: its four attacks, each on what still stands."""
+
+    eps: float
+    name: ClassVar[str] = "AutoAttack"
+
+    def perturb(self, batch: attacks.Batch) -> attacks.Perturbed:
+        """Attacks what none before has fooled."""
+        images, rows = batch.images.copy(), np.arange(len(batch.ids))
+        spent = np.zeros(len(rows), np.int64)
+        for attack in attacks.preset("autoattack", eps=self.eps):
+            if not len(rows):
+                break
+            labels = batch.labels[rows]
+            part = dataclasses.replace(
+                batch, images=batch.images[rows], labels=labels, ids=batch.ids[rows]
+            )
+            made = attack.perturb(part)
+            images[rows], answers = made.images, predict(batch.model, made.images)
+            spent[rows] += made.iterations
+            rows = rows[answers.argmax(axis=1) == labels]
+        return attacks.Perturbed(images, spent)
 
 
 class Victim(NamedTuple):
@@ -166,11 +193,23 @@ def art(attack: Attack, victim: Victim) -> Run | None:
     return lambda: method.generate(victim.images, goals)
 
 
+def torchattacks(attack: Attack, victim: Victim) -> Run | None:
+    """Torchattacks on the same weights, carried to PyTorch."""
+    if attack.name not in ("PGD", "APGD", "APGD-T", "FAB", "Square", "AutoAttack"):
+        return None
+    if attack.settings().get("abort_early"):
+        return None
+    method = _imported("benchmarks._torchattacks").Method
+    in_batch = method(attack, victim.model, victim.images)
+    return lambda: victim.in_batches(in_batch)
+
+
 LIBRARIES: dict[str, Callable[[Attack, Victim], Run | None]] = {
     "keras_traps": ours,
     "cleverhans": cleverhans,
     "foolbox": foolbox,
     "art": art,
+    "torchattacks": torchattacks,
 }
 """By the names of their packages, ours first."""
 

@@ -20,10 +20,10 @@ import tqdm
 from absl import app, flags
 
 from benchmarks import _measure
-from benchmarks._attack_libraries import LIBRARIES, Run, Victim, version
+from benchmarks._attack_libraries import LIBRARIES, AutoAttack, Run, Victim, version
 from keras_traps import attacks, datasets
 from keras_traps._checks import FloatArray
-from keras_traps.attacks import Attack
+from keras_traps.attacks import PRESETS, Attack
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.models import digits_cnn, train
 from keras_traps.models.inference import predict
@@ -53,6 +53,11 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
         "SPSA",
         {"eps": 0.3, "nb_iter": 20, "learning_rate": 0.1, "spsa_samples": 32},
     ),
+    **{
+        name: (name, {**settings, "eps": 0.3})
+        for name, settings in PRESETS["autoattack"].items()
+    },
+    "AutoAttack": ("AutoAttack", {"eps": 0.3}),
 }
 """What is compared, by the name it is shown by: the attack and its settings."""
 
@@ -216,6 +221,8 @@ class _Watched:
 
 def _attack(name: str) -> Attack:
     attack, settings = ATTACKS[name]
+    if attack == "AutoAttack":
+        return AutoAttack(**settings)
     return attacks.create(attack, **settings)
 
 

@@ -223,6 +223,7 @@ def worst_case(arguments: Flags) -> None:
     from keras_traps.evaluation.report import write_worst_case
     from keras_traps.evaluation.runner import worst_case
     from keras_traps.evaluation.subjects import attractor_subjects, choose_examples
+    from keras_traps.evaluation.warnings import find_doubts
     from keras_traps.models.forms import class_answers
     from keras_traps.models.logits import logits_model
 
@@ -256,14 +257,17 @@ def worst_case(arguments: Flags) -> None:
     facts = {**trapped.provenance, "attack settings": trapping.preset_name(arguments)}
     fpr, workdir = max(defence.analyzers), arguments.workdir
     clean = clean_accuracy(outputs.argmax(axis=1), test.labels, outputs.shape[1])
+    told = find_doubts(subject, found)
     paths = write_worst_case(
-        found, chosen, workdir, fpr=fpr, clean=clean, provenance=facts
+        found, chosen, workdir, fpr=fpr, clean=clean, warnings=told, provenance=facts
     )
     print(f"{'attack':<10} {'still stood':>11} {'got through':>11}")
     for name, count in found.tried.items():
         print(f"{name:<10} {count:>11} {found.felled[name]:>11}")
     value = percent(found.overall.value)
     print(f"Any attack: {value} % of {found.overall.total} images")
+    for warning in told:
+        print(f"Warning: {warning}")
     print(f"Written: {paths.json}")
 
 

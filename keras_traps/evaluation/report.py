@@ -178,15 +178,23 @@ def write_worst_case(
     *,
     fpr: float | None,
     clean: Mapping[str, Any],
+    warnings: Sequence[str],
     provenance: Mapping[str, Any],
 ) -> ReportPaths:
     """Writes the worst case over many attacks, in their order.
 
     The rate is the nominal false-positive rate of what watched, or `None`; `clean` is
-    the classifier's `clean_accuracy`.
+    the classifier's `clean_accuracy`, `warnings` what `find_doubts` found.
     """
     settings = {attack.name: attack.settings() for attack in attacks}
-    told = {"fpr": fpr, "clean": clean, "attacks": settings, "provenance": provenance}
+    told = {
+        "fpr": fpr,
+        "clean": clean,
+        "warnings": list(warnings),
+        "attacks": settings,
+        "notes": {attack.name: attack.note for attack in attacks if attack.note},
+        "provenance": provenance,
+    }
     return write_page(
         directory,
         "worst_case",

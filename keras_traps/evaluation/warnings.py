@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import keras
+import numpy as np
 import pandas as pd
+import tensorflow as tf
 
+from keras_traps._checks import FloatArray, IntArray
+from keras_traps.attacks.loop import rivals_lead
 from keras_traps.evaluation.metrics import LEVEL, Pair, compare, fprs_of
+from keras_traps.evaluation.runner import WorstCase
+from keras_traps.evaluation.subjects import Subject
+from keras_traps.models.forms import in_standard_form
+from keras_traps.models.inference import batch_size_for, inference_function, predict
+from keras_traps.models.logits import attacked_form
 
 # Below this, an iterative white-box attack on an undefended network is not at work.
 _UNDEFENDED_FLOOR = 0.95
@@ -15,6 +25,11 @@ _POINT = 0.01
 _ITERATIVE = ("BIM", "PGD", "UMIFGSM")
 SIGN_STEPS = ("FGSM", "RFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM", *_ITERATIVE)
 _UNMOVED_SHARE = 0.01
+# AutoAttack's: how far two passes' outputs, or a row's sum and 1, may be apart; and by
+# how much a search without gradients may lower what three attacks with them leave.
+_SAME, _ONE, _LOWERED = 1e-4, 1e-5, 0.002
+# So few passes and images tell.
+_PASSES, _LOOKED_AT = 3, 250
 
 # What leads what, at which attacks and variants, and what is said of it.
 _MASKED = "a sign of masked gradients, not of robustness."
@@ -66,6 +81,75 @@ def find_warnings(frame: pd.DataFrame) -> list[str]:
                 told = {"attack": attack, "variant": variant, "images": pair.images}
                 found.append(sentence.format(how=how, one=one, other=other, **told))
     return found
+
+
+def find_doubts(subject: Subject, found: WorstCase) -> list[str]:
+    """Finds what AutoAttack warns of, in a model and in what attacks left of it.
+
+    Croce and Hein's flags: outputs that are random, or look like probabilities; images
+    where the difference of logits ratio, which APGD-T follows, has no gradient; and a
+    Square that gets through with what attacks along gradients left.
+
+    Args:
+        subject: What was attacked.
+        found: What remains of its examples.
+
+    Returns:
+        The warnings, in sentences.
+    """
+    model = attacked_form(subject.attacked, subject.output, subject.bounds)
+    taken = subject.taken(subject.examples.images[:_LOOKED_AT])
+    images = in_standard_form(taken, subject.bounds)
+    passes = np.array([predict(model, images) for _ in range(_PASSES)])
+    told = []
+    lengths = np.linalg.norm(passes, axis=2, keepdims=True)
+    directions = passes / np.maximum(lengths, 1e-10)
+    apart = np.linalg.norm(directions - directions[:1], axis=2).max()
+    if apart > _SAME:
+        told.append(
+            f"The outputs differ between passes by up to {apart:.2g} of their length: "
+            "attacks on a model that is random have to average over it."
+        )
+    outputs = passes[0]
+    sums = np.abs(outputs.sum(axis=1) - 1)
+    if outputs.min() > -_ONE and outputs.max() < 1 + _ONE and sums.max() < _ONE:
+        told.append(
+            "The attacked outputs lie in [0, 1] and have sum 1, as probabilities: "
+            "attacks that expect logits may be weak on them."
+        )
+    answers = outputs.argmax(axis=1)
+    # Where the true class is the third the ratio is 1, and has no slope either.
+    right = answers == subject.examples.labels[:_LOOKED_AT]
+    flat = _without_slope(model, images[right], answers[right])
+    if flat:
+        told.append(
+            f"On {flat} of {right.sum()} clean images that are answered right the "
+            "difference of logits ratio has a gradient of 0, along which no attack "
+            "gets anywhere."
+        )
+    if "Square" in found.tried and len(found.tried) > 2:
+        lowered = found.felled["Square"] / found.overall.total
+        if lowered > _LOWERED:
+            told.append(
+                f"Square, which sees no gradient, got through with {lowered:.1%} of "
+                "all images after the attacks before it had failed on them: " + _MASKED
+            )
+    return told
+
+
+def _without_slope(model: keras.Model, images: FloatArray, labels: IntArray) -> int:
+    """Returns at how many images the difference of logits ratio has no gradient."""
+    infer, count, size = inference_function(model), 0, batch_size_for(images.shape[1:])
+    for start in range(0, len(images), size):
+        shown = tf.constant(images[start : start + size])
+        with tf.GradientTape() as tape:
+            tape.watch(shown)
+            ratio = rivals_lead(infer(shown), labels[start : start + size], "dlr")
+        none = tf.UnconnectedGradients.ZERO
+        slopes = tape.gradient(ratio, shown, unconnected_gradients=none)
+        largest = tf.reduce_max(tf.abs(slopes), axis=(1, 2, 3)).numpy()
+        count += int((largest == 0).sum())
+    return count
 
 
 def _on_classifier(attack: str, cell: pd.DataFrame) -> Iterator[str]:

@@ -58,7 +58,7 @@ def test_speed_is_told_with_ratios_and_what_is_missing_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def installed(package: str) -> str | None:
-        return None if package in ("foolbox", "art") else "1"
+        return "1" if package in ("keras_traps", "cleverhans") else None
 
     monkeypatch.setattr(attacks, "version", installed)
     keras.utils.set_random_seed(0)
@@ -105,7 +105,21 @@ def test_a_wrong_command_line_is_refused(
         run(tmp_path, argument)
 
 
-@pytest.mark.parametrize("library", ["foolbox", "art"])
+def test_autoattack_ends_with_the_attack_that_fools() -> None:
+    answer = int(two_classes()(CLEAN).numpy()[0].argmax())
+    aimed = victim([answer, 1 - answer, answer, answer], [0] * 4)
+    result = attacks._attack("AutoAttack")(two_classes(), CLEAN, aimed.labels)
+    assert result.success.all()
+    # What is wrong already goes to no attack.
+    assert result.iterations[1] == 0
+    np.testing.assert_array_equal(result.images[1], CLEAN[1])
+    weak = _attack_libraries.AutoAttack(eps=1e-4)(two_classes(), CLEAN[:1], [answer])
+    assert not weak.success.any()
+    # 100 steps of APGD, as many to the one rival by two others, then the search.
+    assert weak.iterations.tolist() == [3 * 100 + 5000]
+
+
+@pytest.mark.parametrize("library", ["foolbox", "art", "torchattacks"])
 def test_a_rival_has_what_it_is_compared_in(library: str) -> None:
     pytest.importorskip(library, exc_type=ImportError)
     made = LIBRARIES[library](attacks._attack("PGD"), victim([0] * 4, [1] * 4))

@@ -245,6 +245,7 @@ def test_the_worst_case_is_written_with_its_settings(tmp_path: Path) -> None:
     facts = {"command": "python recipes/x.py"}
     clean = {"accuracy_classifier": Rate(80, 500), "chance": 0.1, "near_chance": True}
     told: dict[str, Any] = {"clean": clean, "provenance": facts}
+    told["warnings"] = ["Square got through."]
     paths = write_worst_case(found, chosen, tmp_path, fpr=0.05, **told)
     content = json.loads(paths.json.read_text())
     assert content["overall"]["value"] == 0.5
@@ -256,6 +257,8 @@ def test_the_worst_case_is_written_with_its_settings(tmp_path: Path) -> None:
     assert "right on 16.0 % of 500 clean test images" in text
     assert "That is near chance." in text
     assert "unnoticed at 5 % FPR" in text
+    assert "> **Note.** Square got through." in text
+    assert content["warnings"] == told["warnings"]
     unwatched = write_worst_case(found, chosen, tmp_path, fpr=None, **told)
     assert "unnoticed" not in unwatched.markdown.read_text()
 

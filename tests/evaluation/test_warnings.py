@@ -1,10 +1,15 @@
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
-from keras_traps.evaluation.warnings import find_warnings
+from keras_traps.evaluation.runner import WorstCase
+from keras_traps.evaluation.subjects import Examples, model_subject
+from keras_traps.evaluation.warnings import find_doubts, find_warnings
+from keras_traps.rates import Rate
 
 
 def cell(
@@ -97,4 +102,51 @@ def test_what_an_expert_would_question_is_told(
     cells: list[pd.DataFrame], told: str
 ) -> None:
     (warning,) = found(*cells)
+    assert told in warning
+
+
+def doubts(change: keras.layers.Layer, square: int) -> list[str]:
+    """Returns what is doubted in a model, with so many of 1000 images for Square."""
+    images = np.random.default_rng(0).uniform(0.4, 0.6, (30, 2, 3, 1)).astype("f4")
+    classes = np.arange(30) % 4
+    examples = Examples(np.arange(30), images, classes, classes, classes)
+    image = keras.Input((2, 3, 1))
+    dense = keras.layers.Dense(4)
+    model = keras.Model(image, change(dense(keras.layers.Flatten()(image))))
+    dense.set_weights([np.random.default_rng(1).normal(0, 1, (6, 4)), np.zeros(4)])
+    felled = {"APGD": 100, "APGD-T": 50, "FAB": 0, "Square": square}
+    tried = {"APGD": 1000, "APGD-T": 900, "FAB": 850, "Square": 850}
+    left = WorstCase("model", tried, felled, Rate(sum(felled.values()), 1000))
+    return find_doubts(model_subject(model, examples, output="scores"), left)
+
+
+class Noisy(keras.layers.Layer):
+    """Adds noise in any mode."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs + tf.random.normal(tf.shape(inputs), stddev=0.01)
+
+
+def test_plain_logits_raise_no_doubt() -> None:
+    # Two of 1000 images may be chance.
+    assert doubts(keras.layers.Identity(), square=2) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "change", "square"),
+    [
+        ("The outputs differ between passes by up to 0.0", Noisy(), 0),
+        ("in [0, 1] and have sum 1", keras.layers.Softmax(), 0),
+        (
+            "On 8 of 8 clean images that are answered right",
+            keras.layers.ReLU(threshold=1e3),
+            0,
+        ),
+        ("got through with 0.3% of all images", keras.layers.Identity(), 3),
+    ],
+)
+def test_what_autoattack_warns_of_is_told(
+    told: str, change: keras.layers.Layer, square: int
+) -> None:
+    (warning,) = doubts(change, square)
     assert told in warning
