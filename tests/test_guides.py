@@ -67,3 +67,15 @@ def test_own_model(images: None, capsys: pytest.CaptureFixture[str]) -> None:
     for path in ("resnet.keras", "traps/analyzer.json", "runs/own/report/report.html"):
         assert Path(path).is_file()
     assert b"stripes" in Path("served/own/1/saved_model.pb").read_bytes()
+
+
+def test_evaluating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for _, text in blocks("evaluating.md"):
+        exec(compile(text, "evaluating.md", "exec"), names)
+    assert [row["contender"] for row in names["found"].rows] == [
+        "undefended",
+        "small_lead",
+    ]
+    assert Path("runs/board/leaderboard.html").is_file()
