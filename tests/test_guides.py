@@ -69,6 +69,7 @@ def test_own_model(images: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert b"stripes" in Path("served/own/1/saved_model.pb").read_bytes()
 
 
+@pytest.mark.slow
 def test_evaluating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
