@@ -28,17 +28,20 @@ if TYPE_CHECKING:
         inject,
         integrate,
     )
+    from keras_traps.evaluation.leaderboard import Contender, evaluate
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Calibration",
+    "Contender",
     "ForensicAnalyzer",
     "Key",
     "TrapSettings",
     "attacks",
     "calibrate",
     "detectors",
+    "evaluate",
     "inject",
     "integrate",
     "layers",
@@ -49,6 +52,7 @@ __all__ = [
 
 _PARTS = {"attacks", "attractors", "datasets", "detectors", "evaluation", "layers"}
 _PARTS |= {"luring", "models", "ops", "serving"}
+_OF_LEADERBOARD = {"Contender", "evaluate"}
 
 
 def _backend() -> str:
@@ -130,8 +134,9 @@ if not TYPE_CHECKING:
         if name in _PARTS:
             return importlib.import_module(f"{__name__}.{name}")
         if name in __all__:
-            attractors = importlib.import_module(f"{__name__}.attractors")
-            found = globals()[name] = getattr(attractors, name)
+            part = "evaluation.leaderboard" if name in _OF_LEADERBOARD else "attractors"
+            module = importlib.import_module(f"{__name__}.{part}")
+            found = globals()[name] = getattr(module, name)
             return found
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

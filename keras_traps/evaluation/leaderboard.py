@@ -104,16 +104,16 @@ class Contender:
     substitute: keras.Model | None = None
 
     @functools.cached_property
-    def range(self) -> Bounds:
+    def _range(self) -> Bounds:
         """The least and the largest value of a pixel."""
         return find_bounds(self.model, self.bounds)
 
-    def outputs(self, images: FloatArray) -> FloatArray:
+    def _outputs(self, images: FloatArray) -> FloatArray:
         """Returns what answers to images in [0, 1]."""
         output = self.output if self.answers is None else "logits"
-        return class_answers(self.answers or self.model, images, output, self.range)
+        return class_answers(self.answers or self.model, images, output, self._range)
 
-    def subjects(self, examples: Examples) -> Iterator[tuple[Level | None, Subject]]:
+    def _subjects(self, examples: Examples) -> Iterator[tuple[Level | None, Subject]]:
         """Makes what is attacked, by level; `None`: by what each attack knows."""
         served = self.answers or self.model
         output = self.output if self.answers is None else "logits"
@@ -142,7 +142,7 @@ class Contender:
                     model,
                     examples,
                     outputs,
-                    self.range,
+                    self._range,
                     asked=asked,
                     detector=judge,
                     told=self.detector if knows else None,
@@ -236,9 +236,9 @@ def evaluate(
         )
     shape = contenders[0].model.input_shape[1:]
     clean = check_images(images, shape, bounds=UNIT)
-    classes = len(contenders[0].outputs(clean[:1])[0])
+    classes = len(contenders[0]._outputs(clean[:1])[0])
     true = check_labels(labels, len(clean), classes, name="labels")
-    outputs = [contender.outputs(clean) for contender in contenders]
+    outputs = [contender._outputs(clean) for contender in contenders]
     examples = choose_examples(
         Clean(clean, true), outputs, num_examples=num_examples, seed=seed
     )
@@ -256,7 +256,7 @@ def evaluate(
     store = RecordStore(workdir, settings, resume=True)
     views = []
     for contender in contenders:
-        for level, subject in contender.subjects(examples):
+        for level, subject in contender._subjects(examples):
             chosen = [one for one in attacks if _meets(one, subject, contender)]
             found = list(
                 attack_all(
@@ -357,14 +357,14 @@ def _half(contender: Contender, clean: FloatArray) -> float:
     """Returns the score that half of the clean images lie above."""
     if contender.detector is None:
         return np.inf
-    given = for_model(contender.model, clean, contender.range)
+    given = for_model(contender.model, clean, contender._range)
     return float(np.quantile(contender.detector.score(given), _HALF))
 
 
 def _false_positives(contender: Contender, clean: FloatArray) -> dict[float, Rate]:
     if contender.detector is None:
         return {}
-    given = for_model(contender.model, clean, contender.range)
+    given = for_model(contender.model, clean, contender._range)
     scores, detector = contender.detector.score(given), contender.detector
     return {fpr: rate_of(scores > detector.threshold(fpr)) for fpr in detector.fprs}
 

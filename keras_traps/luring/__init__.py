@@ -13,10 +13,16 @@ from keras_traps.luring.metrics import (
     clean_metrics,
     luring_metrics,
 )
-from keras_traps.luring.schemes import agreed_class, agreement_model, target_model
+from keras_traps.luring.schemes import (
+    DisagreementDetector,
+    agreed_class,
+    agreement_model,
+    target_model,
+)
 
 __all__ = [
     "CleanMetrics",
+    "DisagreementDetector",
     "FrozenAnswers",
     "LuredClassifier",
     "LuringMetrics",

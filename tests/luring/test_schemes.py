@@ -8,8 +8,10 @@ import tensorflow as tf
 from keras import layers
 
 from keras_traps.datasets import Dataset
+from keras_traps.detectors import check_detector
 from keras_traps.layers import LuringInput
 from keras_traps.luring import (
+    DisagreementDetector,
     LuredClassifier,
     agreed_class,
     agreement_model,
@@ -51,6 +53,21 @@ def test_an_answer_is_given_where_both_agree(ends: Any, images: np.ndarray) -> N
         first, second = softmax(first), softmax(second)
     np.testing.assert_allclose(found["probabilities"], first, atol=1e-6)
     np.testing.assert_allclose(found["lured_probabilities"], second, atol=1e-6)
+
+
+def test_what_the_scheme_refuses_is_what_the_detector_flags(images: np.ndarray) -> None:
+    target, lure = tiny_target(), far_lure()
+    lured = keras.Model(lure.inputs[0], target(lure.outputs[0]))
+    refused = ~answers(agreement_model(target, lure, output="logits"), images)["agreed"]
+    detector = DisagreementDetector(target, lured)
+    logits, said = predict(target, images), predict(lured, images).argmax(axis=1)
+    leads = logits.max(axis=1) - logits[np.arange(len(images)), said]
+    np.testing.assert_allclose(detector.score(images), leads, atol=1e-5)
+    # Where no clean image is refused its threshold is 0, and the rule the scheme's.
+    detector.fit_threshold(images[~refused], fpr=0.5)
+    assert detector.threshold() == 0
+    np.testing.assert_array_equal(detector.detect(images).is_adversarial, refused)
+    check_detector(detector, images)
 
 
 def test_the_target_alone_always_answers(images: np.ndarray) -> None:
