@@ -45,8 +45,9 @@ OURS: dict[str, Settings] = {
     "HopSkipJump": {"nb_queries": 60},
     **dict.fromkeys(("SelectivePGD", "OrthogonalPGD"), ADAPTIVE),
     "LagrangianPGD": {**ADAPTIVE, "binary_search_steps": 2},
-    "APGD": {"eps": 0.3, "nb_iter": 3},
-    "APGD-T": {"eps": 0.3, "nb_iter": 3, "nb_targets": 2},
+    # Corners of a box are the same from any start.
+    "APGD": {"eps": 0.8, "norm": "L2", "nb_iter": 3},
+    "APGD-T": {"eps": 0.8, "norm": "L2", "nb_iter": 3, "nb_targets": 2},
     "FAB": {"eps": 0.3, "nb_iter": 3, "nb_targets": 2},
 }
 EVERY: dict[str, Settings] = {
