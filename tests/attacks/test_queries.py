@@ -214,8 +214,8 @@ def test_a_detector_that_flags_all_lets_nothing_through(name: str) -> None:
     np.testing.assert_array_equal(result.rejections, result.iterations)
     # One that flags nothing changes nothing of what is found by answers.
     free, plain = (
-        made(two_classes(), images, labels, **more)
-        for more in ({"detector": Weighted(1.0, 100.0)}, {})
+        made(two_classes(), images, labels, detector=detector)
+        for detector in (Weighted(1.0, 100.0), None)
     )
     assert not free.rejections.any()
     assert not free.flagged.any()
