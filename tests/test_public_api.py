@@ -110,7 +110,9 @@ def documented_calls() -> Iterator[Any]:
         cls = entry.values[0]
         # A dataclass has an `__init__` that nobody wrote, and so no source of it.
         name = "__post_init__" if dataclasses.is_dataclass(cls) else "__init__"
-        if inspect.isfunction(maker := vars(cls).get(name)):
+        # Nor did anyone write that of a protocol.
+        made = not getattr(cls, "_is_protocol", False)
+        if made and inspect.isfunction(maker := vars(cls).get(name)):
             yield pytest.param(maker, cls, id=entry.id)
         for name, value in methods(cls):
             if isinstance(value, classmethod | staticmethod):

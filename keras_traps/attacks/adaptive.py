@@ -35,8 +35,6 @@ from keras_traps.attacks.loop import (
 )
 from keras_traps.attacks.watched import Watched
 
-# How long the last step is, as a share of the first.
-_LAST_STEP = 0.01
 # By how much lambda changes in a search that knows no bound on that side yet.
 _FACTOR = 10.0
 
@@ -57,8 +55,8 @@ class AdaptiveAttack(LinfAttack, abc.ABC):
     All steps are made. The result is, of the images on the way that fool the
     classifier, the one of the lowest score; where there is none, the last image. The
     first run starts at the clean image, the other ones at random points of the ball.
-    Steps shrink to a hundredth, in equal ratios: long ones do not find the narrow
-    valleys of a score, and the authors' are all of one length.
+    Steps shrink evenly towards 0: long ones do not find the narrow valleys of a score,
+    and the authors' are all of one length.
     """
 
     # The first step, at most `eps`; a tenth of it where it is `None`.
@@ -212,9 +210,9 @@ class _Walk(NamedTuple):
         searches = settings["binary_search_steps"]
         ones = tf.ones_like(labels, tf.float32)
         fresh = _Search(settings["initial_const"] * ones, 0 * ones, math.inf * ones)
+        nb_iter = tf.cast(settings["nb_iter"], tf.float32)
         ahead = -rivals_lead(self.infer(clean), labels, "margin")
         needed = settings["confidence"] * tf.maximum(ahead, 0.0)
-        shrink = tf.pow(_LAST_STEP, 1 / tf.cast(settings["nb_iter"], tf.float32))
 
         def go(
             number: tf.Tensor, best: _Best, search: _Search
@@ -223,20 +221,22 @@ class _Walk(NamedTuple):
             start = starts[number // searches]
 
             def step(
-                count: tf.Tensor, length: tf.Tensor, images: tf.Tensor, best: _Best
-            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, _Best]:
+                count: tf.Tensor, images: tf.Tensor, best: _Best
+            ) -> tuple[tf.Tensor, tf.Tensor, _Best]:
                 slopes, done, score = apart(self.look)(
                     images, labels, ids, needed, search.weight
                 )
                 best = _better(best, images, done, score)
+                left = tf.cast(settings["nb_iter"] - count, tf.float32)
+                length = settings["eps_iter"] * left / nb_iter
                 moved = images + length * self.unit(slopes)
                 images = LINF.project(moved, clean, settings["eps"])
-                return count + 1, shrink * length, images, best
+                return count + 1, images, best
 
-            _, _, last, best = tf.while_loop(
+            _, last, best = tf.while_loop(
                 lambda count, *_: count < settings["nb_iter"],
                 step,
-                (tf.constant(0), settings["eps_iter"], start, best),
+                (tf.constant(0), start, best),
             )
             logits = self.infer(last)
             best = _better(best, last, fooled(logits, labels, False), self.score(last))

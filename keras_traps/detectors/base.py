@@ -215,6 +215,9 @@ def check_detector(detector: Detector, images: FloatArray) -> None:
         detector: A detector with a threshold.
         images: `(batch, ...)`, float32, at least two, as its model takes them.
 
+    Returns:
+        Nothing.
+
     Raises:
         TypeError: If it lacks a method.
         ValueError: If what a method returns is not as `Detector` says: a score of

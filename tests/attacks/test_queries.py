@@ -10,10 +10,18 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import AttackResult, create, names
-from keras_traps.attacks.queries import QueryAttack
-from tests.attacks.calling import EVERY
+from keras_traps.attacks.queries import Example, QueryAttack, Search
+from tests.attacks.calling import EVERY, Weighted
 from tests.attacks.test_model_checks import Rounded
-from tests.attacks.victims import SHAPE, TWO_CLASSES, Root, linear, some_images
+from tests.attacks.victims import (
+    SHAPE,
+    TOWARDS_1,
+    TWO_CLASSES,
+    Root,
+    linear,
+    some_images,
+    two_classes,
+)
 
 ASKING = [
     name for name in EVERY if isinstance(create(name, **EVERY[name]), QueryAttack)
@@ -147,3 +155,70 @@ def test_the_example_whose_outputs_are_not_finite_is_named(name: str) -> None:
     told = rf"{name} asked about .* not finite, at the examples \[7\]"
     with pytest.raises(RuntimeError, match=told):
         create(name, **EVERY[name])(model, shown, labels, ids=[5, 7, 9])
+
+
+class Probe(QueryAttack):
+    """Shows images further and further towards the second class, and notes all."""
+
+    name: ClassVar[str] = "Probe"
+    noted: ClassVar[list[tuple[Any, Any, float]]] = []
+
+    def search(self, example: Example) -> Search:
+        for share in (0.0, 0.1, 0.2, 0.4):
+            moved = np.clip(example.clean + share * TOWARDS_1[0], 0, 1)
+            (told,) = yield moved[None]
+            self.noted.append((example.clean, moved, told))
+
+
+class ProbeLabels(Probe):
+    name: ClassVar[str] = "ProbeLabels"
+    labels_only: ClassVar[bool] = True
+
+
+def lead(image: Any) -> float:
+    return float(image.ravel() @ (TWO_CLASSES[:, 1] - TWO_CLASSES[:, 0]))
+
+
+@pytest.mark.parametrize("probe", [Probe, ProbeLabels])
+def test_what_is_told_is_the_lesser_of_two_as_shares_of_the_clean_images(
+    probe: type[Probe],
+) -> None:
+    probe.noted.clear()
+    # Of the images that fool some are flagged and some are not.
+    watching = Weighted(np.arange(6.0).reshape(SHAPE), 9.3)
+    images = some_images(20)
+    result = probe()(two_classes(), images, [0] * 20, detector=watching)
+    numbers, rejected = [], 0
+    for clean, moved, told in probe.noted:
+        slacks = [9.3 - float(watching.score(one[None])[0]) for one in (clean, moved)]
+        expected = min(lead(moved) / abs(lead(clean)), slacks[1] / abs(slacks[0]))
+        if probe.labels_only:
+            expected = float(np.sign(expected))
+        assert told == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        numbers.append(told)
+        rejected += slacks[1] < 0
+    # The clean image is a query of its own.
+    rejected += int(watching.detect(images).is_adversarial.sum())
+    assert result.rejections.sum() == rejected
+    assert 0 < rejected < result.iterations.sum()
+    assert min(numbers) < 0 < max(numbers)
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_detector_that_flags_all_lets_nothing_through(name: str) -> None:
+    images, labels = some_images(6), [0, 0, 1, 0, 0, 1]
+    made = create(name, **{**EVERY[name], "nb_queries": 60})
+    result = made(two_classes(), images, labels, detector=Weighted(1.0, -1.0))
+    assert not result.success.any()
+    assert result.flagged.all()
+    np.testing.assert_array_equal(result.rejections, result.iterations)
+    # One that flags nothing changes nothing of what is found by answers.
+    free, plain = (
+        made(two_classes(), images, labels, detector=detector)
+        for detector in (Weighted(1.0, 100.0), None)
+    )
+    assert not free.rejections.any()
+    assert not free.flagged.any()
+    if name in LABELS_ONLY:
+        np.testing.assert_array_equal(free.images, plain.images)
+        np.testing.assert_array_equal(free.iterations, plain.iterations)

@@ -187,6 +187,41 @@ def test_any_model_with_any_detector_is_evaluated(lured: Lured, tmp_path: Path) 
     assert found.overall.count == through.sum()
 
 
+def test_attacks_that_are_told_of_a_detector_evade_it(
+    lured: Lured, tmp_path: Path
+) -> None:
+    def told(threshold: float) -> Subject:
+        watching = Measure(lambda x: x.mean(axis=(1, 2, 3)), {0.05: threshold})
+        return model_subject(lured.target, lured.examples, detector=watching, told=True)
+
+    loose, strict = told(0.5), told(-1.0)
+    asking = create("RayS", eps=0.3, nb_queries=30)
+    # One that has no use for a detector is left out.
+    (run,) = attack([loose], [FGSM, asking], tmp_path)
+    (other,) = attack([strict], [FGSM, asking], tmp_path)
+    assert (run.attack, run.knowledge) == ("RayS", "labels")
+    assert run.folder != other.folder
+    assert loose.facts["told"] == ["Measure", 0.05, 0.5]
+    frame = make_frame([run], store_in(tmp_path), loose.detector)
+    assert (frame["knowledge"] == "labels").all()
+    alone = asking(
+        lured.target,
+        lured.examples.images,
+        lured.examples.labels,
+        ids=lured.examples.ids,
+        detector=loose.told,
+    )
+    np.testing.assert_array_equal(frame["through_0.05"], alone.success)
+    np.testing.assert_array_equal(frame["rejections"], alone.rejections)
+    assert 0 < alone.rejections.sum() < alone.iterations.sum()
+    assert alone.success.any()
+    none = make_frame([other], store_in(tmp_path), strict.detector)
+    assert (none["rejections"] == none["iterations"]).all()
+    assert not none["through_0.05"].any()
+    with pytest.raises(ValueError, match=r"`detector`. Expected one, of which"):
+        model_subject(lured.target, lured.examples, told=True)
+
+
 def test_a_model_of_other_pixels_meets_the_same_attack(
     lured: Lured, tmp_path: Path
 ) -> None:

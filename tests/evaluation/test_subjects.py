@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,6 +9,9 @@ import tensorflow as tf
 from keras_traps import Calibration
 from keras_traps.attacks import create, preset
 from keras_traps.datasets import Dataset
+from keras_traps.evaluation.metrics import make_frame
+from keras_traps.evaluation.records import RecordStore
+from keras_traps.evaluation.runner import attack_all
 from keras_traps.evaluation.subjects import (
     THREATS,
     Defence,
@@ -110,6 +114,53 @@ def test_variants_of_the_trapped_model_are_seen_as_they_say(
     asked = paper.questions["evidence"]
     evidence = digits_defence.main_analyzer.evidence(images)
     np.testing.assert_allclose(asked(images), evidence, rtol=1e-6)
+
+
+def test_who_knows_everything_attacks_c_and_m_answers(
+    digits_defence: Defence, digits_test: Dataset, tmp_path: Path
+) -> None:
+    classifier, trapped = digits_defence.classifier, digits_defence.trapped
+    outputs = predict(classifier, digits_test.images)
+    examples = choose_examples(digits_test, [outputs], num_examples=20)
+    names: Any = ("paper", "rejecting", "adaptive")
+    paper, rejecting, adaptive = attractor_subjects(digits_defence, examples, names)
+    found, expected = (
+        predict(one, examples.images) for one in (adaptive.attacked, classifier)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert rejecting.attacked is trapped
+    blind, both, asking = (
+        create("FGSM", eps=0.3),
+        create("SelectivePGD", eps=0.3),
+        create("NES", eps=0.3),
+    )
+    for subject, follows in (
+        (paper, [True, False, True]),
+        (rejecting, [False, True, True]),
+        (adaptive, [False, True, True]),
+    ):
+        assert [*map(subject.follows, (blind, both, asking))] == follows
+
+    store = RecordStore(tmp_path, {})
+    [run] = attack_all([adaptive], [blind, both], store)
+    assert (run.attack, run.knowledge) == ("SelectivePGD", "everything")
+    analyzer = digits_defence.main_analyzer
+    alone = both(
+        adaptive.attacked,
+        examples.images,
+        examples.labels,
+        ids=examples.ids,
+        detector=analyzer,
+    )
+    frame = make_frame([run], store, adaptive.detector)
+    answers = predict(trapped, alone.images).argmax(axis=1)
+    np.testing.assert_array_equal(frame["answer"], answers)
+    flagged = analyzer.detect(alone.images).is_adversarial
+    np.testing.assert_array_equal(frame["flagged_0.05"], flagged)
+    np.testing.assert_array_equal(
+        frame["through_0.05"], (answers != examples.labels) & ~flagged
+    )
+    assert frame["through_0.05"].mean() > 0.9
 
 
 def test_threats_attack_what_they_have_and_are_judged_alike(lured: Lured) -> None:

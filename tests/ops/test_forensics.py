@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps import ops
+from keras_traps.ops.forensics import joint_score, statistics
 
 UPPER, LOWER, DEVIATION, LEAD = 1.0, -1.0, 0.75, 0.5
 LIMITS = (UPPER, -LOWER, DEVIATION, -math.log(LEAD))
@@ -108,3 +109,37 @@ def test_an_empty_batch_and_a_graph_of_any_size_are_judged() -> None:
     w, c = np.array([HIGH, CLEAN], np.float32), np.array([SURE, SURE], np.float32)
     assert run(w, c).flagged.numpy().tolist() == [1, 0]
     assert run(w[:0], c[:0]).score.shape == (0,)
+
+
+@pytest.mark.parametrize("w", [CLEAN, HIGH, LOW, SPREAD, [0.25] * 4, [0.0] * 4])
+@pytest.mark.parametrize("logits", [SURE, TIED, [1.0] * 4])
+def test_the_joint_score_is_the_judgements_and_has_a_finite_gradient(
+    w: list[float], logits: list[float]
+) -> None:
+    centre, scale = (0.1, 0.2, 0.3, 0.4), (1.0, 2.0, 0.5, 3.0)
+    both = [tf.constant([one], tf.float64) for one in (w, logits)]
+    with tf.GradientTape() as tape:
+        tape.watch(both)
+        score = joint_score(statistics(*both), centre, scale)
+    judged = judge(w, logits=[logits], centre=centre, scale=scale).score
+    np.testing.assert_array_equal(score, judged)
+    for gradient in tape.gradient(score, both, unconnected_gradients="zero"):
+        assert np.isfinite(gradient.numpy()).all()
+
+
+def test_the_gradient_is_that_of_the_largest_statistic() -> None:
+    both = [tf.constant([one], tf.float64) for one in (CLEAN, [4.0, 1.0, 2.0, 0.0])]
+    # The lead is 2: the slope of -ln 2 is one half, down for the best class.
+    spread = np.array(CLEAN) - np.mean(CLEAN)
+    by_spread = spread / (len(CLEAN) * np.std(CLEAN))
+    for place, expected in enumerate(
+        [[1.0, 0, 0, 0], [0, -1.0, 0, 0], by_spread, [-0.5, 0, 0.5, 0]]
+    ):
+        centre = [100.0] * 4
+        centre[place] = 0.0
+        with tf.GradientTape() as tape:
+            tape.watch(both)
+            score = joint_score(statistics(*both), centre, (1.0, 1.0, 1.0, 1.0))
+        slopes = tape.gradient(score, both, unconnected_gradients="zero")
+        np.testing.assert_allclose(slopes[place == 3][0], expected, atol=1e-12)
+        assert not np.any(slopes[place != 3])
