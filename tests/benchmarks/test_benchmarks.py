@@ -10,7 +10,15 @@ import pytest
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import _measure, false_positives, luring, overhead, qim, serving
+from benchmarks import (
+    _measure,
+    calibration,
+    false_positives,
+    luring,
+    overhead,
+    qim,
+    serving,
+)
 from keras_traps.attractors import Calibration
 from keras_traps.datasets import Dataset
 
@@ -227,3 +235,11 @@ def test_an_export_and_its_signatures_are_measured(tmp_path: Path) -> None:
 def test_words_that_are_no_flags_are_refused(module: ModuleType) -> None:
     with pytest.raises(app.UsageError, match="Received: fast"):
         run(module, "fast")
+
+
+@pytest.mark.slow
+def test_a_calibration_is_timed_and_its_decoder_is_small() -> None:
+    (row,) = calibration.measure("MobileNetV2", side=32, classes=12, images=80)
+    assert row["calibrate_s"] > 0
+    assert row["predict_s"] > 0
+    assert 0 < row["decoder_mb"] < 0.2
