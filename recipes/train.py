@@ -10,8 +10,8 @@ Example:
 
     # Learns from adversarial images, the plain alternative to any trap:
     python recipes/train.py --dataset=mnist --data_dir=data \
-        --model=deepsec_mnist.npz --adversarial_eps=0.3 --epochs=4 --falling \
-        --learning_rate=0.02 --output=runs/mnist_adversarial.keras
+        --model=deepsec_mnist.npz --adversarial_eps=0.3 --epochs=2 --falling \
+        --learning_rate=0.01 --output=runs/mnist_adversarial.keras
 """
 
 from __future__ import annotations

@@ -76,8 +76,9 @@ def train(
         adversarial_eps: The L-infinity radius, below 1, in which each training image
             is replaced by an adversarial one of the model as it stands: ten steps of
             PGD from a random start (Madry et al., Towards Deep Learning Models
-            Resistant to Adversarial Attacks, 2018). Eleven times the price. Defaults
-            to `None`: the images as they are.
+            Resistant to Adversarial Attacks, 2018). It grows from 0 in the first half
+            of the steps. Eleven times the price. Defaults to `None`: the images as
+            they are.
         validation_split: The share of images, chosen at random, that is only
             evaluated, at least 0 and below 1. Defaults to `0.1`.
         seed: Of the validation images, the order of images and the like. Defaults to
@@ -124,7 +125,9 @@ def train(
     settings = {"epochs": epochs, "batch_size": batch_size, "verbose": verbose}
     with scope():
         if adversarial_eps is not None:
-            learner = _Adversarial(model, augment, adversarial_eps, seed)
+            # With the whole radius from the start a network may learn nothing at all.
+            growing = epochs * math.ceil(kept / batch_size) / 2
+            learner = _Adversarial(model, augment, adversarial_eps, growing, seed)
         else:
             learner = model if augment is None else _behind(augment, model)
         if optimizer == "adam":
@@ -293,12 +296,18 @@ class _Adversarial(keras.Model):
     """A model that learns from what fools it."""
 
     def __init__(
-        self, model: keras.Model, augment: keras.Layer | None, eps: float, seed: int
+        self,
+        model: keras.Model,
+        augment: keras.Layer | None,
+        eps: float,
+        growing: float,
+        seed: int,
     ) -> None:
         super().__init__(name="adversarial", dtype=model.dtype_policy)
         self.model = model
         self.augment = augment
         self.eps = eps
+        self.growing = growing
         self.draws = keras.random.SeedGenerator(seed)
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -315,7 +324,9 @@ class _Adversarial(keras.Model):
 
     def fooling(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Returns what PGD finds in the ball around each image."""
-        eps, step = self.eps, _LONG_WAY * self.eps / _PGD_STEPS
+        done = tf.cast(self.optimizer.iterations, tf.float32) + 1
+        eps = self.eps * tf.minimum(1.0, done / self.growing)
+        step = _LONG_WAY * eps / _PGD_STEPS
         start = keras.random.uniform(tf.shape(images), -eps, eps, seed=self.draws)
 
         def climb(number: tf.Tensor, moved: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
