@@ -167,13 +167,27 @@ class DisagreementDetector(ScoreDetector):
         self._model = keras.Model(images, leads)
 
     def score(self, images: npt.ArrayLike) -> FloatArray:
-        """Returns by how much M contradicts M∘P, `(batch,)`, in logits."""
+        """Returns by how much M contradicts M∘P.
+
+        Args:
+            images: `(batch, ...)`, as M∘P takes them.
+
+        Returns:
+            `(batch,)`, float32, in logits.
+        """
         shape = self._model.input_shape[1:]
         given = check_images(images, shape, bounds=self._bounds)
         return np.maximum(predict(self._model, given), 0)
 
     def tf_score(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns the same as a function of TensorFlow, with a gradient."""
+        """Returns the same as a function of TensorFlow, with a gradient.
+
+        Args:
+            images: `(batch, ...)`, float32, as M∘P takes them.
+
+        Returns:
+            `(batch,)`, float32.
+        """
         return tf.maximum(cast(tf.Tensor, self._model(images, training=False)), 0.0)
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import AttackResult, create, names
-from keras_traps.attacks.queries import Example, QueryAttack, Search
+from keras_traps.attacks.queries import Example, QueryAttack, Search, SearchAttack
 from tests.attacks.calling import EVERY, Weighted
 from tests.attacks.test_model_checks import Rounded
 from tests.attacks.victims import (
@@ -157,7 +157,7 @@ def test_the_example_whose_outputs_are_not_finite_is_named(name: str) -> None:
         create(name, **EVERY[name])(model, shown, labels, ids=[5, 7, 9])
 
 
-class Probe(QueryAttack):
+class Probe(SearchAttack):
     """Shows images further and further towards the second class, and notes all."""
 
     name: ClassVar[str] = "Probe"

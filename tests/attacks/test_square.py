@@ -1,4 +1,5 @@
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import keras
 import numpy as np
@@ -6,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from keras_traps._checks import FloatArray, IntArray
-from keras_traps.attacks import Batch, create
+from keras_traps.attacks import Batch, create, square
 from keras_traps.attacks.square import Square, _bump
 from keras_traps.datasets import Dataset
 from tests.attacks.victims import TOWARDS_1, some_images, two_classes
@@ -22,16 +23,19 @@ def test_it_ends_at_corners_of_the_box() -> None:
     assert off.max() < 1e-6
 
 
-class Watched(Square):
-    """Nothing is better than the first image but the clean one."""
+class Notes:
+    """Says that nothing is better than the first image but the clean one."""
 
-    def perturb(self, batch: Batch) -> Any:
-        object.__setattr__(self, "asked", [])
-        return super().perturb(batch)
+    rejections = 0
+    asked: ClassVar[list[npt.NDArray[np.float32]]] = []
 
-    def _tell(self, batch: Batch, rows: IntArray, images: FloatArray) -> FloatArray:
-        self.asked.append(images)  # type: ignore[attr-defined]
-        told = -1.0 if len(self.asked) < 3 else -2.0  # type: ignore[attr-defined]
+    def __init__(self, attack: Square, batch: Batch) -> None:
+        del attack, batch
+        self.asked.clear()
+
+    def tell(self, rows: IntArray, images: FloatArray) -> FloatArray:
+        self.asked.append(images)
+        told = -1.0 if len(self.asked) < 3 else -2.0
         return np.full(len(rows), told, np.float32)
 
 
@@ -39,13 +43,13 @@ def asked_by(
     shape: tuple[int, int, int], count: int = 1, **settings: Any
 ) -> list[npt.NDArray[np.float32]]:
     """Lists what is asked after the clean images: `(count, ...)` in each query."""
-    watched = Watched(eps=0.1, **settings)
+    attack = Square(eps=0.1, **settings)
     clean = np.full((count, *shape), 0.5, np.float32)
     labels, ids = np.zeros(count, np.int64), np.arange(count)
     model: Any = None
-    watched.perturb(Batch(model, "cross_entropy", clean, labels, ids, 3, clean))
-    asked: list[npt.NDArray[np.float32]] = watched.asked[1:]  # type: ignore[attr-defined]
-    return asked
+    with mock.patch.object(square, "Teller", Notes):
+        attack.perturb(Batch(model, "cross_entropy", clean, labels, ids, 3, clean))
+    return Notes.asked[1:]
 
 
 # Of .8 of the 300 pixels, which are less high than wide, and half of that each time.

@@ -8,7 +8,13 @@ import tensorflow as tf
 
 from keras_traps import ForensicAnalyzer
 from keras_traps._checks import FloatArray
-from keras_traps.detectors import Detected, Detector, ScoreDetector, check_detector
+from keras_traps.detectors import (
+    AtRates,
+    Detected,
+    Detector,
+    ScoreDetector,
+    check_detector,
+)
 
 IMAGES = np.random.default_rng(0).random((7, 2, 2, 1)).astype(np.float32)
 
@@ -52,6 +58,15 @@ def test_several_rates_have_thresholds_of_their_own() -> None:
     assert fitted.threshold(0.005) == 995
     # That of another detector is not touched.
     assert Mean().fprs == ()
+
+
+def test_the_score_of_another_detector_gets_thresholds_of_several_rates() -> None:
+    one = Mean().fit_threshold(levels(999), 0.5)
+    both = AtRates(one, levels(999), [0.05, 0.005])
+    assert both.fprs == (0.05, 0.005)
+    assert [both.threshold(fpr) for fpr in both.fprs] == [950, 995]
+    assert one.fprs == (0.5,)
+    check_detector(AtRates(one, IMAGES, [0.4]), IMAGES)
 
 
 def test_what_cannot_set_a_threshold_is_refused() -> None:
