@@ -21,6 +21,10 @@ Asking = Generator[Images, FloatArray, Made]
 Search = Asking[None]
 
 
+# More than any lead, and less than float32 holds.
+_FAR = 1e30
+
+
 class Example(NamedTuple):
     """What a search works on.
 
@@ -140,8 +144,11 @@ class Teller:
         if self._units is None:
             # The first turn is one clean image of each example.
             self._units = np.maximum(np.abs(both), np.finfo(np.float32).tiny)
-        told = (both / self._units[:, rows]).min(axis=0)
-        return np.where(found.is_adversarial, np.minimum(told, 0.0), told)
+        lead = told
+        told = (both / self._units[:, rows]).min(axis=0).clip(-_FAR, _FAR)
+        # A score at the threshold is not flagged.
+        passed = np.where(lead > 0, np.maximum(told, 1 / _FAR), told)
+        return np.where(found.is_adversarial, np.minimum(told, 0.0), passed)
 
 
 def leads(outputs: FloatArray, labels: IntArray) -> FloatArray:

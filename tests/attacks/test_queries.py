@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from keras_traps._checks import FloatArray
 from keras_traps.attacks import AttackResult, create, names
 from keras_traps.attacks.queries import Example, QueryAttack, Search, SearchAttack
 from tests.attacks.calling import EVERY, Weighted
@@ -177,6 +178,26 @@ class ProbeLabels(Probe):
 
 def lead(image: Any) -> float:
     return float(image.ravel() @ (TWO_CLASSES[:, 1] - TWO_CLASSES[:, 0]))
+
+
+class Still(Weighted):
+    """Scores of 0 for all images, which is the threshold."""
+
+    def score(self, images: Any) -> FloatArray:
+        return np.zeros(len(images), np.float32)
+
+
+def test_a_score_at_the_threshold_is_not_flagged_and_does_not_hide_a_success() -> None:
+    watching = Still(np.zeros(SHAPE), 0.0)
+    told = create("Square", eps=0.4, nb_queries=40)
+    images = some_images(20)
+    result = told(two_classes(), images, [0] * 20, detector=watching)
+    alone = told(two_classes(), images, [0] * 20)
+    assert alone.success.any()
+    np.testing.assert_array_equal(result.success, alone.success)
+    assert not result.rejections.any()
+    # It stops at a success, as it does where nothing watches.
+    assert (result.iterations[result.success] < 40).any()
 
 
 @pytest.mark.parametrize("probe", [Probe, ProbeLabels])
