@@ -285,7 +285,6 @@ _MEANS = [-103.939, -116.779, -123.68]
 APPLICATIONS: dict[str, Callable[[keras.Model], keras.Model]] = {
     "MobileNetV2": lambda model: wrap(model, scale=1 / 127.5, offset=-1),
     "EfficientNetB0": lambda model: model,
-    "ConvNeXtTiny": lambda model: model,
     "VGG16": lambda model: wrap(model, offset=_MEANS, flip_channels=True),
 }
 

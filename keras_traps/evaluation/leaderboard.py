@@ -348,8 +348,9 @@ def _meets(attack: Attack, subject: Subject, contender: Contender) -> bool:
         case "told":
             return asks and contender.detector is not None
         case "known":
-            # Without a detector it is what all attackers see.
-            return not asks and bool(contender.detector or contender.known)
+            # Without any of these it is what all attackers see.
+            more = contender.detector, contender.known, contender.answers
+            return not asks and any(one is not None for one in more)
     return not asks
 
 

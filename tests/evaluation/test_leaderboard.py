@@ -132,6 +132,24 @@ def test_an_interrupted_evaluation_goes_on_and_finds_the_same(
     assert again.rows == found.rows
 
 
+def test_who_knows_everything_follows_what_answers_behind_a_lure(
+    digits_classifier: keras.Model, digits_test: Dataset, tmp_path: Path
+) -> None:
+    # P shows M a grey image whatever it is given: no slope of M∘P leads anywhere.
+    inputs = keras.Input((8, 8, 1))
+    grey = 1e-3 * inputs + 0.5
+    lured = keras.Model(inputs, digits_classifier(grey))
+    found = evaluate(
+        [Contender("lured", lured, answers=digits_classifier)],
+        made(eps=0.3)[:1],
+        digits_test.images[:30],
+        digits_test.labels[:30],
+        workdir=tmp_path,
+    )
+    fooled = {one["level"]: one["fooled"].value for one in found.attacks}
+    assert fooled["everything"] > fooled["gradients"]
+
+
 def test_records_of_other_images_are_not_taken(
     found: Leaderboard,
     digits_classifier: keras.Model,
