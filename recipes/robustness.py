@@ -17,6 +17,7 @@ Example:
 
 import argparse
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,7 +133,10 @@ def leaderboard(arguments: Flags) -> None:
         ]
     device = prepare_devices()
     hush_retracing()
-    arguments.model = None
+    first = arguments.contender[0]
+    # Which images of a folder are resized for.
+    lured = first.kind == "luring"
+    arguments.model = first.path / "target.keras" if lured else first.path
     train, test = trapping.load_data(arguments)
     held, rest = trapping.threshold_images(train, test, arguments.fpr)
     contenders = list(_contenders(arguments, train, held))
@@ -272,10 +276,12 @@ def worst_case(arguments: Flags) -> None:
 
 
 def binarize(arguments: Flags) -> None:
-    """Tests attacks on the classifier and on its traps, and prints what they find."""
+    """Tests attacks on the classifier and its traps; writes `binarization.json`."""
     from keras_traps import attacks, attractors
+    from keras_traps._files import write_atomically
     from keras_traps.commands import trapping
     from keras_traps.evaluation.binarization import binarization_test
+    from keras_traps.evaluation.render import plain
     from keras_traps.models.forms import for_model
 
     trapping.begin(arguments)
@@ -293,6 +299,7 @@ def binarize(arguments: Flags) -> None:
             "output": "scores",
         },
     }
+    rows: list[dict[str, Any]] = []
     print(f"{'attack':<14} {'subject':<11} {'found':>6} {'random':>7} {'images':>7}")
     for attack in chosen:
         if attack.linf_bound is None or attack.targeted or attack.needs_detector:
@@ -309,11 +316,18 @@ def binarize(arguments: Flags) -> None:
                 seed=arguments.seed,
                 **defence,
             )
+            what = {"attack": attack.name, "settings": own, "subject": name}
+            rows.append({**what, "found": found})
             share, lucky = (rate.value or 0.0 for rate in (found.attack, found.random))
             print(
                 f"{attack.name:<14} {name:<11} {share:>6.1%} {lucky:>7.1%} "
                 f"{found.attack.total:>7}"
             )
+    facts = {**trapped.provenance, "num_inner": arguments.num_inner}
+    told = json.dumps(plain({"rows": rows, "provenance": facts}), indent=1)
+    path = arguments.workdir / "binarization.json"
+    write_atomically(path, f"{told}\n".encode())
+    print(f"Written: {path}")
 
 
 if __name__ == "__main__":

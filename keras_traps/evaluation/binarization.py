@@ -17,7 +17,6 @@ from keras_traps._checks import (
     FloatArray,
     check_count,
     check_images,
-    check_number,
     check_share,
 )
 from keras_traps._pixels import to_unit
@@ -105,8 +104,9 @@ def binarization_test(
 
     Raises:
         TypeError: If images are integers and the bounds are not.
-        ValueError: If the last layer is not dense, an argument is out of its range, or
-            `inverted` is asked for without a detector.
+        ValueError: If the last layer is not dense, an argument is out of its range, the
+            attack is targeted or of another radius, or `inverted` is asked for without
+            a detector.
 
     Reference:
         Zimmermann, Brendel, Tramer, Carlini, Increasing Confidence in Adversarial
@@ -117,7 +117,11 @@ def binarization_test(
     check_share(closeness, name="closeness")
     check_count("num_inner", num_inner)
     check_count("seed", seed, at_least=0)
-    check_number(attack.linf_bound or np.nan, name="attack.linf_bound", above=0.0)
+    if attack.linf_bound != eps or attack.targeted:
+        raise ValueError(
+            "Invalid value for argument `attack`. Expected an untargeted one of radius "
+            f"{eps:g}. Received: {attack!r}"
+        )
     if inverted and flags is None:
         raise ValueError(
             "Invalid value for argument `inverted`. Expected `False` without `flags`. "

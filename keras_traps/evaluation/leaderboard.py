@@ -23,14 +23,7 @@ from keras_traps._checks import (
 )
 from keras_traps.attacks import Attack
 from keras_traps.detectors import Detector
-from keras_traps.evaluation.metrics import (
-    LEVEL,
-    Pair,
-    compare,
-    fprs_of,
-    make_frame,
-    rate_of,
-)
+from keras_traps.evaluation.metrics import fprs_of, make_frame, rate_of
 from keras_traps.evaluation.records import RecordStore
 from keras_traps.evaluation.runner import EngineName, attack_all
 from keras_traps.evaluation.subjects import (
@@ -42,7 +35,7 @@ from keras_traps.evaluation.subjects import (
     classes_of,
     told_facts,
 )
-from keras_traps.evaluation.warnings import SIGN_STEPS
+from keras_traps.evaluation.warnings import find_flags
 from keras_traps.models.forms import class_answers, find_bounds, for_model
 from keras_traps.models.outputs import AttackedOutput
 from keras_traps.provenance import (
@@ -68,9 +61,6 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 _RANK = {level: rank for rank, level in enumerate(LEVELS)}
 # The share of clean images that a defender flags who can afford to ask a person.
 _HALF = 0.5
-# A smaller lead of one attack over another says little, even if it is beyond chance.
-_POINT = 0.01
-_UNMOVED = 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,6 +103,12 @@ class Contender:
         output = self.output if self.answers is None else "logits"
         return class_answers(self.answers or self.model, images, output, self._range)
 
+    def _scores(self, images: FloatArray) -> FloatArray | None:
+        """Returns the detector's scores of images in [0, 1], where there is one."""
+        if self.detector is None:
+            return None
+        return self.detector.score(for_model(self.model, images, self._range))
+
     def _subjects(self, examples: Examples) -> Iterator[tuple[Level | None, Subject]]:
         """Makes what is attacked, by level; `None`: by what each attack knows."""
         served = self.answers or self.model
@@ -147,7 +143,7 @@ class Contender:
                     detector=judge,
                     told=self.detector if knows else None,
                     about={"contender": self.name, "view": view},
-                    facts=facts | (told if knows else {}),
+                    facts=facts | told,
                     kept=0,
                 ),
             )
@@ -199,8 +195,9 @@ def evaluate(
 
     Each attack meets each contender as its `knowledge` says. Those that only ask are
     told of rejections; those that follow a gradient follow the model's, and the
-    substitute's; those that evade a detector follow what answers and the detector, and
-    so do all that follow a gradient. What counts is what answers to the image that is
+    substitute's; those that evade a detector follow what answers and the detector.
+    Where there is no detector, but something else that answers or is known, those that
+    follow a gradient follow that too. What counts is what answers to the image that is
     made, and whether it is flagged. The examples are the first images that all
     contenders are right on.
 
@@ -234,6 +231,13 @@ def evaluate(
             "Invalid value for argument `contenders`. Expected at least one, and an "
             f"attack. Received: {len(contenders)} and {len(attacks)}"
         )
+    limits = limits or {}
+    known = {attack.name for attack in attacks}
+    if unknown := [name for name in limits if name not in known]:
+        raise ValueError(
+            f"Invalid value for argument `limits`. Expected of {', '.join(known)}. "
+            f"Received: {', '.join(unknown)}"
+        )
     shape = contenders[0].model.input_shape[1:]
     clean = check_images(images, shape, bounds=UNIT)
     classes = len(contenders[0]._outputs(clean[:1])[0])
@@ -258,49 +262,50 @@ def evaluate(
     for contender in contenders:
         for level, subject in contender._subjects(examples):
             chosen = [one for one in attacks if _meets(one, subject, contender)]
-            found = list(
-                attack_all(
-                    [subject],
-                    chosen,
-                    store,
-                    background=background,
-                    seed=seed,
-                    chunk_size=chunk_size,
-                    limits={
-                        name: limit
-                        for name, limit in (limits or {}).items()
-                        if name in {one.name for one in chosen}
-                    },
-                    engine=engine,
-                    provenance=provenance,
-                )
-                if chosen
-                else ()
+            if not chosen:
+                continue
+            names = {one.name for one in chosen}
+            found = attack_all(
+                [subject],
+                chosen,
+                store,
+                background=background,
+                seed=seed,
+                chunk_size=chunk_size,
+                limits={name: limits[name] for name in names & {*limits}},
+                engine=engine,
+                provenance=provenance,
             )
             part = make_frame(found, store, subject.detector)
-            if len(part):
-                known = part["knowledge"] if level is None else level
-                views.append(part.assign(level=known))
+            part["level"] = part["knowledge"] if level is None else level
+            views.append(part)
+    if not views:
+        raise ValueError(
+            "Invalid value for argument `attacks`. Expected one that a contender can "
+            f"meet; some need a detector. Received: {', '.join(sorted(known))}"
+        )
     frame = pd.concat(views, ignore_index=True)
     for name in (one for one in frame.columns if one.startswith("through_")):
         # Of contenders that nothing watches, all that is wrong gets through.
         frame[name] = frame[name].where(frame[name].notna(), frame["misclassified"])
         frame[name] = frame[name].astype(bool)
-    halves = {c.name: _half(c, clean) for c in contenders}
-    if "score" in frame:
-        limit = frame["contender"].map(halves).astype(float)
-        flagged = frame["score"].astype(float) > limit
-        frame["through_half"] = frame["misclassified"] & ~flagged
-    else:
-        frame["through_half"] = frame["misclassified"]
-    parts = dict(iter(frame.groupby("contender")))
+    scores = {c.name: s for c in contenders if (s := c._scores(clean)) is not None}
+    frame["through_half"] = frame["misclassified"]
+    for name, own in scores.items():
+        watched = frame["contender"] == name
+        if watched.any():
+            above = frame["score"] > np.quantile(own, _HALF)
+            frame["through_half"] &= ~(watched & above)
+    parts = {c.name: frame[frame["contender"] == c.name] for c in contenders}
     right = [rate_of(answers.argmax(axis=1) == true) for answers in outputs]
     return Leaderboard(
         rows=[
             {
                 "contender": contender.name,
                 "accuracy": accuracy,
-                "false_positives": _false_positives(contender, clean),
+                "false_positives": _false_positives(
+                    contender.detector, scores.get(contender.name)
+                ),
                 "levels": _levels(parts[contender.name], accuracy),
                 "flags": find_flags(parts[contender.name]),
             }
@@ -313,6 +318,7 @@ def evaluate(
             **{name: value for name, value in settings.items() if name != "seed"},
             "seed": seed,
             "images attacked": len(examples),
+            "models": {c.name: weights_sha256(c.model) for c in contenders},
         },
     )
 
@@ -354,19 +360,11 @@ def _meets(attack: Attack, subject: Subject, contender: Contender) -> bool:
     return not asks
 
 
-def _half(contender: Contender, clean: FloatArray) -> float:
-    """Returns the score that half of the clean images lie above."""
-    if contender.detector is None:
-        return np.inf
-    given = for_model(contender.model, clean, contender._range)
-    return float(np.quantile(contender.detector.score(given), _HALF))
-
-
-def _false_positives(contender: Contender, clean: FloatArray) -> dict[float, Rate]:
-    if contender.detector is None:
+def _false_positives(
+    detector: Detector | None, scores: FloatArray | None
+) -> dict[float, Rate]:
+    if detector is None or scores is None:
         return {}
-    given = for_model(contender.model, clean, contender._range)
-    scores, detector = contender.detector.score(given), contender.detector
     return {fpr: rate_of(scores > detector.threshold(fpr)) for fpr in detector.fprs}
 
 
@@ -400,53 +398,6 @@ def _levels(frame: pd.DataFrame, accuracy: Rate) -> dict[str, Any]:
             "implied": implied_accuracy(next(iter(lost.values())), accuracy),
         }
     return found
-
-
-def find_flags(frame: pd.DataFrame) -> list[str]:
-    """Finds signs that attacks are weak or gradients masked, of one contender.
-
-    An attack that asks, or noise, beats all that follow a gradient; success falls as
-    the radius grows; images are left as they were.
-    """
-    flags = []
-    for _, ball in frame[frame["eps"] > 0].groupby("eps"):
-        cells = {
-            key: part.set_index("id")["misclassified"]
-            for key, part in ball.groupby(["level", "attack"], sort=False)
-        }
-        sighted = [key for key in cells if key[0] == "gradients"]
-        if not sighted:
-            continue
-        best = max(sighted, key=lambda key: cells[key].mean())
-        for (level, attack), cell in cells.items():
-            pair = compare(cell, cells[best])
-            blind = level in ("labels", "scores")
-            if blind and pair.p_value < LEVEL and _leads(pair):
-                flags.append(
-                    f"{attack}, which follows no gradient, fools it on "
-                    f"{pair.shares[0]:.1%} of {pair.images} images and {best[1]}, the "
-                    f"best that does, on {pair.shares[1]:.1%}: its gradient is masked."
-                )
-    for (level, attack), part in frame.groupby(["level", "attack"], sort=False):
-        rates = part.groupby("eps")["misclassified"].mean()
-        if (rates.diff() < -_POINT).any():
-            told = ", ".join(f"{rate:.1%} at {eps:g}" for eps, rate in rates.items())
-            flags.append(
-                f"{attack} ({level}) fools it less often in a larger ball: {told}."
-            )
-    steps = frame[(frame["level"] == "gradients") & frame["attack"].isin(SIGN_STEPS)]
-    for attack, part in steps.groupby("attack", sort=False):
-        unmoved = (part["linf"] == 0).mean()
-        if unmoved > _UNMOVED:
-            flags.append(
-                f"{attack} left {unmoved:.1%} of the images as they were: its gradient "
-                "was 0 there."
-            )
-    return flags
-
-
-def _leads(pair: Pair) -> bool:
-    return pair.shares[0] > pair.shares[1] + _POINT
 
 
 def _attacks(frame: pd.DataFrame) -> list[dict[str, Any]]:

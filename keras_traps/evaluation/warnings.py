@@ -83,6 +83,49 @@ def find_warnings(frame: pd.DataFrame) -> list[str]:
     return found
 
 
+def find_flags(frame: pd.DataFrame) -> list[str]:
+    """Finds what an expert would question in one contender's part of a leaderboard.
+
+    An attack that asks, or noise, beats all that follow a gradient; success falls as
+    the radius grows; images are left as they were.
+    """
+    flags: list[str] = []
+    for _, ball in frame[frame["eps"] > 0].groupby("eps"):
+        cells = {
+            key: part.set_index("id")["misclassified"]
+            for key, part in ball.groupby(["level", "attack"], sort=False)
+        }
+        sighted = [key for key in cells if key[0] == "gradients"]
+        if not sighted:
+            continue
+        best = max(sighted, key=lambda key: cells[key].mean())
+        for (level, attack), cell in cells.items():
+            pair = compare(cell, cells[best])
+            blind = level in ("labels", "scores")
+            if blind and _is_ahead(pair):
+                flags.append(
+                    f"{attack}, which follows no gradient, fools it on "
+                    f"{pair.shares[0]:.1%} of {pair.images} images and {best[1]}, the "
+                    f"best that does, on {pair.shares[1]:.1%}: its gradient is masked."
+                )
+    for (level, attack), part in frame.groupby(["level", "attack"], sort=False):
+        rates = part.groupby("eps")["misclassified"].mean()
+        if (rates.diff() < -_POINT).any():
+            told = ", ".join(f"{rate:.1%} at {eps:g}" for eps, rate in rates.items())
+            flags.append(
+                f"{attack} ({level}) fools it less often in a larger ball: {told}."
+            )
+    steps = frame[(frame["level"] == "gradients") & frame["attack"].isin(SIGN_STEPS)]
+    for attack, part in steps.groupby("attack", sort=False):
+        unmoved = (part["linf"] == 0).mean()
+        if unmoved > _UNMOVED_SHARE:
+            flags.append(
+                f"{attack} left {unmoved:.1%} of the images as they were: its gradient "
+                "was 0 there."
+            )
+    return flags
+
+
 def find_doubts(subject: Subject, found: WorstCase) -> list[str]:
     """Finds what AutoAttack warns of, in a model and in what attacks left of it.
 
@@ -185,6 +228,11 @@ def _leads(
         }
     for how, both in counted.items():
         pair = compare(*both)
-        first, second = pair.shares
-        if pair.p_value < LEVEL and first > second + _POINT:
+        if _is_ahead(pair):
             yield how, pair
+
+
+def _is_ahead(pair: Pair) -> bool:
+    """Says whether the first leads by enough, and beyond chance."""
+    first, second = pair.shares
+    return pair.p_value < LEVEL and first > second + _POINT

@@ -47,7 +47,7 @@ def test_a_sound_attack_finds_what_is_planted_and_chance_does_not(
 def test_an_attack_that_hardly_moves_finds_nothing(
     classifier: keras.Model, images: FloatArray
 ) -> None:
-    weak = pgd(eps=EPS / 1000, eps_iter=EPS / 1000, nb_iter=1)
+    weak = attacks.create("BIM", eps=EPS, eps_iter=EPS / 1000, nb_iter=1)
     found = binarization_test(classifier, weak, images, eps=EPS, num_inner=30)
     assert (found.attack.count, found.attack.total) == (0, 6)
 
@@ -122,7 +122,9 @@ WITHOUT_A_READOUT = keras.Sequential(
         ({"closeness": 1.0}, "closeness"),
         ({"num_inner": 0}, "num_inner"),
         ({"inverted": True}, "inverted"),
-        ({"attack": attacks.create("DeepFool", max_iter=5)}, "attack.linf_bound"),
+        ({"attack": attacks.create("DeepFool", max_iter=5)}, "attack"),
+        ({"attack": attacks.create("LLC", eps=EPS)}, "attack"),
+        ({"attack": pgd(eps=2 * EPS)}, "attack"),
         ({"classifier": WITHOUT_A_READOUT}, "classifier"),
     ],
 )

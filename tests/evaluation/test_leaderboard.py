@@ -12,7 +12,6 @@ from keras_traps.evaluation.leaderboard import (
     Contender,
     Leaderboard,
     evaluate,
-    find_flags,
     implied_accuracy,
 )
 from keras_traps.evaluation.report import write_leaderboard
@@ -176,46 +175,26 @@ def test_the_page_tells_the_worst_first(found: Leaderboard, tmp_path: Path) -> N
     assert order[0]["attack"] in first
 
 
-def frame_of(**shares: list[bool]) -> pd.DataFrame:
-    parts = []
-    for named, wrong in shares.items():
-        level, attack, eps = named.split("_")
-        parts.append(
-            pd.DataFrame(
-                {
-                    "level": level,
-                    "attack": attack,
-                    "eps": float(eps) / 10,
-                    "id": range(len(wrong)),
-                    "misclassified": wrong,
-                    "linf": [float(eps) / 10] * len(wrong),
-                }
-            )
-        )
-    return pd.concat(parts)
-
-
-def test_an_attack_that_asks_is_compared_with_the_best_that_follows_gradients() -> None:
-    some, many = [True] * 10 + [False] * 40, [True] * 40 + [False] * 10
-    weak = frame_of(gradients_PGD_1=some, scores_Square_1=many)
-    (flag,) = find_flags(weak)
-    assert "Square" in flag
-    assert "80.0% of 50 images and PGD" in flag
-    assert not find_flags(
-        frame_of(gradients_PGD_1=some, gradients_APGD_1=many, scores_Square_1=many)
-    )
-
-
-def test_success_that_falls_and_images_that_stay_are_told() -> None:
-    some, many = [True] * 10 + [False] * 40, [True] * 40 + [False] * 10
-    (flag,) = find_flags(frame_of(gradients_PGD_1=many, gradients_PGD_2=some))
-    assert "80.0% at 0.1, 20.0% at 0.2" in flag
-    still = frame_of(gradients_PGD_1=some).assign(linf=0.0)
-    assert any("left 100.0%" in flag for flag in find_flags(still))
-
-
 def test_half_the_images_lost_imply_half_the_accuracy() -> None:
     assert implied_accuracy(Rate(1, 2), Rate(9, 10)) == pytest.approx(0.45)
+
+
+def test_a_contender_that_no_attack_meets_has_a_row_and_a_page(
+    digits_defence: Defence, digits_test: Dataset, tmp_path: Path
+) -> None:
+    watched = Contender(
+        "watched", digits_defence.classifier, detector=digits_defence.main_analyzer
+    )
+    found = evaluate(
+        [Contender("bare", digits_defence.classifier), watched],
+        made()[3:],
+        digits_test.images[:20],
+        digits_test.labels[:20],
+        workdir=tmp_path,
+        num_examples=3,
+    )
+    assert [list(row["levels"]) for row in found.rows] == [[], ["everything"]]
+    write_leaderboard(found, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +205,8 @@ def test_half_the_images_lost_imply_half_the_accuracy() -> None:
         ({"images": np.full((2, 8, 8, 1), 2.0, np.float32)}, "images"),
         ({"labels": [0, 11]}, "labels"),
         ({"num_examples": 0}, "num_examples"),
+        ({"limits": {"Pgd": 3}}, "limits"),
+        ({"attacks": made()[3:]}, "attacks"),
     ],
 )
 def test_an_argument_out_of_range_is_named(

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_traps.evaluation.runner import WorstCase
 from keras_traps.evaluation.subjects import Examples, model_subject
-from keras_traps.evaluation.warnings import find_doubts, find_warnings
+from keras_traps.evaluation.warnings import find_doubts, find_flags, find_warnings
 from keras_traps.rates import Rate
 
 
@@ -150,3 +150,41 @@ def test_what_autoattack_warns_of_is_told(
 ) -> None:
     (warning,) = doubts(change, square)
     assert told in warning
+
+
+def frame_of(**shares: list[bool]) -> pd.DataFrame:
+    parts = []
+    for named, wrong in shares.items():
+        level, attack, eps = named.split("_")
+        parts.append(
+            pd.DataFrame(
+                {
+                    "level": level,
+                    "attack": attack,
+                    "eps": float(eps) / 10,
+                    "id": range(len(wrong)),
+                    "misclassified": wrong,
+                    "linf": [float(eps) / 10] * len(wrong),
+                }
+            )
+        )
+    return pd.concat(parts)
+
+
+def test_an_attack_that_asks_is_compared_with_the_best_that_follows_gradients() -> None:
+    some, many = [True] * 10 + [False] * 40, [True] * 40 + [False] * 10
+    weak = frame_of(gradients_PGD_1=some, scores_Square_1=many)
+    (flag,) = find_flags(weak)
+    assert "Square" in flag
+    assert "80.0% of 50 images and PGD" in flag
+    assert not find_flags(
+        frame_of(gradients_PGD_1=some, gradients_APGD_1=many, scores_Square_1=many)
+    )
+
+
+def test_success_that_falls_and_images_that_stay_are_told() -> None:
+    some, many = [True] * 10 + [False] * 40, [True] * 40 + [False] * 10
+    (flag,) = find_flags(frame_of(gradients_PGD_1=many, gradients_PGD_2=some))
+    assert "80.0% at 0.1, 20.0% at 0.2" in flag
+    still = frame_of(gradients_PGD_1=some).assign(linf=0.0)
+    assert any("left 100.0%" in flag for flag in find_flags(still))

@@ -89,5 +89,13 @@ def test_an_attack_is_tested_on_the_classifier_and_on_its_traps(
     lines = capsys.readouterr().out.splitlines()
     table = [line.split() for line in lines if line.startswith(("BIM", "DeepFool"))]
     assert [row[:2] for row in table] == [["BIM", "undefended"], ["BIM", "traps"]]
+    found = json.loads((tmp_path / "run" / "binarization.json").read_text())
+    assert found["rows"][0]["found"]["attack"] == {
+        "count": 3,
+        "total": 3,
+        "value": 1.0,
+        "interval": found["rows"][0]["found"]["attack"]["interval"],
+    }
+    assert "classifier" in found["provenance"]
     # It finds what is planted where nothing is masked.
     assert table[0][2] == "100.0%"
