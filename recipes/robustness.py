@@ -12,7 +12,7 @@ Example:
     python recipes/robustness.py worst_case --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --workdir=runs/worst
     python recipes/robustness.py binarize --dataset=mnist --data_dir=data \
-        --model=deepsec_mnist.npz --attacks=PGD --eps=0.3 --workdir=runs/binary
+        --model=deepsec_mnist.npz --eps=0.3 --workdir=runs/binary
 """
 
 import argparse
@@ -100,8 +100,10 @@ def _parser() -> command_line.Parser:
     about = "Tests attacks where there is known to be something to find."
     binary = parser.command("binarize", about, binarize)
     command_line.add_traps(binary)
-    command_line.add_attacks(binary, "all of the preset that stay in a ball")
-    about = "The L-infinity radius, which all attacks get."
+    about = "Which attacks of the preset `leaderboard`. Defaults to PGD,APGD."
+    binary.flag("attacks", about, default=("PGD", "APGD"), several=True)
+    command_line.add_running(binary)
+    about = "The L-infinity radius of all attacks."
     binary.flag("eps", about, radius, required=True)
     about = "How many points of the first class are drawn around each image."
     binary.flag("num_inner", about, command_line.count, default=999)
@@ -285,8 +287,11 @@ def binarize(arguments: Flags) -> None:
     from keras_traps.models.forms import for_model
 
     trapping.begin(arguments)
+    with command_line.refusing():
+        known = attacks.preset("leaderboard", arguments.attacks, eps=arguments.eps)
+    if evading := [one.name for one in known if one.needs_detector]:
+        raise CommandLineError(f"--attacks: no detector watches {', '.join(evading)}")
     train, test = trapping.load_data(arguments)
-    chosen = trapping.choose_attacks(arguments)
     trapped = trapping.trap(arguments, train, test)
     model, settings = trapped.defence.classifier, trapped.calibration.settings
     if settings.output != "logits":
@@ -301,14 +306,12 @@ def binarize(arguments: Flags) -> None:
     }
     rows: list[dict[str, Any]] = []
     print(f"{'attack':<14} {'subject':<11} {'found':>6} {'random':>7} {'images':>7}")
-    for attack in chosen:
-        if attack.linf_bound is None or attack.targeted or attack.needs_detector:
-            continue
-        own = {**attack.settings(), "eps": arguments.eps}
+    for attack in known:
+        own = attack.settings()
         for name, defence in subjects.items():
             found = binarization_test(
                 model,
-                attacks.create(attack.name, **own),
+                attack,
                 for_model(model, images, settings.bounds),
                 eps=arguments.eps,
                 bounds=settings.bounds,

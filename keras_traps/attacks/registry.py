@@ -30,6 +30,7 @@ from keras_traps.attacks.presets import (
     LEADERBOARD,
     LURING,
     PRESETS,
+    leaderboard,
 )
 
 _ANY_RADIUS = {**LURING, **GRADIENT_FREE, **ADAPTIVE, **AUTOATTACK, **LEADERBOARD}
@@ -177,6 +178,9 @@ def preset(
             f"Received: name={name!r}"
         )
     settings = PRESETS[name]
+    if name in LEADERBOARD and eps is not None:
+        # Its steps grow with the radius; others' are their papers', or follow from it.
+        settings = leaderboard(eps)
     chosen = list(settings if attacks is None else attacks)
     if not chosen:
         raise ValueError(

@@ -165,3 +165,10 @@ def test_what_a_preset_does_not_have_is_told(
 def test_a_part_of_a_preset_keeps_the_order_that_was_asked_for() -> None:
     chosen = preset("table7_cifar10", ["PGD", "FGSM"])
     assert [attack.name for attack in chosen] == ["PGD", "FGSM"]
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.3])
+def test_the_steps_of_the_leaderboard_reach_across_any_ball(eps: float) -> None:
+    assert all(attack.linf_bound == eps for attack in preset("leaderboard", eps=eps))
+    (pgd,) = preset("leaderboard", ["PGD"], eps=eps)
+    assert pgd.settings()["eps_iter"] == pytest.approx(eps / 10)

@@ -82,13 +82,12 @@ def test_an_attack_is_tested_on_the_classifier_and_on_its_traps(
     robustness.main(
         [
             *("binarize", f"--model={digits_file}", f"--workdir={tmp_path / 'run'}"),
-            *("--attacks=BIM,DeepFool", "--eps=0.2", "--num_examples=3"),
-            *("--num_inner=20", "--setting=BIM.eps_iter=0.05"),
+            *("--attacks=PGD", "--eps=0.2", "--num_examples=3", "--num_inner=20"),
         ]
     )
     lines = capsys.readouterr().out.splitlines()
-    table = [line.split() for line in lines if line.startswith(("BIM", "DeepFool"))]
-    assert [row[:2] for row in table] == [["BIM", "undefended"], ["BIM", "traps"]]
+    table = [line.split() for line in lines if line.startswith("PGD")]
+    assert [row[:2] for row in table] == [["PGD", "undefended"], ["PGD", "traps"]]
     found = json.loads((tmp_path / "run" / "binarization.json").read_text())
     assert found["rows"][0]["found"]["attack"] == {
         "count": 3,
@@ -97,5 +96,9 @@ def test_an_attack_is_tested_on_the_classifier_and_on_its_traps(
         "interval": found["rows"][0]["found"]["attack"]["interval"],
     }
     assert "classifier" in found["provenance"]
+    assert found["rows"][0]["settings"]["eps_iter"] == pytest.approx(0.02)
+    watching = ["binarize", f"--model={digits_file}", f"--workdir={tmp_path / 'other'}"]
+    with pytest.raises(CommandLineError, match="no detector watches SelectivePGD"):
+        robustness.main([*watching, "--attacks=SelectivePGD", "--eps=0.2"])
     # It finds what is planted where nothing is masked.
     assert table[0][2] == "100.0%"
