@@ -19,6 +19,9 @@ from keras_traps._checks import FloatArray, IntArray
 from keras_traps.attacks import Attack
 from keras_traps.models.inference import predict
 
+# Of ART's HopSkipJump: about as many as ours makes with 2500 questions.
+_ART_STEPS = 10
+
 Run = Callable[[], FloatArray]
 """Attacks all images, and returns what it made of them."""
 
@@ -175,6 +178,18 @@ def art(attack: Attack, victim: Victim) -> Run | None:
             method = evasion.SaliencyMapMethod(
                 model, theta=settings["theta"], gamma=settings["gamma"], **common
             )
+        case "Square":
+            method = evasion.SquareAttack(
+                model,
+                norm=np.inf,
+                max_iter=settings["nb_queries"],
+                eps=settings["eps"],
+                p_init=settings["p_init"],
+                **common,
+            )
+        case "HopSkipJump":
+            # It takes one image at a time whatever the size of a batch.
+            method = evasion.HopSkipJump(model, max_iter=_ART_STEPS, verbose=False)
         case "CW2":
             method = evasion.CarliniL2Method(
                 model,

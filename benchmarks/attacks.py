@@ -10,7 +10,7 @@ Example:
 import functools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from benchmarks._attack_libraries import LIBRARIES, AutoAttack, Run, Victim, ver
 from keras_traps import attacks, datasets
 from keras_traps._checks import FloatArray
 from keras_traps.attacks import PRESETS, Attack
+from keras_traps.commands.trapping import load_classifier
 from keras_traps.devices import hush_retracing, prepare_devices
 from keras_traps.models import digits_cnn, train
 from keras_traps.models.inference import predict
@@ -33,7 +34,8 @@ from keras_traps.provenance import weights_sha256
 _BALL_TOLERANCE = 1e-5
 _MEBIBYTE = 2**20
 _OURS = "keras_traps"
-_STEPS = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 40}
+_EPS = 0.3
+_STEPS = {"eps": _EPS, "eps_iter": 0.05, "nb_iter": 40}
 
 ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     "PGD": ("PGD", _STEPS),
@@ -51,13 +53,14 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     "JSMA": ("JSMA", {"theta": 1.0, "gamma": 0.1}),
     "SPSA": (
         "SPSA",
-        {"eps": 0.3, "nb_iter": 20, "learning_rate": 0.1, "spsa_samples": 32},
+        {"eps": _EPS, "nb_iter": 20, "learning_rate": 0.1, "spsa_samples": 32},
     ),
     **{
-        name: (name, {**settings, "eps": 0.3})
+        name: (name, {**settings, "eps": _EPS})
         for name, settings in PRESETS["autoattack"].items()
     },
-    "AutoAttack": ("AutoAttack", {"eps": 0.3}),
+    "AutoAttack": ("AutoAttack", {"eps": _EPS}),
+    "HopSkipJump": ("HopSkipJump", {"nb_queries": 2500}),
 }
 """What is compared, by the name it is shown by: the attack and its settings."""
 
@@ -71,15 +74,17 @@ _COLUMNS: _measure.Columns = {
     "memory": ("extra memory, MiB", "{:.0f}"),
     "success": ("success", "{:.1%}"),
     "l2": ("mean L2", "{:.3f}"),
+    "l2_median": ("median L2", "{:.3f}"),
 }
 _NOTES = """\
 All libraries attack the same model and images, in batches of the same size, with the
 same settings. Times are medians over rounds in which the libraries take turns, in an
 order that alternates, and the ratios are medians of the rounds'. The first call is not
 among them. Extra memory is the growth of the peak resident set of a process of its own
-during a second run. Success is judged by the model's answers to what came back; mean L2
-is over the successes. PGD-early stops on an image as soon as it has succeeded, which
-the others cannot."""
+during a second run. Success is judged by the model's answers to what came back; the L2
+distances are of the successes. PGD-early stops on an image as soon as it has succeeded,
+which the others cannot. HopSkipJump has 2500 questions for an image, and as
+many steps in ART, which counts no questions, as take about as many: ten."""
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
@@ -89,9 +94,11 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     several = functools.partial(flags.DEFINE_list, flag_values=values)
     text("dataset", "digits", "The data set, of which test images are attacked.")
     text("data_dir", None, "The folder that holds it.")
-    text("model", None, "A .keras file of a model that returns logits.")
+    text("model", None, "A .keras file of a model of logits, or DEEPSEC's .npz file.")
     several("attacks", list(ATTACKS), "Which attacks.")
     several("libraries", list(LIBRARIES), "Which libraries.")
+    about = "The L-infinity radius in place of 0.3; steps grow and shrink with it."
+    flags.DEFINE_float("eps", _EPS, about, 0.0, 1.0, flag_values=values)
     count("num_examples", 100, "How many images, the first that the model gets right.")
     count("batch_size", 250, "How many images are attacked at once.")
     flags.DEFINE_bool("memory", True, "Whether to measure memory.", flag_values=values)
@@ -115,6 +122,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
         path = values.model or _trained(Path(folder) / "victim.keras")
         choice = (path, values.dataset, values.data_dir)
         victim = load_victim(*choice, values.num_examples, values.batch_size)
+        eps = values.eps
         facts = {
             "device": device,
             "classifier": weights_sha256(victim.model),
@@ -126,7 +134,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
             values,
             lambda: measure(
                 victim,
-                values.attacks,
+                {name: _attack(name, eps) for name in values.attacks},
                 [name for name, told in versions.items() if told],
                 repeats=values.repeats,
                 memory=choice if values.memory else None,
@@ -151,7 +159,7 @@ def load_victim(
     path: str, dataset: str, data_dir: str | None, count: int, batch_size: int
 ) -> Victim:
     """Loads what is attacked: the first test images that the model gets right."""
-    model = keras.saving.load_model(path)
+    model = load_classifier(Path(path), dataset)
     test = datasets.load(dataset, "test", data_dir)
     answers = predict(model, test.images).argmax(axis=1)
     ids = np.flatnonzero(answers == test.labels)[:count]
@@ -162,7 +170,7 @@ def load_victim(
 
 def measure(
     victim: Victim,
-    names: Sequence[str],
+    chosen: Mapping[str, Attack],
     libraries: Sequence[str],
     *,
     repeats: int,
@@ -170,8 +178,7 @@ def measure(
 ) -> list[_measure.Row]:
     """Attacks with each library in turn, again and again."""
     rows = []
-    for name in tqdm.tqdm(names, unit="attack"):
-        attack = _attack(name)
+    for name, attack in tqdm.tqdm(chosen.items(), unit="attack"):
         runs = {each: LIBRARIES[each](attack, victim) for each in libraries}
         calls = {each: _Watched(run) for each, run in runs.items() if run is not None}
         times = _measure.time_calls(calls, repeats)
@@ -184,7 +191,7 @@ def measure(
             row["first_seconds"] = calls[library].first_seconds
             if memory is not None:
                 more = (len(victim.images), victim.batch_size)
-                prepare = functools.partial(_prepare, name, library, *memory, *more)
+                prepare = functools.partial(_prepare, attack, library, *memory, *more)
                 row["memory"] = _measure.extra_memory(prepare)[0] / _MEBIBYTE
             rows.append(row)
     return rows
@@ -201,7 +208,10 @@ def judge(attack: Attack, victim: Victim, images: FloatArray) -> _measure.Row:
     if attack.linf_bound is not None:
         success &= moved.linf <= attack.linf_bound + _BALL_TOLERANCE
     row: _measure.Row = {"success": float(success.mean())}
-    return row | ({"l2": float(moved.l2[success].mean())} if success.any() else {})
+    if success.any():
+        row["l2"] = float(moved.l2[success].mean())
+        row["l2_median"] = float(np.median(moved.l2[success]))
+    return row
 
 
 class _Watched:
@@ -219,16 +229,20 @@ class _Watched:
             self.first_seconds = time.perf_counter() - start
 
 
-def _attack(name: str) -> Attack:
+def _attack(name: str, eps: float = _EPS) -> Attack:
     attack, settings = ATTACKS[name]
+    if "eps" in settings:
+        settings = {**settings, "eps": eps}
+    if "eps_iter" in settings:
+        settings["eps_iter"] *= eps / _EPS
     if attack == "AutoAttack":
         return AutoAttack(**settings)
     return attacks.create(attack, **settings)
 
 
-def _prepare(name: str, library: str, *victim: Any) -> list[_measure.Call]:
+def _prepare(attack: Attack, library: str, *victim: Any) -> list[_measure.Call]:
     hush_retracing()
-    run = LIBRARIES[library](_attack(name), load_victim(*victim))
+    run = LIBRARIES[library](attack, load_victim(*victim))
     return [] if run is None else [run]
 
 

@@ -8,9 +8,11 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
@@ -105,14 +107,30 @@ def run(
     """Runs a script and ends the process; its code is 2 for a wrong command line."""
     # Whoever waits for one line is not to look for it among TensorFlow's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    interrupted = False
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(signum, frame)
+
+    # A process that was started with Ctrl-C ignored goes on ignoring it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         main(sys.argv[1:])
     except CommandLineError as error:
         print(f"{Path(sys.argv[0]).name}: {error} (see --help)", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        # Where TensorFlow calls Python, it makes another error of an interrupt.
+        if not (interrupted or isinstance(error, KeyboardInterrupt)):
+            raise
         print(f"\nInterrupted. {go_on}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(0)
 
 

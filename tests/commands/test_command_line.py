@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,27 @@ def test_a_script_ends_in_one_line_and_a_code(
         command_line.run(main)
     assert ended.value.code == code
     assert capsys.readouterr().err.startswith(told)
+
+
+def test_an_interrupt_that_becomes_another_error_is_still_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(argv: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("an op that calls Python") from error
+
+    monkeypatch.setattr(sys, "argv", ["recipes/try.py"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            command_line.run(main)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("\nInterrupted.")
 
 
 def test_what_flags_may_be_is_what_the_package_knows() -> None:

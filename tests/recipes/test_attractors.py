@@ -238,18 +238,18 @@ def test_what_does_not_belong_together_is_refused_before_any_work(
     assert not contents(tmp_path / "run")
 
 
-def kill_once(command: list[str], signum: int, records: Path) -> int:
-    """Ends a run a while after it began to record; returns its exit code."""
+def kill_once(command: list[str], signum: int, records: Path) -> tuple[int, str]:
+    """Ends a run a while after it began to record; returns its code and last words."""
     before = len(list(records.rglob("*.npz")))
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    told = records.with_suffix(".log")
+    with told.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     while process.poll() is None and len(list(records.rglob("*.npz"))) == before:
         time.sleep(0.02)
     time.sleep(random.uniform(0, 0.3))
     if process.poll() is None:
         os.kill(process.pid, signum)
-    return process.wait()
+    return process.wait(), told.read_text()[-3000:]
 
 
 @pytest.mark.slow
@@ -259,11 +259,9 @@ def test_a_run_that_is_killed_ends_with_the_same_numbers(
     workdir = tmp_path / "run"
     command = [sys.executable, str(Path(attractors.__file__)), "attack"]
     command += [f"--model={digits_file}", f"--workdir={workdir}", "--resume", *TABLES]
-    ends = [
-        kill_once(command, signum, workdir)
-        for signum in (signal.SIGKILL, signal.SIGINT)
-    ]
-    assert ends == [-signal.SIGKILL, 130]
+    for signum, expected in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+        code, told = kill_once(command, signum, workdir)
+        assert code == expected, told
     subprocess.run(command, check=True, capture_output=True)
     file = "tables/tables.json"
     assert findings(workdir, file) == findings(tabled, file)
