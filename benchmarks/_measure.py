@@ -105,10 +105,12 @@ def _resident(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def define_flags(values: flags.FlagValues, repeats: int) -> None:
+def define_flags(values: flags.FlagValues, repeats: int, least: int = 1) -> None:
     """Defines the flags that all benchmarks have."""
     told = "How many rounds are timed."
-    flags.DEFINE_integer("repeats", repeats, told, lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "repeats", repeats, told, lower_bound=least, flag_values=values
+    )
     told = (
         "Where to write the results to, as <output>.json and <output>.md. Files that "
         "are there are replaced."

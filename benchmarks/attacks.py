@@ -8,6 +8,7 @@ Example:
 """
 
 import functools
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ _NOTES = """\
 All libraries attack the same model and images, in batches of the same size, with the
 same settings. Times are medians over rounds in which the libraries take turns, in an
 order that alternates, and the ratios are medians of the rounds'. The first call is not
-among them. Extra memory is the growth of the peak resident set of a process of its own
+among them, unless there are no rounds: then it is the only one. Extra memory is the growth of the peak resident set of a process of its own
 during a second run. Success is judged by the model's answers to what came back; the L2
 distances are of the successes. PGD-early stops on an image as soon as it has succeeded,
 which the others cannot. HopSkipJump has 2500 questions for an image, and as
@@ -102,7 +103,7 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
     count("num_examples", 100, "How many images, the first that the model gets right.")
     count("batch_size", 250, "How many images are attacked at once.")
     flags.DEFINE_bool("memory", True, "Whether to measure memory.", flag_values=values)
-    _measure.define_flags(values, repeats=5)
+    _measure.define_flags(values, repeats=5, least=0)
     return values
 
 
@@ -182,6 +183,8 @@ def measure(
         runs = {each: LIBRARIES[each](attack, victim) for each in libraries}
         calls = {each: _Watched(run) for each, run in runs.items() if run is not None}
         times = _measure.time_calls(calls, repeats)
+        if not repeats:
+            times = {each: [call.first_seconds] for each, call in calls.items()}
         ratios = _measure.compare(times, _OURS) if _OURS in times else {}
         for library, own in times.items():
             row: _measure.Row = {"attack": name, "library": library}
@@ -219,13 +222,13 @@ class _Watched:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.first_seconds: float | None = None
+        self.first_seconds = math.nan
         self.images: FloatArray
 
     def __call__(self) -> None:
         start = time.perf_counter()
         self.images = self._run()
-        if self.first_seconds is None:
+        if math.isnan(self.first_seconds):
             self.first_seconds = time.perf_counter() - start
 
 

@@ -69,7 +69,7 @@ def test_speed_is_told_with_ratios_and_what_is_missing_is_said(
         f"--model={tmp_path / 'digits.keras'}",
         "--num_examples=4",
         "--attacks=PGD,JSMA",
-        "--repeats=1",
+        "--repeats=0",
         "--nomemory",
     )
     names = [(row["attack"], row["library"]) for row in content["rows"]]
