@@ -81,11 +81,12 @@ _NOTES = """\
 All libraries attack the same model and images, in batches of the same size, with the
 same settings. Times are medians over rounds in which the libraries take turns, in an
 order that alternates, and the ratios are medians of the rounds'. The first call is not
-among them, unless there are no rounds: then it is the only one. Extra memory is the growth of the peak resident set of a process of its own
-during a second run. Success is judged by the model's answers to what came back; the L2
-distances are of the successes. PGD-early stops on an image as soon as it has succeeded,
-which the others cannot. HopSkipJump has 2500 questions for an image, and as
-many steps in ART, which counts no questions, as take about as many: ten."""
+among them, unless there are no rounds: then it is the only one. Extra memory is the
+growth of the peak resident set of a process of its own during a second run. Success is
+judged by the model's answers to what came back; the L2 distances are of the successes.
+PGD-early stops on an image as soon as it has succeeded, which the others cannot.
+HopSkipJump has 2500 questions for an image, and as many steps in ART, which counts no
+questions, as take about as many: ten."""
 
 
 def define_flags(values: flags.FlagValues) -> flags.FlagValues:
