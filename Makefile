@@ -37,7 +37,7 @@ test-all: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy keras_traps recipes tests benchmarks
+	$(BIN)/mypy keras_traps recipes tests benchmarks docs
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

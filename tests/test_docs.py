@@ -1,0 +1,80 @@
+"""What the documentation promises about itself."""
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+READ_FROM_START_TO_END = [ROOT / "README.md", *sorted((ROOT / "docs/guides").iterdir())]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(path: Path) -> str:
+    """Returns a page without code, tables and addresses."""
+    text = path.read_text("utf-8")
+    text = re.sub(r"(?ms)^( *)```.*?^\1```$", "", text)
+    text = re.sub(r"(?m)^ *\|.*$", "", text)
+    text = re.sub(r"(?m)^#.*$", "", text)
+    return re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+
+
+def sentences(path: Path) -> Iterator[str]:
+    for paragraph in re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.)\s", prose(path)):
+        for found in re.split(r"(?<=[.!?:;])[)*_]*\s+", paragraph):
+            yield " ".join(found.split())
+
+
+def test_the_page_of_results_is_made_of_the_files_beside_it() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "make_results.py"))["page"]
+    assert (RESULTS / "README.md").read_text("utf-8") == page()
+
+
+def test_results_are_few_and_small() -> None:
+    files = [path for path in RESULTS.rglob("*") if path.is_file()]
+    assert len(files) <= 60
+    assert sum(path.stat().st_size for path in files) <= 4 * 2**20
+    assert len((RESULTS / "README.md").read_text("utf-8").split()) <= 1500
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(prose(ROOT / "README.md").split()) <= 1000
+    outside = re.sub(r"(?m)^\|.*$", "", re.sub(r"(?ms)^```.*?^```$", "", text))
+    outside = re.sub(r"\]\([^)]*\)", "]", outside)
+    assert len(re.findall(r"(?<![\w-])\d+(?:[.,]\d+)*", outside)) <= 60
+
+
+def test_the_changelog_is_short() -> None:
+    assert len((ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize("path", READ_FROM_START_TO_END, ids=name)
+def test_no_sentence_has_to_be_read_twice(path: Path) -> None:
+    long = [each for each in sentences(path) if len(each.split()) > 35]
+    assert not long
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_what_a_page_links_to_is_there(path: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```$", "", path.read_text("utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:|mailto:", link):
+            continue
+        file, _, part = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        if part:
+            titles = re.findall(r"(?m)^#+ (.*)$", target.read_text("utf-8"))
+            slugs = [
+                re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles
+            ]
+            assert part in slugs, link
