@@ -68,9 +68,6 @@ def main(argv: Sequence[str]) -> None:
         "attractors.py attack",
         dataset="digits",
         model=classifier,
-        # Of 64 pixels few have the small step, and a single step of 76 grey levels
-        # throws them to another period: they get a small say.
-        small_step_share=0.1,
         preset="digits",
         attacks="FGSM,PGD" if arguments.smoke else names,
         num_examples=arguments.num_examples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -10,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from keras_traps._checks import FloatArray, check_distinct
+from keras_traps._checks import FloatArray, IntArray, check_distinct
 from keras_traps.attacks import Attack
-from keras_traps.attractors import CONDITIONS, Calibration
+from keras_traps.attractors import CONDITIONS, Calibration, Verdict
 from keras_traps.datasets import Dataset
 from keras_traps.evaluation import metrics
 from keras_traps.evaluation.metrics import clean_accuracy, rate_of
@@ -33,7 +34,16 @@ from keras_traps.models.inference import predict
 from keras_traps.models.logits import logits_model
 from keras_traps.models.outputs import answers_of, check_outputs
 
-_SHOWN = 6
+OUTCOMES = {
+    "caught": "Caught and recovered",
+    "misread": "Caught, a wrong class recovered",
+    "missed": "Missed",
+    "clean": "Clean, and flagged by mistake",
+}
+"""What became of the images that a report shows."""
+
+# Images of each outcome.
+_SHOWN = 3
 # How far M's largest output may lie from C's to mean the same.
 _KEPT = 0.05
 
@@ -135,11 +145,11 @@ def evaluate(
     )
     main = defence.main_analyzer
     evidence = main.evidence(images)
-    scores = main.judge(evidence).score
+    verdict = main.judge(evidence)
     frame = metrics.make_frame(runs, store, Watermark(defence.analyzers))
     shares = softmax(outputs, 1) if defence.output == "logits" else outputs
     if runs:
-        frame["clean_score"] = scores[frame["id"]]
+        frame["clean_score"] = verdict.score[frame["id"]]
         # By how much C's answer leads: the largest probability less the second.
         ranked = np.sort(shares, axis=1)
         frame["lead"] = (ranked[:, -1] - ranked[:, -2])[frame["id"]]
@@ -147,6 +157,13 @@ def evaluate(
     trapped = answers_of(predict(defence.trapped, images), "scores")
     known = look_up("attractors", "clean", test.name)
     attacked, shown = _samples(defence, examples, runs, store)
+    wrong = np.flatnonzero(verdict.is_adversarial)[:_SHOWN]
+    mistaken = _views(
+        *(test.labels[wrong], trapped.argmax(axis=1)[wrong]),
+        main.judge(evidence[wrong]),
+        *(test.images[wrong], test.images[wrong]),
+        attack="",
+    )
     return Evaluation(
         dataset=test.name,
         class_names=test.class_names,
@@ -187,18 +204,18 @@ def evaluate(
         warnings=find_warnings(frame),
         unnoticed=metrics.unnoticed(frame) if runs else [],
         evidence={"clean": evidence, **attacked},
-        clean_scores=scores,
+        clean_scores=verdict.score,
         attacked_scores={
             name: main.judge(each).score for name, each in attacked.items()
         },
-        examples=shown,
+        examples=shown + mistaken,
     )
 
 
 def _samples(
     defence: Defence, examples: Examples, runs: Sequence[Run], store: RecordStore
 ) -> tuple[dict[str, FloatArray], list[dict[str, Any]]]:
-    """The evidence on images of each attack that succeeded; an image of the first."""
+    """The evidence on images of each attack that succeeded; images of each outcome."""
     seen = [run.subject for run in runs if run.subject != "undefended"]
     subject = "paper" if "paper" in seen else "".join(seen[:1])
     evidence: dict[str, FloatArray] = {}
@@ -206,24 +223,53 @@ def _samples(
     for run in (run for run in runs if run.subject == subject):
         record = run.read(store)
         success = record.succeeded(targeted=run.kind == "TA")
-        found = record["evidence"]
-        evidence[run.attack] = found[success]
-        if len(shown) == _SHOWN:
-            continue
-        # The first kept image on which the attack succeeded, else the first at all.
-        row = int(np.argmax(success[: len(record["kept"])]))
-        verdict = defence.main_analyzer.judge(found[row : row + 1])
-        shown.append(
+        evidence[run.attack] = record["evidence"][success]
+        count = len(record["kept"])
+        views = _views(
+            *(record["labels"][:count], record["answer"][:count]),
+            defence.main_analyzer.judge(record["evidence"][:count]),
+            *(examples.images[:count], record["kept"]),
+            attack=run.attack,
+        )
+        for outcome in OUTCOMES:
+            had = sum(view["outcome"] == outcome for view in shown)
+            found = (
+                view
+                for view, hit in zip(views, success[:count], strict=True)
+                if hit and view["outcome"] == outcome and had < _SHOWN
+            )
+            shown += itertools.islice(found, 1)
+    return evidence, shown
+
+
+def _views(
+    labels: IntArray,
+    answers: IntArray,
+    verdict: Verdict,
+    clean: FloatArray,
+    shown: FloatArray,
+    *,
+    attack: str,
+) -> list[dict[str, Any]]:
+    """What became of images; of clean ones where the attack has no name."""
+    views = []
+    for row, (label, image) in enumerate(zip(labels, shown, strict=True)):
+        flagged, recovered = bool(verdict.is_adversarial[row]), verdict.recovered[row]
+        outcome = "missed" if not flagged else "caught"
+        if flagged and recovered != label:
+            outcome = "misread"
+        views.append(
             {
-                "attack": run.attack,
-                "label": int(record["labels"][row]),
-                "predicted": int(record["answer"][row]),
-                "score": float(verdict.score[0]),
-                "flagged": bool(verdict.is_adversarial[0]),
-                "fired": np.compress(verdict.fired[0], CONDITIONS).tolist(),
-                "recovered": int(verdict.recovered[0]),
-                "clean": examples.images[row],
-                "adversarial": record["kept"][row],
+                "outcome": outcome if attack else "clean",
+                "attack": attack,
+                "label": int(label),
+                "predicted": int(answers[row]),
+                "score": float(verdict.score[row]),
+                "flagged": flagged,
+                "fired": np.compress(verdict.fired[row], CONDITIONS).tolist(),
+                "recovered": int(recovered),
+                "clean": clean[row],
+                "adversarial": image,
             }
         )
-    return evidence, shown
+    return views

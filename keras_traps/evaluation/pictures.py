@@ -160,24 +160,28 @@ def _to_png(figure: Figure, **where: Any) -> bytes:
     return buffer.getvalue()
 
 
-def strip(example: Mapping[str, Any]) -> bytes:
+def strip(example: Mapping[str, Any]) -> tuple[bytes, float]:
     """Draws clean image, adversarial image and perturbation side by side, as PNG.
 
     The perturbation is stretched so that its largest change spans the range from
-    mid-grey to black or white; pixels are enlarged without smoothing.
+    mid-grey to black or white, by the factor that is returned too; pixels are enlarged
+    without smoothing. A clean image that no attack changed is alone.
     """
     clean, adversarial = example["clean"], example["adversarial"]
     change = adversarial - clean
-    largest = float(np.abs(change).max()) or 1.0
+    factor = 0.5 / (float(np.abs(change).max()) or 0.5)
+    shown = (clean, adversarial, 0.5 + factor * change)
     panels = []
-    for image in (clean, adversarial, 0.5 + change / (2 * largest)):
+    for image in shown if example["attack"] else shown[:1]:
         grey = np.rint(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
         colour = np.broadcast_to(grey, (*grey.shape[:2], 3))
         rgba = np.pad(colour, ((0, 0), (0, 0), (0, 1)), constant_values=255)
-        factor = max(1, _SHOWN_SIDE // max(grey.shape[:2]))
-        panels.append(rgba.repeat(factor, axis=0).repeat(factor, axis=1))
+        times = max(1, _SHOWN_SIDE // max(grey.shape[:2]))
+        panels.append(rgba.repeat(times, axis=0).repeat(times, axis=1))
     gap = np.zeros((panels[0].shape[0], _GAP, 4), np.uint8)
-    whole = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    empty = [np.zeros_like(panels[0])] * (len(shown) - len(panels))
+    parts = [part for panel in (*panels, *empty) for part in (panel, gap)]
     buffer = io.BytesIO()
+    whole = np.concatenate(parts[:-1], axis=1)
     Image.fromarray(whole).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return buffer.getvalue(), factor

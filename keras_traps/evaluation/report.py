@@ -15,7 +15,7 @@ import pandas as pd
 
 from keras_traps.attacks import PRESET_NOTES, PRESETS, Attack
 from keras_traps.evaluation import paper
-from keras_traps.evaluation.evaluate import Evaluation
+from keras_traps.evaluation.evaluate import OUTCOMES, Evaluation
 from keras_traps.evaluation.leaderboard import LEVELS, Leaderboard
 from keras_traps.evaluation.metrics import ANY_LOSS, CleanVariant, luring_rates
 from keras_traps.evaluation.pictures import correlation_picture, roc_picture, strip
@@ -54,12 +54,13 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
     """Writes the report of an evaluation, and its pictures into `figures/`."""
     found, shown = evaluation, _shown(evaluation)
     plots = {"roc": roc_picture(found), "correlations": correlation_picture(found)}
-    views = [
-        {**one, "name": f"example-{index:02d}", "strip": strip(one)}
-        for index, one in enumerate(found.examples, 1)
-    ]
     figures = {name: plot.png for name, plot in plots.items() if plot}
-    figures |= {view["name"]: view["strip"] for view in views}
+    views: dict[str, list[_Row]] = {}
+    for index, one in enumerate(found.examples, 1):
+        name = f"example-{index:02d}"
+        figures[name], factor = strip(one)
+        told = {**one, "name": name, "strip": figures[name], "factor": factor}
+        views.setdefault(one["outcome"], []).append(told)
     attacks = len({row["attack"] for row in found.rows})
     losses = [row for row in shown["rows"] if row["variant"] not in INTEGRATED]
     return write_page(
@@ -75,6 +76,14 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> ReportPaths:
             "losses": _grouped(losses) if shown["other_losses"] else {},
             "plots": plots,
             "views": views,
+            "outcomes": OUTCOMES.items(),
+            "radii": _radii(shown["papers"]),
+            "chart": _chart(shown["papers"], max(found.thresholds)),
+            "missing": [
+                name
+                for name in PRESETS["table7_mnist"]
+                if name not in {row["attack"] for row in shown["papers"]}
+            ],
         },
     )
 
@@ -293,6 +302,29 @@ def _shown(found: Evaluation) -> dict[str, Any]:
     }
 
 
+def _radii(papers: Sequence[_Row]) -> str:
+    """Says how far attacks within a ball go."""
+    found = sorted({r["settings"]["eps"] for r in papers if "eps" in r["settings"]})
+    return f"L∞ {' or '.join(map(number, found))}" if found else ""
+
+
+def _chart(papers: Sequence[_Row], fpr: float) -> list[tuple[str, list[Rate]]]:
+    """What each attack reaches on C, on M and past the analyzer, the worst first."""
+    rows = [
+        (
+            row["attack"],
+            [
+                row["at"][fpr]["overall"],
+                row["success_trapped"],
+                row["success_classifier"],
+            ],
+        )
+        for row in papers
+    ]
+    rows.sort(key=lambda row: [rate.value or 0.0 for rate in row[1]], reverse=True)
+    return [(name, rates[::-1]) for name, rates in rows]
+
+
 def _grouped(rows: Sequence[_Row]) -> dict[str, dict[str, _Row]]:
     """Rows by attack and variant."""
     grouped: dict[str, dict[str, _Row]] = {}
@@ -330,8 +362,9 @@ def _summary(found: Evaluation, rows: Sequence[_Row]) -> dict[str, Any]:
     return {
         "fprs": fprs,
         "fooled": spread(("paper",), lambda row: row["success_classifier"]),
+        "alone": spread(("paper",), lambda row: row["success_trapped"]),
         "passed": {fpr: one for fpr, one in passed.items() if one},
-        "others": unseen(("margin", "raw_sum"), fprs[0]),
+        "knowing": unseen(("adaptive",), fprs[0]),
         "integrated": spread(INTEGRATED, lambda row: row["success_trapped"]),
         # Who may try everything tries every loss.
         "worst": worst.get(ANY_LOSS, worst.get("paper")),

@@ -46,7 +46,10 @@ def test_what_is_not_finite_or_does_not_vary_is_drawn_all_the_same(
 def test_a_strip_shows_clean_adversarial_and_the_stretched_change() -> None:
     clean = np.array([[[0.0], [0.5]]], np.float32)
     adversarial = np.array([[[0.2], [0.4]]], np.float32)
-    drawn = pixels(strip({"clean": clean, "adversarial": adversarial}))
+    example = {"attack": "FGSM", "clean": clean, "adversarial": adversarial}
+    png, factor = strip(example)
+    drawn = pixels(png)
+    assert factor == pytest.approx(2.5)
     assert drawn.shape == (56, 3 * 112 + 2 * 8, 4)
     assert drawn[0, 0].tolist() == [0, 0, 0, 255]
     assert drawn[0, 112].tolist() == [0, 0, 0, 0]
@@ -55,5 +58,9 @@ def test_a_strip_shows_clean_adversarial_and_the_stretched_change() -> None:
     assert drawn[0, 240, 0] == 255
     assert drawn[-1, -1, 0] == pytest.approx(64, abs=1)
     coloured = np.zeros((4, 4, 3), np.float32)
-    still = pixels(strip({"clean": coloured, "adversarial": coloured}))
-    assert still[0, -1].tolist() == [128] * 3 + [255]
+    still = {"attack": "FGSM", "clean": coloured, "adversarial": coloured}
+    assert pixels(strip(still)[0])[0, -1].tolist() == [128] * 3 + [255]
+    # No attack changed it: where the other two would be is nothing.
+    alone = pixels(strip({**still, "attack": ""})[0])
+    assert alone[0, 0].tolist() == [0, 0, 0, 255]
+    assert not alone[:, 112:].any()

@@ -76,7 +76,14 @@ def test_the_report_shows_the_numbers_of_the_evaluation(
     found = undisturbed.found
     paths = write_report(found, tmp_path)
     pgd = next(row for row in found.rows if row["attack"] == "PGD")
-    cells = table(paths, "Attack")["PGD"]
+    assert table(paths, "Attack")["PGD"] == [
+        written(rate)
+        for rate in (
+            *(pgd["success_classifier"], pgd["success_trapped"]),
+            pgd["detection"][0]["overall"],
+        )
+    ]
+    cells = table(paths, "Attack | Kind")["PGD"]
     assert cells[:2] == ["UA", written(pgd["success_classifier"])]
     assert cells[3:6] == [
         written(rate) if rate.total else "n/a"
@@ -92,7 +99,7 @@ def test_the_report_shows_the_numbers_of_the_evaluation(
     markdown = paths.markdown.read_text(encoding="utf-8")
     headings = Page(paths.html).headings
     assert [line[3:] for line in markdown.splitlines() if line[:3] == "## "] == headings
-    assert headings[0] == "Summary"
+    assert headings[0] == "Verdict"
     for name in paths.figures:
         assert name.read_bytes().startswith(b"\x89PNG")
         assert f"figures/{name.name}" in markdown
@@ -130,7 +137,7 @@ def test_classes_are_called_by_their_names(
     for example in found.examples:
         real, said = names[example["label"]], names[example["predicted"]]
         for page in pages:
-            assert f"{example['attack']}: {real} " in page
+            assert f"{example['attack'] or 'Clean'}: {real} " in page
             assert f"read as {said}" in page
     assert [one["label_name"] for one in shown] == [
         names[one["label"]] for one in found.examples
@@ -160,7 +167,8 @@ def test_tables_have_the_papers_numbers_below_ours_and_json_is_strict(
     assert [*content["clean"]["false_positives"]] == ["0.05", "0.005"]
     assert content["thresholds"]["0.05"].keys() == {"U", "L", "sigma0", "lead"}
     assert content["examples"][0].keys() == {
-        *("attack", "label", "predicted", "score", "flagged", "fired", "recovered"),
+        *("outcome", "attack", "label", "predicted", "score", "flagged", "fired"),
+        "recovered",
         *("label_name", "predicted_name", "recovered_name"),
     }
     plain_paths = write_tables(undisturbed.found, [1], tmp_path / "plain")
@@ -179,13 +187,16 @@ def test_examples_say_what_became_of_them(
 ) -> None:
     outcomes: dict[str, dict[str, Any]] = {
         "| FGSM: 7 read as 3 | **Caught and recovered": {},
-        "| FGSM: 7 read as 3 | **Caught, wrong class recovered": {"recovered": 2},
-        "| FGSM: 7 read as 3 | **Missed": {"flagged": False},
-        "| FGSM: 7 still read as 7 | **Flagged, though not fooled": {"predicted": 7},
-        "| FGSM: 7 still read as 7 | **Not fooled": {"predicted": 7, "flagged": False},
-        "| FGSM: 12 read as 3 | **Caught, wrong": {"label": 12, "recovered": 2},
+        "| FGSM: 12 read as 3 | **Caught, a wrong": {
+            "outcome": "misread",
+            "label": 12,
+            "recovered": 2,
+        },
+        "| FGSM: 7 read as 3 | **Missed": {"outcome": "missed", "flagged": False},
+        "| Clean: 7 read as 3 | **Clean, and": {"outcome": "clean", "attack": ""},
     }
     example: dict[str, Any] = {
+        "outcome": "caught",
         "attack": "FGSM",
         "label": 7,
         "predicted": 3,
@@ -199,12 +210,12 @@ def test_examples_say_what_became_of_them(
     examples = [{**example, **changes} for changes in outcomes.values()]
     found = dataclasses.replace(unplotted, examples=examples)
     lines = write_report(found, tmp_path).markdown.read_text().splitlines()
-    shown = [line for line in lines if line.startswith("| FGSM: ")]
+    shown = [line for line in lines if " read as " in line]
     for line, outcome in zip(shown, outcomes, strict=True):
         title, _, verdict = outcome.partition("**")
         assert line.startswith(title)
         assert f"**{verdict}" in line
-    assert "Change: at most 0.25 per pixel, L2 0.50" in shown[0]
+    assert "at most 0.25 per pixel, L2 0.50, drawn 2.0 times as large" in shown[0]
     assert "Analyzer: flagged by C1, C3, score 4.568" in shown[0]
     assert "Recovered: 7, the true class" in shown[0]
     assert "Analyzer: not flagged, score 4.568" in shown[2]
@@ -220,7 +231,7 @@ def test_a_text_from_outside_is_no_markup(
     paths = write_report(found, tmp_path)
     markdown = paths.markdown.read_text(encoding="utf-8")
     assert "<script" not in paths.html.read_text(encoding="utf-8") + markdown
-    assert Page(paths.html).headings[0] == "Summary"
+    assert Page(paths.html).headings[0] == "Verdict"
     assert r"\| \*bold\* \`code\` &amp; ä" in markdown
 
 
