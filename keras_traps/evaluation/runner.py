@@ -29,7 +29,7 @@ from keras_traps.evaluation.records import (
     Trial,
     folder_of,
 )
-from keras_traps.evaluation.subjects import Subject
+from keras_traps.evaluation.subjects import TITLES, Subject
 from keras_traps.models.inference import batch_size_for, predict
 from keras_traps.models.logits import attacked_form
 from keras_traps.models.outputs import answers_of
@@ -371,7 +371,8 @@ def _lead(
             else:
                 rest, new = engine.finished()
                 course, found, index, task = waiting.pop(rest)
-                bar.set_description(f"{task.attack.name} on {task.subject.name}")
+                name = TITLES.get(task.subject.name, task.subject.name)
+                bar.set_description(f"{task.attack.name} on {name}")
                 bar.update(len(new))
                 known = found[index]
                 if known is not None:

@@ -368,6 +368,19 @@ def defend(
     return Defence(classifier, settings.output, trapped, analyzers)
 
 
+TITLES = {
+    "undefended": "the classifier",
+    "paper": "the trapped model",
+    "margin": "the trapped model by its margin",
+    "raw_sum": "the trapped model before normalisation",
+    "integrated": "the integrated model",
+    "integrated_label": "the integrated model of hard labels",
+    "rejecting": "the trapped model, flags told",
+    "adaptive": "the trapped model, all known",
+}
+"""What progress calls a subject of `attractor_subjects`."""
+
+
 def attractor_subjects(
     defence: Defence, examples: Examples, names: Sequence[str]
 ) -> list[Subject]:
