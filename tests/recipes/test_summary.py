@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 @pytest.fixture
 def reports() -> list[dict[str, Any]]:
     """The published reports of three keys."""
-    paths = [RESULTS / f"mnist_key{key}" / "report.json" for key in range(3)]
+    paths = [RESULTS / f"report_mnist_key{key}.json" for key in range(3)]
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
@@ -34,7 +34,7 @@ def run(reports: list[Any], folder: Path) -> str:
 def test_the_published_table_is_that_of_the_published_reports(
     reports: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    published = (RESULTS / "attractors_mnist.md").read_text("utf-8")
+    published = (RESULTS / "keys_mnist.md").read_text("utf-8")
     assert run(reports, tmp_path) == published
 
 
