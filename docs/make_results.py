@@ -27,7 +27,6 @@ _COMMANDS = {
     "binarization": "binarization_mnist",
     "tables, MNIST": "tables_mnist",
     "tables, CIFAR-10": "tables_cifar10",
-    "Figures 5 and 7 (a), with others": "figure7a_mnist",
     "luring's table, of attacks and trainings whose commands it tells": "luring_mnist",
 }
 _PAPERS_FPR, _LOW_FPR = 0.05, 0.005
