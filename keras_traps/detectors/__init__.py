@@ -16,6 +16,7 @@ from keras_traps.detectors.feature_squeezing import (
     NonLocalMeans,
     Squeezer,
 )
+from keras_traps.detectors.magnet import MagNet
 
 __all__ = [
     "AtRates",
@@ -25,6 +26,7 @@ __all__ = [
     "Detection",
     "Detector",
     "FeatureSqueezing",
+    "MagNet",
     "Median",
     "NonLocalMeans",
     "ScoreDetector",
