@@ -16,9 +16,11 @@ from keras_traps.detectors.feature_squeezing import (
     NonLocalMeans,
     Squeezer,
 )
+from keras_traps.detectors.lid import LID
 from keras_traps.detectors.magnet import MagNet
 
 __all__ = [
+    "LID",
     "AtRates",
     "BitDepth",
     "ClassifierDetector",

@@ -149,19 +149,26 @@ class MagNet(ClassifierDetector):
         kept, learnt = np.split(given[order], [max(_FEWEST // 2, len(given) // 10)])
         drawn = generator.standard_normal(learnt.shape, np.float32)
         noisy = np.clip(learnt + self._settings.noise * drawn, 0, 1)
-        self._autoencoders = []
-        for blocks, _ in self._settings.autoencoders:
-            model = autoencoder(self._shape, blocks)
-            # XLA's convolutions are slow on a CPU.
-            model.compile(keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
-            model.fit(
-                noisy,
-                learnt,
-                batch_size=_BATCH,
-                epochs=self._settings.epochs,
-                verbose=verbose,
-            )
-            self._autoencoders.append(model)
+        self._autoencoders = [
+            autoencoder(self._shape, blocks)
+            for blocks, _ in self._settings.autoencoders
+        ]
+        # They share no weight: trained at once they learn what each would alone.
+        image = keras.Input(self._shape, dtype="float32")
+        both = keras.Model(image, [one(image) for one in self._autoencoders])
+        # XLA's convolutions are slow on a CPU.
+        both.compile(
+            keras.optimizers.Adam(1e-3),
+            ["mse"] * len(self._autoencoders),
+            jit_compile=False,
+        )
+        both.fit(
+            noisy,
+            [learnt] * len(self._autoencoders),
+            batch_size=_BATCH,
+            epochs=self._settings.epochs,
+            verbose=verbose,
+        )
         marks = tf.function(self._marks, reduce_retracing=True, autograph=False)
         size = batch_size_for(self._shape)
         starts = range(0, len(kept), size)
