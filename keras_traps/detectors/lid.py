@@ -153,7 +153,8 @@ class LID(ClassifierDetector):
         groups = np.tile(np.arange(len(learnt)), 3)
         scaled = (rows - least) * scale
         strengths = {"C": np.logspace(-4, 4, 10)}
-        regression = LogisticRegression(max_iter=10_000)
+        # Few columns: exact steps, where L-BFGS waits for threads.
+        regression = LogisticRegression(solver="newton-cholesky")
         search = GridSearchCV(regression, strengths, cv=GroupKFold(5))
         model = search.fit(scaled, attacked, groups=groups).best_estimator_
         weights = model.coef_[0] * scale
