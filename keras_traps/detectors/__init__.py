@@ -1,4 +1,4 @@
-"""Detectors: a score of images, and thresholds set on clean ones."""
+"""Detectors: a score of images, and thresholds set on clean ones; those of others."""
 
 from keras_traps.detectors.base import (
     AtRates,
