@@ -2,6 +2,7 @@
 
 from keras_traps.detectors.base import (
     AtRates,
+    ClassifierDetector,
     Detected,
     Detection,
     Detector,
@@ -11,6 +12,7 @@ from keras_traps.detectors.base import (
 
 __all__ = [
     "AtRates",
+    "ClassifierDetector",
     "Detected",
     "Detection",
     "Detector",

@@ -2,15 +2,32 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol, Self, runtime_checkable
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_traps._checks import FloatArray, check_share
+from keras_traps._checks import Bounds, FloatArray, check_images, check_share, is_number
+from keras_traps._files import make_writable, write_atomically
+from keras_traps.models.forms import find_bounds
+from keras_traps.models.inference import TRACING, batch_size_for
+from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.training import save_model
+from keras_traps.provenance import weights_sha256
 from keras_traps.rates import threshold_rank
+
+Parts = Mapping[str, keras.Model | npt.NDArray[Any]]
+"""What a detector has learnt, by name: networks, and arrays of numbers."""
+
+_FORMAT, _RECORD = "keras_traps.detector.v1", "detector.json"
 
 # Rounding of float32 in batches of other sizes, and in a graph.
 _RTOL, _ATOL = 1e-3, 1e-4
@@ -206,6 +223,219 @@ class AtRates(ScoreDetector):
     def score(self, images: npt.ArrayLike) -> FloatArray:
         """Returns the detector's score."""
         return self._detector.score(images)
+
+
+class ClassifierDetector(ScoreDetector):
+    """A score of what a classifier makes of images, which can be saved.
+
+    A subclass has `tf_score`, and `score` is the same batch by batch. Where its
+    constructor takes more than `output` and `bounds`, it adds that to `_config`; what
+    it learns it returns from `_parts`, and takes back in `_restore`.
+
+    Args:
+        classifier: Called with `training=False`.
+        output: What it returns.
+        bounds: The least and the largest value of a pixel, as the classifier takes it.
+            Defaults to `None`: those of traps in it, else `(0.0, 1.0)`.
+
+    Raises:
+        TypeError: If `classifier` is not a Keras model.
+        ValueError: If it is not a built classifier, or `bounds` do not fit it.
+    """
+
+    def __init__(
+        self, classifier: keras.Model, *, output: Output, bounds: Bounds | None = None
+    ) -> None:
+        check_classifier(classifier, output)
+        self.classifier, self.output = classifier, output
+        self.bounds = find_bounds(classifier, bounds, name="classifier")
+
+    @abc.abstractmethod
+    def tf_score(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns how adversarial each image is, with a gradient.
+
+        Args:
+            images: `(batch, ...)`, float32, as the classifier takes them.
+
+        Returns:
+            `(batch,)`, float32.
+
+        Raises:
+            RuntimeError: If the score is to be learnt first.
+        """
+
+    def score(self, images: npt.ArrayLike) -> FloatArray:
+        """Returns how adversarial each image is.
+
+        Args:
+            images: `(batch, ...)`, as the classifier takes them.
+
+        Returns:
+            `(batch,)`, float32.
+
+        Raises:
+            RuntimeError: If the score is to be learnt first.
+            TypeError: If images are integers and the bounds are not.
+            ValueError: If a pixel is not in `bounds`, or images are of another shape.
+        """
+        given = self._check(images)
+        size = batch_size_for(given.shape[1:])
+        return np.concatenate(
+            [
+                self._compiled(tf.constant(given[start : start + size])).numpy()
+                for start in range(0, len(given), size)
+            ]
+        )
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the detector, with its thresholds and without its classifier.
+
+        What it has learnt is written as files of Keras and NumPy, the rest as JSON.
+
+        Args:
+            directory: Where to; a detector that is there is replaced.
+
+        Raises:
+            RuntimeError: If the score is to be learnt first.
+            OSError: If a file cannot be written.
+        """
+        parts = self._parts()
+        directory = Path(directory)
+        make_writable(directory, name="directory")
+        hashes = {}
+        for name, part in parts.items():
+            path = directory / name
+            if isinstance(part, keras.Model):
+                save_model(part, path)
+            else:
+                content = io.BytesIO()
+                np.save(content, part, allow_pickle=False)
+                write_atomically(path, content.getvalue())
+            hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        record = {
+            "format": _FORMAT,
+            "detector": type(self).__name__,
+            "classifier": weights_sha256(self.classifier),
+            "thresholds": sorted((self._thresholds or {}).items()),
+            "config": self._config(),
+            "parts": hashes,
+        }
+        # At last: it tells by their hashes which files belong to it.
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(directory / _RECORD, text.encode())
+
+    @classmethod
+    def load(cls, directory: str | Path, classifier: keras.Model) -> Self:
+        """Reads what `save` wrote.
+
+        Args:
+            directory: Where it was written to.
+            classifier: The classifier that the detector is for.
+
+        Returns:
+            The detector, with its thresholds.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If a file is damaged, or the detector is of another kind or for
+                a classifier with other weights.
+        """
+        directory = Path(directory)
+        text = (directory / _RECORD).read_text(encoding="utf-8")
+        try:
+            record = json.loads(text)
+            if record["format"] != _FORMAT:
+                raise KeyError(record["format"])
+            kind, expected = record["detector"], record["classifier"]
+            thresholds = {_number(fpr): _number(at) for fpr, at in record["thresholds"]}
+            config, hashes = dict(record["config"]), dict(record["parts"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{directory} holds no saved detector: {error!r}"
+            ) from error
+        if kind != cls.__name__:
+            raise ValueError(
+                f"The detector in {directory} is of another kind: expected "
+                f"{cls.__name__}, received {kind}."
+            )
+        if (found := weights_sha256(classifier)) != expected:
+            raise ValueError(
+                f"The detector in {directory} is for another classifier: expected one "
+                f"whose weights have the hash {str(expected)[:12]}, received "
+                f"{found[:12]}. Fit a new one for this classifier."
+            )
+        parts = {
+            name: _read_part(directory / name, known) for name, known in hashes.items()
+        }
+        return cls._rebuilt(classifier, config, parts, thresholds or None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is compiled cannot be sent to another process.
+        try:
+            parts = self._parts()
+        except RuntimeError:  # nothing is learnt yet
+            parts = {}
+        rest = self._config(), parts, self._thresholds
+        return self._rebuilt, (self.classifier, *rest)
+
+    @classmethod
+    def _rebuilt(
+        cls,
+        classifier: keras.Model,
+        config: Mapping[str, Any],
+        parts: Parts,
+        thresholds: dict[float, float] | None,
+    ) -> Self:
+        """Makes the detector that these were taken from, of the same classifier."""
+        detector = cls(classifier, **config)
+        if parts:
+            detector._restore(parts)
+        detector._thresholds = thresholds
+        return detector
+
+    def _config(self) -> dict[str, Any]:
+        """Returns what the constructor takes beside the classifier, as JSON has it."""
+        return {"output": self.output, "bounds": self.bounds}
+
+    def _parts(self) -> Parts:
+        """Returns what was learnt, by file: `.keras` models, `.npy` arrays.
+
+        Raises a `RuntimeError` where it is to be learnt first.
+        """
+        return {}
+
+    def _restore(self, parts: Parts) -> None:
+        """Takes back what `_parts` returned."""
+
+    def _check(self, images: npt.ArrayLike, *, name: str = "images") -> FloatArray:
+        """Returns images as float32, or says what is wrong with them."""
+        shape = self.classifier.input_shape[1:]
+        return check_images(images, shape, bounds=self.bounds, name=name)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """`tf_score` for any batch size; to be deleted where the score changes."""
+        spec = tf.TensorSpec((None, *self.classifier.input_shape[1:]), tf.float32)
+        made = tf.function(self.tf_score, input_signature=[spec], autograph=False)
+        with TRACING:
+            made.get_concrete_function()
+        return made
+
+
+def _number(value: object) -> float:
+    if not is_number(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _read_part(path: Path, expected: str) -> keras.Model | npt.NDArray[Any]:
+    """Reads a file of a detector, unless it is not the one that was written."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ValueError(f"{path} is damaged, or a file of another detector.")
+    if path.suffix == ".keras":
+        return keras.saving.load_model(path, compile=False)
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def check_detector(detector: Detector, images: FloatArray) -> None:
