@@ -9,13 +9,25 @@ from keras_traps.detectors.base import (
     ScoreDetector,
     check_detector,
 )
+from keras_traps.detectors.feature_squeezing import (
+    BitDepth,
+    FeatureSqueezing,
+    Median,
+    NonLocalMeans,
+    Squeezer,
+)
 
 __all__ = [
     "AtRates",
+    "BitDepth",
     "ClassifierDetector",
     "Detected",
     "Detection",
     "Detector",
+    "FeatureSqueezing",
+    "Median",
+    "NonLocalMeans",
     "ScoreDetector",
+    "Squeezer",
     "check_detector",
 ]

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import keras
 import numpy as np
@@ -17,9 +17,10 @@ import tensorflow as tf
 
 from keras_traps._checks import Bounds, FloatArray, check_images, check_share, is_number
 from keras_traps._files import make_writable, write_atomically
-from keras_traps.models.forms import find_bounds
+from keras_traps.layers.luring_input import to_unit
+from keras_traps.models.forms import find_bounds, image_shape
 from keras_traps.models.inference import TRACING, batch_size_for
-from keras_traps.models.outputs import Output, check_classifier
+from keras_traps.models.outputs import Output, check_classifier, check_on_noise
 from keras_traps.models.training import save_model
 from keras_traps.provenance import weights_sha256
 from keras_traps.rates import threshold_rank
@@ -240,7 +241,8 @@ class ClassifierDetector(ScoreDetector):
 
     Raises:
         TypeError: If `classifier` is not a Keras model.
-        ValueError: If it is not a built classifier, or `bounds` do not fit it.
+        ValueError: If it is not a built classifier, does not return what `output` says,
+            or `bounds` do not fit it.
     """
 
     def __init__(
@@ -249,6 +251,7 @@ class ClassifierDetector(ScoreDetector):
         check_classifier(classifier, output)
         self.classifier, self.output = classifier, output
         self.bounds = find_bounds(classifier, bounds, name="classifier")
+        check_on_noise(classifier, output, self.bounds)
 
     @abc.abstractmethod
     def tf_score(self, images: tf.Tensor) -> tf.Tensor:
@@ -387,7 +390,7 @@ class ClassifierDetector(ScoreDetector):
         thresholds: dict[float, float] | None,
     ) -> Self:
         """Makes the detector that these were taken from, of the same classifier."""
-        detector = cls(classifier, **config)
+        detector = cls._from_config(classifier, config)
         if parts:
             detector._restore(parts)
         detector._thresholds = thresholds
@@ -396,6 +399,11 @@ class ClassifierDetector(ScoreDetector):
     def _config(self) -> dict[str, Any]:
         """Returns what the constructor takes beside the classifier, as JSON has it."""
         return {"output": self.output, "bounds": self.bounds}
+
+    @classmethod
+    def _from_config(cls, classifier: keras.Model, config: Mapping[str, Any]) -> Self:
+        """Makes the detector of a `_config`, without what is learnt."""
+        return cls(classifier, **config)
 
     def _parts(self) -> Parts:
         """Returns what was learnt, by file: `.keras` models, `.npy` arrays.
@@ -406,6 +414,31 @@ class ClassifierDetector(ScoreDetector):
 
     def _restore(self, parts: Parts) -> None:
         """Takes back what `_parts` returned."""
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Height, width and channels of an image."""
+        return cast(tuple[int, ...], image_shape(self.classifier.input_shape[1:]))
+
+    def _standard(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns images as `standard_form` has them: of `_shape`, from 0 to 1."""
+        return tf.reshape(to_unit(images, self.bounds), (-1, *self._shape))
+
+    def _check_preset(
+        self, preset: str, shapes: Mapping[str, tuple[int, ...] | None]
+    ) -> None:
+        """Refuses a preset that is unknown, or for images of another shape."""
+        if preset not in shapes:
+            raise ValueError(
+                f"Invalid value for argument `preset`. Expected one of {list(shapes)}. "
+                f"Received: preset={preset!r}"
+            )
+        if (wanted := shapes[preset]) not in (None, self._shape):
+            raise ValueError(
+                f"Invalid value for argument `preset`. Expected one for images of the "
+                f"shape {self._shape}. Received: preset={preset!r}, which is for "
+                f"{wanted}"
+            )
 
     def _check(self, images: npt.ArrayLike, *, name: str = "images") -> FloatArray:
         """Returns images as float32, or says what is wrong with them."""
