@@ -16,8 +16,14 @@ from keras_traps.detectors.feature_squeezing import (
     NonLocalMeans,
     Squeezer,
 )
+from keras_traps.detectors.trapdoor import (
+    TRAPDOOR_PRESETS,
+    Trapdoor,
+    TrapdoorRecipe,
+)
 
 __all__ = [
+    "TRAPDOOR_PRESETS",
     "AtRates",
     "BitDepth",
     "ClassifierDetector",
@@ -29,5 +35,7 @@ __all__ = [
     "NonLocalMeans",
     "ScoreDetector",
     "Squeezer",
+    "Trapdoor",
+    "TrapdoorRecipe",
     "check_detector",
 ]
