@@ -16,6 +16,11 @@ from keras_traps.detectors.feature_squeezing import (
     NonLocalMeans,
     Squeezer,
 )
+from keras_traps.detectors.taboo_trap import (
+    TABOO_TRAP_PRESETS,
+    TabooTrap,
+    TabooTrapRecipe,
+)
 from keras_traps.detectors.trapdoor import (
     TRAPDOOR_PRESETS,
     Trapdoor,
@@ -23,6 +28,7 @@ from keras_traps.detectors.trapdoor import (
 )
 
 __all__ = [
+    "TABOO_TRAP_PRESETS",
     "TRAPDOOR_PRESETS",
     "AtRates",
     "BitDepth",
@@ -35,6 +41,8 @@ __all__ = [
     "NonLocalMeans",
     "ScoreDetector",
     "Squeezer",
+    "TabooTrap",
+    "TabooTrapRecipe",
     "Trapdoor",
     "TrapdoorRecipe",
     "check_detector",
