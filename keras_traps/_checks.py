@@ -182,11 +182,17 @@ def check_number(
     above: float = -math.inf,
     at_least: float = -math.inf,
     below: float = math.inf,
+    at_most: float = math.inf,
 ) -> None:
     """Refuses what is no number, or one that is not finite or out of its range."""
-    if is_number(value) and above < value < below and value >= at_least:
+    if is_number(value) and above < value < below and at_least <= value <= at_most:
         return
-    limits = {"above": above, "of at least": at_least, "below": below}
+    limits = {
+        "above": above,
+        "of at least": at_least,
+        "below": below,
+        "at most": at_most,
+    }
     words = [
         f" {word} {limit:g}" for word, limit in limits.items() if abs(limit) < math.inf
     ]

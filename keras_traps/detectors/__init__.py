@@ -18,9 +18,21 @@ from keras_traps.detectors.feature_squeezing import (
 )
 from keras_traps.detectors.lid import LID
 from keras_traps.detectors.magnet import MagNet
+from keras_traps.detectors.taboo_trap import (
+    TABOO_TRAP_PRESETS,
+    TabooTrap,
+    TabooTrapRecipe,
+)
+from keras_traps.detectors.trapdoor import (
+    TRAPDOOR_PRESETS,
+    Trapdoor,
+    TrapdoorRecipe,
+)
 
 __all__ = [
     "LID",
+    "TABOO_TRAP_PRESETS",
+    "TRAPDOOR_PRESETS",
     "AtRates",
     "BitDepth",
     "ClassifierDetector",
@@ -33,5 +45,9 @@ __all__ = [
     "NonLocalMeans",
     "ScoreDetector",
     "Squeezer",
+    "TabooTrap",
+    "TabooTrapRecipe",
+    "Trapdoor",
+    "TrapdoorRecipe",
     "check_detector",
 ]

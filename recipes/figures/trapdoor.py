@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 from keras import layers
-from sklearn.preprocessing import normalize
 
 from figures.drawing import Result, draw_norms, quantiles
 from figures.gradients import gradient_norms, output_norms, scores_of
@@ -21,6 +20,7 @@ from keras_traps.attacks import Attack, AttackResult
 from keras_traps.attractors.thresholds import set_thresholds
 from keras_traps.commands.trapping import accuracy
 from keras_traps.datasets import Dataset
+from keras_traps.detectors import Trapdoor
 from keras_traps.evaluation.subjects import Defence, Examples, choose_examples
 from keras_traps.models.inference import as_graph, predict
 from keras_traps.models.logits import logits_model
@@ -33,6 +33,7 @@ _LARGEST_OUTPUT = 10.0
 # How many training images trapdoors and thresholds are set from, at most.
 _CALIBRATED_ON = 10_000
 _FPR = 0.05
+_CORRELATIONS = "correlations"
 
 Detect = Callable[[FloatArray], dict[str, npt.NDArray[np.bool_]]]
 """From images `(batch, ...)`, float32, in [0, 1], to flags by each way of looking."""
@@ -73,13 +74,17 @@ def make_counterexample(
     inputs = keras.Input(shape, name="images")
     # Float32 whatever the dtype policy: a half-precision D is 0 on clean images.
     correlate = layers.Dense(
-        num_classes, use_bias=False, trainable=False, dtype="float32"
+        num_classes,
+        use_bias=False,
+        trainable=False,
+        dtype="float32",
+        name=_CORRELATIONS,
     )
     correlated = correlate(layers.Flatten(dtype="float32")(inputs))
     # An attack brightens a black image, whatever it follows: that is not to count.
     centred = signs - signs.mean(axis=1, keepdims=True)
     correlate.set_weights([(centred / signs.shape[1]).T])
-    correlations = keras.Model(inputs, correlated, name="correlations")
+    correlations = keras.Model(inputs, correlated)
     classes: IntArray = np.arange(len(images)) % num_classes
     with_trapdoors = np.clip(images + trapdoors[classes], 0, 1)
     without, planted = (
@@ -132,20 +137,12 @@ def fit_analyzer(
 
     limits = set_thresholds(evidence(images), fpr)
     classes: IntArray = np.arange(len(images)) % count
-    planted = predict(subject.correlations, subject.plant(images, classes))
-    means = [planted[classes == k].mean(axis=0) for k in range(count)]
-    signatures = normalize(np.stack(means))
-
-    def likeness(some: FloatArray) -> FloatArray:
-        answers = predict(subject.model, some).argmax(axis=1)
-        # A black image has no correlations at all; its cosine is 0.
-        seen = normalize(predict(subject.correlations, some))
-        return np.sum(seen * signatures[answers], axis=1)
-
-    highest = float(np.quantile(likeness(images), 1 - fpr, method="higher"))
+    by_signature = Trapdoor(subject.model, output="logits", layer=_CORRELATIONS)
+    by_signature.fit(subject.plant(images, classes), classes)
+    by_signature.fit_threshold(images, fpr)
     return lambda some: {
         "by_decoder": limits.judge(evidence(some)).flagged.numpy(),
-        "by_signature": likeness(some) > highest,
+        "by_signature": by_signature.detect(some).is_adversarial,
         "by_detector": predict(subject.detector, some)[:, 0] > 0.5,
     }
 
