@@ -24,10 +24,8 @@ _LURES = (
 _COMMANDS = {
     "leaderboard, MNIST": "leaderboard_mnist",
     "leaderboard, CIFAR-10": "leaderboard_cifar10",
-    "binarization": "binarization_mnist",
     "tables, MNIST": "tables_mnist",
     "tables, CIFAR-10": "tables_cifar10",
-    "luring's table, of attacks and trainings whose commands it tells": "luring_mnist",
 }
 _PAPERS_FPR, _LOW_FPR = 0.05, 0.005
 

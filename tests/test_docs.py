@@ -41,7 +41,9 @@ def test_results_are_few_and_small() -> None:
     files = [path for path in RESULTS.rglob("*") if path.is_file()]
     assert len(files) <= 60
     assert sum(path.stat().st_size for path in files) <= 4 * 2**20
-    assert len((RESULTS / "README.md").read_text("utf-8").split()) <= 1500
+    # The lines between the columns of a table are no words.
+    words = (RESULTS / "README.md").read_text("utf-8").replace("|", " ").split()
+    assert len(words) <= 1500
 
 
 def test_the_readme_is_read_in_five_minutes() -> None:
