@@ -1,5 +1,6 @@
 """What the documentation promises about itself."""
 
+import json
 import re
 import runpy
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ READ_FROM_START_TO_END = [ROOT / "README.md", *sorted((ROOT / "docs/guides").ite
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def prose(path: Path) -> str:
@@ -53,6 +58,42 @@ def test_the_readme_is_read_in_five_minutes() -> None:
     outside = re.sub(r"(?m)^\|.*$", "", re.sub(r"(?ms)^```.*?^```$", "", text))
     outside = re.sub(r"\]\([^)]*\)", "]", outside)
     assert len(re.findall(r"(?<![\w-])\d+(?:[.,]\d+)*", outside)) <= 60
+
+
+def test_the_readmes_tables_are_those_of_the_results() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = {row[0]: row[1:] for row in map(cells, re.findall(r"(?m)^\|.*\|$", text))}
+    board = json.loads((RESULTS / "leaderboard_mnist.json").read_text("utf-8"))
+    found = {row["contender"]: row["levels"] for row in board["rows"]}
+    contenders = ("undefended", "adversarial", "traps", "luring-agreement")
+    attackers = {
+        "has a classifier of their own": "transfer",
+        "asks for answers, hears of rejections": "labels",
+        "sees outputs too": "scores",
+        "follows the gradient of what is served": "gradients",
+        "has all weights and the detector": "everything",
+    }
+    for attacker, level in attackers.items():
+        # Who has all weights of a model without a detector follows its gradient.
+        levels = [
+            found[one].get(level, found[one]["gradients"])["any"]["0.05"]["value"]
+            for one in contenders
+        ]
+        assert rows[attacker] == [f"{100 * value:.1f}" for value in levels]
+    for place, name in enumerate(("cifar10", "mnist")):
+        tables = json.loads((RESULTS / f"tables_{name}.json").read_text("utf-8"))
+        for row in tables["rows"]:
+            if row["variant"] != "paper":
+                continue
+            (told,) = (
+                shown[place]
+                for attacks, shown in rows.items()
+                if row["attack"] in re.findall(r"\w+", attacks)
+                and len(shown) == 2
+                and "," in shown[0]
+            )
+            rates = [f"{100 * one['overall']['value']:.1f}" for one in row["detection"]]
+            assert told == ", ".join(rates)
 
 
 def test_the_changelog_is_short() -> None:
