@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_traps._checks import Bounds, check_count, check_positive
@@ -108,11 +109,12 @@ class NonLocalMeans(Squeezer):
     """Replaces each pixel by a mean of those near it that lie in similar patches.
 
     The weight of a pixel is exp(-d / h^2), where d is the mean squared difference, in
-    grey levels of 255, between the patches around both, over all channels. The border
-    is mirrored without the outermost pixel. The weights are those of OpenCV's
-    `fastNlMeansDenoising`, which rounds to whole grey levels. The authors call
-    `fastNlMeansDenoisingColored`, which turns RGB into Lab and denoises lightness and
-    colours apart: here all is in RGB.
+    grey levels of 255, between the patches around both. The border is mirrored without
+    the outermost pixel. Images of three channels are RGB: lightness, and the two
+    colours together, are squeezed apart in CIE Lab, where L reaches from 0 to 255 and a
+    level of a and b is 1. It is what OpenCV's `fastNlMeansDenoising` and
+    `fastNlMeansDenoisingColored`, the authors' choice, compute but for their rounding
+    to whole grey levels, and to whole levels of Lab before and after.
 
     Args:
         search: Height and width of the square from which pixels are taken, odd.
@@ -144,6 +146,14 @@ class NonLocalMeans(Squeezer):
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the means."""
+        if images.shape[-1] != 3:
+            return self._squeezed(images)
+        lab = rgb_to_lab(images)
+        parts = [self._squeezed(part) for part in (lab[..., :1], lab[..., 1:])]
+        return tf.clip_by_value(lab_to_rgb(tf.concat(parts, axis=-1)), 0.0, 1.0)
+
+    def _squeezed(self, images: tf.Tensor) -> tf.Tensor:
+        """Takes the means over patches of all channels together."""
         margin = (self.reach() - 1,) * 2
         padded = tf.pad(images, ((0, 0), margin, margin, (0, 0)), "REFLECT")
         # Image by image: XLA compiles once for a batch of any size, and what one image
@@ -226,6 +236,44 @@ class NonLocalMeans(Squeezer):
         return there[k : k + inner[0], k : k + inner[1]] * weight, weight
 
 
+# Linear RGB to the tristimulus values of CIE 1931, that of white D65 being 1 each.
+_XYZ = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+)
+_XYZ /= _XYZ.sum(axis=1, keepdims=True)
+
+# Below, the cube root of CIE Lab is a line.
+_DARK, _SLOPE, _OFFSET = (6 / 29) ** 3, (29 / 6) ** 2 / 3, 4 / 29
+
+# Of L, a and b in levels, per 255 of these.
+_LEVELS = np.array([255 / 100, 1, 1]) / 255
+
+
+def rgb_to_lab(images: tf.Tensor) -> tf.Tensor:
+    """Returns CIE Lab in levels by 255; RGB is linear to it, as to OpenCV's filter."""
+    values = tf.tensordot(images, tf.constant(_XYZ.T, images.dtype), 1)
+    # A root has no finite slope at 0, which would spoil the gradient of the line.
+    roots = tf.maximum(values, _DARK) ** (1 / 3)
+    x, y, z = tf.unstack(
+        tf.where(values > _DARK, roots, _SLOPE * values + _OFFSET), axis=-1
+    )
+    lab = tf.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
+    return lab * tf.constant(_LEVELS, images.dtype)
+
+
+def lab_to_rgb(images: tf.Tensor) -> tf.Tensor:
+    """Does the reverse of `rgb_to_lab`."""
+    lightness, a, b = tf.unstack(images / tf.constant(_LEVELS, images.dtype), axis=-1)
+    y = (lightness + 16.0) / 116.0
+    roots = tf.stack([y + a / 500.0, y, y - b / 200.0], axis=-1)
+    values = tf.where(roots > 6 / 29, roots**3, (roots - _OFFSET) / _SLOPE)
+    return tf.tensordot(values, tf.constant(np.linalg.inv(_XYZ).T, images.dtype), 1)
+
+
 _KINDS: dict[str, type[Any]] = {
     "bit_depth": BitDepth,
     "median": Median,
@@ -245,9 +293,9 @@ class FeatureSqueezing(ClassifierDetector):
     probabilities of the image and of the squeezed image: from 0 to 2. Nothing is learnt
     but the threshold.
 
-    It follows the authors' code but for non-local means, see `NonLocalMeans`. An attack
-    that knows of the squeezers evades it (He et al., Adversarial Example Defenses:
-    Ensembles of Weak Defenses are not Strong, 2017).
+    It follows the authors' code; non-local means are not rounded, see `NonLocalMeans`.
+    An attack that knows of the squeezers evades it (He et al., Adversarial Example
+    Defenses: Ensembles of Weak Defenses are not Strong, 2017).
 
     Args:
         classifier: Called with `training=False`.

@@ -17,6 +17,7 @@ from keras_traps.detectors import (
     Squeezer,
     check_detector,
 )
+from keras_traps.detectors.feature_squeezing import lab_to_rgb, rgb_to_lab
 from keras_traps.models import mnist_cnn
 
 SQUEEZERS = (BitDepth(1), Median(2), NonLocalMeans(5, 3, 40.0))
@@ -75,8 +76,37 @@ def test_medians_are_those_of_scipy(size: int) -> None:
     np.testing.assert_array_equal(Median(size)(tf.constant(images)), expected)
 
 
+@pytest.mark.parametrize(
+    ("rgb", "lab"),
+    [
+        ((1, 1, 1), (100, 0, 0)),
+        ((0, 0, 0), (0, 0, 0)),
+        # As tables of colours have them: of these, linear and sRGB are the same.
+        ((1, 0, 0), (53.24, 80.09, 67.20)),
+        ((0, 1, 0), (87.74, -86.18, 83.18)),
+        ((0, 0, 1), (32.30, 79.19, -107.86)),
+        # Where the cube root is a line: L is 903.3 times the luminance.
+        ((0.005, 0.005, 0.005), (4.5165, 0, 0)),
+    ],
+)
+def test_colours_are_those_of_cie_lab(rgb: Any, lab: Any) -> None:
+    image = tf.constant(rgb, tf.float32, (1, 1, 1, 3))
+    found = rgb_to_lab(image).numpy().ravel() * 255 / [2.55, 1, 1]
+    np.testing.assert_allclose(found, lab, atol=0.01)
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        back = lab_to_rgb(rgb_to_lab(image))
+    np.testing.assert_allclose(back.numpy().ravel(), rgb, atol=2e-6)
+    slope = tape.batch_jacobian(back, image).numpy().reshape(3, 3)
+    np.testing.assert_allclose(slope, np.eye(3), atol=1e-4)
+
+
 def literal_means(image: Any, squeeze: NonLocalMeans) -> Any:
     """Non-local means as the formula says it, pixel by pixel."""
+    if image.shape[-1] == 3:
+        lab = rgb_to_lab(tf.constant(image)).numpy()
+        parts = [literal_means(one, squeeze) for one in (lab[..., :1], lab[..., 1:])]
+        return lab_to_rgb(tf.constant(np.concatenate(parts, axis=-1))).numpy()
     search, patch = squeeze.search // 2, squeeze.patch // 2
     margin = search + patch
     border = ((margin, margin), (margin, margin), (0, 0))
@@ -119,10 +149,10 @@ def test_non_local_means_are_those_of_the_formula(
 def test_non_local_means_leave_flat_images_and_change_noise() -> None:
     squeeze = NonLocalMeans(13, 3, 2.0)
     # Sums of halves are exact.
-    flat = np.full((2, 8, 8, 3), 0.5, np.float32)
+    flat = np.full((2, 8, 8, 1), 0.5, np.float32)
     np.testing.assert_array_equal(squeeze(tf.constant(flat)), flat)
     # Noise of a grey level is about as large as the strength: most of it goes.
-    noisy = flat + (noise(2, 8, 8, 3) - 0.5) / 128
+    noisy = flat + (noise(2, 8, 8, 1) - 0.5) / 128
     assert squeeze(tf.constant(noisy)).numpy().std() < 0.5 * noisy.std()
 
 
