@@ -74,7 +74,8 @@ class MagNet(ClassifierDetector):
             and p = 2, II without and p = 1. `"cifar10"`, for 32x32 ones of three: one
             without and p = 1, and T = 10 and 40. `"cpu"`, for any size: the first of
             these for one channel and even sizes, else the second, and 10 epochs in
-            place of 100 and 400. Defaults to `"cpu"`.
+            place of 100 and 400, which is too few for small changes to be seen.
+            Defaults to `"cpu"`.
 
     Raises:
         TypeError: If `classifier` is not a Keras model.
