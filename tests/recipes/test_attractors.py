@@ -243,7 +243,13 @@ def kill_once(command: list[str], signum: int, records: Path) -> tuple[int, str]
     before = len(list(records.rglob("*.npz")))
     told = records.with_suffix(".log")
     with told.open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        # Whoever runs the tests in the background has them ignore Ctrl-C.
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     while process.poll() is None and len(list(records.rglob("*.npz"))) == before:
         time.sleep(0.02)
     time.sleep(random.uniform(0, 0.3))
