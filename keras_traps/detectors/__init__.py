@@ -23,11 +23,8 @@ from keras_traps.detectors.taboo_trap import (
     TabooTrap,
     TabooTrapRecipe,
 )
-from keras_traps.detectors.trapdoor import (
-    TRAPDOOR_PRESETS,
-    Trapdoor,
-    TrapdoorRecipe,
-)
+from keras_traps.detectors.trapdoor import TRAPDOOR_PRESETS, Trapdoor
+from keras_traps.detectors.trapdoor_training import TrapdoorRecipe
 
 __all__ = [
     "LID",

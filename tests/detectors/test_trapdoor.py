@@ -16,7 +16,7 @@ from keras_traps.detectors import (
     TrapdoorRecipe,
     check_detector,
 )
-from keras_traps.detectors.trapdoor import _draw_trapdoors, _Injecting
+from keras_traps.detectors.trapdoor_training import Injecting, draw_trapdoors
 from keras_traps.models.inference import predict
 
 # Images of 8x8 are small, and few: half of a pixel is the trapdoor's.
@@ -137,7 +137,7 @@ def test_a_trapdoor_replaces_a_share_of_some_squares(digits_test: Dataset) -> No
     detector = Trapdoor(dense_classifier(), output="logits")
     recipe = dataclasses.replace(RECIPE, squares=2, pattern_per_label=2)
     draw = np.random.default_rng(0)
-    detector._trapdoors = _draw_trapdoors((8, 8, 1), 10, recipe, draw)
+    detector._trapdoors = draw_trapdoors((8, 8, 1), 10, recipe, draw)
     images = np.repeat(digits_test.images[:1], 4, axis=0)
     black, white = (
         detector.plant(np.full_like(images, shade), [3, 3, 4, 4]) for shade in (0, 1)
@@ -163,7 +163,7 @@ def test_a_trapdoor_replaces_a_share_of_some_squares(digits_test: Dataset) -> No
 def test_the_squares_are_alike_in_each_channel() -> None:
     recipe = TRAPDOOR_PRESETS["cifar10"]
     draw = np.random.default_rng(0)
-    masks, patterns = _draw_trapdoors((32, 32, 3), 10, recipe, draw)
+    masks, patterns = draw_trapdoors((32, 32, 3), 10, recipe, draw)
     assert masks.shape == patterns.shape == (10, 1, 32, 32, 3)
     assert set(np.unique(masks)) == {0, np.float32(0.1)}
     assert (masks > 0).sum(axis=(2, 3)).max() <= 7 * 9
@@ -182,7 +182,7 @@ def test_images_are_injected_with_the_asked_probability_and_any_goal() -> None:
     image = keras.Input((2, 2, 1))
     model = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(image)))
     recipe = dataclasses.replace(RECIPE, inject_ratio=0.3)
-    learner = _Injecting(model, masks, patterns, recipe)
+    learner = Injecting(model, masks, patterns, recipe)
     labels = tf.constant(np.arange(count) % 10)
     images, changed = learner.inject(tf.zeros((count, 2, 2, 1)), labels)
     marks = images.numpy()[:, 0, 0, 0].astype(int)
