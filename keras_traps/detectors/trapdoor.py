@@ -42,6 +42,7 @@ TRAPDOOR_PRESETS: dict[TrapdoorPreset, TrapdoorRecipe] = {
 }
 """The settings of the authors' code, and one to try it with."""
 
+_AT_ONCE = 4096
 _SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "cpu": None}
 
 
@@ -106,6 +107,7 @@ class Trapdoor(ClassifierDetector):
         self.layer = layer
         names = [] if layer is None else [layer]
         self._inner = inner_model(classifier, names, output=output, argument="layer")
+        self._layer = keras.Model(self._inner.inputs[0], self._inner.outputs[0])
         self._num_classes = int(self._inner.outputs[1].shape[1])
 
     @classmethod
@@ -182,8 +184,14 @@ class Trapdoor(ClassifierDetector):
         unit = in_standard_form(given, made.bounds)
         learn_trapdoors(model, unit, classes, trapdoors, recipe, draw, verbose)
         some = given[draw.permutation(len(given))[: recipe.signature_images]]
+        # All of them at once, with their trapdoors, might not fit into memory.
+        parts = np.array_split(some, math.ceil(len(some) / _AT_ONCE))
         means = [
-            made._mean(made.plant(some, np.full(len(some), k)))
+            np.average(
+                [made._mean(made.plant(part, np.full(len(part), k))) for part in parts],
+                axis=0,
+                weights=[len(part) for part in parts],
+            )
             for k in range(made._num_classes)
         ]
         return made._take(means, filter_ratio, seed)
@@ -289,14 +297,13 @@ class Trapdoor(ClassifierDetector):
 
     def _mean(self, images: FloatArray) -> FloatArray:
         """Returns the mean activation, `(neurons,)`."""
-        layer = keras.Model(self._inner.inputs[0], self._inner.outputs[0])
-        return predict(layer, images).reshape(len(images), -1).mean(axis=0)
+        return predict(self._layer, images).reshape(len(images), -1).mean(axis=0)
 
     def _take(self, means: list[FloatArray], filter_ratio: float, seed: int) -> Self:
         """Keeps signatures of a share of the neurons."""
         kept = max(1, int(filter_ratio * self._width))
         neurons = np.random.default_rng(seed).permutation(self._width)[:kept]
-        signatures = np.stack(means)[:, neurons]
+        signatures = np.stack(means)[:, neurons].astype(np.float32)
         norms = np.linalg.norm(signatures, axis=1, keepdims=True)
         # A signature of zeros is like nothing.
         signatures /= np.where(norms > 0, norms, 1)
