@@ -18,6 +18,7 @@ from keras_traps.attacks import (
     noise,
     optimization,
     score_based,
+    smoothed,
     spsa,
     square,
 )
@@ -61,6 +62,8 @@ _ATTACKS: dict[str, type[Attack]] = {
         gradient.DIM,
         gradient.MIMTI,
         gradient.DIMTI,
+        smoothed.TIPGD,
+        smoothed.EOTPGD,
         optimization.UCW2,
         noise.Noise,
         score_based.NES,

@@ -218,13 +218,12 @@ def _side(grey: FloatArray, step: float) -> FloatArray:
 class RebuiltAnalyzer(ScoreDetector):
     """The forensic analyzer as an attacker rebuilds it from what is extracted.
 
-    Its four statistics are those of `ForensicAnalyzer`, of the extracted correlations,
-    and of the lead of the model's largest output in the place of C's logits, which are
-    not seen. The model's slope is left out.
+    Its four statistics are those of `ForensicAnalyzer`, of the extracted correlations
+    and of the logits of another classifier in the place of C's, which are not seen.
 
     Args:
-        model: What is served.
         watermark: What `extract` found.
+        substitute: The attacker's own classifier of logits.
         images: `(images, ...)`: clean images of the attacker's, at least 20.
         fpr: The share of them that the defender may flag. Defaults to `0.05`.
 
@@ -234,13 +233,14 @@ class RebuiltAnalyzer(ScoreDetector):
 
     def __init__(
         self,
-        model: keras.Model,
         watermark: ExtractedWatermark,
+        substitute: keras.Model,
         images: npt.ArrayLike,
         *,
         fpr: float = 0.05,
     ) -> None:
-        self.model, self.watermark = model, watermark
+        check_classifier(substitute, "logits", name="substitute")
+        self.watermark, self.substitute = watermark, substitute
         given = check_images(images, watermark.shape, bounds=watermark.bounds)
         ask = tf.function(self._evidence, reduce_retracing=True, autograph=False)
         evidence = self._batched(ask, given)
@@ -273,12 +273,13 @@ class RebuiltAnalyzer(ScoreDetector):
         return self._batched(self._ask, given)
 
     def _evidence(self, images: tf.Tensor) -> tf.Tensor:
-        outputs = tf.stop_gradient(self.model(images, training=False))
-        correlations = self.watermark.tf_correlations(images)
-        return tf.stack([correlations, tf.cast(outputs, tf.float32)], axis=1)
+        logits = tf.cast(self.substitute(images, training=False), tf.float32)
+        return tf.stack([self.watermark.tf_correlations(images), logits], axis=1)
 
     @staticmethod
-    def _batched(ask: Callable[[tf.Tensor], tf.Tensor], images: FloatArray) -> FloatArray:
+    def _batched(
+        ask: Callable[[tf.Tensor], tf.Tensor], images: FloatArray
+    ) -> FloatArray:
         size = batch_size_for(images.shape[1:], most=1024)
         starts = range(0, len(images), size)
         return np.concatenate(

@@ -37,6 +37,8 @@ OURS: dict[str, Settings] = {
     "DIM": ITERATIVE,
     "MIM-TI": ITERATIVE,
     "DIM-TI": ITERATIVE,
+    "TI-PGD": ITERATIVE,
+    "EOT-PGD": {**ITERATIVE, "eot_iter": 2},
     "UCW2": _SEARCH,
     "Noise": {"eps": 0.3, "nb_restarts": 2},
     "NES": {"eps": 0.3, "nb_queries": 25, "nes_samples": 4},
