@@ -40,7 +40,7 @@ def board(defence: Defence, test: Dataset, workdir: Path) -> Leaderboard:
             "scores",
             detector=defence.main_analyzer,
             known=attractors.classifier_of(defence.trapped),
-            substitute=defence.classifier,
+            substitutes={"own": defence.classifier},
         ),
     ]
     return evaluate(
@@ -67,7 +67,7 @@ def test_each_attack_meets_each_contender_as_it_knows(found: Leaderboard) -> Non
         ("undefended", "RayS", "labels"),
         ("undefended", "Square", "scores"),
         ("traps", "PGD", "gradients"),
-        ("traps", "PGD", "transfer"),
+        ("traps", "PGD from own", "transfer"),
         ("traps", "RayS", "labels"),
         ("traps", "Square", "scores"),
         ("traps", "SelectivePGD", "everything"),
@@ -102,7 +102,7 @@ def test_what_answers_is_what_is_served_whatever_was_attacked(
     found: Leaderboard, digits_defence: Defence
 ) -> None:
     # C is fooled by what is made on C; M may answer otherwise, and is asked.
-    moved = found.frame[found.frame["subject"] == "traps.transfer"]
+    moved = found.frame[found.frame["subject"] == "traps.transfer-own"]
     beside = found.frame[
         (found.frame["subject"] == "undefended.blind")
         & (found.frame["attack"] == "PGD")
