@@ -67,6 +67,7 @@ _ATTACKS: dict[str, type[Attack]] = {
         optimization.UCW2,
         noise.Noise,
         score_based.NES,
+        score_based.AskingSPSA,
         square.Square,
         decision_based.RayS,
         decision_based.HopSkipJump,

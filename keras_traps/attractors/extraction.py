@@ -23,6 +23,7 @@ from keras_traps.models.inference import as_graph, batch_size_for
 from keras_traps.models.outputs import check_classifier
 from keras_traps.ops.codes import Layout
 from keras_traps.ops.columns import Order
+from keras_traps.ops.forensics import statistics
 
 # How many images are looked at in all: the images, each with other noise every time.
 _LOOKS = 64
@@ -219,7 +220,9 @@ class RebuiltAnalyzer(ScoreDetector):
     """The forensic analyzer as an attacker rebuilds it from what is extracted.
 
     Its four statistics are those of `ForensicAnalyzer`, of the extracted correlations
-    and of the logits of another classifier in the place of C's, which are not seen.
+    and of the logits of another classifier in the place of C's, which are not seen. The
+    correlations are as good as known: the three of them count for less, by as much as
+    lets them come within one standard deviation of their limits.
 
     Args:
         watermark: What `extract` found.
@@ -257,7 +260,10 @@ class RebuiltAnalyzer(ScoreDetector):
         Returns:
             `(batch,)`, float32, in standard deviations of clean images.
         """
-        return self.thresholds.tf_score(self._evidence(images))
+        correlations, logits = tf.unstack(self._evidence(images), axis=1)
+        limits, room = self.thresholds, self.thresholds.score - 1.0
+        found = (statistics(correlations, logits) - limits.centre) / limits.scale
+        return tf.reduce_max(found - [room, room, room, 0.0], axis=-1)
 
     def score(self, images: npt.ArrayLike) -> FloatArray:
         """Returns how adversarial each image would be held.

@@ -42,6 +42,7 @@ OURS: dict[str, Settings] = {
     "UCW2": _SEARCH,
     "Noise": {"eps": 0.3, "nb_restarts": 2},
     "NES": {"eps": 0.3, "nb_queries": 25, "nes_samples": 4},
+    "SPSA-Q": {"eps": 0.3, "nb_queries": 25, "spsa_samples": 4},
     "Square": {"eps": 0.3, "nb_queries": 25},
     "RayS": {"eps": 0.3, "nb_queries": 25},
     "HopSkipJump": {"nb_queries": 60},

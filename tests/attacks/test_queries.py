@@ -31,7 +31,7 @@ LABELS_ONLY = [name for name in ASKING if name in ("RayS", "HopSkipJump")]
 
 
 def test_none_is_left_out() -> None:
-    assert ASKING == ["NES", "Square", "RayS", "HopSkipJump"]
+    assert ASKING == ["NES", "SPSA-Q", "Square", "RayS", "HopSkipJump"]
     assert set(ASKING) < set(names())
 
 
