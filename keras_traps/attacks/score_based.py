@@ -45,7 +45,8 @@ class EstimateAttack(LinfAttack, SearchAttack, abc.ABC):
         while True:
             ways = self._ways(draw, clean.shape)
             steps, half = self._reach * ways, len(ways)
-            leads = yield np.concatenate([image + steps, image - steps])
+            # A service takes no other pixels.
+            leads = yield np.concatenate([image + steps, image - steps]).clip(0, 1)
             slope = np.tensordot(leads[:half] - leads[half:], ways, 1)
             moved = image + climb(slope)
             image = clean + np.clip(moved - clean, -self.eps, self.eps)

@@ -46,7 +46,7 @@ class ExtractedWatermark:
         bits: `(num_classes, pixels)`, uint8: the messages.
         weights: `(pixels,)`, float32: weights of the pixels, with a mean of 1.
         confidence: `(pixels,)`, float32: the share of gradients that had the sign which
-            steps and bits say; near 0.5 where there is no watermark.
+            steps and bits say, from 0.5.
     """
 
     shape: tuple[int, ...]
@@ -108,7 +108,8 @@ def extract(
         seed: Seed of the noise. Defaults to `0`.
 
     Returns:
-        The watermark; of a model without one, something of low confidence.
+        The watermark. A slope that does not change with a few grey levels, as that of a
+        model without one, looks like the largest step.
 
     Raises:
         TypeError: If `model` is not a Keras model.

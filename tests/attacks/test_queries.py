@@ -68,6 +68,14 @@ def ask(name: str, images: Any, labels: Any, **settings: Any) -> AttackResult:
     return made(counting(), images, labels, output="scores")
 
 
+@pytest.mark.parametrize("name", ASKING)
+def test_it_asks_about_no_pixel_out_of_range(name: str) -> None:
+    images = np.round(some_images(6))
+    ask(name, images, [0] * 6)
+    shown = np.concatenate(Counts.shown)
+    assert (shown.min(), shown.max()) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize("nb_queries", [1, 2, 7, 90])
 @pytest.mark.parametrize("name", ASKING)
 def test_its_iterations_are_the_images_that_the_model_was_asked_about(
