@@ -208,6 +208,7 @@ RANDOM = [
     *("NES", "Square", "HopSkipJump", "APGD", "APGD-T"),
     *("SelectivePGD", "OrthogonalPGD", "LagrangianPGD"),
     *("cleverhans/PGD", "cleverhans/Madry", "cleverhans/SPSA"),
+    *("TI-PGD", "EOT-PGD", "SPSA-Q"),
 ]
 
 

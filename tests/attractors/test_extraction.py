@@ -19,6 +19,7 @@ from keras_traps.datasets import Dataset
 from keras_traps.detectors import check_detector
 from keras_traps.evaluation.subjects import Defence
 from keras_traps.models.inference import predict
+from keras_traps.ops.codes import MessageKind
 from tests.attractors.conftest import least_squares_classifier
 
 
@@ -26,7 +27,7 @@ from tests.attractors.conftest import least_squares_classifier
 @pytest.mark.parametrize("messages", ["balanced", "random"])
 def test_a_few_gradients_tell_the_whole_watermark(
     high: float,
-    messages: str,
+    messages: MessageKind,
     classifier: keras.Model,
     calibration: Calibration,
     digits_test: Dataset,
