@@ -50,8 +50,8 @@ Level = Literal["transfer", "labels", "scores", "gradients", "everything"]
 """What an attacker has, the least first.
 
 A classifier of their own; the class that is answered, and whether an image is refused;
-the model's outputs too; its gradient, unaware of any detector; or all: the weights of
-what answers, and the detector's.
+the model's outputs too; its gradient, and what can be rebuilt from that; or all: the
+weights of what answers, and the detector's.
 """
 
 LEVELS: tuple[Level, ...] = get_args(Level)
