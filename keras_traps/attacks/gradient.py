@@ -175,61 +175,48 @@ class _Steps(NamedTuple):
         self, rows: _Rows, step: tf.Tensor, settings: LoopSettings
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns where to go, and the answers at the images."""
-        draws = (
-            rows.draws[:, step] if self.recipe.averaged or self.recipe.look else None
-        )
-        if self.recipe.averaged:
-            gradient = self.average(rows, draws, settings)
-            logits = tf.zeros((tf.shape(gradient)[0], 0))
-        else:
-            gradient, logits = self.slope(rows, rows.images, draws, settings)
+        measure = self.average if self.recipe.averaged else self.slope
+        gradient, logits = measure(rows, step, settings)
         if self.recipe.transform_gradient is not None:
             gradient = self.recipe.transform_gradient(gradient, settings.kernel)
         return gradient, logits
 
     def slope(
-        self,
-        rows: _Rows,
-        images: tf.Tensor,
-        draws: tf.Tensor | None,
-        settings: LoopSettings,
+        self, rows: _Rows, step: tf.Tensor, settings: LoopSettings
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the gradient and the answers at some images of the rows."""
+        """Returns the gradient as it is, and the answers."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            shown = images
+            tape.watch(rows.images)
+            shown = rows.images
             if self.recipe.look is not None:
-                shown = self.recipe.look(shown, draws)
+                shown = self.recipe.look(shown, rows.draws[:, step])
             logits = self.infer(watch(shown, rows.ids))
             lead = rivals_lead(logits, rows.labels, self.loss)
             gain = tf.where(settings.targeted, -lead, lead)
-        return tape.gradient(gain, images), logits
+        return tape.gradient(gain, rows.images), logits
 
     def average(
-        self, rows: _Rows, seeds: tf.Tensor, settings: LoopSettings
-    ) -> tf.Tensor:
-        """Returns the mean gradient at the images with Gaussian noise, in [0, 1]."""
+        self, rows: _Rows, step: tf.Tensor, settings: LoopSettings
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the mean gradient with noise, in [0, 1], and nothing of answers."""
         shape = rows.images.shape[1:]
-        kind = tf.TensorSpec(shape, tf.float32)
 
         def look(number: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            noise = tf.map_fn(
-                lambda seed: tf.random.stateless_normal(
-                    shape, tf.stack([seed, number]), alg="philox"
-                ),
-                seeds,
-                fn_output_signature=kind,
-            )
-            images = rows.images + settings.sigma * noise
-            images = tf.clip_by_value(images, 0.0, 1.0)
-            return number + 1, total + self.slope(rows, images, None, settings)[0]
+            def draw(seed: tf.Tensor) -> tf.Tensor:
+                return tf.random.stateless_normal(shape, [seed, number], alg="philox")
+
+            drawn = tf.TensorSpec(shape, tf.float32)
+            noise = tf.map_fn(draw, rows.draws[:, step], fn_output_signature=drawn)
+            noisy = tf.clip_by_value(rows.images + settings.sigma * noise, 0.0, 1.0)
+            there = rows._replace(images=noisy)
+            return number + 1, total + self.slope(there, step, settings)[0]
 
         _, total = tf.while_loop(
             lambda number, _: number < settings.eot_iter,
             look,
             (tf.constant(0), tf.zeros_like(rows.images)),
         )
-        return total / tf.cast(settings.eot_iter, tf.float32)
+        return total / tf.cast(settings.eot_iter, tf.float32), tf.zeros((0, 0))
 
     def move(self, rows: _Rows, gradient: tf.Tensor, settings: LoopSettings) -> _Rows:
         """Returns the rows with their images one step further."""
