@@ -26,9 +26,14 @@ from keras_traps.commands import command_line
 from keras_traps.commands.command_line import CommandLineError, Flags, number
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_traps.datasets import Dataset
+    from keras_traps.detectors import Detector
     from keras_traps.evaluation.leaderboard import Contender
 
+# Of how many of their own images attackers extract a watermark, and set thresholds.
+_EXTRACTED_FROM, _CLEAN = 10, 500
 _KINDS = ("plain", "traps", "luring")
 
 
@@ -56,6 +61,13 @@ def _contender(text: str) -> _Named:
     return _Named(name, kind, found[0], found[1] if found[1:] else None)
 
 
+def _substitute(text: str) -> tuple[str, Path]:
+    name, colon, path = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"expected NAME:PATH, not {text}")
+    return name, command_line.file(path)
+
+
 def _parser() -> command_line.Parser:
     parser = command_line.Parser(__doc__, prog="robustness.py")
     about = "Attacks several contenders by all that attackers may know."
@@ -70,8 +82,13 @@ def _parser() -> command_line.Parser:
     board.add_argument(
         "--contender", action="append", type=_contender, required=True, help=about
     )
-    about = "A classifier of logits that an attacker has who has nothing else."
-    board.flag("substitute", about, command_line.file)
+    about = (
+        "NAME:PATH of a classifier of logits, all that some attackers have; "
+        "may be given several times. Who extracts the traps' watermark has the first."
+    )
+    board.add_argument(
+        "--substitute", action="append", type=_substitute, default=[], help=about
+    )
     about = "The L-infinity radii, as shares of the range of a pixel."
     radius = number(above=0.0, below=1.0)
     board.flag("eps", about, radius, several=True, required=True)
@@ -182,9 +199,10 @@ def _contenders(
     from keras_traps.luring.training import join
     from keras_traps.ops import Key
 
-    others = None
-    if arguments.substitute is not None:
-        others = load_classifier(arguments.substitute, arguments.dataset)
+    others = {
+        name: load_classifier(path, arguments.dataset)
+        for name, path in arguments.substitute
+    }
     for name, kind, path, calibration in arguments.contender:
         if kind == "luring":
             target = load_model(path / "target.keras", "--contender")
@@ -193,14 +211,14 @@ def _contenders(
             for fpr in arguments.fpr:
                 agree.fit_threshold(held.images, fpr)
             both = functools.partial(
-                Contender, model=lured, answers=target, substitute=others
+                Contender, model=lured, answers=target, substitutes=others
             )
             yield both(f"{name}-target")
             yield both(f"{name}-agreement", detector=agree)
             continue
         classifier = load_classifier(path, arguments.dataset)
         if kind == "plain":
-            yield Contender(name, classifier, substitute=others)
+            yield Contender(name, classifier, substitutes=others)
             continue
         key = Key.from_seed(arguments.public_key)
         with command_line.refusing():
@@ -217,8 +235,25 @@ def _contenders(
             "scores",
             detector=AtRates(analyzer, held.images, arguments.fpr),
             known=attractors.classifier_of(trapped),
-            substitute=others,
+            substitutes=others,
+            rebuilt=_rebuilt(trapped, next(iter(others.values()), None), train),
         )
+
+
+def _rebuilt(
+    trapped: "keras.Model", substitute: "keras.Model | None", train: "Dataset"
+) -> "tuple[keras.Model, Detector] | None":
+    """Returns what gradients and a classifier of one's own make of traps."""
+    from keras_traps import attractors
+
+    if substitute is None:
+        return None
+    watermark = attractors.extract(trapped, train.images[:_EXTRACTED_FROM])
+    clean = train.images[:_CLEAN]
+    return (
+        attractors.with_slope_of(trapped, substitute),
+        attractors.RebuiltAnalyzer(watermark, substitute, clean),
+    )
 
 
 def worst_case(arguments: Flags) -> None:

@@ -12,11 +12,16 @@ Example:
     python recipes/train.py --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --adversarial_eps=0.3 --epochs=2 --falling \
         --learning_rate=0.01 --output=runs/mnist_adversarial.keras
+
+    # Learns what another model answers, as one does who may only ask it:
+    python recipes/train.py --dataset=mnist --data_dir=data --epochs=4 \
+        --answers_of=runs/trapped.keras --output=runs/mnist_substitute.keras
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +40,8 @@ from keras_traps.commands.command_line import (
 
 if TYPE_CHECKING:
     import keras
+
+    from keras_traps.datasets import Dataset
 
 _BUILDERS = {
     "digits": "digits_cnn",
@@ -73,6 +80,11 @@ def _parser() -> command_line.Parser:
     parser.switch("falling", "Let the learning rate fall to 0 along half a cosine.")
     about = "A classifier to go on from: a .keras file, or a DEEPSEC .npz state dict."
     parser.flag("model", about, command_line.file)
+    about = (
+        "A model whose answers to the training images take the place of their labels: "
+        "a .keras file, such as one of a trapped model, or a DEEPSEC .npz."
+    )
+    parser.flag("answers_of", about, command_line.file)
     about = (
         "The standard deviation of the Gaussian noise on training images, on the pixel "
         "scale [0, 1]; 0 adds none."
@@ -142,6 +154,8 @@ def main(argv: Sequence[str]) -> None:
             with refusing():
                 check_data(model, test, name="--model")
         augment = _augmentation(arguments)
+    if arguments.answers_of is not None:
+        train = _answered(train, arguments)
     with refusing():
         models.train(
             model,
@@ -159,6 +173,22 @@ def main(argv: Sequence[str]) -> None:
     if output is not None and is_chief(strategy):
         save_model(model, output)
         print(f"Saved to {output}")
+
+
+def _answered(data: Dataset, arguments: Flags) -> Dataset:
+    """Returns images with the classes that `--answers_of` says they are of."""
+    from keras_traps.commands import trapping
+    from keras_traps.models.forms import check_data, class_answers, find_bounds
+
+    asked = trapping.load_classifier(arguments.answers_of, arguments.dataset)
+    with refusing():
+        check_data(asked, data, name="--answers_of")
+        # The largest output is the answer, whatever they are.
+        answers = class_answers(asked, data.images, "scores", find_bounds(asked))
+    labels = answers.argmax(axis=1)
+    same = (labels == data.labels).mean()
+    print(f"{arguments.answers_of} answers with the label on {same:.2%} of the images")
+    return dataclasses.replace(data, labels=labels)
 
 
 def _augmentation(arguments: Flags) -> keras.Layer | None:

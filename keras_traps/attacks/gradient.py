@@ -63,6 +63,7 @@ class Recipe:
     transform_gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     infer: Callable[[keras.Model], Logits] = inference_function
     abort_early: bool = False
+    averaged: bool = False  # over noise on the images; then nothing stops early
 
 
 class LoopSettings(NamedTuple):
@@ -74,11 +75,12 @@ class LoopSettings(NamedTuple):
     targeted: Any
     decay_factor: Any = 1.0  # how much of the earlier gradients' sum stays
     kernel: Any = (1.0,)  # (length,), for a recipe that transforms gradients
+    sigma: Any = 0.0  # of the noise, and how often it is drawn, for one that averages
+    eot_iter: Any = 1
 
 
-_DTYPES = LoopSettings(
-    tf.float32, tf.float32, tf.int32, tf.bool, tf.float32, tf.float32
-)
+_FLOAT, _INT = tf.float32, tf.int32
+_DTYPES = LoopSettings(_FLOAT, _FLOAT, _INT, tf.bool, _FLOAT, _FLOAT, _FLOAT, _INT)
 
 
 class GradientAttack(LinfAttack, abc.ABC):
@@ -96,7 +98,7 @@ class GradientAttack(LinfAttack, abc.ABC):
         return batch.images
 
     def _draws(self, batch: Batch) -> npt.NDArray[np.int32]:
-        """Returns `(batch, nb_iter)`: what `look` is given at each step."""
+        """Returns `(batch, nb_iter)`: what `look` is given, or noise is drawn from."""
         return np.zeros((len(batch.ids), 0), np.int32)
 
     def perturb(self, batch: Batch) -> Perturbed:
@@ -173,6 +175,16 @@ class _Steps(NamedTuple):
         self, rows: _Rows, step: tf.Tensor, settings: LoopSettings
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns where to go, and the answers at the images."""
+        measure = self.average if self.recipe.averaged else self.slope
+        gradient, logits = measure(rows, step, settings)
+        if self.recipe.transform_gradient is not None:
+            gradient = self.recipe.transform_gradient(gradient, settings.kernel)
+        return gradient, logits
+
+    def slope(
+        self, rows: _Rows, step: tf.Tensor, settings: LoopSettings
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the gradient as it is, and the answers."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(rows.images)
             shown = rows.images
@@ -181,10 +193,30 @@ class _Steps(NamedTuple):
             logits = self.infer(watch(shown, rows.ids))
             lead = rivals_lead(logits, rows.labels, self.loss)
             gain = tf.where(settings.targeted, -lead, lead)
-        gradient = tape.gradient(gain, rows.images)
-        if self.recipe.transform_gradient is not None:
-            gradient = self.recipe.transform_gradient(gradient, settings.kernel)
-        return gradient, logits
+        return tape.gradient(gain, rows.images), logits
+
+    def average(
+        self, rows: _Rows, step: tf.Tensor, settings: LoopSettings
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the mean gradient with noise, in [0, 1], and nothing of answers."""
+        shape = rows.images.shape[1:]
+
+        def look(number: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            def draw(seed: tf.Tensor) -> tf.Tensor:
+                return tf.random.stateless_normal(shape, [seed, number], alg="philox")
+
+            drawn = tf.TensorSpec(shape, tf.float32)
+            noise = tf.map_fn(draw, rows.draws[:, step], fn_output_signature=drawn)
+            noisy = tf.clip_by_value(rows.images + settings.sigma * noise, 0.0, 1.0)
+            there = rows._replace(images=noisy)
+            return number + 1, total + self.slope(there, step, settings)[0]
+
+        _, total = tf.while_loop(
+            lambda number, _: number < settings.eot_iter,
+            look,
+            (tf.constant(0), tf.zeros_like(rows.images)),
+        )
+        return total / tf.cast(settings.eot_iter, tf.float32), tf.zeros((0, 0))
 
     def move(self, rows: _Rows, gradient: tf.Tensor, settings: LoopSettings) -> _Rows:
         """Returns the rows with their images one step further."""
@@ -385,10 +417,10 @@ class MIMTI(MIM):
     needs_channels_last = True
 
     def _recipe(self) -> Recipe:
-        return dataclasses.replace(super()._recipe(), transform_gradient=_smooth)
+        return dataclasses.replace(super()._recipe(), transform_gradient=smooth)
 
     def _loop_settings(self) -> LoopSettings:
-        kernel = _gaussian_kernel(self.kernlen, self.nsig)
+        kernel = gaussian_kernel(self.kernlen, self.nsig)
         return super()._loop_settings()._replace(kernel=kernel)
 
 
@@ -450,7 +482,7 @@ def _selections(size: int, variants: list[tuple[int, ...]]) -> FloatArray:
     return matrices
 
 
-def _smooth(gradients: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def smooth(gradients: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Convolves along height, then along width; beyond the edges there are zeros."""
     filters = tf.tile(kernel[:, None, None, None], (1, 1, gradients.shape[-1], 1))
     strides = (1, 1, 1, 1)
@@ -459,7 +491,7 @@ def _smooth(gradients: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.nn.depthwise_conv2d(down, across, strides, "SAME")
 
 
-def _gaussian_kernel(kernlen: int, nsig: float) -> FloatArray:
+def gaussian_kernel(kernlen: int, nsig: float) -> FloatArray:
     """Returns the kernel along one axis, with sum 1.
 
     That of the authors' code is its outer product with itself.

@@ -330,6 +330,7 @@ class Stream(enum.IntEnum):
     NOISE = 6
     CLEVERHANS = 7
     QUERIES = 8
+    EOT_SEEDS = 9
 
 
 def generators(ids: IntArray, seed: int, stream: Stream) -> list[np.random.Generator]:

@@ -136,6 +136,7 @@ def leaderboard(eps: float) -> Settings:
         "Noise": free["Noise"],
         "RayS": free["RayS"],
         "Square": free["Square"],
+        "SPSA-Q": {"eps": eps},
         "PGD": {"eps": eps, "eps_iter": eps / 10, "nb_iter": 40},
         **{name: _autoattack(eps)[name] for name in ("APGD", "APGD-T", "FAB")},
         **adaptive,

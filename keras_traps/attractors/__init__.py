@@ -1,6 +1,12 @@
 """Attractors: a watermark decoder beside a classifier, and its forensic analyzer."""
 
 from keras_traps.attractors.calibration import Calibration, calibrate
+from keras_traps.attractors.extraction import (
+    ExtractedWatermark,
+    RebuiltAnalyzer,
+    extract,
+    with_slope_of,
+)
 from keras_traps.attractors.forensics import ForensicAnalyzer, Verdict
 from keras_traps.attractors.injection import (
     TrapSettings,
@@ -17,15 +23,19 @@ from keras_traps.ops.forensics import CONDITIONS
 __all__ = [
     "CONDITIONS",
     "Calibration",
+    "ExtractedWatermark",
     "ForensicAnalyzer",
     "Key",
+    "RebuiltAnalyzer",
     "Thresholds",
     "TrapSettings",
     "Verdict",
     "calibrate",
     "classifier_of",
     "decoder_of",
+    "extract",
     "inject",
     "integrate",
     "raw_sum",
+    "with_slope_of",
 ]

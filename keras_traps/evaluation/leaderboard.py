@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from keras_traps._checks import (
 from keras_traps.attacks import Attack
 from keras_traps.detectors import Detector
 from keras_traps.evaluation.metrics import fprs_of, make_frame, rate_of
-from keras_traps.evaluation.records import RecordStore
+from keras_traps.evaluation.records import RecordStore, Run
 from keras_traps.evaluation.runner import EngineName, attack_all
 from keras_traps.evaluation.subjects import (
     Clean,
@@ -50,8 +50,8 @@ Level = Literal["transfer", "labels", "scores", "gradients", "everything"]
 """What an attacker has, the least first.
 
 A classifier of their own; the class that is answered, and whether an image is refused;
-the model's outputs too; its gradient, unaware of any detector; or all: the weights of
-what answers, and the detector's.
+the model's outputs too; its gradient, and what can be rebuilt from that; or all: the
+weights of what answers, and the detector's.
 """
 
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -80,7 +80,11 @@ class Contender:
         known: A classifier of logits that those follow who know everything, such as
             `keras_traps.attractors.classifier_of(trapped)`. Defaults to `None`:
             `answers`, else `model`.
-        substitute: A classifier of logits of an attacker who has nothing else.
+        substitutes: Classifiers of logits of attackers who have nothing else, by name.
+            Defaults to none: nobody tries it.
+        rebuilt: What an attacker makes of the model's gradient who knows how it is
+            defended, such as `keras_traps.attractors.with_slope_of` and
+            `RebuiltAnalyzer`: a model of logits, and a detector with a `tf_score`.
             Defaults to `None`: nobody tries it.
     """
 
@@ -91,7 +95,8 @@ class Contender:
     detector: Detector | None = None
     answers: keras.Model | None = None
     known: keras.Model | None = None
-    substitute: keras.Model | None = None
+    substitutes: Mapping[str, keras.Model] = dataclasses.field(default_factory=dict)
+    rebuilt: tuple[keras.Model, Detector] | None = None
 
     @functools.cached_property
     def _range(self) -> Bounds:
@@ -109,44 +114,74 @@ class Contender:
             return None
         return self.detector.score(for_model(self.model, images, self._range))
 
-    def _subjects(self, examples: Examples) -> Iterator[tuple[Level | None, Subject]]:
-        """Makes what is attacked, by level; `None`: by what each attack knows."""
+    def _views(self) -> Iterator[_View]:
+        """Lists what attackers of each level attack."""
+        served, watching = self.answers or self.model, self.detector
+        own, known = (self.model, self.output), self.known or served
+        yield _View("blind", *own)
+        yield _View("told", *own, told=watching)
+        output = self.output if known is self.model else "logits"
+        yield _View("known", known, output, told=watching, level="everything")
+        for name, substitute in self.substitutes.items():
+            view = _View("transfer", substitute, level="transfer")
+            yield view._replace(label=f"{{}} from {name}", place=f"transfer-{name}")
+        if self.rebuilt is not None:
+            model, detector = self.rebuilt
+            view = _View("rebuilt", model, told=detector, level="gradients")
+            yield view._replace(label="extraction, {}")
+
+    def _subject(self, view: _View, examples: Examples) -> Subject:
+        """Makes what is attacked; what is served answers."""
         served = self.answers or self.model
         output = self.output if self.answers is None else "logits"
-        asked = {"answer": functools.partial(classes_of, served, output=output)}
-        known = self.known or served
-        judge = None if self.detector is None else Scored(self.detector)
-        told = {} if self.detector is None else told_facts(self.detector)
-        models: dict[str, tuple[Level | None, keras.Model | None, AttackedOutput]] = {
-            "blind": (None, self.model, self.output),
-            "told": (None, self.model, self.output),
-            "known": ("everything", known, output if known is served else "logits"),
-            "transfer": ("transfer", self.substitute, "logits"),
+        facts: dict[str, Any] = {
+            name: [weights_sha256(one), architecture_sha256(one)]
+            for name, one in (("attacked", view.model), ("served", served))
         }
-        for view, (level, model, outputs) in models.items():
-            if model is None:
-                continue
-            knows = view in ("told", "known") and self.detector is not None
-            facts = {
-                name: [weights_sha256(one), architecture_sha256(one)]
-                for name, one in (("attacked", model), ("served", served))
-            }
-            yield (
-                level,
-                Subject(
-                    f"{self.name}.{view}",
-                    model,
-                    examples,
-                    outputs,
-                    self._range,
-                    asked=asked,
-                    detector=judge,
-                    told=self.detector if knows else None,
-                    about={"contender": self.name, "view": view},
-                    facts=facts | told,
-                    kept=0,
-                ),
-            )
+        if (told := view.told or self.detector) is not None:
+            facts |= told_facts(told)
+        return Subject(
+            f"{self.name}.{view.place or view.kind}",
+            view.model,
+            examples,
+            view.output,
+            self._range,
+            asked={"answer": functools.partial(classes_of, served, output=output)},
+            detector=None if self.detector is None else Scored(self.detector),
+            told=view.told,
+            about={"contender": self.name, "view": view.kind},
+            facts=facts,
+            kept=0,
+        )
+
+    def _meets(self, attack: Attack, view: _View, subject: Subject) -> bool:
+        """Says whether an attack has a use for a view."""
+        if not subject.follows(attack):
+            return False
+        asks = attack.knowledge in ("labels", "scores")
+        match view.kind:
+            case "blind":
+                # Those that ask hear of rejections.
+                return not (asks and self.detector and attack.takes_detector)
+            case "told":
+                return asks and self.detector is not None
+            case "known":
+                # Without any of these it is what all attackers see.
+                more = self.detector, self.known, self.answers
+                return not asks and any(one is not None for one in more)
+        return not asks
+
+
+class _View(NamedTuple):
+    """What some attackers see of a contender."""
+
+    kind: Literal["blind", "told", "known", "transfer", "rebuilt"]
+    model: keras.Model
+    output: AttackedOutput = "logits"
+    told: Detector | None = None
+    level: Level | None = None  # `None`: by what each attack knows
+    label: str = "{}"  # what an attack is called here
+    place: str = ""  # where its records are, if not at its kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,7 +232,8 @@ def evaluate(
     told of rejections; those that follow a gradient follow the model's, and the
     substitute's; those that evade a detector follow what answers and the detector.
     Where there is no detector, but something else that answers or is known, those that
-    follow a gradient follow that too. What counts is what answers to the image that is
+    follow a gradient follow that too. What an attacker has rebuilt counts as knowledge
+    of gradients. What counts is what answers to the image that is
     made, and whether it is flagged. The examples are the first images that all
     contenders are right on.
 
@@ -225,19 +261,8 @@ def evaluate(
             all, or the records in `workdir` are of other images or settings.
         OSError: If nothing can be written there.
     """
-    check_distinct("contenders", [contender.name for contender in contenders])
-    if not contenders or not attacks:
-        raise ValueError(
-            "Invalid value for argument `contenders`. Expected at least one, and an "
-            f"attack. Received: {len(contenders)} and {len(attacks)}"
-        )
     limits = limits or {}
-    known = {attack.name for attack in attacks}
-    if unknown := [name for name in limits if name not in known]:
-        raise ValueError(
-            f"Invalid value for argument `limits`. Expected of {', '.join(known)}. "
-            f"Received: {', '.join(unknown)}"
-        )
+    _check(contenders, attacks, limits)
     shape = contenders[0].model.input_shape[1:]
     clean = check_images(images, shape, bounds=UNIT)
     classes = len(contenders[0]._outputs(clean[:1])[0])
@@ -257,58 +282,32 @@ def evaluate(
     }
     if background is not None:
         settings["background"] = array_sha256(background)
-    store = RecordStore(workdir, settings, resume=True)
-    views = []
-    for contender in contenders:
-        for level, subject in contender._subjects(examples):
-            chosen = [one for one in attacks if _meets(one, subject, contender)]
-            if not chosen:
-                continue
-            names = {one.name for one in chosen}
-            found = attack_all(
-                [subject],
-                chosen,
-                store,
-                background=background,
-                seed=seed,
-                chunk_size=chunk_size,
-                limits={name: limits[name] for name in names & {*limits}},
-                engine=engine,
-                provenance=provenance,
-            )
-            part = make_frame(found, store, subject.detector)
-            part["level"] = part["knowledge"] if level is None else level
-            views.append(part)
-    if not views:
+    run = functools.partial(
+        attack_all,
+        store=RecordStore(workdir, settings, resume=True),
+        background=background,
+        seed=seed,
+        chunk_size=chunk_size,
+        engine=engine,
+        provenance=provenance,
+    )
+    parts = [
+        part
+        for contender in contenders
+        for part in _attacked(contender, attacks, examples, limits, run)
+    ]
+    if not parts:
         raise ValueError(
             "Invalid value for argument `attacks`. Expected one that a contender can "
-            f"meet; some need a detector. Received: {', '.join(sorted(known))}"
+            "meet; some need a detector. Received: "
+            f"{', '.join(sorted({attack.name for attack in attacks}))}"
         )
-    frame = pd.concat(views, ignore_index=True)
-    for name in (one for one in frame.columns if one.startswith("through_")):
-        # Of contenders that nothing watches, all that is wrong gets through.
-        frame[name] = frame[name].where(frame[name].notna(), frame["misclassified"])
-        frame[name] = frame[name].astype(bool)
     scores = {c.name: s for c in contenders if (s := c._scores(clean)) is not None}
-    frame["through_half"] = frame["misclassified"]
-    for name, own in scores.items():
-        watched = frame["contender"] == name
-        if watched.any():
-            above = frame["score"] > np.quantile(own, _HALF)
-            frame["through_half"] &= ~(watched & above)
-    parts = {c.name: frame[frame["contender"] == c.name] for c in contenders}
+    frame = _passing(pd.concat(parts, ignore_index=True), scores)
     right = [rate_of(answers.argmax(axis=1) == true) for answers in outputs]
     return Leaderboard(
         rows=[
-            {
-                "contender": contender.name,
-                "accuracy": accuracy,
-                "false_positives": _false_positives(
-                    contender.detector, scores.get(contender.name)
-                ),
-                "levels": _levels(parts[contender.name], accuracy),
-                "flags": find_flags(parts[contender.name]),
-            }
+            _row(contender, frame, accuracy, scores.get(contender.name))
             for contender, accuracy in zip(contenders, right, strict=True)
         ],
         attacks=_attacks(frame),
@@ -321,6 +320,84 @@ def evaluate(
             "models": {c.name: weights_sha256(c.model) for c in contenders},
         },
     )
+
+
+def _check(
+    contenders: Sequence[Contender],
+    attacks: Sequence[Attack],
+    limits: Mapping[str, int],
+) -> None:
+    """Refuses what cannot be evaluated."""
+    check_distinct("contenders", [contender.name for contender in contenders])
+    if not contenders or not attacks:
+        raise ValueError(
+            "Invalid value for argument `contenders`. Expected at least one, and an "
+            f"attack. Received: {len(contenders)} and {len(attacks)}"
+        )
+    known = {attack.name for attack in attacks}
+    if unknown := [name for name in limits if name not in known]:
+        raise ValueError(
+            f"Invalid value for argument `limits`. Expected of {', '.join(known)}. "
+            f"Received: {', '.join(unknown)}"
+        )
+
+
+def _attacked(
+    contender: Contender,
+    attacks: Sequence[Attack],
+    examples: Examples,
+    limits: Mapping[str, int],
+    run: functools.partial[Iterator[Run]],
+) -> Iterator[pd.DataFrame]:
+    """Attacks one contender; for each view a part of the frame."""
+    for view in contender._views():
+        subject = contender._subject(view, examples)
+        chosen = [one for one in attacks if contender._meets(one, view, subject)]
+        if not chosen:
+            continue
+        names = {one.name for one in chosen}
+        own = {name: limits[name] for name in names & {*limits}}
+        store = run.keywords["store"]
+        part = make_frame(run([subject], chosen, limits=own), store, subject.detector)
+        part["level"] = view.level or part["knowledge"]
+        part["attack"] = part["attack"].map(view.label.format)
+        yield part
+
+
+def _passing(frame: pd.DataFrame, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
+    """Adds what gets through: at each rate, and where half of what is clean is flagged.
+
+    `scores` are those of clean images, of the contenders that are watched.
+    """
+    for name in (one for one in frame.columns if one.startswith("through_")):
+        # Of contenders that nothing watches, all that is wrong gets through.
+        frame[name] = frame[name].where(frame[name].notna(), frame["misclassified"])
+        frame[name] = frame[name].astype(bool)
+    frame["through_half"] = frame["misclassified"]
+    for name, own in scores.items():
+        watched = frame["contender"] == name
+        if watched.any():
+            above = frame["score"] > np.quantile(own, _HALF)
+            frame["through_half"] &= ~(watched & above)
+    return frame
+
+
+def _row(
+    contender: Contender,
+    frame: pd.DataFrame,
+    accuracy: Rate,
+    scores: FloatArray | None,
+) -> dict[str, Any]:
+    """Returns what all attacks on one contender found together."""
+    own = frame[frame["contender"] == contender.name]
+    return {
+        "contender": contender.name,
+        "accuracy": accuracy,
+        "false_positives": _false_positives(contender.detector, scores),
+        "levels": _levels(own, accuracy),
+        # What is rebuilt has a slope of its own, whatever the model's is.
+        "flags": find_flags(own[own["view"] != "rebuilt"]),
+    }
 
 
 def implied_accuracy(through: Rate, accuracy: Rate) -> float:
@@ -340,24 +417,6 @@ def implied_accuracy(through: Rate, accuracy: Rate) -> float:
         2022, theorem 4.
     """
     return (accuracy.value or 0.0) * (1 - (through.value or 0.0))
-
-
-def _meets(attack: Attack, subject: Subject, contender: Contender) -> bool:
-    """Says whether an attack has a use for this view of a contender."""
-    if not subject.follows(attack):
-        return False
-    asks = attack.knowledge in ("labels", "scores")
-    match subject.about["view"]:
-        case "blind":
-            # Those that ask hear of rejections.
-            return not (asks and contender.detector and attack.takes_detector)
-        case "told":
-            return asks and contender.detector is not None
-        case "known":
-            # Without any of these it is what all attackers see.
-            more = contender.detector, contender.known, contender.answers
-            return not asks and any(one is not None for one in more)
-    return not asks
 
 
 def _false_positives(

@@ -37,6 +37,7 @@ SWITCHES: dict[str, Settings] = {
 LOOPS = [
     *("PGD", "UMIFGSM", "DIM-TI", "MIML2", "BPDA", "UAP", "OM", "SPSA", "JSMA"),
     *("BLB", "CW2", "EAD", "APGD", "APGD-T", "FAB", "SelectivePGD", "LagrangianPGD"),
+    *("TI-PGD", "EOT-PGD"),
 ]
 
 
@@ -207,6 +208,7 @@ RANDOM = [
     *("NES", "Square", "HopSkipJump", "APGD", "APGD-T"),
     *("SelectivePGD", "OrthogonalPGD", "LagrangianPGD"),
     *("cleverhans/PGD", "cleverhans/Madry", "cleverhans/SPSA"),
+    *("TI-PGD", "EOT-PGD", "SPSA-Q"),
 ]
 
 

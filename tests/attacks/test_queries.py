@@ -31,7 +31,7 @@ LABELS_ONLY = [name for name in ASKING if name in ("RayS", "HopSkipJump")]
 
 
 def test_none_is_left_out() -> None:
-    assert ASKING == ["NES", "Square", "RayS", "HopSkipJump"]
+    assert ASKING == ["NES", "SPSA-Q", "Square", "RayS", "HopSkipJump"]
     assert set(ASKING) < set(names())
 
 
@@ -66,6 +66,14 @@ def ask(name: str, images: Any, labels: Any, **settings: Any) -> AttackResult:
     # Nothing comes of the first trace.
     Counts.shown.clear()
     return made(counting(), images, labels, output="scores")
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_it_asks_about_no_pixel_out_of_range(name: str) -> None:
+    images = np.round(some_images(6))
+    ask(name, images, [0] * 6)
+    shown = np.concatenate(Counts.shown)
+    assert (shown.min(), shown.max()) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("nb_queries", [1, 2, 7, 90])

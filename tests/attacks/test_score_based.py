@@ -41,6 +41,32 @@ def test_nes_steps_by_the_sign_of_the_gradient(steps: int) -> None:
     )
 
 
+def test_the_first_step_of_spsa_is_adams_along_the_sign_of_the_gradient() -> None:
+    images = some_images(6)
+    settings = {"learning_rate": 0.02, "delta": 0.01, "spsa_samples": 4000}
+    result = create("SPSA-Q", eps=0.06, **settings, nb_queries=4002)(
+        two_classes(), images, [0] * 6
+    )
+    assert (result.iterations == 4002).all()
+    expected = images + 0.02 * TOWARDS_1
+    depends = TOWARDS_1[0] != 0
+    np.testing.assert_allclose(
+        result.images[:, depends], expected[:, depends], atol=1e-6
+    )
+
+
+def test_spsa_goes_on_with_momentum() -> None:
+    # Of one slope, all of Adam's steps are as long as the first.
+    images = some_images(6)
+    settings = {"learning_rate": 0.01, "delta": 0.01, "spsa_samples": 4000}
+    result = create("SPSA-Q", eps=0.06, **settings, nb_queries=1 + 3 * 4001)(
+        two_classes(), images, [0] * 6
+    )
+    moved = (result.images - images)[:, TOWARDS_1[0] != 0]
+    way = TOWARDS_1[0][TOWARDS_1[0] != 0]
+    np.testing.assert_allclose(moved, np.tile(0.03 * way, (6, 1)), atol=2e-3)
+
+
 def test_nes_asks_before_each_estimate_whether_it_may_stop() -> None:
     images = some_images(20)
     result = create("NES", eps=0.4, eps_iter=0.05, nes_samples=10)(

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_traps.attacks import Batch
-from keras_traps.attacks.gradient import DIM, _gaussian_kernel, _show_variants, _smooth
+from keras_traps.attacks.gradient import DIM, _show_variants, gaussian_kernel, smooth
 from tests.attacks.calling import Settings, attack, run
 from tests.attacks.victims import tanh_net
 
@@ -64,7 +64,7 @@ def transcribed_kernel(kernlen: int, nsig: float) -> np.ndarray:
 def test_two_passes_are_the_authors_convolution(kernlen: int, nsig: float) -> None:
     gradients = tf.random.stateless_normal((2, 8, 9, 3), seed=(0, 0))
 
-    smoothed = _smooth(gradients, tf.constant(_gaussian_kernel(kernlen, nsig)))
+    smoothed = smooth(gradients, tf.constant(gaussian_kernel(kernlen, nsig)))
 
     kernel = transcribed_kernel(kernlen, nsig).astype(np.float32)[:, :, None, None]
     filters = np.tile(kernel, (1, 1, 3, 1))
@@ -107,7 +107,7 @@ def test_the_steps_follow_the_momentum_of_what_the_model_is_shown(
 
     made = attack(name, net(), images, classes, {**STEPS, **own})
 
-    kernel = tf.constant(_gaussian_kernel(kernlen, 3))
+    kernel = tf.constant(gaussian_kernel(kernlen, 3))
     moved, momentum = images, np.zeros_like(images)
     for variants in draws(20, prob=prob).T:
         shown = tf.constant(moved)
@@ -115,7 +115,7 @@ def test_the_steps_follow_the_momentum_of_what_the_model_is_shown(
             tape.watch(shown)
             logits = net()(_show_variants(shown, tf.constant(variants)))
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-        gradient = _smooth(tape.gradient(loss, shown), kernel).numpy()
+        gradient = smooth(tape.gradient(loss, shown), kernel).numpy()
         momentum += gradient / np.abs(gradient).mean(axis=(1, 2, 3), keepdims=True)
         moved = np.clip(moved + np.float32(0.02) * np.sign(momentum), 0, 1)
         moved = np.clip(moved, images - np.float32(0.2), images + np.float32(0.2))

@@ -16,6 +16,7 @@ from keras_traps.attractors import (
     CONDITIONS,
     Calibration,
     ForensicAnalyzer,
+    Thresholds,
     decoder_of,
     inject,
 )
@@ -311,3 +312,38 @@ def test_an_analyzer_can_be_pickled_and_copied(fitted: ForensicAnalyzer) -> None
     for again in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
         assert again.decoder.fingerprint == fitted.decoder.fingerprint
         np.testing.assert_array_equal(again.detect(images).score, expected.score)
+
+
+@pytest.mark.parametrize(
+    ("correlations", "logits", "scale", "slope"),
+    [
+        # C1: the highest; C2: the lowest; C3: their spread; C4: the lead of two logits.
+        ([2.0, 0.5, 0.0], [9.0, 0.0, 0.0], (1, 1, 9, 1), [[1, 0, 0], [0, 0, 0]]),
+        ([0.0, 0.5, -2.0], [9.0, 0.0, 0.0], (1, 1, 9, 1), [[0, 0, -1], [0, 0, 0]]),
+        (
+            [1.0, 0.0, -1.0],
+            [9.0, 0.0, 0.0],
+            (9, 9, 1, 1),
+            [[6**-0.5, 0, -(6**-0.5)], [0, 0, 0]],
+        ),
+        ([0.0, 0.0, 0.0], [1.25, 1.0, 0.0], (1, 1, 1, 1), [[0, 0, 0], [-4, 4, 0]]),
+    ],
+)
+def test_who_follows_the_score_lowers_the_condition_that_is_worst(
+    correlations: list[float],
+    logits: list[float],
+    scale: tuple[float, ...],
+    slope: list[list[float]],
+) -> None:
+    found = Thresholds(
+        *(1.0, -1.0, 1.0, 1.0, 0.05, 100),
+        centre=(0.0,) * 4,
+        scale=tuple(map(float, scale)),
+        score=1.0,
+    )
+    evidence = tf.constant([[correlations, logits]])
+    with tf.GradientTape() as tape:
+        tape.watch(evidence)
+        score = found.tf_score(evidence)
+    np.testing.assert_allclose(score, found.judge(evidence).score)
+    np.testing.assert_allclose(tape.gradient(score, evidence)[0], slope, atol=1e-6)

@@ -40,7 +40,7 @@ def board(defence: Defence, test: Dataset, workdir: Path) -> Leaderboard:
             "scores",
             detector=defence.main_analyzer,
             known=attractors.classifier_of(defence.trapped),
-            substitute=defence.classifier,
+            substitutes={"own": defence.classifier},
         ),
     ]
     return evaluate(
@@ -67,7 +67,7 @@ def test_each_attack_meets_each_contender_as_it_knows(found: Leaderboard) -> Non
         ("undefended", "RayS", "labels"),
         ("undefended", "Square", "scores"),
         ("traps", "PGD", "gradients"),
-        ("traps", "PGD", "transfer"),
+        ("traps", "PGD from own", "transfer"),
         ("traps", "RayS", "labels"),
         ("traps", "Square", "scores"),
         ("traps", "SelectivePGD", "everything"),
@@ -102,7 +102,7 @@ def test_what_answers_is_what_is_served_whatever_was_attacked(
     found: Leaderboard, digits_defence: Defence
 ) -> None:
     # C is fooled by what is made on C; M may answer otherwise, and is asked.
-    moved = found.frame[found.frame["subject"] == "traps.transfer"]
+    moved = found.frame[found.frame["subject"] == "traps.transfer-own"]
     beside = found.frame[
         (found.frame["subject"] == "undefended.blind")
         & (found.frame["attack"] == "PGD")
@@ -147,6 +147,46 @@ def test_who_knows_everything_follows_what_answers_behind_a_lure(
     )
     fooled = {one["level"]: one["fooled"].value for one in found.attacks}
     assert fooled["everything"] > fooled["gradients"]
+
+
+def test_what_is_rebuilt_of_gradients_is_followed_at_their_level(
+    digits_defence: Defence, digits_test: Dataset, tmp_path: Path
+) -> None:
+    own, trapped = digits_defence.classifier, digits_defence.trapped
+    watermark = attractors.extract(trapped, digits_test.images[:8])
+    analyzer = attractors.RebuiltAnalyzer(watermark, own, digits_test.images[:200])
+    contender = Contender(
+        "traps",
+        trapped,
+        "scores",
+        detector=digits_defence.main_analyzer,
+        substitutes={"one": own, "other": own},
+        rebuilt=(attractors.with_slope_of(trapped, own), analyzer),
+    )
+    found = evaluate(
+        [contender],
+        [made()[0], made()[3]],
+        digits_test.images[200:260],
+        digits_test.labels[200:260],
+        workdir=tmp_path,
+        num_examples=12,
+    )
+    met = {(one["attack"], one["level"]) for one in found.attacks}
+    assert met == {
+        ("PGD", "gradients"),
+        ("PGD from one", "transfer"),
+        ("PGD from other", "transfer"),
+        ("extraction, SelectivePGD", "gradients"),
+        ("SelectivePGD", "everything"),
+    }
+    fooled = {(one["attack"], one["level"]): one["fooled"] for one in found.attacks}
+    assert (
+        fooled["extraction, SelectivePGD", "gradients"].count
+        > fooled["PGD", "gradients"].count
+    )
+    assert [row["levels"]["transfer"]["any"]["0.05"].total for row in found.rows] == [
+        12
+    ]
 
 
 def test_records_of_other_images_are_not_taken(

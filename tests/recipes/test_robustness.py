@@ -55,7 +55,7 @@ def test_contenders_of_every_kind_are_evaluated(
         "leaderboard",
         *(f"--contender={name}:{digits_file}" for name in ("c:plain", "m:traps")),
         f"--contender=lured:luring:{lured}",
-        *(f"--substitute={digits_file}", f"--workdir={workdir}", "--eps=0.1"),
+        *(f"--substitute=own:{digits_file}", f"--workdir={workdir}", "--eps=0.1"),
         *("--attacks=PGD,RayS", "--num_examples=6", "--fpr=0.05"),
     ]
     robustness.main(arguments)

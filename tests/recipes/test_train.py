@@ -52,6 +52,27 @@ def test_flags_and_what_depends_on_the_data_set_reach_the_training(
     assert len({layer.seed for layer in layers}) == 3
 
 
+def test_a_classifier_learns_what_another_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(image)
+    asked = keras.Model(image, keras.layers.Dense(10, "softmax")(flat))
+    # Whatever it is shown, the answer is 4.
+    asked.set_weights([np.zeros((64, 10)), np.eye(10)[4]])
+    asked.save(tmp_path / "asked.keras")
+    seen: dict[str, Any] = {}
+
+    def train(model: keras.Model, data: Any, **_: Any) -> None:
+        seen.update(labels=data.labels, pixels=data.pixels)
+
+    monkeypatch.setattr(models, "train", train)
+    run(f"--answers_of={tmp_path / 'asked.keras'}")
+    assert set(seen["labels"]) == {4}
+    assert len(seen["labels"]) == len(seen["pixels"]) == 200
+    assert " of the images" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -63,6 +84,8 @@ def test_flags_and_what_depends_on_the_data_set_reach_the_training(
         (["--smoke", "--model=some.keras"], "--model cannot be read: "),
         (["--smoke", "--dataset=mnist", "--data_dir=."], r"mnist\.npz"),
         (["--smoke", "--model=other.keras"], r"`--model`.*shape \(8, 8, 1\)"),
+        (["--smoke", "--answers_of=other.keras"], r"`--answers_of`.*\(8, 8, 1\)"),
+        (["--smoke", "--answers_of=some.keras"], "--model cannot be read: "),
     ],
 )
 def test_a_wrong_command_line_is_told(
