@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_traps.commands import command_line
-from keras_traps.commands.command_line import CommandLineError, Flags, count, path
+from keras_traps.commands.command_line import CommandLineError, Flags, path
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +71,21 @@ def _parser() -> command_line.Parser:
     about = "The seed of all that is drawn."
     fitting.flag("seed", about, command_line.whole, default=0)
     fitting.switch("overwrite", "Replace a detector that is there.")
+    about = "Attacks, and says what each detector and the traps see of it: Table III."
+    comparing = parser.command("table", about, table)
+    about = "A folder that `fit` wrote; give it once for each detector."
+    comparing.add_argument(
+        "--detector", action="append", type=_folder, required=True, help=about
+    )
+    command_line.add_traps(comparing)
+    command_line.add_attacks(comparing, "all of the preset")
+    command_line.add_costly(comparing)
     return parser
+
+
+def _folder(text: str) -> Path:
+    command_line.file(f"{text}/{_ABOUT}")
+    return path(text)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -214,5 +229,99 @@ def _learn_from(
     return lid, f"{told} of {len(right)} training images"
 
 
+def table(arguments: Flags) -> None:
+    """Attacks what is watched, and writes `detectors.html` and its numbers."""
+    from keras_traps._files import keep_settings
+    from keras_traps.commands import trapping
+    from keras_traps.detectors import AtRates
+    from keras_traps.evaluation.detection import Watched, compare_detectors
+    from keras_traps.evaluation.report import write_detectors
+    from keras_traps.models.forms import for_model
+
+    trapping.begin(arguments)
+    train, test = trapping.load_data(arguments)
+    chosen = trapping.choose_attacks(arguments)
+    trapped = trapping.trap(arguments, train, test)
+    defence, fprs = trapped.defence, arguments.fpr
+    held, _ = trapping.threshold_images(train, test, fprs)
+    watched, told = [], {}
+    for folder in arguments.detector:
+        one = load_detector(folder, test, "--detector")
+        about = json.loads((folder / _ABOUT).read_text("utf-8"))
+        told[folder.name] = about["provenance"]["command"]
+        if about["learnt_from"]:
+            told[folder.name] += f" (learnt from {about['learnt_from']})"
+        if not hasattr(one, "train"):
+            _check_same(folder, one, defence.classifier)
+        given = for_model(one.classifier, held.images, one.bounds)
+        watched.append(
+            Watched(
+                folder.name,
+                about["detector"],
+                one.classifier,
+                AtRates(one, given, fprs),
+                one.output,
+                one.bounds,
+            )
+        )
+    given = for_model(defence.classifier, held.images, defence.bounds)
+    judge = AtRates(defence.main_analyzer, given, fprs)
+    watched.append(
+        Watched("traps", "Attractors", defence.trapped, judge, "scores", defence.bounds)
+    )
+    costly = {one.name for one in chosen} & {*arguments.costly}
+    settings = ", ".join([trapping.preset_name(arguments), *arguments.setting])
+    with command_line.refusing():
+        constants = trapped.calibration.to_dict()
+        keep_settings(arguments.workdir / "calibration.json", constants, resume=True)
+        found = compare_detectors(
+            watched,
+            chosen,
+            trapped.test,
+            workdir=arguments.workdir,
+            num_examples=arguments.num_examples,
+            limits=dict.fromkeys(costly, arguments.num_examples_costly),
+            background=train.images,
+            seed=arguments.seed,
+            chunk_size=arguments.chunk_size,
+            engine=arguments.engine,
+            provenance={
+                **trapped.provenance,
+                "attack settings": settings,
+                "detectors": told,
+            },
+        )
+    paths = write_detectors(found, arguments.workdir)
+    for row in found.rows:
+        for fpr, rate in row["any"].items():
+            share = f"{rate.value:.1%}"
+            print(f"{row['detector']}: at {fpr:.1%}, some attack gets through: {share}")
+    print(f"Written: {paths.html}")
+
+
+def load_detector(folder: Path, test: Dataset, flag: str) -> ClassifierDetector:
+    """Loads a detector with its classifier, which has to be one of these images."""
+    from keras_traps import detectors
+    from keras_traps.models.forms import check_data
+
+    with command_line.refusing(flag):
+        found = detectors.load(folder)
+        check_data(found.classifier, test)
+    return found
+
+
+def _check_same(
+    folder: Path, detector: ClassifierDetector, classifier: keras.Model
+) -> None:
+    """Refuses a detector that looks at another classifier than is trapped."""
+    from keras_traps.provenance import weights_sha256
+
+    if weights_sha256(detector.classifier) != weights_sha256(classifier):
+        raise CommandLineError(
+            f"--detector: the one in {folder} is for another classifier than --model: "
+            "fit it anew"
+        )
+
+
 if __name__ == "__main__":
-    command_line.run(main, "Nothing was saved: start again.")
+    command_line.run(main)
