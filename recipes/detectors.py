@@ -80,6 +80,16 @@ def _parser() -> command_line.Parser:
     command_line.add_traps(comparing)
     command_line.add_attacks(comparing, "all of the preset")
     command_line.add_costly(comparing)
+    about = "Tries detectors as their authors did, beside published numbers."
+    trying = parser.command("published", about, published)
+    about = "A folder that `fit` wrote; give it once for each detector."
+    trying.add_argument(
+        "--detector", action="append", type=_folder, required=True, help=about
+    )
+    command_line.add_data(trying)
+    command_line.add_work(trying, "The seed of targets, noise and attacks.")
+    about = "How many test images to attack at most."
+    trying.flag("num_examples", about, command_line.count, default=100)
     return parser
 
 
@@ -297,6 +307,19 @@ def table(arguments: Flags) -> None:
             share = f"{rate.value:.1%}"
             print(f"{row['detector']}: at {fpr:.1%}, some attack gets through: {share}")
     print(f"Written: {paths.html}")
+
+
+def published(arguments: Flags) -> None:
+    """Tries each detector as its authors did."""
+    import detectors_published
+
+    from keras_traps.devices import hush_retracing, prepare_devices
+
+    prepare_devices()
+    hush_retracing()
+    # Which images of a folder are resized for.
+    arguments.model = arguments.detector[0] / "classifier.keras"
+    detectors_published.published(arguments, load_detector)
 
 
 def load_detector(folder: Path, test: Dataset, flag: str) -> ClassifierDetector:
