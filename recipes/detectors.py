@@ -157,6 +157,11 @@ def fit(arguments: Flags) -> None:
             model=weights_sha256(model),
             train_data=train.sha256,
             test_data=test.sha256,
+            **{
+                "images that set the thresholds": f"{len(held)} "
+                + ("training" if held is train else "test")
+                + " images"
+            },
         ),
     }
     # What tells of the whole is written at last.

@@ -38,7 +38,10 @@ def comparing(model: Path, workdir: Path, *folders: Path) -> list[str]:
 def test_a_detector_is_fitted_measured_and_saved(fitted: Path) -> None:
     about = json.loads((fitted / "LID" / "about.json").read_text())
     assert about["learnt_from"].startswith("FGSM (eps = 0.3")
-    assert about["false_positives"]["0.05"]["total"] == 250
+    # Of so few test images no half would do for 0.5 %.
+    told = about["provenance"]["images that set the thresholds"]
+    assert told == "1297 training images"
+    assert about["false_positives"]["0.05"]["total"] == 500
     assert about["accuracy"]["value"] > 0.9
     detector = load(fitted / "LID")
     assert detector.fprs == (0.05, 0.005)
