@@ -73,24 +73,25 @@ def _parser() -> command_line.Parser:
     fitting.switch("overwrite", "Replace a detector that is there.")
     about = "Attacks, and says what each detector and the traps see of it: Table III."
     comparing = parser.command("table", about, table)
-    about = "A folder that `fit` wrote; give it once for each detector."
-    comparing.add_argument(
-        "--detector", action="append", type=_folder, required=True, help=about
-    )
+    _add_folders(comparing)
     command_line.add_traps(comparing)
     command_line.add_attacks(comparing, "all of the preset")
     command_line.add_costly(comparing)
     about = "Tries detectors as their authors did, beside published numbers."
     trying = parser.command("published", about, published)
-    about = "A folder that `fit` wrote; give it once for each detector."
-    trying.add_argument(
-        "--detector", action="append", type=_folder, required=True, help=about
-    )
+    _add_folders(trying)
     command_line.add_data(trying)
     command_line.add_work(trying, "The seed of targets, noise and attacks.")
     about = "How many test images to attack at most."
     trying.flag("num_examples", about, command_line.count, default=100)
     return parser
+
+
+def _add_folders(parser: command_line.Parser) -> None:
+    about = "A folder that `fit` wrote; give it once for each detector."
+    parser.add_argument(
+        "--detector", action="append", type=_folder, required=True, help=about
+    )
 
 
 def _folder(text: str) -> Path:

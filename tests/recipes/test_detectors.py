@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import detectors
 import detectors_published
@@ -12,7 +12,14 @@ import robustness
 from keras_traps import attacks
 from keras_traps.attacks.gradient import PGD
 from keras_traps.commands.command_line import CommandLineError
-from keras_traps.detectors import load
+from keras_traps.detectors import (
+    DETECTORS,
+    TABOO_TRAP_PRESETS,
+    TRAPDOOR_PRESETS,
+    load,
+)
+from keras_traps.detectors.feature_squeezing import FeatureSqueezingPreset
+from keras_traps.detectors.magnet import MagNetPreset
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +76,16 @@ def test_what_cannot_be_fitted_is_refused(
     with pytest.raises(CommandLineError, match=message):
         detectors.main(fitting(digits_file, tmp_path, *flags.split()))
     assert not (tmp_path / "about.json").exists()
+
+
+def test_each_detector_and_preset_can_be_asked_for() -> None:
+    presets = dict.fromkeys(DETECTORS, ()) | {
+        "FeatureSqueezing": get_args(FeatureSqueezingPreset),
+        "MagNet": get_args(MagNetPreset),
+        "Trapdoor": tuple(TRAPDOOR_PRESETS),
+        "TabooTrap": tuple(TABOO_TRAP_PRESETS),
+    }
+    assert presets == detectors._PRESETS
 
 
 def test_a_detector_is_not_replaced_unasked(digits_file: Path, fitted: Path) -> None:
