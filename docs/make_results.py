@@ -42,6 +42,7 @@ def page() -> str:
     environment.filters |= {
         "percent": percent,
         "command": _command,
+        "file": _file,
         "worst": lambda rows: max(rows, key=lambda row: row["through"]),
     }
     template = environment.get_template("results.md.jinja")
@@ -73,6 +74,11 @@ def percent(rate: Mapping[str, Any] | float | None) -> str:
         return "–"
     value = rate["value"] if isinstance(rate, Mapping) else rate
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _file(stem: str) -> str:
+    """Returns the file to read: a page where there is one, else the numbers."""
+    return f"{stem}.md" if (_RESULTS / f"{stem}.md").exists() else f"{stem}.json"
 
 
 def _files() -> Iterable[Path]:

@@ -6,9 +6,12 @@ Example:
     python recipes/figure.py luring --figure=4,5 --dataset=mnist --data_dir=data \
         --workdir=runs/luring_mnist
     python recipes/figure.py toy --workdir=runs/luring_toy
+    python recipes/figure.py detectors --leaderboard=runs/board/leaderboard.json \
+        --workdir=runs/figures
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from luring import BASELINES, DATASETS, LOSSES
@@ -71,6 +74,12 @@ def _parser() -> command_line.Parser:
     toy.flag("steps", "Steps that P is trained for.", count, default=300)
     about = "How many images are attacked, at least 3."
     toy.flag("num_examples", about, number(int, at_least=3), default=90)
+    about = "Draws what gets past each contender of a leaderboard, and whose it is."
+    detectors = parser.command("detectors", about, _detectors)
+    about = "The leaderboard.json that robustness.py wrote."
+    detectors.flag("leaderboard", about, command_line.file, required=True)
+    about = "The folder for the picture and its numbers."
+    detectors.flag("workdir", about, command_line.path, required=True)
     return parser
 
 
@@ -227,6 +236,19 @@ def _toy(arguments: argparse.Namespace) -> None:
         model=weights_sha256(model),
     )
     print(f"Written: {write(result, facts, arguments.workdir)}")
+
+
+def _detectors(arguments: argparse.Namespace) -> None:
+    from figures.detectors import figure_detectors
+    from figures.drawing import write
+
+    with command_line.refusing(f"{arguments.leaderboard} is no leaderboard"):
+        try:
+            board = json.loads(arguments.leaderboard.read_text("utf-8"))
+            result = figure_detectors(board)
+        except (KeyError, TypeError) as error:
+            raise ValueError(repr(error)) from error
+    print(f"Written: {write(result, board['provenance'], arguments.workdir)}")
 
 
 if __name__ == "__main__":

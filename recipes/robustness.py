@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Of how many of their own images attackers extract a watermark, and set thresholds.
 _EXTRACTED_FROM, _CLEAN = 10, 500
-_KINDS = ("plain", "traps", "luring")
+_KINDS = ("plain", "traps", "luring", "detector")
 
 
 class _Named(NamedTuple):
@@ -53,8 +53,12 @@ def _contender(text: str) -> _Named:
             f"expected NAME:KIND:PATH of a kind of {', '.join(_KINDS)}, not {text}"
         )
     found = [command_line.path(each) for each in paths]
-    if kind == "luring":
-        for needed in ("target.keras", "lure.keras"):
+    folders = {
+        "luring": ("target.keras", "lure.keras"),
+        "detector": ("detector.json", "classifier.keras"),
+    }
+    if kind in folders:
+        for needed in folders[kind]:
             command_line.file(str(found[0] / needed))
     else:
         found = [command_line.file(str(each)) for each in found]
@@ -77,7 +81,8 @@ def _parser() -> command_line.Parser:
         "NAME:KIND:PATH, given once for each: `plain` and `traps` name a classifier of "
         "logits, alone or to be trapped (after another colon its calibration.json, if "
         "there is one); `luring` a folder with target.keras and lure.keras, which "
-        "makes two contenders, M alone and M where M∘P agrees."
+        "makes two contenders, M alone and M where M∘P agrees; `detector` one that "
+        "`detectors.py fit` wrote, on its own classifier."
     )
     board.add_argument(
         "--contender", action="append", type=_contender, required=True, help=about
@@ -154,8 +159,8 @@ def leaderboard(arguments: Flags) -> None:
     hush_retracing()
     first = arguments.contender[0]
     # Which images of a folder are resized for.
-    lured = first.kind == "luring"
-    arguments.model = first.path / "target.keras" if lured else first.path
+    files = {"luring": "target.keras", "detector": "classifier.keras"}
+    arguments.model = first.path / files.get(first.kind, "")
     train, test = trapping.load_data(arguments)
     held, rest = trapping.threshold_images(train, test, arguments.fpr)
     contenders = list(_contenders(arguments, train, held))
@@ -187,7 +192,7 @@ def _contenders(
     arguments: Flags, train: "Dataset", held: "Dataset"
 ) -> "Iterator[Contender]":
     """Loads, traps, and sets thresholds on the images that are held out for that."""
-    from keras_traps import ForensicAnalyzer, attractors, calibrate
+    from keras_traps import ForensicAnalyzer, attractors, calibrate, detectors
     from keras_traps.commands.trapping import (
         load_classifier,
         load_model,
@@ -197,6 +202,7 @@ def _contenders(
     from keras_traps.evaluation.leaderboard import Contender
     from keras_traps.luring.schemes import DisagreementDetector
     from keras_traps.luring.training import join
+    from keras_traps.models.forms import check_data, for_model
     from keras_traps.ops import Key
 
     others = {
@@ -215,6 +221,20 @@ def _contenders(
             )
             yield both(f"{name}-target")
             yield both(f"{name}-agreement", detector=agree)
+            continue
+        if kind == "detector":
+            with command_line.refusing("--contender"):
+                one = detectors.load(path)
+                check_data(one.classifier, held)
+            given = for_model(one.classifier, held.images, one.bounds)
+            yield Contender(
+                name,
+                one.classifier,
+                one.output,
+                one.bounds,
+                detector=AtRates(one, given, arguments.fpr),
+                substitutes=others,
+            )
             continue
         classifier = load_classifier(path, arguments.dataset)
         if kind == "plain":

@@ -23,6 +23,7 @@ VARIANTS = (
     *("rejecting", "adaptive"),
 )
 ENGINES = ("local", "ray")
+_COSTLY = ("OM", "BPDA", "SPSA", "JSMA", "BLB", "CW2", "EAD")
 
 Flags = argparse.Namespace
 
@@ -321,6 +322,14 @@ def add_attacks(parser: Parser, attacks: str) -> None:
         help=about,
     )
     add_running(parser)
+
+
+def add_costly(parser: Parser) -> None:
+    """Adds the flags of attacks that take long, and so meet fewer images."""
+    about = "The attacks that meet fewer images."
+    parser.flag("costly", about, default=_COSTLY, several=True)
+    about = "How many images these meet at most."
+    parser.flag("num_examples_costly", about, count, default=200)
 
 
 def add_running(parser: Parser) -> None:

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_traps.commands import command_line
-from keras_traps.commands.command_line import CommandLineError, Flags, Parser, count
+from keras_traps.commands.command_line import CommandLineError, Flags, Parser
 
 _NINE = ("FGSM", "RFGSM", "BIM", "PGD", "UMIFGSM", "LLC", "RLLC", "ILLC", "TMIFGSM")
-
-_COSTLY = ("OM", "BPDA", "SPSA", "JSMA", "BLB", "CW2", "EAD")
 
 _REPORTED = ("paper", "margin", "raw_sum", "integrated")
 
@@ -20,10 +18,7 @@ def add_command(parser: Parser, name: str) -> None:
     command_line.add_traps(attack)
     usual = f"{','.join(_NINE)}, and with --table to all of the preset"
     command_line.add_attacks(attack, usual)
-    about = "The attacks that meet fewer images."
-    attack.flag("costly", about, default=_COSTLY, several=True)
-    about = "How many images these meet at most."
-    attack.flag("num_examples_costly", about, count, default=200)
+    command_line.add_costly(attack)
     about = (
         f"How the attacker sees the trapped model. Defaults to {','.join(_REPORTED)}, "
         "and with --table to what the tables need."

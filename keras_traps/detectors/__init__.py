@@ -18,6 +18,7 @@ from keras_traps.detectors.feature_squeezing import (
 )
 from keras_traps.detectors.lid import LID
 from keras_traps.detectors.magnet import MagNet
+from keras_traps.detectors.saved import DETECTORS, load
 from keras_traps.detectors.taboo_trap import (
     TABOO_TRAP_PRESETS,
     TabooTrap,
@@ -27,6 +28,7 @@ from keras_traps.detectors.trapdoor import TRAPDOOR_PRESETS, Trapdoor
 from keras_traps.detectors.trapdoor_training import TrapdoorRecipe
 
 __all__ = [
+    "DETECTORS",
     "LID",
     "TABOO_TRAP_PRESETS",
     "TRAPDOOR_PRESETS",
@@ -47,4 +49,5 @@ __all__ = [
     "Trapdoor",
     "TrapdoorRecipe",
     "check_detector",
+    "load",
 ]

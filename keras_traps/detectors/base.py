@@ -28,7 +28,7 @@ from keras_traps.rates import threshold_rank
 Parts = Mapping[str, keras.Model | npt.NDArray[Any]]
 """What a detector has learnt, by name: networks, and arrays of numbers."""
 
-_FORMAT, _RECORD = "keras_traps.detector.v1", "detector.json"
+_FORMAT, RECORD = "keras_traps.detector.v1", "detector.json"
 
 # Rounding of float32 in batches of other sizes, and in a graph.
 _RTOL, _ATOL = 1e-3, 1e-4
@@ -325,7 +325,7 @@ class ClassifierDetector(ScoreDetector):
         }
         # At last: it tells by their hashes which files belong to it.
         text = json.dumps(record, indent=1) + "\n"
-        write_atomically(directory / _RECORD, text.encode())
+        write_atomically(directory / RECORD, text.encode())
 
     @classmethod
     def load(cls, directory: str | Path, classifier: keras.Model) -> Self:
@@ -344,7 +344,7 @@ class ClassifierDetector(ScoreDetector):
                 a classifier with other weights.
         """
         directory = Path(directory)
-        text = (directory / _RECORD).read_text(encoding="utf-8")
+        text = (directory / RECORD).read_text(encoding="utf-8")
         try:
             record = json.loads(text)
             if record["format"] != _FORMAT:

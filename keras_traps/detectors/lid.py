@@ -142,7 +142,7 @@ class LID(ClassifierDetector):
             )
         order = generator.permutation(len(kinds[0]))
         if noisy is None:
-            kinds.append(self._with_noise(kinds[0], kinds[1], generator))
+            kinds.append(with_noise(kinds[0], kinds[1], generator, self.bounds))
         self._set_reference(kinds[0][order[:_REFERENCE]])
         learnt = order[_REFERENCE:]
         rows = self._estimate(np.concatenate([images[learnt] for images in kinds]))
@@ -221,19 +221,6 @@ class LID(ClassifierDetector):
         pairs = zip(self._activations(images), self._neighbours, strict=True)
         return tf.stack([local_dimensionality(*pair) for pair in pairs], axis=1)
 
-    def _with_noise(
-        self, clean: FloatArray, adversarial: FloatArray, generator: np.random.Generator
-    ) -> FloatArray:
-        """Adds noise that is as large as what an attack changed."""
-        axes = tuple(range(1, clean.ndim))
-        noise = generator.standard_normal(clean.shape, np.float32)
-        change, drawn = (
-            np.sqrt((one**2).sum(axis=axes, keepdims=True))
-            for one in (adversarial - clean, noise)
-        )
-        low, high = map(np.float32, self.bounds)
-        return np.clip(clean + noise * (change / drawn), low, high)
-
     def _config(self) -> dict[str, Any]:
         return {**super()._config(), "layers": self.layers}
 
@@ -243,6 +230,23 @@ class LID(ClassifierDetector):
     def _restore(self, parts: Parts) -> None:
         self._set_reference(cast(FloatArray, parts["reference.npy"]))
         self._weights = cast(FloatArray, parts["weights.npy"])
+
+
+def with_noise(
+    clean: FloatArray,
+    adversarial: FloatArray,
+    generator: np.random.Generator,
+    bounds: Bounds,
+) -> FloatArray:
+    """Adds noise that is as large in L2 as what an attack changed."""
+    axes = tuple(range(1, clean.ndim))
+    noise = generator.standard_normal(clean.shape, np.float32)
+    change, drawn = (
+        np.sqrt((one**2).sum(axis=axes, keepdims=True))
+        for one in (adversarial - clean, noise)
+    )
+    low, high = map(np.float32, bounds)
+    return np.clip(clean + noise * (change / drawn), low, high)
 
 
 def local_dimensionality(

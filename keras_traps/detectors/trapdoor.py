@@ -278,13 +278,42 @@ class Trapdoor(ClassifierDetector):
         Raises:
             RuntimeError: If there are no signatures yet.
         """
+        cosines, answer = self._cosines(images)
+        return tf.gather(cosines, tf.argmax(answer, axis=-1), axis=1, batch_dims=1)
+
+    def score_as(self, images: npt.ArrayLike, classes: npt.ArrayLike) -> FloatArray:
+        """Returns the cosines with the signatures of given classes.
+
+        The authors compare an attacked image, and the clean one that it was made of,
+        with the signature of the class that the attack was for.
+
+        Args:
+            images: `(batch, ...)`, as the classifier takes them.
+            classes: `(batch,)`, integers.
+
+        Returns:
+            `(batch,)`, float32, from -1 to 1.
+
+        Raises:
+            RuntimeError: If there are no signatures yet.
+            TypeError: If images are integers and the bounds are not, or classes are no
+                integers.
+            ValueError: If an argument is out of its range.
+        """
+        given = self._check(images)
+        wanted = check_labels(classes, len(given), self._num_classes, name="classes")
+        parts = np.array_split(given, math.ceil(len(given) / _AT_ONCE))
+        found = np.concatenate([self._cosines(part)[0] for part in parts])
+        return found[np.arange(len(given)), wanted]
+
+    def _cosines(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns those with all signatures, `(batch, classes)`, and the answer."""
         neurons, signatures = self._fitted()
         activation, answer = self._inner(images, training=False)
         seen = tf.reshape(tf.cast(activation, tf.float32), (-1, self._width))
         # The gradient of what is 0 everywhere stays finite.
         seen = tf.math.l2_normalize(tf.gather(seen, neurons, axis=1), axis=1)
-        expected = tf.gather(tf.constant(signatures), tf.argmax(answer, axis=-1))
-        return tf.reduce_sum(seen * expected, axis=1)
+        return tf.matmul(seen, tf.constant(signatures), transpose_b=True), answer
 
     @property
     def _width(self) -> int:

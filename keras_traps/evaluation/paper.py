@@ -24,6 +24,9 @@ from keras_traps.evaluation.subjects import INTEGRATED, Variant
 # The false-positive rate of the attractor paper's tables, and of a part of IV.
 PAPER_FPR, LOW_FPR = 0.05, 0.005
 
+OVERALL = {PAPER_FPR: "overall_asr", LOW_FPR: "overall_asr_fpr0.5"}
+"""What the overall success of attacks at a false-positive rate is kept as."""
+
 VARIANTS_OF: dict[int, tuple[Variant, ...]] = {
     1: ("paper",),
     2: (),
@@ -80,6 +83,17 @@ def look_up(paper: str, *place: str) -> dict[str, float | None]:
     for name in place:
         found = found.get(name, {})
     return dict(found)
+
+
+def look_up_detector(kind: str, attack: str, dataset: str) -> dict[str, float | None]:
+    """Looks up `tpr`, `auc`, `overall_asr` and the like in Table III; `{}` for none.
+
+    The traps, `"Attractors"`, have the numbers of Tables I and IV.
+    """
+    if kind != "Attractors":
+        return look_up("attractors", "baselines", dataset, kind, attack)
+    found = look_up("attractors", "attacks", attack, dataset)
+    return {**found, "tpr": found["detection"]} if found else {}
 
 
 @functools.cache

@@ -241,7 +241,10 @@ class Run:
     def read(self, store: RecordStore) -> Record:
         """Reads the record of all images; a `ValueError` names a damaged file."""
         parts = [store.read(self.folder, chunk) for chunk in range(self.chunks)]
-        kept = max(len(part["kept"]) for part in parts)
+        # All of a part's images are kept, or its first few.
+        whole = [len(part["kept"]) == len(part) for part in parts]
+        first = whole.index(False) + 1 if not all(whole) else len(parts)
+        kept = sum(len(part["kept"]) for part in parts[:first])
         return Record.join(parts, kept=kept).take(self.images)
 
     def write(self, workdir: Path) -> None:

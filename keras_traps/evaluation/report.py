@@ -15,6 +15,7 @@ import pandas as pd
 
 from keras_traps.attacks import PRESET_NOTES, PRESETS, Attack
 from keras_traps.evaluation import paper
+from keras_traps.evaluation.detection import Comparison
 from keras_traps.evaluation.evaluate import OUTCOMES, Evaluation
 from keras_traps.evaluation.leaderboard import LEVELS, Leaderboard
 from keras_traps.evaluation.metrics import ANY_LOSS, CleanVariant, luring_rates
@@ -41,9 +42,9 @@ _AT_RATE = {
     paper.PAPER_FPR: {
         "detected": "detection",
         "recovered": "recovery",
-        "overall": "overall_asr",
+        "overall": paper.OVERALL[paper.PAPER_FPR],
     },
-    paper.LOW_FPR: {"overall": "overall_asr_fpr0.5"},
+    paper.LOW_FPR: {"overall": paper.OVERALL[paper.LOW_FPR]},
 }
 _LURING_TABLES = {"mnist": "Table 2", "svhn_cropped": "Table 3", "cifar10": "Table 4"}
 
@@ -239,6 +240,36 @@ def write_leaderboard(found: Leaderboard, directory: str | Path) -> ReportPaths:
                 {fpr for row in found.rows for fpr in row["false_positives"]},
                 reverse=True,
             ),
+        },
+    )
+
+
+def write_detectors(found: Comparison, directory: str | Path) -> ReportPaths:
+    """Writes the attractor paper's Table III: what each detector sees."""
+    attacked: dict[str, list[str]] = {}
+    for row in found.rows:
+        attacked.setdefault(row["attacked"], []).append(row["detector"])
+    names = dict.fromkeys(a["attack"] for row in found.rows for a in row["attacks"])
+    return write_page(
+        directory,
+        "detectors",
+        title=f"Detectors on {found.dataset}",
+        subtitle="Attackers who know of no detector. Rates in per cent with 95 % "
+        "intervals; the paper's numbers below.",
+        content=vars(found),
+        shown={
+            "found": found,
+            "attacked": list(attacked.values()),
+            "rates": list(found.rows[0]["false_positives"]),
+            "overall": paper.OVERALL,
+            "known": any(a["paper"] for row in found.rows for a in row["attacks"]),
+            "by_attack": {
+                name: [
+                    next((a for a in row["attacks"] if a["attack"] == name), None)
+                    for row in found.rows
+                ]
+                for name in names
+            },
         },
     )
 

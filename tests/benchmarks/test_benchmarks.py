@@ -13,6 +13,7 @@ from absl import app, flags
 from benchmarks import (
     _measure,
     calibration,
+    detectors,
     false_positives,
     luring,
     overhead,
@@ -21,6 +22,7 @@ from benchmarks import (
 )
 from keras_traps.attractors import Calibration
 from keras_traps.datasets import Dataset
+from keras_traps.detectors import TabooTrap
 
 TINY = qim.Size(images=300, side=4, channels=3, messages=3)
 FUSED = [name for name in qim.DECODERS if name != "literal broadcast"]
@@ -68,6 +70,29 @@ def test_without_the_formula_as_it_stands_no_messages_are_written_out() -> None:
     rows = qim.measure(TINY, repeats=1, memory=False, literal=False)
     assert [row["name"] for row in rows[2:]] == FUSED
     assert all("forward_speedup" not in row for row in rows)
+
+
+def test_a_saved_detector_is_timed_beside_its_classifier(
+    digits_classifier: keras.Model, digits_train: Dataset, tmp_path: Path
+) -> None:
+    taboo = TabooTrap(digits_classifier, output="logits").fit(digits_train.images)
+    taboo.save(tmp_path / "taboo")
+    digits_classifier.save(tmp_path / "taboo" / "classifier.keras")
+    (tmp_path / "taboo" / "about.json").write_text('{"seconds": 2.5}')
+    calls = detectors._calls(tmp_path / "taboo", 4)
+    np.testing.assert_array_equal(calls["score"]().shape, [4])
+    assert calls["bare"]().shape == (4, 10)
+    bare, score = detectors.measure_detector(tmp_path / "taboo", 4, repeats=1)
+    assert (bare["name"], score["name"]) == ("classifier of taboo", "taboo")
+    assert score["fit_s"] == 2.5
+    assert score["ratio"] > 0
+    assert "ratio" not in bare
+
+
+def test_non_local_means_are_timed() -> None:
+    rows = detectors.measure_means(1, repeats=1)
+    assert rows[0]["name"] == "non-local means"
+    assert rows[0]["image_ms"] > 0
 
 
 def test_false_positives_are_counted_on_images_that_set_no_threshold(

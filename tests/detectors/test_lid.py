@@ -10,7 +10,7 @@ from keras_traps import attacks
 from keras_traps._checks import FloatArray
 from keras_traps.datasets import Dataset
 from keras_traps.detectors import LID, check_detector
-from keras_traps.detectors.lid import local_dimensionality
+from keras_traps.detectors.lid import local_dimensionality, with_noise
 
 
 def estimate(points: Any, reference: Any, k: int = 20) -> FloatArray:
@@ -120,7 +120,7 @@ def test_images_of_reference_are_learnt_from_by_nobody(
     # What the attack made of them does not matter.
     other = attacked[:300].copy()
     other[chosen] = 0.5
-    noisy = lid._with_noise(clean, attacked[:300], np.random.default_rng(1))
+    noisy = with_noise(clean, attacked[:300], np.random.default_rng(1), (0.0, 1.0))
     one, same = (
         LID(digits_classifier, output="logits").fit(clean, given, noisy)
         for given in (attacked[:300], other)
@@ -128,15 +128,15 @@ def test_images_of_reference_are_learnt_from_by_nobody(
     np.testing.assert_array_equal(one._weights, same._weights)
 
 
-def test_noise_is_as_large_as_the_attack(lid: LID) -> None:
+def test_noise_is_as_large_as_the_attack() -> None:
     clean = np.full((5, 8, 8, 1), 0.5, np.float32)
     attacked = clean + np.array([0.01, 0.02, 0.03, 0, 0.04], np.float32).reshape(
         5, 1, 1, 1
     )
-    noisy = lid._with_noise(clean, attacked, np.random.default_rng(0))
+    noisy = with_noise(clean, attacked, np.random.default_rng(0), (0.0, 1.0))
     sizes = np.linalg.norm((noisy - clean).reshape(5, -1), axis=1)
     np.testing.assert_allclose(sizes, [0.08, 0.16, 0.24, 0, 0.32], rtol=1e-4)
-    white = lid._with_noise(clean * 2, attacked, np.random.default_rng(0))
+    white = with_noise(clean * 2, attacked, np.random.default_rng(0), (0.0, 1.0))
     assert white.max() <= 1
 
 

@@ -11,7 +11,13 @@ import tensorflow as tf
 
 from keras_traps._checks import FloatArray
 from keras_traps.datasets import Dataset
-from keras_traps.detectors import ClassifierDetector, check_detector
+from keras_traps.detectors import (
+    ClassifierDetector,
+    TabooTrap,
+    check_detector,
+    load,
+)
+from keras_traps.detectors.saved import CLASSIFIER
 
 
 class Squashed(ClassifierDetector):
@@ -164,3 +170,23 @@ def test_what_is_no_classifier_of_these_images_is_refused(
         detector.score(np.zeros((2, 9, 9, 1), np.float32))
     with pytest.raises(ValueError, match=r"`images`. Expected finite pixels"):
         detector.score(np.full((2, 8, 8, 1), 2.0, np.float32))
+
+
+def test_a_folder_tells_what_detector_it_holds(
+    digits_classifier: keras.Model, digits_train: Dataset, tmp_path: Path
+) -> None:
+    taboo = TabooTrap(digits_classifier, output="logits").fit(digits_train.images)
+    taboo.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"classifier\.keras"):
+        load(tmp_path)
+    images = digits_train.images[:5]
+    given = load(tmp_path, digits_classifier)
+    digits_classifier.save(tmp_path / CLASSIFIER)
+    for back in (given, load(tmp_path)):
+        assert isinstance(back, TabooTrap)
+        np.testing.assert_allclose(back.score(images), taboo.score(images), rtol=1e-5)
+    for damage, message in (("Other", "unknown kind"), (None, "no saved detector")):
+        record = {} if damage is None else {"detector": damage}
+        (tmp_path / "detector.json").write_text(json.dumps(record))
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path)

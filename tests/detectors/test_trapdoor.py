@@ -216,6 +216,20 @@ def test_it_keeps_what_a_detector_promises(
         Trapdoor.load(tmp_path, dense_classifier())
 
 
+def test_an_image_is_compared_with_any_class(
+    trapdoor: Trapdoor, digits_test: Dataset
+) -> None:
+    images = digits_test.images[:20]
+    answers = predict(trapdoor.classifier, images).argmax(axis=1)
+    same = trapdoor.score_as(images, answers)
+    np.testing.assert_allclose(same, trapdoor.score(images), rtol=1e-5, atol=1e-6)
+    planted = trapdoor.plant(images, [3] * 20)
+    as_three, as_four = (trapdoor.score_as(planted, [k] * 20) for k in (3, 4))
+    assert (as_three > as_four).mean() > 0.9
+    with pytest.raises(ValueError, match="classes"):
+        trapdoor.score_as(images, [10] * 20)
+
+
 def test_the_same_seed_trains_the_same_and_leaves_the_given_classifier(
     digits_train: Dataset,
 ) -> None:

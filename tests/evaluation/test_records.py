@@ -121,6 +121,22 @@ def test_settings_tell_all_that_records_depend_on(
     assert {"test_data", "seed", "chunk_size"} <= luring.keys() < whole.keys()
 
 
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [((3, 3, 3), 9), ((3, 2, 2), 5), ((2, 2, 2), 2), ((0, 0, 0), 0)],
+)
+def test_a_run_keeps_its_first_images_as_far_as_all_are_there(
+    kept: tuple[int, ...], expected: int, tmp_path: Path
+) -> None:
+    pixels = np.arange(9, dtype=np.float32).reshape(9, 1, 1, 1)
+    run = make_run("paper", "PGD", images=9, chunks=3)
+    store = RecordStore(tmp_path, {})
+    for chunk, count in enumerate(kept):
+        own = pixels[3 * chunk : 3 * chunk + count]
+        store.write(run.folder, chunk, make_record(3, kept=own))
+    np.testing.assert_array_equal(run.read(store)["kept"], pixels[:expected])
+
+
 def test_a_folder_is_for_one_setting() -> None:
     small, large = (create("FGSM", eps=eps).settings() for eps in (0.1, 0.2))
     folders = {folder_of("FGSM", told) for told in ([small], [large], [small, large])}

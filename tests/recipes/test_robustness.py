@@ -69,7 +69,10 @@ def test_contenders_of_every_kind_are_evaluated(
         robustness.main(arguments)
 
 
-@pytest.mark.parametrize("text", ["c", "c:other:x", "c:plain:x:y", "c:luring:nowhere"])
+@pytest.mark.parametrize(
+    "text",
+    ["c", "c:other:x", "c:plain:x:y", "c:luring:nowhere", "c:detector:nowhere"],
+)
 def test_a_contender_that_is_none_is_told(text: str, tmp_path: Path) -> None:
     wrong = [f"--contender={text}", f"--workdir={tmp_path}", "--eps=0.1"]
     with pytest.raises(CommandLineError, match="--contender"):
