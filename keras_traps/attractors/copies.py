@@ -195,8 +195,11 @@ class Registry:
             check_distinct("copies", [copy.title for copy in copies])
             for copy in copies:
                 check_count("version", copy.version)
-            found.settings_of(Key())
-            return dataclasses.replace(found, shape=tuple(found.shape))
+            # Tuples where JSON has lists.
+            settings = found.settings_of(Key()).to_dict()
+            return dataclasses.replace(
+                found, shape=tuple(found.shape), settings=settings
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a registry: {error!r}") from error
 

@@ -89,14 +89,31 @@ class Trace:
         named: npt.NDArray[np.bool_] = self.p_values * len(self.copies) <= fpr
         return named
 
-    def together(self) -> "Trace":
-        """Takes all images for those of one sender.
+    def take(self, images: npt.NDArray[np.intp] | slice) -> "Trace":
+        """Takes some of the images.
+
+        Args:
+            images: Their positions.
 
         Returns:
-            A trace of one image, whose scores are the sums over all.
+            Their trace.
         """
+        return Trace(self.copies, self.scores[:, images], self.innocent[:, images])
+
+    def together(self, count: int | None = None) -> "Trace":
+        """Takes images for those of one sender, and adds their scores up.
+
+        Args:
+            count: How many are of one sender, one after the other; the last ones may be
+                fewer. Defaults to `None`, all.
+
+        Returns:
+            A trace of one image for each sender.
+        """
+        starts = range(0, self.scores.shape[1], count or self.scores.shape[1])
         scores, innocent = (
-            each.sum(axis=1, keepdims=True) for each in (self.scores, self.innocent)
+            np.add.reduceat(each, starts, axis=1)
+            for each in (self.scores, self.innocent)
         )
         return Trace(self.copies, scores, innocent)
 

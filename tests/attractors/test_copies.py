@@ -26,7 +26,9 @@ def test_every_copy_has_traps_of_its_own_and_the_same_answers(
     decoders = [decoder_of(model) for model in made.values()]
     assert decoders[0].key == MASTER.derive("alice")
     assert decoders[0].fingerprint != decoders[1].fingerprint
-    answers = [model.predict(digits_test.images).argmax(axis=1) for model in made.values()]
+    answers = [
+        model.predict(digits_test.images).argmax(axis=1) for model in made.values()
+    ]
     assert (answers[0] == answers[1]).mean() > 0.99
 
 
