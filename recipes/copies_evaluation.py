@@ -16,7 +16,6 @@ from keras_traps import attractors
 from keras_traps._checks import FloatArray
 from keras_traps._files import write_atomically
 from keras_traps._pixels import from_unit
-from keras_traps.attacks import Attack
 from keras_traps.attacks import PRESETS
 from keras_traps.commands import trapping
 from keras_traps.commands.command_line import Flags, refusing
@@ -25,8 +24,6 @@ from keras_traps.evaluation.render import percent, plain
 from keras_traps.evaluation.runner import attack_all
 from keras_traps.evaluation.subjects import (
     Defence,
-    Examples,
-    Subject,
     choose_examples,
     classes_of,
     defend,

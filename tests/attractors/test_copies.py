@@ -101,5 +101,5 @@ def test_what_does_not_belong_together_is_refused(
     for names in ([], ["alice", "alice"], [""]):
         with pytest.raises(ValueError, match="name"):
             registry.hand_out(MASTER, names)
-    with pytest.raises(ValueError, match="at least 32 bytes. Received: 16 bytes"):
+    with pytest.raises(ValueError, match="at least 32 bytes"):
         Registry.of(classifier, calibration.settings, Key(b"x" * 16), ["alice"])

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_traps import attacks
 from keras_traps._checks import FloatArray
 from keras_traps.attractors import Calibration, Registry, TrapSettings, inject, trace
 from keras_traps.attractors.tracing import Trace, _watermarks
@@ -166,8 +167,6 @@ def test_an_attack_on_a_copy_is_traced(
     digits_train: Dataset,
     digits_test: Dataset,
 ) -> None:
-    from keras_traps import attacks
-
     found = Registry.of(classifier, calibration.settings, MASTER, NAMES)
     trapped = inject(classifier, found.settings_of(found.keys(MASTER)[1]))
     attack = attacks.create("PGD", eps=0.3, eps_iter=0.05, nb_iter=15)
