@@ -30,6 +30,7 @@ from keras_traps.evaluation.subjects import (
     model_subject,
 )
 from keras_traps.models.forms import class_answers
+from keras_traps.models.inference import as_graph
 from keras_traps.rates import Rate
 
 _COLLUDING, _COLLUDERS = ("FGSM", "PGD"), (2, 4, 8)
@@ -142,7 +143,8 @@ def _attacked(
     found = {f"copy{k}": made[k] for k in range(max(together, default=1))}
     for number in together:
         inputs = keras.Input(made[0].input_shape[1:])
-        answers = [model(inputs) for model in made[:number]]
+        parts = [as_graph(made[k], name=f"copy{k}") for k in range(number)]
+        answers = [part(inputs) for part in parts]
         mean = keras.layers.Average(dtype="float32")(answers)
         found[f"mean{number}"] = keras.Model(inputs, mean, name=f"mean{number}")
     return {**found, "classifier": classifier}

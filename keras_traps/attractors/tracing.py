@@ -155,7 +155,7 @@ def trace(
     ('alice, version 1', 0.001)
     """
     check_count("innocent", innocent)
-    settings = registry.settings_of(master)
+    own, settings = registry.keys(master), registry.settings_of(master)
     suspects, clean = (
         check_images(each, registry.shape, bounds=settings.bounds, name=name)
         for each, name in ((images, "images"), (clean, "clean"))
@@ -165,7 +165,6 @@ def trace(
             f"Invalid value for argument `clean`. Expected at least {_FEWEST_CLEAN} "
             f"images. Received: {len(clean)}"
         )
-    own = registry.keys(master)
     nobody = master.derive(f"innocent {array_sha256(suspects)}")
     keys = own + [nobody.derive(str(number)) for number in range(innocent)]
     both = np.concatenate([clean, suspects])

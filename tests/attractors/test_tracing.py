@@ -18,8 +18,8 @@ NAMES = ("alice", "bob", "carol")
 def registry(shape: tuple[int, ...] = (16, 16, 1), **changes: Any) -> Registry:
     inputs = keras.Input(shape)
     model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))
-    settings = {"a0": -1e-4, "a1": 0.0, "a2": 0.4, "step_weights": (10.0, 1.0)}
-    settings |= {"output": "logits", **changes}
+    settings: dict[str, Any] = {"a0": -1e-4, "a1": 0.0, "a2": 0.4, **changes}
+    settings |= {"output": "logits", "step_weights": (10.0, 1.0)}
     return Registry.of(model, TrapSettings(**settings), MASTER, NAMES)
 
 
@@ -155,8 +155,8 @@ def test_the_same_images_get_the_same_p_values_and_others_get_other_keys() -> No
     ],
 )
 def test_what_cannot_be_traced_is_refused(changes: dict[str, Any], told: str) -> None:
-    given = {"images": noise(2), "registry": registry(), "master": MASTER}
-    given |= {"clean": noise(30), "innocent": 5, **changes}
+    given: dict[str, Any] = {"images": noise(2), "registry": registry()}
+    given |= {"master": MASTER, "clean": noise(30), "innocent": 5, **changes}
     with pytest.raises(ValueError, match=told):
         trace(**given)
 

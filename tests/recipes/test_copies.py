@@ -47,7 +47,10 @@ def test_a_copy_is_made_attacked_and_traced(
         found = json.loads((tmp_path / "traced" / "trace.json").read_text())
         assert found["rows"][-1]["named"] == ["bob, version 1"]
         assert np.shape(found["p_values"]) == (20, 4)
-    assert "names bob, version 1" in (tmp_path / "traced" / "trace.html").read_text()
+    assert (
+        "together name bob, version 1"
+        in (tmp_path / "traced" / "trace.html").read_text()
+    )
     assert found["rows"][3]["image"] == "03.png"
 
 
