@@ -30,14 +30,13 @@ _COLUMNS = {
 }
 _NOTES = """\
 Half of the keys are of copies that no image was made on, and half of nobody. The images
-are clean test images, beside as many training images by which the scores are made
-comparable. The shares are those of all pairs of a copy and an image. One and the same
-set of innocent keys ranks all copies of an image, so that a single image may have a few
-more than its share, and others fewer."""
+are clean test images, and the shares those of all pairs of a copy and an image. One set
+of innocent keys ranks all copies for an image, so that one image may have more than its
+share, and another fewer."""
 
 
 def measure(
-    settings: TrapSettings, train: Dataset, test: Dataset, *, keys: int, repeats: int
+    settings: TrapSettings, test: Dataset, *, keys: int, repeats: int
 ) -> list[_measure.Row]:
     """Traces clean test images to copies that they were not made on."""
     master = Key.from_seed(0)
@@ -50,11 +49,11 @@ def measure(
         master=master.fingerprint,
         copies=tuple(Copy(name, 1, "") for name in names),
     )
-    images, clean = (from_unit(data.images, settings.bounds) for data in (test, train))
+    images = from_unit(test.images, settings.bounds)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        found = trace(images, registry, master, clean=clean, innocent=keys - len(names))
+        found = trace(images, registry, master, innocent=keys - len(names))
         p_values = found.p_values
         seconds.append(time.perf_counter() - start)
     return [
@@ -88,20 +87,14 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """Runs the benchmark; see `_measure.run`."""
-    train, test = (
-        data.take(min(values.images, len(data)), seed=0)
-        for data in (
-            load(values.dataset, split, values.data_dir) for split in ("train", "test")
-        )
-    )
+    test = load(values.dataset, "test", values.data_dir)
+    test = test.take(min(values.images, len(test)), seed=0)
     settings = read_calibration(Path(values.calibration), Key.from_seed(0)).settings
     _measure.run(
         "benchmarks.tracing",
         argv,
         values,
-        lambda: measure(
-            settings, train, test, keys=values.keys, repeats=values.repeats
-        ),
+        lambda: measure(settings, test, keys=values.keys, repeats=values.repeats),
         title=f"Tracing on {values.dataset}",
         columns=_COLUMNS,
         notes=_NOTES,

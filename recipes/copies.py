@@ -7,9 +7,8 @@ and together, and counts how often they are traced.
 Example:
     python recipes/copies.py make --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --name=alice,bob --save --workdir=runs/copies
-    python recipes/copies.py trace --dataset=mnist --data_dir=data \
-        --registry=runs/copies/registry.json --key_file=runs/copies/key \
-        --images=suspects.npz --workdir=runs/traced
+    python recipes/copies.py trace --registry=runs/copies/registry.json \
+        --key_file=runs/copies/key --images=suspects.npz --workdir=runs/traced
     python recipes/copies.py evaluate --dataset=mnist --data_dir=data \
         --model=deepsec_mnist.npz --num_examples=100 --workdir=runs/copies_mnist
 """
@@ -26,11 +25,10 @@ from keras_traps.commands.command_line import CommandLineError, Flags, count, re
 if TYPE_CHECKING:
     from keras_traps._checks import FloatArray
     from keras_traps.attractors import Registry
-    from keras_traps.datasets import Dataset
 
 ASKING = ("RayS", "HopSkipJump", "Square")
 _COSTLY = ("UAP", "OM", "BPDA", "SPSA", "JSMA", "BLB", "CW2", "EAD", *ASKING)
-_CLEAN, _FPR = 1000, 0.01
+_FPR = 0.01
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -45,7 +43,6 @@ def _parser() -> command_line.Parser:
 
     about = "Tells which copy images were made on; writes a page and its numbers."
     one = parser.command("trace", about, trace)
-    command_line.add_data(one)
     about = "The registry.json of `make`."
     one.flag("registry", about, command_line.file, required=True)
     about = "The master key's file, the key in --workdir of `make`."
@@ -61,7 +58,6 @@ def _parser() -> command_line.Parser:
     about = "How often any copy may be named for an image that was made on none."
     one.flag("fpr", about, command_line.share, default=_FPR)
     one.flag("workdir", "The folder for the page.", command_line.path, required=True)
-    one.set_defaults(model=None)
 
     about = "Attacks copies and counts how often they are traced."
     all_of_it = parser.command("evaluate", about, evaluate)
@@ -141,16 +137,10 @@ def trace(arguments: Flags) -> None:
     with refusing():
         registry = attractors.Registry.load(arguments.registry)
         names, suspects = _suspects(arguments.images, registry)
-    # Images of a folder are to be as large as the model takes them.
-    height, width, *channels = registry.shape
-    arguments.image_size = arguments.image_size or (height, width, *channels)
-    train, _ = trapping.load_data(arguments)
-    with refusing():
         found = attractors.trace(
             suspects,
             registry,
             trapping.read_key(arguments),
-            clean=clean_images(train, registry),
             innocent=arguments.innocent,
         )
         paths = write_trace(
@@ -158,7 +148,7 @@ def trace(arguments: Flags) -> None:
             arguments.workdir,
             images=names,
             fpr=arguments.fpr,
-            provenance=provenance(arguments.command_line, train_data=train.sha256),
+            provenance=provenance(arguments.command_line),
         )
     together = found.together()
     best = together.likeliest[0]
@@ -167,17 +157,6 @@ def trace(arguments: Flags) -> None:
         f"{together.p_values[best, 0]:.2g} of {len(names)} images together"
     )
     print(f"Written: {paths.html}")
-
-
-def clean_images(train: "Dataset", registry: "Registry") -> "FloatArray":
-    """Training images as the model takes them."""
-    from keras_traps._pixels import from_unit
-
-    images = train.take(min(_CLEAN, len(train)), seed=0).images
-    if len(registry.shape) == 1 or images.shape[1:3] == registry.shape[:2]:
-        images = images.reshape(-1, *registry.shape)
-    low, high = registry.settings["bounds"]
-    return from_unit(images, (low, high))
 
 
 def _suspects(path: Path, registry: "Registry") -> tuple[list[str], "FloatArray"]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from copies import ASKING, clean_images
+from copies import ASKING
 from PIL import Image
 
 from keras_traps import attractors
@@ -111,7 +111,6 @@ def evaluate(arguments: Flags) -> None:
         ),
         registry,
         master,
-        clean=clean_images(train, registry),
         innocent=arguments.innocent,
     )
     rows, start = [], 0

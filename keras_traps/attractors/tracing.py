@@ -28,8 +28,6 @@ _BUDGET = 2**28
 # The messages of a key with more numbers are not written out.
 _MOST_WRITTEN = 2**20
 
-_FEWEST_CLEAN = 20
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
@@ -37,7 +35,7 @@ class Trace:
 
     Args:
         copies: The copies.
-        scores: `(copies, images)`, float32, in standard deviations of clean images.
+        scores: `(copies, images)`, float32, in weighted grey levels.
         innocent: `(keys, images)`, float32: the scores of keys that nobody has.
     """
 
@@ -123,22 +121,20 @@ def trace(
     registry: Registry,
     master: Key,
     *,
-    clean: npt.ArrayLike,
     innocent: int = 1000,
 ) -> Trace:
     """Scores images with the key of every copy, and with keys that nobody has.
 
-    The score is the spread over classes of what the decoder of a key says, the third
-    condition of the analyzer, in standard deviations of the clean images: each class's
-    number is standardised by itself first. The innocent keys are derived from the
-    master key and the images, so that nobody can draw until the outcome pleases.
+    The score is the standard deviation over classes of the distance to the messages of
+    a key, of which the analyzer's third condition is made. To all who do not have the
+    key it is a sum of random signs, the same for every key: that makes scores
+    comparable without clean images. The innocent keys are derived from the master key
+    and the images, so that nobody can draw until the outcome pleases.
 
     Args:
         images: `(images, ...)`, pixels in the bounds of the settings: suspects.
         registry: The copies.
         master: The master key.
-        clean: `(images, ...)`, at least 20 clean images such as the suspects once were,
-            by which scores of keys become comparable; more make it finer.
         innocent: How many keys that nobody has. Defaults to `1000`.
 
     Returns:
@@ -146,48 +142,22 @@ def trace(
 
     Raises:
         TypeError: If images are integers where the bounds are not.
-        ValueError: If images are of another size, clean ones are too few or all alike,
-            the master key is another, or `innocent` is below 1.
+        ValueError: If images are of another size, the master key is another, or
+            `innocent` is below 1.
 
     Example:
-    >>> traced = trace(images, registry, master, clean=train_images)
+    >>> traced = trace(images, registry, master)
     >>> traced.copies[traced.likeliest[0]].title, traced.p_values[:, 0].min()
     ('alice, version 1', 0.001)
     """
     check_count("innocent", innocent)
     own, settings = registry.keys(master), registry.settings_of(master)
-    suspects, clean = (
-        check_images(each, registry.shape, bounds=settings.bounds, name=name)
-        for each, name in ((images, "images"), (clean, "clean"))
-    )
-    if len(clean) < _FEWEST_CLEAN:
-        raise ValueError(
-            f"Invalid value for argument `clean`. Expected at least {_FEWEST_CLEAN} "
-            f"images. Received: {len(clean)}"
-        )
-    nobody = master.derive(f"innocent {array_sha256(suspects)}")
+    images = check_images(images, registry.shape, bounds=settings.bounds)
+    nobody = master.derive(f"innocent {array_sha256(images)}")
     keys = own + [nobody.derive(str(number)) for number in range(innocent)]
-    both = np.concatenate([clean, suspects])
-    parts = [_spread(w, len(clean)) for w in _watermarks(both, registry, keys)]
+    parts = [w.std(axis=2) for w in _watermarks(images, registry, keys)]
     scores = np.concatenate(parts)
     return Trace(registry.copies, scores[: len(own)], scores[len(own) :])
-
-
-def _spread(w: FloatArray, clean: int) -> FloatArray:
-    """Scores of the images after the clean ones, `(keys, images)`."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        w = w - w[:, :clean].mean(axis=1, keepdims=True)
-        w /= w[:, :clean].std(axis=1, keepdims=True)
-        spread = w.std(axis=2)
-        known = spread[:, :clean]
-        spread = spread - known.mean(axis=1, keepdims=True)
-        scores = spread[:, clean:] / known.std(axis=1, keepdims=True)
-    if not np.isfinite(scores).all():
-        raise ValueError(
-            "Invalid value for argument `clean`. Expected images that differ. Received "
-            "images that are all alike to the decoder."
-        )
-    return scores
 
 
 def _watermarks(
