@@ -75,7 +75,8 @@ def test_a_strip_shows_clean_adversarial_and_the_stretched_change() -> None:
 def test_the_p_values_of_the_likeliest_copies_are_drawn() -> None:
     draw = np.random.default_rng(0)
     copies = tuple(Copy(f"$copy_{number}$", 1, "") for number in range(30))
-    found = Trace(copies, draw.random((30, 4)), draw.random((99, 4)))
+    scores, innocent = (draw.random((n, 4), np.float32) for n in (30, 99))
+    found = Trace(copies, scores, innocent)
     plot = p_value_picture(found, 0.01)
     assert plot.alt.startswith("The p-values of 20 of 30 copies")
     assert p_value_picture(found, 0.01) == plot
