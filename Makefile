@@ -67,6 +67,14 @@ saved-models: $(VENV)/.package
 	$(BIN)/python recipes/export.py --dataset=digits $(SHIPPED) $(VERSION:%=--version=%) \
 	  --model=runs/saved_models/digits.keras \
 	  --directory=saved_models/digits_attractors
+	rm -rf runs/saved_models/copies
+	$(BIN)/python recipes/copies.py make --dataset=digits --public_key=0 \
+	  --model=runs/saved_models/digits.keras --name=alice,bob --save \
+	  --workdir=runs/saved_models/copies
+	cp runs/saved_models/copies/registry.json saved_models/digits_copies/
+	for name in alice bob; do \
+	  cp runs/saved_models/copies/$$name-*.keras saved_models/digits_copies/$$name.keras; \
+	done
 	$(BIN)/python recipes/train.py --dataset=mnist --overwrite --epochs=4 \
 	  $(DATA_DIR:%=--data_dir=%) --output=runs/saved_models/mnist.keras
 	$(BIN)/python recipes/export.py --dataset=mnist $(SHIPPED) $(VERSION:%=--version=%) \

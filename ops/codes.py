@@ -29,7 +29,7 @@ _BALANCED_BLOCKS = np.array(
     [signs for signs in itertools.product((1, -1), repeat=4) if sum(signs) == 0],
     dtype=np.int8,
 )
-_SHORTEST = 16
+_SHORTEST, _SHORTEST_MASTER = 16, 32
 # In numbers of a row: about two lines of the processor's cache.
 _LONGEST_STRIP = 24
 
@@ -145,6 +145,37 @@ class Key:
         return hashlib.sha256(b"keras_traps fingerprint" + self._secret).hexdigest()[
             :16
         ]
+
+    def derive(self, name: str, version: int = 1) -> "Key":
+        """Makes the key of a copy from this one, the master key.
+
+        It is the HMAC-SHA-256 of the version and the name: whoever has the keys of some
+        copies can tell neither the master key nor that of another copy.
+
+        Args:
+            name: Whose key: any text, in which every letter counts.
+            version: How often this one's key was changed, from 1. Defaults to `1`.
+
+        Returns:
+            The same key on every machine, of 32 bytes.
+
+        Raises:
+            ValueError: If the master key has fewer than 32 bytes, the name is empty, or
+                the version is below 1.
+        """
+        if len(self._secret) < _SHORTEST_MASTER:
+            raise ValueError(
+                "Invalid value for argument `master`. Expected a key of at least "
+                f"{_SHORTEST_MASTER} bytes. Received: {len(self._secret)} bytes"
+            )
+        if not (isinstance(name, str) and name):
+            raise ValueError(
+                "Invalid value for argument `name`. Expected a text that is not empty. "
+                f"Received: name={name!r}"
+            )
+        check_count("version", version)
+        told = f"keras_traps derived key {version:d} {name}".encode()
+        return Key(hmac.digest(self._secret, told, "sha256"))
 
     def stream(self, label: str, count: int) -> npt.NDArray[np.uint32]:
         """Draws 32-bit numbers; streams of other labels are independent.

@@ -109,6 +109,22 @@ def qim_tables(code: Code, steps: npt.ArrayLike, weights: npt.ArrayLike) -> QIMT
         )
 
 
+def centred_wave(x: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Distances of pixels to the bit 0, less their middle: what a sign is for.
+
+    Args:
+        x: `(..., pixels)`, float32 grey levels.
+        scale: Scalar or `(pixels,)`, float32: the inverse of twice the step sizes.
+
+    Returns:
+        A tensor of the shape of `x`, float32, in periods: from -0.25 to 0.25.
+    """
+    # A quarter back, the wave of the bit 0 is the distance to the nearest integer.
+    # Centred here and not in the sums: of black images nothing is left to round.
+    turns = x * scale - 0.25
+    return tf.abs(turns - tf.round(turns)) - 0.25
+
+
 def centred_shift(
     a0: float, a1: float, steps: npt.ArrayLike, weights: npt.ArrayLike
 ) -> float:
@@ -262,10 +278,7 @@ def _distance(x: tf.Tensor, tables: QIMTables) -> tf.Tensor:
     x, scale, kernel = (tf.stop_gradient(tensor) for tensor in (x, scale, kernel))
 
     def project(values: tf.Tensor) -> tf.Tensor:
-        # A quarter back, the wave of the bit 0 is the distance to the nearest integer.
-        # Centred here and not in the sums: of black images nothing is left to round.
-        turns = values * scale - 0.25
-        wave = tf.abs(turns - tf.round(turns)) - 0.25
+        wave = centred_wave(values, scale)
         if is_written:
             return tf.matmul(wave, kernel)
         return sum_by_message(wave * kernel, order, layout)

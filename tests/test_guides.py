@@ -1,10 +1,12 @@
 """Guides run as they are pasted, from the first block to the last."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+import copies
 import numpy as np
 import PIL.Image
 import pytest
@@ -80,3 +82,23 @@ def test_evaluating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "small_lead",
     ]
     assert Path("runs/board/leaderboard.html").is_file()
+
+
+@pytest.mark.slow
+def test_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("saved_models").symlink_to(GUIDES.parents[1] / "saved_models")
+    names: dict[str, Any] = {}
+    for language, text in blocks("copies.md"):
+        if language == "python":
+            exec(compile(text, "copies.md", "exec"), names)
+        else:
+            python, script, *argv = shlex.split(text.replace("\\\n", ""))
+            assert (python, script) == ("python", "recipes/copies.py")
+            copies.main(argv)
+    assert names["together"].copies[names["together"].likeliest[0]].name == "alice"
+    found = json.loads(Path("runs/traced/trace.json").read_text())
+    assert found["rows"][-1]["named"] == ["alice, version 1"]
+    assert "The likeliest copy: alice, version 1" in capsys.readouterr().out

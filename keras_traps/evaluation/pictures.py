@@ -14,6 +14,7 @@ from scipy.stats import gaussian_kde
 from sklearn.metrics import roc_curve
 
 from keras_traps._checks import FloatArray
+from keras_traps.attractors import Trace
 from keras_traps.evaluation.evaluate import Evaluation
 from keras_traps.evaluation.render import listing, nominal
 
@@ -26,6 +27,7 @@ _KINDS = {"UA": "untargeted attacks", "TA": "targeted attacks"}
 _SMALLEST_RATE = 1e-3
 _MOST_SAMPLES, _POINTS = 5_000, 400
 _SHOWN_SIDE, _GAP = 112, 8
+_MOST_COPIES = 20
 
 
 class Picture(NamedTuple):
@@ -118,6 +120,49 @@ def correlation_picture(evaluation: Evaluation) -> Picture | None:
         "Densities of the decoder's output w, its largest and smallest coefficient and "
         f"its standard deviation, for {listing(list(groups))}.",
         _to_png(figure, loc="outside upper center", ncols=5),
+    )
+
+
+def p_value_picture(traced: Trace, fpr: float) -> Picture:
+    """Draws the p-values of each copy for each image, and for all images together."""
+    together = traced.together().p_values[:, 0]
+    shown = np.sort(np.argsort(together, kind="stable")[:_MOST_COPIES])
+    names = [traced.copies[place].title for place in shown]
+    figure = Figure(figsize=(9.6, 1.6 + 0.28 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    _style(axes)
+    places = np.arange(len(names))
+    # In a band for each copy, so that equal ones do not hide each other.
+    count = traced.scores.shape[1]
+    beside = np.linspace(-0.3, 0.3, count) if count > 1 else np.zeros(1)
+    axes.scatter(
+        traced.p_values[shown],
+        places[:, None] + beside,
+        s=14,
+        color=_HUES[0],
+        alpha=0.6,
+        linewidth=0,
+        label="one image",
+    )
+    axes.scatter(
+        together[shown],
+        places,
+        s=70,
+        marker="D",
+        color=_HUES[1],
+        label="all images together",
+    )
+    limit = fpr / len(traced.copies)
+    told = f"named to the left, {nominal(fpr)} wrongly"
+    axes.axvline(limit, color=_MUTED, linewidth=0.8, linestyle=":", label=told)
+    least = 1 / (len(traced.innocent) + 1)
+    axes.set(xscale="log", xlim=(least / 1.5, 1.3), xlabel="p-value")
+    axes.set_yticks(places, names, parse_math=False)
+    axes.invert_yaxis()
+    return Picture(
+        f"The p-values of {len(names)} of {len(traced.copies)} copies, the likeliest, "
+        f"for {count} images.",
+        _to_png(figure, loc="outside upper center", ncols=3),
     )
 
 

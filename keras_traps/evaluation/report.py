@@ -14,12 +14,18 @@ from typing import Any
 import pandas as pd
 
 from keras_traps.attacks import PRESET_NOTES, PRESETS, Attack
+from keras_traps.attractors import Trace
 from keras_traps.evaluation import paper
 from keras_traps.evaluation.detection import Comparison
 from keras_traps.evaluation.evaluate import OUTCOMES, Evaluation
 from keras_traps.evaluation.leaderboard import LEVELS, Leaderboard
 from keras_traps.evaluation.metrics import ANY_LOSS, CleanVariant, luring_rates
-from keras_traps.evaluation.pictures import correlation_picture, roc_picture, strip
+from keras_traps.evaluation.pictures import (
+    correlation_picture,
+    p_value_picture,
+    roc_picture,
+    strip,
+)
 from keras_traps.evaluation.records import Run
 from keras_traps.evaluation.render import (
     ReportPaths,
@@ -271,6 +277,54 @@ def write_detectors(found: Comparison, directory: str | Path) -> ReportPaths:
                 for name in names
             },
         },
+    )
+
+
+def write_trace(
+    traced: Trace,
+    directory: str | Path,
+    *,
+    images: Sequence[str],
+    fpr: float,
+    provenance: Mapping[str, Any],
+) -> ReportPaths:
+    """Writes which copy each of some suspect images was made on, if any was."""
+    together = traced.together()
+    rows = [
+        {
+            "image": name,
+            "copy": each.copies[each.likeliest[0]].title,
+            "p_value": each.p_values.min(),
+            "named": [
+                copy.title
+                for copy, accused in zip(each.copies, each.accused(fpr), strict=True)
+                if accused[0]
+            ],
+        }
+        for name, each in [
+            *((name, traced.take(slice(i, i + 1))) for i, name in enumerate(images)),
+            ("all together", together),
+        ]
+    ]
+    content = {
+        "rows": rows,
+        "fpr": fpr,
+        "innocent_keys": len(traced.innocent),
+        "copies": [copy.title for copy in traced.copies],
+        "p_values": traced.p_values.T,
+        "p_values_together": together.p_values[:, 0],
+        "provenance": provenance,
+    }
+    plot = p_value_picture(traced, fpr)
+    return write_page(
+        directory,
+        "trace",
+        title="Which copy these images were made on",
+        subtitle=f"{len(images):,} images, {len(traced.copies):,} copies, "
+        f"{len(traced.innocent):,} keys that nobody has.",
+        content=content,
+        figures={"p_values": plot.png},
+        shown={**content, "plot": plot},
     )
 
 

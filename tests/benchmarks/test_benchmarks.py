@@ -19,6 +19,7 @@ from benchmarks import (
     overhead,
     qim,
     serving,
+    tracing,
 )
 from keras_traps.attractors import Calibration
 from keras_traps.datasets import Dataset
@@ -268,3 +269,14 @@ def test_a_calibration_is_timed_and_its_decoder_is_small() -> None:
     assert row["calibrate_s"] > 0
     assert row["predict_s"] > 0
     assert 0 < row["decoder_mb"] < 0.2
+
+
+def test_keys_of_copies_that_no_image_was_made_on_are_ranked_among_the_others(
+    digits_calibration: Calibration, digits_test: Dataset
+) -> None:
+    settings, data = digits_calibration.settings, digits_test.take(30)
+    [row] = tracing.measure(settings, data, keys=400, repeats=1)
+    assert (row["keys"], row["images"]) == (400, 30)
+    # Ranks among 200 keys tell no share below 1 / 201.
+    assert row["at_0.001"] == 0
+    assert row["at_0.1"] == pytest.approx(0.1, abs=0.06)

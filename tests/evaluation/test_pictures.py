@@ -7,7 +7,13 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from keras_traps.evaluation.pictures import correlation_picture, roc_picture, strip
+from keras_traps.attractors import Copy, Trace
+from keras_traps.evaluation.pictures import (
+    correlation_picture,
+    p_value_picture,
+    roc_picture,
+    strip,
+)
 from tests.evaluation.conftest import Undisturbed
 
 
@@ -64,3 +70,16 @@ def test_a_strip_shows_clean_adversarial_and_the_stretched_change() -> None:
     alone = pixels(strip({**still, "attack": ""})[0])
     assert alone[0, 0].tolist() == [0, 0, 0, 255]
     assert not alone[:, 112:].any()
+
+
+def test_the_p_values_of_the_likeliest_copies_are_drawn() -> None:
+    draw = np.random.default_rng(0)
+    copies = tuple(Copy(f"$copy_{number}$", 1, "") for number in range(30))
+    scores, innocent = (draw.random((n, 4), np.float32) for n in (30, 99))
+    found = Trace(copies, scores, innocent)
+    plot = p_value_picture(found, 0.01)
+    assert plot.alt.startswith("The p-values of 20 of 30 copies")
+    assert p_value_picture(found, 0.01) == plot
+    few = Trace(copies[:2], found.scores[:2, :1], found.innocent[:, :1])
+    assert len(pixels(p_value_picture(few, 0.01).png)) < len(pixels(plot.png))
+    assert pyplot.get_fignums() == []

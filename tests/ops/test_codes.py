@@ -283,3 +283,39 @@ def test_streams_of_one_key_are_independent_and_fair() -> None:
     assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(4000)
     assert abs(one.mean() / 2**32 - 0.5) < 5 / np.sqrt(12 * 4000)
     np.testing.assert_array_equal(key.stream("a", 9), key.stream("a", 4000)[:9])
+
+
+# A change of these numbers leaves images without the copy that they were made on.
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        ("alice", 1, "763a164759bf12e0"),
+        ("alice", 2, "7b4cea3e7089e932"),
+        ("Zoë", 1, "e2cf8c9e90eabe8c"),
+    ],
+)
+def test_a_derived_key_is_the_same_on_every_machine(
+    name: str, version: int, expected: str
+) -> None:
+    assert Key.from_seed(0).derive(name, version).fingerprint == expected
+
+
+def test_derived_keys_differ_by_master_name_and_version() -> None:
+    masters = (Key.from_seed(0), Key.from_seed(1))
+    names = ("a", "A", "a ", "1 a", "a1", "1")
+    keys = {
+        master.derive(name, version).fingerprint
+        for master in masters
+        for name in names
+        for version in (1, 11)
+    }
+    assert len(keys) == len(masters) * len(names) * 2
+
+
+def test_a_key_that_is_no_master_key_derives_nothing() -> None:
+    Key(b"x" * 32).derive("alice")
+    with pytest.raises(ValueError, match="at least 32 bytes"):
+        Key(b"x" * 31).derive("alice")
+    for name, version in (("", 1), ("alice", 0), ("alice", 1.5), (b"alice", 1)):
+        with pytest.raises(ValueError, match=r"name|version"):
+            Key.from_seed(0).derive(name, version)  # type: ignore[arg-type]
