@@ -74,7 +74,10 @@ def published(arguments: Flags, load: Callable[..., Any]) -> None:
     rows: list[Row] = []
     chosen = {one: load(one, test, "--detector") for one in arguments.detector}
     for folder, one in chosen.items():
-        if type(one).__name__ not in _PROTOCOLS:
+        kind = type(one).__name__
+        if kind not in _PROTOCOLS or (
+            kind == "FeatureSqueezing" and arguments.dataset not in _SQUEEZING
+        ):
             raise CommandLineError(
                 f"--detector: there are no published numbers for {folder}"
             )
@@ -113,7 +116,8 @@ def _attacked(
     targets = None
     if attack.targeted:
         ids = np.arange(len(few.labels))
-        targets = attacks.random_targets(few.labels, 10, seed=seed, ids=ids)
+        classes = one.classifier.output_shape[-1]
+        targets = attacks.random_targets(few.labels, classes, seed=seed, ids=ids)
     more = {"detector": one} if told else {}
     result = attack(
         one.classifier,
