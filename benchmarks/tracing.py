@@ -75,11 +75,10 @@ def define_flags(values: flags.FlagValues) -> flags.FlagValues:
         ("calibration", None, "The calibration.json of a classifier."),
     ):
         flags.DEFINE_string(name, default, told, flag_values=values)
-    for name, count, told in (
-        ("images", 1000, "How many images are traced, at most."),
-        ("keys", 10_000, "How many keys they are scored with."),
-    ):
-        flags.DEFINE_integer(name, count, told, lower_bound=2, flag_values=values)
+    told = "How many images are traced, at most."
+    flags.DEFINE_integer("images", 1000, told, lower_bound=2, flag_values=values)
+    told = "How many keys they are scored with."
+    flags.DEFINE_integer("keys", 10_000, told, lower_bound=2, flag_values=values)
     flags.mark_flag_as_required("calibration", flag_values=values)
     _measure.define_flags(values, repeats=1)
     return values

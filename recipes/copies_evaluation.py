@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from copies import ASKING
 from PIL import Image
 
 from keras_traps import attractors
-from keras_traps._checks import FloatArray
+from keras_traps._checks import FloatArray, IntArray
 from keras_traps._files import write_atomically
 from keras_traps._pixels import from_unit
 from keras_traps.attacks import PRESETS
@@ -99,10 +100,10 @@ def evaluate(arguments: Flags) -> None:
     # The first copy's key is changed: nothing is to be traced to the new version.
     registry = registry.hand_out(master, names[:1])
     held, rest = trapping.threshold_images(train, test, [0.05])
-    own, *others = (
+    defences = [
         defend(classifier, registry.settings_of(key), held.images, fprs=[0.05])
         for key in registry.keys(master)[:2]
-    )
+    ]
     clean = rest.images[: min(len(rest), _CLEAN)]
     groups = list(_groups(records, clean))
     found = attractors.trace(
@@ -117,15 +118,20 @@ def evaluate(arguments: Flags) -> None:
     for one in groups:
         end = start + len(one.images)
         part, start = found.take(slice(start, end)), end
-        fooled = _fooled(one, records, own, *others) if "attack" in one.facts else {}
-        rows.append(
-            {
-                **one.facts,
-                **fooled,
-                "alone": _named(part, one.guilty),
-                "of_ten": _named(part.together(_OF_ONE_SENDER), one.guilty),
-            }
-        )
+        row = {
+            **one.facts,
+            "alone": _named(part, one.guilty),
+            "of_ten": _named(part.together(_OF_ONE_SENDER), one.guilty),
+        }
+        if one.guilty:
+            labels = records["copy0", one.facts["attack"]]["labels"]
+            fooled = _fooled(one, labels, defences)
+            own, other = fooled["unnoticed_own"], fooled["unnoticed_other"]
+            named = np.any(part.accused(_FPR)[list(one.guilty)], axis=0)
+            row |= {name: _rate(those) for name, those in fooled.items()}
+            row["unnoticed_on_other_too"] = _rate(other[own])
+            row["named_of_fooling"] = _rate(named[fooled["fools_own"]])
+        rows.append(row)
         _print(rows[-1])
     facts = {**trapped.provenance, "copies": len(names), "keys": arguments.innocent}
     text = json.dumps(plain({"rows": rows, "provenance": facts}), indent=1)
@@ -195,22 +201,16 @@ def _jpeg(image: FloatArray) -> FloatArray:
 
 
 def _fooled(
-    group: _Suspects, records: Mapping[tuple[str, str], Record], *copies: Defence
-) -> dict[str, Any]:
-    """Counts what the first and the second copy make of images."""
-    labels = records["copy0", group.facts["attack"]]["labels"]
-    found: dict[str, Any] = {}
-    through = []
-    for name, copy in zip(("own", "other"), copies, strict=False):
+    group: _Suspects, labels: IntArray, copies: Sequence[Defence]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Returns which images the first and the second copy answer wrongly, unnoticed."""
+    found: dict[str, npt.NDArray[np.bool_]] = {}
+    for name, copy in zip(("own", "other"), copies, strict=True):
         images = from_unit(group.images, copy.bounds)
         images = images.reshape(-1, *copy.trapped.input_shape[1:])
         wrong = classes_of(copy.trapped, images, "scores") != labels
-        unseen = wrong & ~copy.main_analyzer.detect(images).is_adversarial
-        through.append(unseen)
-        found[f"fools_{name}"] = _rate(wrong)
-        found[f"unnoticed_{name}"] = _rate(unseen)
-    if len(through) == 2:
-        found["unnoticed_on_other_too"] = _rate(through[1][through[0]])
+        seen = copy.main_analyzer.detect(images).is_adversarial
+        found |= {f"fools_{name}": wrong, f"unnoticed_{name}": wrong & ~seen}
     return found
 
 

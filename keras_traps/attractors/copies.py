@@ -223,8 +223,8 @@ def copies(
         registry: Whose copies, and of which settings.
         master: The master key.
 
-    Yields:
-        Each copy with its trapped model.
+    Returns:
+        Each copy with its trapped model, one after the other.
 
     Raises:
         ValueError: If the registry is of another classifier, or the master key is
@@ -236,5 +236,8 @@ def copies(
     ...     trapped.save(f"{copy.name}.keras")
     """
     registry.check(classifier)
-    for copy, key in zip(registry.copies, registry.keys(master), strict=True):
-        yield copy, inject(classifier, registry.settings_of(key))
+    keys = registry.keys(master)
+    return (
+        (copy, inject(classifier, registry.settings_of(key)))
+        for copy, key in zip(registry.copies, keys, strict=True)
+    )

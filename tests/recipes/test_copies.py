@@ -98,6 +98,7 @@ def test_copies_are_attacked_alone_and_together(
     assert own["of_ten"]["likeliest"]["count"] == 2
     assert own["of_ten"]["likeliest"]["total"] == 2
     assert own["alone"]["named"]["total"] == own["fools_own"]["total"] == 20
+    assert own["named_of_fooling"]["total"] == own["fools_own"]["count"]
     assert own["unnoticed_own"]["count"] <= own["fools_own"]["count"]
     assert by_kind["a copy", "Square"]["alone"]["named"]["total"] == 3
     assert "named" not in by_kind["the classifier alone", "PGD"]["alone"]
