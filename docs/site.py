@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -19,6 +21,24 @@ _MODULES = (
 # What a package has whose parts are imported one by one.
 _PARTS = {"evaluation": ("leaderboard", "binarization", "warnings")}
 _AT_THE_TOP = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+
+
+class Examples(griffe.Extension):
+    """Shows the examples of docstrings, which are written as Keras writes them."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Makes a block of code of each."""
+        del kwargs
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(
+                r"(?m)^Example:\n((?:>>>|\.\.\.)(?:.+\n?)+)",
+                lambda found: f"Example:\n\n```pycon\n{found[1].rstrip()}\n```\n",
+                obj.docstring.value,
+            )
+
+    def on_module_members(self, *, mod: griffe.Module, **kwargs: Any) -> None:
+        """Does so with that of a module, which it has by now."""
+        self.on_object(obj=mod, **kwargs)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -167,8 +167,8 @@ def load(
             of several sizes, or not uint8 images with one integer label each.
 
     Example:
-        >>> keras_traps.datasets.load("digits", "test").images.shape
-        (500, 8, 8, 1)
+    >>> keras_traps.datasets.load("digits", "test").images.shape
+    (500, 8, 8, 1)
     """
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if split not in get_args(Split):

@@ -15,7 +15,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_traps import ops
-from keras_traps._checks import Bounds, FloatArray, check_images, check_number
+from keras_traps._checks import (
+    Bounds,
+    FloatArray,
+    check_count,
+    check_images,
+    check_number,
+)
 from keras_traps.attractors.thresholds import Thresholds, set_thresholds
 from keras_traps.detectors.base import ScoreDetector
 from keras_traps.models.forms import find_bounds
@@ -96,8 +102,8 @@ def extract(
     At each of a few images, with a little noise that moves pixels over codewords, the
     sign of an output's gradient is that of the bit, times the side of a codeword on
     which the pixel lies. Of the step sizes the one is chosen with which all looks agree
-    on the bits; its size tells the weight. The class that is answered tells too little
-    of its own message: images of two answers are needed.
+    on the bits; the gradient's size tells the weight. The class that is answered tells
+    too little of its own message: images of two answers are needed.
 
     Args:
         model: What is served: from images `(batch, ...)` to `(batch, num_classes)`. Its
@@ -114,11 +120,12 @@ def extract(
     Raises:
         TypeError: If `model` is not a Keras model.
         ValueError: If the model is no built classifier of two outputs or more, an image
-            is out of its bounds, a step is not above 0, or too few answers differ.
+            is out of its bounds, there is no step or one not above 0, or too few
+            answers differ.
 
     Example:
     >>> found = attractors.extract(trapped, images[:4])
-    >>> analyzer = attractors.RebuiltAnalyzer(trapped, found, images)
+    >>> analyzer = attractors.RebuiltAnalyzer(found, substitute, images)
     >>> attacks.create("LagrangianPGD", eps=0.3)(
     ...     attractors.with_slope_of(trapped, substitute),
     ...     images,
@@ -133,6 +140,7 @@ def extract(
             "Invalid value for argument `model`. Expected one with an output for each "
             f"class. Received: {model.name!r} with one output"
         )
+    check_count("steps", len(steps))
     for step in steps:
         check_number(step, name="steps", above=0.0)
     shape = model.input_shape[1:]

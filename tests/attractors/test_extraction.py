@@ -75,6 +75,8 @@ def test_what_cannot_be_looked_at_is_named(
     images = digits_test.images[:4]
     with pytest.raises(ValueError, match="`steps`"):
         extract(trapped, images, steps=(3.0, 0.0))
+    with pytest.raises(ValueError, match="`steps`"):
+        extract(trapped, images, steps=())
     with pytest.raises(ValueError, match=r"images|pixels"):
         extract(trapped, images + 2)
     image = keras.Input((8, 8, 1))
