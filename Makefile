@@ -46,8 +46,8 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 docs-test: $(VENV)/.dev
-	$(PYTEST) tests/test_docs.py tests/test_guides.py tests/test_quickstart.py tests/test_readme.py \
-	  tests/test_site.py
+	$(PYTEST) $(addprefix tests/test_,$(addsuffix .py, \
+	  docs documented_commands guides quickstart readme site))
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
