@@ -46,12 +46,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made = {
         "quickstart.md": quickstart(_ROOT / "docs/quickstart.ipynb"),
         "reference/commands.md": commands(),
-        "reference/keras_traps.md": "# keras_traps\n\n::: keras_traps\n",
+        "reference/api/keras_traps.md": "# keras_traps\n\n::: keras_traps\n",
     }
     for name in _MODULES:
         parts = [name, *(f"{name}.{part}" for part in _PARTS.get(name, ()))]
         told = "\n\n".join(f"::: keras_traps.{part}" for part in parts)
-        made[f"reference/{name}.md"] = f"# keras_traps.{name}\n\n{told}\n"
+        made[f"reference/api/{name}.md"] = f"# keras_traps.{name}\n\n{told}\n"
     for name in _AT_THE_TOP:
         made[name] = (_ROOT / name).read_text("utf-8").replace("](docs/", "](")
     for path, text in made.items():
@@ -62,13 +62,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(
     markdown: str, page: Page, config: MkDocsConfig, files: Files
 ) -> str:
-    """Leads links that leave the folder of documentation to pages of the site."""
+    """Leads links to what the site shows elsewhere: the notebook, and the top."""
     del config, files
-    if page.file.src_uri != "index.md":
-        return markdown
-    names = "|".join(_AT_THE_TOP)
-    markdown = re.sub(rf"\]\(\.\./({names})\)", r"](\1)", markdown)
-    return markdown.replace("](quickstart.ipynb)", "](quickstart.md)")
+    if page.file.src_uri != "quickstart.md":  # which offers the notebook itself
+        markdown = markdown.replace("quickstart.ipynb)", "quickstart.md)")
+    names = "|".join(map(re.escape, _AT_THE_TOP))
+    return re.sub(rf"\]\(\.\./((?:\.\./)*(?:{names})\b)", r"](\1", markdown)
 
 
 def quickstart(path: Path) -> str:
