@@ -52,6 +52,7 @@ def page() -> str:
         levels=("transfer", "labels", "scores", "gradients", "everything"),
         lures=_LURES,
         lured=lambda table, *cell: _lured(found[table], *cell),
+        copied=_copies(found["copies"]),
         commands=[(told, found[name]) for told, name in _COMMANDS.items()],
     )
 
@@ -105,6 +106,26 @@ def _attack(row: Mapping[str, Any]) -> dict[str, Any]:
         "high": through[_PAPERS_FPR],
         "low": through[_LOW_FPR],
         "paper": row["paper"].get("overall_asr"),
+    }
+
+
+def _copies(measured: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
+    """Returns what each attack leaves on a copy, and what else was done after PGD."""
+    tables = [
+        {(row["made on"], row.get("attack")): row for row in measured[name]["rows"]}
+        for name in ("mnist_20", "cifar10_20")
+    ]
+    kinds = list(tables[0])
+    return {
+        "alone": [(a, [t[on, a] for t in tables]) for on, a in kinds if on == "a copy"],
+        "other": [
+            (
+                on.removeprefix("a copy, then ").replace("averaged ", ""),
+                [t[on, a] for t in tables],
+            )
+            for on, a in kinds
+            if a == "PGD" and "," in on
+        ],
     }
 
 

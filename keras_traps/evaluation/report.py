@@ -293,7 +293,7 @@ def write_trace(
     rows = [
         {
             "image": name,
-            "copy": each.copies[each.likeliest[0]].title,
+            "likeliest": each.copies[each.likeliest[0]].title,
             "p_value": each.p_values.min(),
             "named": [
                 copy.title

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import copies
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_traps import attacks, datasets
+from keras_traps import Key, attacks, datasets
 from keras_traps.commands.command_line import CommandLineError
 
 
@@ -15,6 +16,8 @@ def test_a_copy_is_made_attacked_and_traced(
     digits_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
+    workdir.mkdir()
+    Key.from_seed(1).save(workdir / "key")
     make = ["make", f"--model={digits_file}", f"--workdir={workdir}", "--save"]
     copies.main([*make, "--name=alice,bob"])
     with pytest.raises(CommandLineError, match="--resume"):
@@ -30,8 +33,8 @@ def test_a_copy_is_made_attacked_and_traced(
 
     fingerprint = registry["copies"][1]["fingerprint"]
     model = keras.models.load_model(workdir / f"bob-{fingerprint}.keras")
-    test = datasets.load("digits", "test").take(20)
-    attack = attacks.create("PGD", eps=0.3, eps_iter=0.05, nb_iter=15)
+    test = datasets.load("digits", "test").take(60)
+    attack = attacks.create("BIM", eps=0.3, eps_iter=0.05, nb_iter=15)
     images = attack(model, test.images, test.labels, output="scores").images
     np.savez(tmp_path / "suspects.npz", images=images)
     folder = tmp_path / "suspects"
@@ -39,19 +42,21 @@ def test_a_copy_is_made_attacked_and_traced(
     for number, image in enumerate(images):
         grey = np.rint(255 * image[..., 0]).astype(np.uint8)
         Image.fromarray(grey).save(folder / f"{number:02}.png")
-    trace = ["trace", f"--registry={workdir / 'registry.json'}", "--innocent=500"]
+    trace = ["trace", f"--registry={workdir / 'registry.json'}", "--innocent=2000"]
     trace += [f"--key_file={workdir / 'key'}", f"--workdir={tmp_path / 'traced'}"]
     for suspects in (tmp_path / "suspects.npz", folder):
         copies.main([*trace, f"--images={suspects}"])
         assert "The likeliest copy: bob, version 1" in capsys.readouterr().out
         found = json.loads((tmp_path / "traced" / "trace.json").read_text())
         assert found["rows"][-1]["named"] == ["bob, version 1"]
-        assert np.shape(found["p_values"]) == (20, 4)
+        assert np.shape(found["p_values"]) == (60, 4)
     assert (
         "together name bob, version 1"
         in (tmp_path / "traced" / "trace.html").read_text()
     )
     assert found["rows"][3]["image"] == "03.png"
+    page = (tmp_path / "traced" / "trace.md").read_text()
+    assert re.search(r"\| all together \| bob, version 1 \| 0\.\d+ \| bob", page)
 
 
 def test_what_cannot_be_traced_is_told(digits_file: Path, tmp_path: Path) -> None:
