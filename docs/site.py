@@ -1,10 +1,10 @@
 """Adds pages to the site that no file is kept for: they would only repeat others."""
 
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,12 @@ def commands() -> str:
         ("keras-traps", [str(Path(sys.executable).with_name("keras-traps"))]),
         *((f"recipes/{n}.py", [sys.executable, f"recipes/{n}.py"]) for n in scripts),
     ):
-        told = _help(call)
-        parts += [f"## {name}", f"```text\n{told}```"]
-        for part in _parts(told):
-            parts += [f"### {name} {part}", f"```text\n{_help([*call, part])}```"]
+        # Each command tells of its sub-commands as well, one usage after the other.
+        whole, *parts_of_it = re.split(r"\n(?=usage: )", _help(call))
+        parts += [f"## {name}", f"```text\n{whole}```"]
+        for told in parts_of_it:
+            part = told.split()[2]
+            parts += [f"### {name} {part}", f"```text\n{told}```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,14 +112,9 @@ def _help(call: list[str]) -> str:
     run = subprocess.run(
         [*call, "--help"],
         cwd=_ROOT,
+        env={**os.environ, "COLUMNS": "90"},  # whatever the terminal's width
         check=True,
         capture_output=True,
         text=True,
     )
     return run.stdout
-
-
-def _parts(told: str) -> Iterator[str]:
-    """Yields the sub-commands of which a command's help tells."""
-    _, _, rest = told.partition("  COMMAND\n")
-    yield from re.findall(r"(?m)^    ([a-z_]+)(?: |$)", rest.split("\n\n")[0])

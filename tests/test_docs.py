@@ -5,6 +5,7 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +64,23 @@ def test_the_readme_is_read_in_five_minutes() -> None:
     assert len(re.findall(r"(?<![\w-])\d+(?:[.,]\d+)*", outside)) <= 60
 
 
-def test_the_readmes_tables_are_those_of_the_results() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    rows = {row[0]: row[1:] for row in map(cells, re.findall(r"(?m)^\|.*\|$", text))}
+def tables(path: Path) -> dict[str, list[str]]:
+    """Returns the rows of a page's tables by their first cells."""
+    rows = re.findall(r"(?m)^\|.*\|$", path.read_text("utf-8"))
+    return {row[0]: row[1:] for row in map(cells, rows)}
+
+
+def get_through(contender: str, level: str) -> float:
+    """Returns what gets through a defence on MNIST, in per cent."""
     board = json.loads((RESULTS / "leaderboard_mnist.json").read_text("utf-8"))
-    found = {row["contender"]: row["levels"] for row in board["rows"]}
+    (found,) = (r["levels"] for r in board["rows"] if r["contender"] == contender)
+    # Who has all weights of a model without a detector follows its gradient.
+    level = level if level in found else "gradients"
+    return 100 * float(found[level]["any"]["0.05"]["value"])
+
+
+def test_the_readmes_leaderboard_is_that_of_the_results() -> None:
+    rows = tables(ROOT / "README.md")
     contenders = ("undefended", "adversarial", "traps", "luring-agreement")
     attackers = {
         "has a classifier of their own": "transfer",
@@ -77,15 +90,72 @@ def test_the_readmes_tables_are_those_of_the_results() -> None:
         "has all weights and the detector": "everything",
     }
     for attacker, level in attackers.items():
-        # Who has all weights of a model without a detector follows its gradient.
-        levels = [
-            found[one].get(level, found[one]["gradients"])["any"]["0.05"]["value"]
-            for one in contenders
-        ]
-        assert rows[attacker] == [f"{100 * value:.1f}" for value in levels]
+        found = [f"{get_through(one, level):.1f}" for one in contenders]
+        assert rows[attacker] == found
+
+
+def test_the_threat_models_numbers_are_those_of_the_results() -> None:
+    rows = tables(ROOT / "docs/explanations/threat_model.md")
+    contenders = ("undefended", "adversarial", "traps", "luring-target")
+    attackers = {
+        "has a classifier of their own": "transfer",
+        "asks for answers 500 times, and hears of rejections": "labels",
+        "sees outputs too": "scores",
+        "follows the gradient, and knows of no detector": "gradients",
+        "has all weights and the detector": "everything",
+    }
+    for attacker, level in attackers.items():
+        levels = [get_through(one, level) for one in (*contenders, "luring-agreement")]
+        shown = [cell.strip("*") for cell in rows[attacker]]
+        assert shown == [f"{each:.0f}" for each in levels]
+    board = json.loads((RESULTS / "leaderboard_mnist.json").read_text("utf-8"))
+    worst = {row["contender"]: best(row["levels"]) for row in board["rows"]}
+    for defence, contender, level in (
+        ("attractors, from weights and key", "traps", "everything"),
+        ("attractors, from answers", "traps", "labels"),
+        ("luring, M answers", "luring-target", "everything"),
+        ("luring, both agree", "luring-agreement", "labels"),
+        ("adversarial training", "adversarial", "gradients"),
+    ):
+        attack, through = worst[contender][level]
+        told, share = rows[defence]
+        assert told.startswith(attack)
+        assert share == f"{100 * through:.0f} of 100"
+
+
+def best(levels: dict[str, Any]) -> dict[str, tuple[str, float]]:
+    """Returns the attack of each level that most gets through by, and how much."""
+    return {
+        level: (found["worst"]["attack"], found["worst"]["through"])
+        for level, found in levels.items()
+    }
+
+
+def test_lurings_table_is_that_of_the_results() -> None:
+    page = ROOT / "docs/guides/luring.md"
+    made = {row[0]: row[1:] for row in map(cells, lures(RESULTS / "README.md"))}
+    for name, *shown in map(cells, lures(page)):
+        (found,) = (made[each] for each in made if link(each) == link(name))
+        # What stands between brackets is the paper's.
+        ours = [re.sub(r" \(\d+\)", "", cell) for cell in shown]
+        assert ours == [cell.replace("–", "") for cell in found]
+
+
+def lures(path: Path) -> list[str]:
+    """Returns the rows about tables of luring."""
+    return re.findall(r"(?m)^\| \[.*luring_\w+\..*\|$", path.read_text("utf-8"))
+
+
+def link(cell: str) -> str:
+    (name,) = re.findall(r"(luring_\w+)\.", cell)
+    return str(name)
+
+
+def test_the_readmes_table_of_attacks_is_that_of_the_results() -> None:
+    rows = tables(ROOT / "README.md")
     for place, name in enumerate(("cifar10", "mnist")):
-        tables = json.loads((RESULTS / f"tables_{name}.json").read_text("utf-8"))
-        for row in tables["rows"]:
+        found = json.loads((RESULTS / f"tables_{name}.json").read_text("utf-8"))
+        for row in found["rows"]:
             if row["variant"] != "paper":
                 continue
             (told,) = (
