@@ -11,13 +11,15 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 NUMERIC := tests/ops tests/layers tests/attractors \
   $(addprefix tests/models/test_,$(addsuffix .py,architectures forms input_gradients logits outputs))
 
-.PHONY: help demo test test-all lint format benchmarks saved-models clean
+.PHONY: help demo test test-all lint docs docs-test format benchmarks saved-models clean
 
 help:
 	@echo "make demo        train, trap, attack and defend a classifier; write a report"
 	@echo "make test        run the tests but for long proofs"
 	@echo "make test-all    run all tests, with coverage, as on several processors"
 	@echo "make lint        run ruff and mypy"
+	@echo "make docs        build the documentation into site/, all links checked"
+	@echo "make docs-test   run what the documentation shows"
 	@echo "make benchmarks  measure speed and memory"
 	@echo "make saved-models  train and export the shipped models; DATA_DIR=, VERSION="
 
@@ -38,6 +40,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy keras_traps recipes tests benchmarks docs
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
+docs-test: $(VENV)/.dev
+	$(PYTEST) tests/test_docs.py tests/test_guides.py tests/test_quickstart.py tests/test_readme.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

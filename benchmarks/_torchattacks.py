@@ -69,39 +69,14 @@ def in_torch(model: keras.Model, images: FloatArray) -> nn.Module:
     """Makes the same classifier in PyTorch, up to a shift of all logits.
 
     Args:
-        model: A chain of convolutions, poolings and dense layers with or without a
-            rectifier.
+        model: A graph of convolutions, normalisations, rectifiers, sums, poolings and
+            dense layers that ends with one of these.
         images: On which the two have to agree.
 
     Raises:
         ValueError: If they do not.
     """
-    parts: list[nn.Module] = []
-    channels_first = False
-    for layer in model.layers:
-        weights = layer.get_weights()
-        if isinstance(layer, keras.layers.Conv2D):
-            kernel = weights[0].transpose(3, 2, 0, 1)
-            height, width = kernel.shape[2:]
-            made = nn.Conv2d(
-                *(kernel.shape[1], kernel.shape[0], (height, width)),
-                stride=layer.strides,
-                padding=layer.padding,
-                bias=layer.use_bias,
-            )
-            parts.append(_with(made, [kernel, *weights[1:]]))
-        elif isinstance(layer, keras.layers.Dense):
-            made = nn.Linear(*weights[0].shape, bias=layer.use_bias)
-            parts.append(_with(made, [weights[0].T, *weights[1:]]))
-        elif isinstance(layer, keras.layers.MaxPooling2D):
-            parts.append(nn.MaxPool2d(layer.pool_size, layer.strides))
-        elif isinstance(layer, keras.layers.Permute):
-            channels_first = layer.dims == (3, 1, 2)
-        elif isinstance(layer, keras.layers.Flatten):
-            parts += [nn.Flatten()] if channels_first else [_ChannelsLast()]
-        if getattr(layer, "activation", None) is keras.activations.relu:
-            parts.append(nn.ReLU())
-    network = nn.Sequential(*parts).eval().requires_grad_(False)
+    network = _Graph(model).eval().requires_grad_(False)
     expected = predict(model, images)
     found = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     apart = (expected - expected.max(axis=1, keepdims=True)) - (
@@ -113,6 +88,74 @@ def in_torch(model: keras.Model, images: FloatArray) -> nn.Module:
             f"{np.abs(apart).max():g}."
         )
     return network
+
+
+class _Graph(nn.Module):
+    """Calls each layer with what those before it returned, the last of which it tells.
+
+    What a layer is not known for passes: dropout, and all that only shifts logits.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self._image = id(model.inputs[0])
+        self._places: list[tuple[list[int], int]] = []
+        self.parts = nn.ModuleList()
+        channels_first = False
+        for layer in model.layers[1:]:
+            taken = layer.input if isinstance(layer.input, list) else [layer.input]
+            if isinstance(layer, keras.layers.Permute):
+                channels_first = layer.dims == (3, 1, 2)
+            part = _part(layer, channels_first)
+            if getattr(layer, "activation", None) is keras.activations.relu:
+                part = nn.Sequential(part, nn.ReLU())
+            self.parts.append(part)
+            self._places.append(([id(each) for each in taken], id(layer.output)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found = {self._image: images}
+        for part, (taken, told) in zip(self.parts, self._places, strict=True):
+            images = found[told] = part(*(found[each] for each in taken))
+        return images
+
+
+def _part(layer: keras.layers.Layer, channels_first: bool) -> nn.Module:
+    weights = layer.get_weights()
+    if isinstance(layer, keras.layers.Conv2D):
+        kernel = weights[0].transpose(3, 2, 0, 1)
+        made = nn.Conv2d(
+            *(kernel.shape[1], kernel.shape[0], kernel.shape[2:]),
+            stride=layer.strides,
+            padding=layer.padding,
+            bias=layer.use_bias,
+        )
+        return _with(made, [kernel, *weights[1:]])
+    if isinstance(layer, keras.layers.BatchNormalization):
+        norm = nn.BatchNorm2d(len(weights[0]), eps=layer.epsilon)
+        norm.running_mean, norm.running_var = map(torch.from_numpy, weights[2:])
+        return _with(norm, weights[:2])
+    if isinstance(layer, keras.layers.Dense):
+        made = nn.Linear(*weights[0].shape, bias=layer.use_bias)
+        return _with(made, [weights[0].T, *weights[1:]])
+    if isinstance(layer, keras.layers.MaxPooling2D):
+        return nn.MaxPool2d(layer.pool_size, layer.strides)
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    if isinstance(layer, keras.layers.ZeroPadding2D):
+        (top, bottom), (left, right) = layer.padding
+        return nn.ZeroPad2d((left, right, top, bottom))
+    if isinstance(layer, keras.layers.Flatten):
+        return nn.Flatten() if channels_first else _ChannelsLast()
+    if isinstance(layer, keras.layers.ReLU):
+        return nn.ReLU()
+    return _Sum() if isinstance(layer, keras.layers.Add) else nn.Identity()
+
+
+class _Sum(nn.Module):
+    """Adds what it is given."""
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        return sum(parts[1:], parts[0])
 
 
 class _ChannelsLast(nn.Module):

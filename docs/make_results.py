@@ -17,7 +17,6 @@ _RESULTS = _DOCS / "results"
 _LURES = (
     ("MNIST, luring in two runs", "luring_mnist", 0.3),
     ("MNIST, all trained alike", "luring_mnist_half_rate", 0.3),
-    ("MNIST, another seed and M", "luring_mnist_seed1", 0.3),
     ("SVHN, small networks", "luring_svhn", 0.08),
     ("CIFAR-10, small networks", "luring_cifar10", 0.04),
 )

@@ -1,12 +1,16 @@
 """What the documentation promises about itself."""
 
+import importlib
 import json
 import re
 import runpy
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from keras_traps.commands.command_line import Flags, Parser
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -121,3 +125,43 @@ def test_what_a_page_links_to_is_there(path: Path) -> None:
                 re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles
             ]
             assert part in slugs, link
+
+
+class ParsedError(Exception):
+    """A command line that was understood, and no more done about it."""
+
+
+def commands() -> Iterator[str]:
+    for page in PAGES:
+        if RESULTS not in page.parents:
+            for block in re.findall(
+                r"(?ms)^```console\n(.*?)^```$", page.read_text("utf-8")
+            ):
+                yield from block.replace("\\\n", " ").splitlines()
+    for recipe in sorted((ROOT / "recipes").glob("*.py")):
+        told = re.findall(
+            r"(?m)^    python recipes/(?:.*\\\n)*.*$", recipe.read_text("utf-8")
+        )
+        yield from (each.replace("\\\n", " ").strip() for each in told)
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in commands() if each.startswith("python recipes/")]
+)
+def test_a_recipe_takes_the_flags_it_is_shown_with(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, recipe, *argv = shlex.split(command)
+    monkeypatch.chdir(tmp_path)
+    # The files that it is given are there.
+    for named in re.findall(r"[\w./]+\.(?:keras|npz|json)", " ".join(argv)):
+        Path(named).parent.mkdir(parents=True, exist_ok=True)
+        Path(named).touch()
+    parse = Parser.parse
+
+    def parse_alone(self: Parser, argv: list[str]) -> Flags:
+        raise ParsedError(parse(self, argv))
+
+    monkeypatch.setattr(Parser, "parse", parse_alone)
+    with pytest.raises(ParsedError):
+        importlib.import_module(Path(recipe).stem).main(argv)

@@ -189,6 +189,7 @@ def test_more_starts_are_made_only_where_the_first_failed() -> None:
     np.testing.assert_array_equal(lost, 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_it_fools_at_least_as_many_as_projected_steps_of_one_length(
     norm: str, digits_classifier: keras.Model, digits_test: Dataset

@@ -157,6 +157,7 @@ def test_it_finds_the_nearest_answer_where_pixels_clip() -> None:
         assert result.success.tolist() == [falls]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_it_fools_nearly_as_many_as_ascents_of_the_loss(
     norm: NormName, digits_classifier: keras.Model, digits_test: Dataset

@@ -111,6 +111,7 @@ def test_the_loss_is_cross_entropy_from_logits(data: Dataset) -> None:
     assert history["val_loss"][0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_training(data: Dataset) -> None:
     runs = [train(linear(), data, epochs=1, seed=seed).history for seed in (5, 5, 6)]
     first, again, other = (run["loss"] + run["val_loss"] for run in runs)

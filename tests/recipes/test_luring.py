@@ -97,6 +97,7 @@ def test_an_attacker_may_choose_how_the_gradient_goes(
     assert rates["ac_m"]["total"] == 9
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_together_is_refused(
     attacked: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_what_does_not_belong_together_is_refused(
         run("attack", workdir, "--variant=luring", "--resume", *FEW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -34,6 +34,7 @@ def fresh(workdir: Path) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_a_surrogate_is_like_m_and_not_m(lured: Path) -> None:
     target, surrogate = (
         keras.saving.load_model(lured / f"{name}.keras", compile=False).get_weights()
@@ -46,6 +47,7 @@ def test_a_surrogate_is_like_m_and_not_m(lured: Path) -> None:
     assert (told["own_seed"], told["seed"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_a_training_is_told_with_its_settings(fresh: Path) -> None:
     command = ("--variant=auto", *SMALL, "--schedule=short")
     moved = ("--rotation=10", "--shift=0.1")
@@ -125,6 +127,7 @@ def test_an_interrupted_training_goes_on_with_the_same_rounding_alone(
     assert "environment" not in found
 
 
+@pytest.mark.slow
 def test_m_is_either_trained_or_given(lured: Path) -> None:
     with pytest.raises(CommandLineError, match="and --model names one"):
         run(lured, "--variant=target", f"--model={lured / 'auto.keras'}")
