@@ -117,11 +117,13 @@ def _copies(measured: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
     ]
     kinds = list(tables[0])
     return {
-        "alone": [(a, [t[on, a] for t in tables]) for on, a in kinds if on == "a copy"],
+        "alone": [
+            (a, [t.get((on, a)) for t in tables]) for on, a in kinds if on == "a copy"
+        ],
         "other": [
             (
                 on.removeprefix("a copy, then ").replace("averaged ", ""),
-                [t[on, a] for t in tables],
+                [t.get((on, a)) for t in tables],
             )
             for on, a in kinds
             if a == "PGD" and "," in on

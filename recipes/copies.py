@@ -46,7 +46,7 @@ def _parser() -> command_line.Parser:
     about = "The registry.json of `make`."
     one.flag("registry", about, command_line.file, required=True)
     about = "The master key's file, the key in --workdir of `make`."
-    one.flag("key_file", about, command_line.file)
+    one.flag("key_file", about, command_line.path)
     one.flag("public_key", "A public master key in its place.", command_line.whole)
     about = (
         "The suspects: a folder of image files, or an .npz file whose array `images` "
@@ -127,20 +127,24 @@ def make(arguments: Flags) -> None:
 
 def trace(arguments: Flags) -> None:
     """Writes `trace.html` and its numbers."""
-    from keras_traps import attractors
-    from keras_traps.commands import trapping
+    from keras_traps import Key, attractors
     from keras_traps.evaluation.report import write_trace
     from keras_traps.provenance import provenance
 
     if (arguments.key_file is None) == (arguments.public_key is None):
         raise CommandLineError("--key_file or --public_key has to be given")
     with refusing():
+        master = (
+            Key.load(arguments.key_file)
+            if arguments.public_key is None
+            else Key.from_seed(arguments.public_key)
+        )
         registry = attractors.Registry.load(arguments.registry)
         names, suspects = _suspects(arguments.images, registry)
         found = attractors.trace(
             suspects,
             registry,
-            trapping.read_key(arguments),
+            master,
             innocent=arguments.innocent,
         )
         paths = write_trace(

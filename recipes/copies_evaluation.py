@@ -185,8 +185,8 @@ def _filtered(images: FloatArray) -> dict[str, FloatArray]:
     size = images.shape[1:3]
     smaller = tf.image.resize(images, [3 * side // 4 for side in size], antialias=True)
     return {
-        "JPEG of quality 75": np.stack([_jpeg(image) for image in images]),
-        "3/4 of the size": np.clip(tf.image.resize(smaller, size), 0, 1),
+        "JPEG 75": np.stack([_jpeg(image) for image in images]),
+        "3/4 size": np.clip(tf.image.resize(smaller, size), 0, 1),
         "3x3 mean": tf.nn.avg_pool2d(images, 3, 1, "SAME").numpy(),
         "5 bits": np.rint(images * 31).astype(np.float32) / np.float32(31),
     }

@@ -77,6 +77,7 @@ def test_what_cannot_be_traced_is_told(digits_file: Path, tmp_path: Path) -> Non
         ("large.npz", "--public_key=4", "fingerprint"),
         ("other.npz", "--public_key=3", "no array `images`"),
         ("empty", "--public_key=3", "no image files"),
+        ("empty", f"--key_file={tmp_path / 'key'}", "No such file"),
     ):
         with pytest.raises(CommandLineError, match=told):
             copies.main([*trace, f"--images={tmp_path / name}", key])
