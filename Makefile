@@ -47,7 +47,7 @@ docs: $(VENV)/.dev
 
 docs-test: $(VENV)/.dev
 	$(PYTEST) $(addprefix tests/test_,$(addsuffix .py, \
-	  docs documented_commands guides quickstart readme site))
+	  docs documented_commands documented_examples guides quickstart readme site))
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -18,6 +18,9 @@ READ_FROM_START_TO_END = [
 ]
 
 
+_IMPORTED = re.compile(r"(?m)^ *from keras_traps import (\([^)]*\)|.*$)")
+
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -167,6 +170,19 @@ def test_the_readmes_table_of_attacks_is_that_of_the_results() -> None:
             )
             rates = [f"{100 * one['overall']['value']:.1f}" for one in row["detection"]]
             assert told == ", ".join(rates)
+
+
+def test_no_folder_imports_one_further_down_the_architectures_list() -> None:
+    rows = tables(ROOT / "docs/architecture.md")
+    folders = re.findall(r"`(?:keras_traps/)?(\w+)/`", " ".join(rows))
+    below = {*folders}
+    for folder in folders:
+        below.remove(folder)
+        for source in (ROOT / "keras_traps" / folder).rglob("*.py"):
+            text = source.read_text("utf-8")
+            used = re.findall(r"(?m)^ *(?:from|import) keras_traps\.(\w+)", text)
+            used += re.findall(r"\w+", " ".join(_IMPORTED.findall(text)))
+            assert not below & {*used}, source
 
 
 def test_the_changelog_is_short() -> None:

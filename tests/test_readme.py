@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,15 @@ def shares(text: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_the_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_prints_what_it_says_and_what_it_made_is_exported(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = README.read_text("utf-8")
-    example = re.findall(r"(?ms)^```python\n(.*?)^```$", text)[0]
+    example, export = re.findall(r"(?ms)^```python\n(.*?)^```$", text)
     (printed,) = re.findall(r"(?ms)^```text\n(.*?)^```$", text)
-    exec(compile(example, "README.md", "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)
     assert shares(capsys.readouterr().out) == pytest.approx(shares(printed), abs=3)
+    exec(compile(export, "README.md", "exec"), names)
+    assert Path("saved_models/mine/1/saved_model.pb").is_file()
