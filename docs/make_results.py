@@ -23,6 +23,8 @@ _LURES = (
 _COMMANDS = {
     "leaderboard, MNIST": "leaderboard_mnist",
     "leaderboard, CIFAR-10": "leaderboard_cifar10",
+    "leaderboard of detectors, MNIST": "leaderboard_detectors_mnist",
+    "detectors, MNIST": "detectors_mnist",
     "tables, MNIST": "tables_mnist",
     "tables, CIFAR-10": "tables_cifar10",
 }
