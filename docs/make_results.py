@@ -1,4 +1,4 @@
-"""Writes docs/results/README.md from the JSON files beside it.
+"""Writes docs/results/README.md and copies.md from the JSON files beside them.
 
 Example:
     python docs/make_results.py
@@ -23,16 +23,18 @@ _LURES = (
 _COMMANDS = {
     "leaderboard, MNIST": "leaderboard_mnist",
     "leaderboard, CIFAR-10": "leaderboard_cifar10",
-    "leaderboard of detectors, MNIST": "leaderboard_detectors_mnist",
-    "detectors, MNIST": "detectors_mnist",
     "tables, MNIST": "tables_mnist",
     "tables, CIFAR-10": "tables_cifar10",
 }
 _PAPERS_FPR, _LOW_FPR = 0.05, 0.005
 
 
-def page() -> str:
-    """Returns the page."""
+# The pages, and the templates they are made of.
+PAGES = {"README.md": "results.md.jinja", "copies.md": "copies.md.jinja"}
+
+
+def page(name: str) -> str:
+    """Returns a page."""
     found = {path.stem: json.loads(path.read_text()) for path in _files()}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_DOCS),
@@ -47,7 +49,7 @@ def page() -> str:
         "file": _file,
         "worst": lambda rows: max(rows, key=lambda row: row["through"]),
     }
-    template = environment.get_template("results.md.jinja")
+    template = environment.get_template(PAGES[name])
     return template.render(
         found,
         attacks=_attacks(found["tables_mnist"], found["tables_cifar10"]),
@@ -153,4 +155,5 @@ def _named(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> Mapping[str, Any
 
 
 if __name__ == "__main__":
-    (_RESULTS / "README.md").write_text(page(), "utf-8")
+    for name in PAGES:
+        (_RESULTS / name).write_text(page(name), "utf-8")
