@@ -157,8 +157,9 @@ def provenance(module: str, values: flags.FlagValues) -> Row:
     """
     words = ["python -m", module]
     for flag in (values[name] for name in values if name != "output"):
-        if flag.present:
-            name, equals, value = flag.serialize().partition("=")
+        # A flag of several values has a line for each.
+        for line in flag.serialize().splitlines() if flag.present else ():
+            name, equals, value = line.partition("=")
             shown = Path(value).name if Path(value).is_absolute() else value
             words.append(f"{name}{equals}{shown}")
     return {
