@@ -84,6 +84,9 @@ def parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def make_files(argv: tuple[str, ...]) -> None:
     """Makes the files that a command is given."""
     line = re.sub(r"(:luring:\w+)", r"\1/target.keras \1/lure.keras", " ".join(argv))
+    folder = r"((?:--detector=|:detector:)[\w/]+)"
+    parts = r"\1/about.json \1/detector.json \1/classifier.keras"
+    line = re.sub(folder, parts, line)
     for named in re.findall(r"[\w./]+\.(?:keras|npz|json)", line):
         Path(named).parent.mkdir(parents=True, exist_ok=True)
         Path(named).touch()
