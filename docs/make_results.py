@@ -116,8 +116,12 @@ def _attack(row: Mapping[str, Any]) -> dict[str, Any]:
 def _copies(measured: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
     """Returns what each attack leaves on a copy, and what else was done after PGD."""
     tables = [
-        {(row["made on"], row.get("attack")): row for row in measured[name]["rows"]}
-        for name in ("mnist_20", "cifar10_20")
+        {
+            (row["made on"], row.get("attack")): row
+            for name in names
+            for row in measured[name]["rows"]
+        }
+        for names in (["mnist_20"], ["cifar10_20", "cifar10_20_rays"])
     ]
     kinds = list(tables[0])
     return {
