@@ -44,6 +44,7 @@ def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_attacks(
     digits_classifier: keras.Model,
+    digits_defence: Defence,
     digits_test: Dataset,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -52,6 +53,8 @@ def test_attacks(
         "reference/attacks.md",
         {
             "model": digits_classifier,
+            "trapped": digits_defence.trapped,
+            "substitute": digits_classifier,
             "images": digits_test.images[:50],
             "labels": digits_test.labels[:50],
             "dataclasses": dataclasses,
@@ -60,6 +63,7 @@ def test_attacks(
         },
     )
     assert names["result"].success.mean() > 0.9
+    assert names["around"].success.any()
     grey = attacks.create("Grey")(digits_classifier, names["images"], names["labels"])
     np.testing.assert_allclose(grey.images, 0.5 * names["images"] + 0.25)
 
